@@ -1,0 +1,24 @@
+//! What can go wrong when a network runs.
+
+use bninception_model::ModelError;
+
+/// Errors of the engine crate.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The network, a buffer or a label does not fit.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Evaluation was asked for before it was given weights.
+    #[error("evaluation without weights: call prepare_evaluation first")]
+    NotPrepared,
+    /// A combination of settings that no executor offers.
+    #[error("{what} is not supported by the {engine} engine; {hint}")]
+    Unsupported {
+        /// The setting.
+        what: String,
+        /// The executor.
+        engine: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+}

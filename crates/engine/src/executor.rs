@@ -1,0 +1,63 @@
+//! The one trait behind which networks run.
+
+use bninception_model::{Network, Weights};
+
+use crate::error::EngineError;
+
+/// One mini-batch of training.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainBatch<'a> {
+    /// Normalised images, `[n][3][height][width]`.
+    pub images: &'a [f32],
+    /// Class of each image.
+    pub labels: &'a [u32],
+    /// Share of the target that is spread evenly over all classes (0 for none).
+    pub label_smoothing: f64,
+    /// Seed of the run, from which dropout is drawn.
+    pub seed: u64,
+    /// Number of the step, from which dropout is drawn.
+    pub step: u64,
+}
+
+/// Runs a network.
+///
+/// An executor owns no weights: they come in as plain vectors and gradients go out the same way, in
+/// the layout of [`bninception_model::ParameterTable`]. State that must survive (weights, running
+/// statistics, optimizer) therefore lives in one place, the trainer, and any executor continues
+/// what another began. What an executor keeps between calls is memory for the next call, and the
+/// form of the weights that [`Executor::prepare_evaluation`] made.
+pub trait Executor: Send {
+    /// The network that it runs.
+    fn network(&self) -> &Network;
+
+    /// One line for the log: engine, number type, instruction set, threads.
+    fn describe(&self) -> String;
+
+    /// Forward pass with batch statistics, loss, and backward pass.
+    ///
+    /// Overwrites `gradients` (trainable layout) with the gradient of the mean loss, moves the
+    /// running statistics in `weights`, leaves the logits `[n][classes]` in `logits`, and returns
+    /// the mean loss over the batch.
+    ///
+    /// # Errors
+    /// Buffers of the wrong length, labels out of range, a batch whose variance is undefined.
+    fn train(
+        &mut self,
+        batch: &TrainBatch<'_>,
+        weights: &mut Weights,
+        gradients: &mut [f32],
+        logits: &mut Vec<f32>,
+    ) -> Result<f64, EngineError>;
+
+    /// Takes over `weights` for the calls of [`Executor::evaluate`] that follow.
+    ///
+    /// # Errors
+    /// Weights of another layout.
+    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError>;
+
+    /// Forward pass with running statistics over any number of images; fills `logits`.
+    ///
+    /// # Errors
+    /// No weights were prepared, or the images have the wrong length.
+    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError>;
+}

@@ -1,0 +1,62 @@
+//! What can go wrong when a network is built or run.
+
+/// Errors of the model crate.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// An option of the network is outside its range.
+    #[error("network option {what}: expected {expected}, found {found}")]
+    Option {
+        /// The option.
+        what: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// The value given.
+        found: String,
+    },
+    /// A buffer has another length than the network or the batch asks for.
+    #[error("{what}: expected {expected} values, found {found}")]
+    Length {
+        /// The buffer.
+        what: &'static str,
+        /// Length asked for.
+        expected: usize,
+        /// Length given.
+        found: usize,
+    },
+    /// A label that no output of the network stands for.
+    #[error("label {label} of image {image} in the batch: the network has {classes} classes")]
+    Label {
+        /// Position in the batch.
+        image: usize,
+        /// The label.
+        label: u32,
+        /// Outputs of the network.
+        classes: usize,
+    },
+    /// Batch norm cannot estimate a variance from a single value.
+    #[error(
+        "batch norm {layer} sees one value per channel (batch of 1, map of 1x1), which has no \
+         variance: train with a larger batch or larger images"
+    )]
+    SingleValue {
+        /// The layer.
+        layer: String,
+    },
+    /// A tensor operation of the reference executor failed.
+    #[error("reference executor, layer {layer}: {source}")]
+    Candle {
+        /// The layer that was running.
+        layer: String,
+        /// candle's own error.
+        source: candle_core::Error,
+    },
+}
+
+/// Fails unless a buffer has the expected length.
+pub(crate) fn check_len(
+    what: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), ModelError> {
+    if expected == found { Ok(()) } else { Err(ModelError::Length { what, expected, found }) }
+}

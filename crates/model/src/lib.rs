@@ -1,0 +1,20 @@
+//! BN-Inception (Inception-v2 of Ioffe & Szegedy 2015, <https://arxiv.org/abs/1502.03167>) as data.
+//!
+//! [`table`] holds the paper's Figure 5, [`network`] turns it into one list of [`layer`]s, and
+//! everything else reads that list: [`summary`], [`parameters`], [`init`], and the
+//! [`reference`](mod@reference) executor on candle. Batch size is never part of a network.
+#![forbid(unsafe_code)]
+
+pub mod dropout;
+pub mod error;
+pub mod init;
+pub mod layer;
+pub mod network;
+pub mod parameters;
+pub mod reference;
+pub mod summary;
+pub mod table;
+
+pub use error::ModelError;
+pub use network::{BatchNormOptions, Network, NetworkOptions};
+pub use parameters::{ParameterTable, Weights};

@@ -1,0 +1,347 @@
+//! The reference executor: candle's tensors, layers and autograd, with our own operations where
+//! candle has none or is wrong.
+//!
+//! Slow and obviously right: it is the oracle of every parity test. What candle 0.11.1 lacks:
+//! 3x3 pools of stride 1 and 2 with padding (its backward pass refuses windows that overlap, and
+//! its max-pool gradient is scaled wrongly), LRN, seeded dropout, and a ReLU whose gradient is 0
+//! at 0 as in PyTorch.
+
+mod lrn;
+mod pointwise;
+mod pool;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT};
+
+pub use lrn::LrnOp;
+pub use pointwise::{MaskOp, ReluOp};
+pub use pool::PoolOp;
+
+use crate::dropout::dropout_mask;
+use crate::error::{ModelError, check_len};
+use crate::layer::{Activation, Layer, Op};
+use crate::network::Network;
+use crate::parameters::{ParameterTable, Role, TensorSpec, Weights};
+
+/// Runs a network by candle.
+pub struct ReferenceExecutor {
+    network: Network,
+    table: ParameterTable,
+    device: Device,
+    dtype: DType,
+}
+
+/// What one training pass gives besides gradients and running statistics.
+pub struct TrainOutput {
+    /// Mean loss over the batch.
+    pub loss: f64,
+    /// Logits, `[n][classes]`.
+    pub logits: Vec<f32>,
+}
+
+/// Whether a pass draws on batch statistics and dropout.
+#[derive(Clone, Copy)]
+enum Mode {
+    Train { seed: u64, step: u64 },
+    Evaluate,
+}
+
+/// The candle tensors of one pass, each under the index of its layer.
+struct Tensors {
+    /// Trainable tensors in the order of the table; variables in training.
+    trainable: Vec<Tensor>,
+    /// Running statistics in the order of the table.
+    statistics: Vec<Tensor>,
+}
+
+impl ReferenceExecutor {
+    /// An executor of `network` that computes in `dtype` (f32 or f64) on `device`.
+    pub fn new(network: Network, device: Device, dtype: DType) -> ReferenceExecutor {
+        let table = ParameterTable::new(&network);
+        ReferenceExecutor { network, table, device, dtype }
+    }
+
+    /// An executor of `network` in f32 on the CPU.
+    pub fn on_cpu(network: Network) -> ReferenceExecutor {
+        ReferenceExecutor::new(network, Device::Cpu, DType::F32)
+    }
+
+    /// An executor of `network` in f64 on the CPU.
+    pub fn in_f64(network: Network) -> ReferenceExecutor {
+        ReferenceExecutor::new(network, Device::Cpu, DType::F64)
+    }
+
+    /// The number type that it computes in: `f32` or `f64`.
+    pub fn dtype(&self) -> &'static str {
+        self.dtype.as_str()
+    }
+
+    /// The network that it runs.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The layout of weights and gradients.
+    pub fn table(&self) -> &ParameterTable {
+        &self.table
+    }
+
+    /// Forward pass in training mode, cross-entropy with label smoothing, and backward pass.
+    ///
+    /// # Shapes
+    /// `images` `[n][3][size][size]`, `labels` `[n]`, `gradients` in the trainable layout.
+    ///
+    /// # Errors
+    /// Wrong lengths, labels out of range, a batch whose variance is undefined.
+    pub fn train(
+        &self,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+        (seed, step): (u64, u64),
+        weights: &mut Weights,
+        gradients: &mut [f32],
+    ) -> Result<TrainOutput, ModelError> {
+        check_len("gradients", self.table.n_trainable(), gradients.len())?;
+        self.check_batch(images, labels)?;
+        self.check_variance(labels.len())?;
+
+        let tensors = self.tensors(weights, true)?;
+        let image = self.image_tensor(images)?;
+        let mode = Mode::Train { seed, step };
+        let (logits, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()))?;
+
+        let last = self.network.layers.last().map_or("", |layer| &layer.name);
+        let in_loss = |source| ModelError::Candle { layer: format!("{last} (loss)"), source };
+        let loss = cross_entropy(&logits, labels, label_smoothing).map_err(in_loss)?;
+        let grads = loss.backward().map_err(in_loss)?;
+        self.read_gradients(&grads, &tensors.trainable, gradients)?;
+        for (spec, statistic) in self.table.statistics.iter().zip(&statistics) {
+            let values = to_f32(statistic).map_err(|source| self.in_layer(spec.layer, source))?;
+            weights.statistics[spec.range.clone()].copy_from_slice(&values);
+        }
+        let loss = loss.to_dtype(DType::F64).and_then(|loss| loss.to_scalar::<f64>());
+        Ok(TrainOutput { loss: loss.map_err(in_loss)?, logits: to_f32(&logits).map_err(in_loss)? })
+    }
+
+    /// Forward pass with running statistics; gives the logits, `[n][classes]`.
+    ///
+    /// # Errors
+    /// Images of the wrong length.
+    pub fn evaluate(&self, images: &[f32], weights: &Weights) -> Result<Vec<f32>, ModelError> {
+        self.evaluate_stages(images, weights, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Self::evaluate`], showing every layer and its output to `stage` on the way.
+    ///
+    /// # Errors
+    /// Images of the wrong length, or an error of `stage`.
+    pub fn evaluate_stages(
+        &self,
+        images: &[f32],
+        weights: &Weights,
+        stage: &mut dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()>,
+    ) -> Result<Vec<f32>, ModelError> {
+        let tensors = self.tensors(weights, false)?;
+        let image = self.image_tensor(images)?;
+        let (logits, _) = self.forward(image, &tensors, Mode::Evaluate, stage)?;
+        to_f32(&logits).map_err(|source| self.in_layer(self.network.layers.len() - 1, source))
+    }
+
+    /// Runs all layers; gives the logits and the running statistics after the pass.
+    fn forward(
+        &self,
+        image: Tensor,
+        tensors: &Tensors,
+        mode: Mode,
+        stage: &mut dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()>,
+    ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+        // An output is dropped behind its last reader, or evaluation would hold all of them.
+        let mut readers = self.network.consumer_counts();
+        let mut outputs: Vec<Option<Tensor>> = vec![None; self.network.layers.len()];
+        let mut statistics = tensors.statistics.clone();
+        outputs[0] = Some(image);
+        for (index, layer) in self.network.layers.iter().enumerate().skip(1) {
+            let inputs: Vec<Tensor> =
+                layer.inputs.iter().filter_map(|&input| outputs[input].clone()).collect();
+            for &input in &layer.inputs {
+                readers[input] -= 1;
+                if readers[input] == 0 {
+                    outputs[input] = None;
+                }
+            }
+            let output = self
+                .run_layer(index, layer, &inputs, tensors, &mut statistics, mode)
+                .and_then(|output| stage(layer, &output).map(|()| output))
+                .map_err(|source| self.in_layer(index, source))?;
+            outputs[index] = Some(output);
+        }
+        match outputs.pop().flatten() {
+            Some(logits) => Ok((logits, statistics)),
+            None => unreachable!("the last layer has no reader, so its output is kept"),
+        }
+    }
+
+    fn run_layer(
+        &self,
+        index: usize,
+        layer: &Layer,
+        inputs: &[Tensor],
+        tensors: &Tensors,
+        statistics: &mut [Tensor],
+        mode: Mode,
+    ) -> candle_core::Result<Tensor> {
+        let trainable = |role| {
+            position(&self.table.trainable, index, role).map(|at| tensors.trainable[at].clone())
+        };
+        let required = |role| {
+            trainable(role).ok_or_else(|| candle_core::Error::Msg(format!("no {role:?} tensor")))
+        };
+        let x = &inputs[0];
+        match layer.op {
+            Op::Image => Ok(x.clone()),
+            Op::Conv(conv) => {
+                let config =
+                    Conv2dConfig { padding: conv.pad, stride: conv.stride, ..Default::default() };
+                Conv2d::new(required(Role::ConvWeight)?, trainable(Role::Bias), config).forward(x)
+            }
+            Op::BatchNorm => {
+                let options = self.network.options.batch_norm;
+                let options =
+                    options.ok_or_else(|| candle_core::Error::Msg("no constants".into()))?;
+                let mean = position(&self.table.statistics, index, Role::RunningMean);
+                let var = position(&self.table.statistics, index, Role::RunningVar);
+                let (Some(mean), Some(var)) = (mean, var) else {
+                    candle_core::bail!("no running statistics")
+                };
+                let norm = BatchNorm::new_with_momentum(
+                    layer.output.channels,
+                    statistics[mean].clone(),
+                    statistics[var].clone(),
+                    required(Role::Scale)?,
+                    required(Role::Shift)?,
+                    options.epsilon,
+                    options.momentum,
+                )?;
+                let output = norm.forward_t(x, matches!(mode, Mode::Train { .. }))?;
+                statistics[mean] = norm.running_mean().clone();
+                statistics[var] = norm.running_var().clone();
+                Ok(output)
+            }
+            Op::Activation(Activation::Relu) => x.contiguous()?.apply_op1(ReluOp),
+            Op::Activation(Activation::Sigmoid) => candle_nn::ops::sigmoid(x),
+            Op::Pool(pool) => x.contiguous()?.apply_op1(PoolOp(pool)),
+            Op::Lrn(lrn) => x.contiguous()?.apply_op1(LrnOp(lrn)),
+            Op::Concat => Tensor::cat(inputs, 1),
+            Op::GlobalAveragePool => x.flatten_from(2)?.mean(2),
+            Op::Dropout(probability) => match mode {
+                Mode::Evaluate => Ok(x.clone()),
+                Mode::Train { seed, step } => {
+                    let mut mask = vec![0.0; x.elem_count()];
+                    dropout_mask(seed, step, index, probability, &mut mask);
+                    x.contiguous()?.apply_op1(MaskOp(mask))
+                }
+            },
+            Op::Linear => {
+                let bias = trainable(Role::Bias);
+                Linear::new(required(Role::LinearWeight)?, bias).forward(x)
+            }
+        }
+    }
+
+    /// Copies the weights into candle tensors, as variables where gradients are wanted.
+    fn tensors(&self, weights: &Weights, variables: bool) -> Result<Tensors, ModelError> {
+        check_len("trainable weights", self.table.n_trainable(), weights.trainable.len())?;
+        check_len("running statistics", self.table.n_statistics(), weights.statistics.len())?;
+        let tensor = |spec: &TensorSpec, values: &[f32], variable: bool| {
+            let values = &values[spec.range.clone()];
+            let tensor = Tensor::from_slice(values, spec.shape.as_slice(), &self.device)
+                .and_then(|tensor| tensor.to_dtype(self.dtype));
+            let tensor = match variable {
+                true => tensor.and_then(|t| Var::from_tensor(&t)).map(Var::into_inner),
+                false => tensor,
+            };
+            tensor.map_err(|source| self.in_layer(spec.layer, source))
+        };
+        let trainable = self.table.trainable.iter();
+        let statistics = self.table.statistics.iter();
+        Ok(Tensors {
+            trainable: trainable
+                .map(|spec| tensor(spec, &weights.trainable, variables))
+                .collect::<Result<_, _>>()?,
+            statistics: statistics
+                .map(|spec| tensor(spec, &weights.statistics, false))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn read_gradients(
+        &self,
+        grads: &GradStore,
+        variables: &[Tensor],
+        gradients: &mut [f32],
+    ) -> Result<(), ModelError> {
+        for (spec, variable) in self.table.trainable.iter().zip(variables) {
+            let in_layer = |source| self.in_layer(spec.layer, source);
+            let Some(gradient) = grads.get(variable) else {
+                let message = format!("no gradient reached {}", spec.name);
+                return Err(in_layer(candle_core::Error::Msg(message)));
+            };
+            let values = to_f32(gradient).map_err(in_layer)?;
+            gradients[spec.range.clone()].copy_from_slice(&values);
+        }
+        Ok(())
+    }
+
+    fn image_tensor(&self, images: &[f32]) -> Result<Tensor, ModelError> {
+        let shape = self.network.layers[0].output;
+        let n_images = images.len() / shape.len();
+        check_len("images", n_images.max(1) * shape.len(), images.len())?;
+        let dims = (n_images, shape.channels, shape.height, shape.width);
+        Tensor::from_slice(images, dims, &self.device)
+            .and_then(|image| image.to_dtype(self.dtype))
+            .map_err(|source| self.in_layer(0, source))
+    }
+
+    fn check_batch(&self, images: &[f32], labels: &[u32]) -> Result<(), ModelError> {
+        check_len("images", labels.len() * self.network.layers[0].output.len(), images.len())?;
+        let classes = self.network.options.classes;
+        match labels.iter().position(|&label| label as usize >= classes) {
+            Some(image) => Err(ModelError::Label { image, label: labels[image], classes }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_variance(&self, batch_size: usize) -> Result<(), ModelError> {
+        let single =
+            |layer: &&Layer| layer.op == Op::BatchNorm && batch_size * layer.output.pixels() < 2;
+        match self.network.layers.iter().find(single) {
+            Some(layer) => Err(ModelError::SingleValue { layer: layer.name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn in_layer(&self, index: usize, source: candle_core::Error) -> ModelError {
+        ModelError::Candle { layer: self.network.layers[index].name.clone(), source }
+    }
+}
+
+fn position(specs: &[TensorSpec], layer: usize, role: Role) -> Option<usize> {
+    specs.iter().position(|spec| spec.layer == layer && spec.role == role)
+}
+
+fn to_f32(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// Mean over the batch of `-sum_k q_k log softmax(logits)_k`, where the target q gives
+/// `1 - smoothing` to the label and spreads `smoothing` evenly over all classes (section 7 of
+/// Szegedy et al. 2015, <https://arxiv.org/abs/1512.00567>).
+fn cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f64) -> candle_core::Result<Tensor> {
+    let log_probabilities = candle_nn::ops::log_softmax(logits, 1)?;
+    let labels = Tensor::from_slice(labels, (labels.len(), 1), logits.device())?;
+    let at_label = log_probabilities.gather(&labels, 1)?.mean_all()?;
+    let everywhere = log_probabilities.mean_all()?;
+    at_label.affine(smoothing - 1.0, 0.0)? - everywhere.affine(smoothing, 0.0)?
+}
