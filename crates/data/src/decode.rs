@@ -1,0 +1,305 @@
+//! Bytes of an image file to RGB pixels of 8 bits.
+//!
+//! The format is found from the content, so a PNG named `.jpg` is read (ImageNet has one). What the
+//! pixels become follows Pillow's `Image.convert("RGB")`, which most published networks saw:
+//!
+//! - grey is repeated in the three channels; palettes are looked up;
+//! - alpha is discarded, not composited on a background;
+//! - 16-bit samples keep their high byte (Pillow does so for colour, and clips 16-bit grey at 255,
+//!   which turns most of such images white: not followed);
+//! - CMYK and YCCK JPEGs are read as Adobe writes them, inverted;
+//! - the first frame of an animation is used; colour profiles are ignored;
+//! - 32-bit float samples are refused, because their range is anyone's guess.
+//!
+//! The EXIF orientation is applied, as Pillow's `ImageOps.exif_transpose` does and torchvision's
+//! `ImageFolder` does not; [`DecodeOptions::exif`] turns it off.
+//!
+//! Differences to libjpeg, which Pillow uses, stay: the inverse DCT and the upsampling round
+//! otherwise, by a few levels. `tests/decode.rs` holds the bounds.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{
+    ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
+};
+
+use crate::{DataError, DecodeError};
+
+/// Settings of [`decode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// Most pixels that an image may have; compared with the header, before memory is taken.
+    pub max_pixels: u64,
+    /// Most bytes that a file may have.
+    pub max_bytes: u64,
+    /// Whether the EXIF orientation is applied.
+    pub exif: bool,
+}
+
+impl Default for DecodeOptions {
+    /// 200 million pixels are 600 MB decoded: above any camera, below what hurts. Pillow warns from
+    /// 89 million on and refuses twice as many (`Image.MAX_IMAGE_PIXELS`).
+    fn default() -> Self {
+        DecodeOptions { max_pixels: 200_000_000, max_bytes: 1 << 30, exif: true }
+    }
+}
+
+/// Memory that decoding image after image uses again.
+#[derive(Debug, Default)]
+pub struct DecodeBuffers {
+    file: Vec<u8>,
+    pixels: Vec<u8>,
+}
+
+impl DecodeBuffers {
+    /// Takes the memory of an image that is no longer needed.
+    pub fn recycle(&mut self, image: RgbImage) {
+        self.pixels = image.into_raw();
+    }
+}
+
+/// Reads and decodes the image file at `path`.
+///
+/// # Errors
+/// [`DataError::Image`], with the path and the reason. No content makes it panic.
+pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<RgbImage, DataError> {
+    decode_file_with(path, options, &mut DecodeBuffers::default())
+}
+
+/// [`decode_file`] with the memory of an earlier call.
+///
+/// # Errors
+/// As [`decode_file`].
+pub fn decode_file_with(
+    path: &Path,
+    options: &DecodeOptions,
+    buffers: &mut DecodeBuffers,
+) -> Result<RgbImage, DataError> {
+    let DecodeBuffers { file, pixels } = buffers;
+    read_file(path, options.max_bytes, file)
+        .and_then(|()| decode_into(file, options, std::mem::take(pixels)))
+        .map_err(|source| DataError::Image { path: path.to_path_buf(), source })
+}
+
+/// Decodes the image in `bytes` to RGB, height x width x 3.
+///
+/// # Errors
+/// Says why `bytes` are no image that can be used. No content makes it panic.
+pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, DecodeError> {
+    decode_into(bytes, options, Vec::new())
+}
+
+fn read_file(path: &Path, max_bytes: u64, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
+    bytes.clear();
+    let file = File::open(path)?;
+    let found = file.metadata()?.len();
+    if found > max_bytes {
+        return Err(DecodeError::TooManyBytes { found, max: max_bytes });
+    }
+    bytes.reserve(found as usize);
+    // A file that grows while it is read is cut off; the decoder then sees a truncated image.
+    file.take(max_bytes).read_to_end(bytes)?;
+    Ok(())
+}
+
+fn decode_into(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    pixels: Vec<u8>,
+) -> Result<RgbImage, DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    if bytes.len() as u64 > options.max_bytes {
+        let found = bytes.len() as u64;
+        return Err(DecodeError::TooManyBytes { found, max: options.max_bytes });
+    }
+    // The decoders are large and meet hostile bytes: a panic of theirs condemns the image, not the
+    // run. All that they could leave half-done is memory that is dropped here.
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_unguarded(bytes, options, pixels)));
+    decoded.unwrap_or_else(|panic| {
+        let message = panic_message(panic.as_ref());
+        Err(DecodeError::Corrupt(format!("the decoder panicked: {message}")))
+    })
+}
+
+fn decode_unguarded(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    mut pixels: Vec<u8>,
+) -> Result<RgbImage, DecodeError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let format = reader.format().ok_or_else(|| unknown_format(bytes))?;
+    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+        return Err(DecodeError::Truncated);
+    }
+    let mut limits = Limits::no_limits();
+    // 8 bytes are a pixel of the widest kind that is read, RGBA of 16 bits.
+    limits.max_alloc = Some(options.max_pixels.saturating_mul(8));
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(|error| decode_error(bytes, &error))?;
+
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > options.max_pixels {
+        return Err(DecodeError::TooManyPixels { width, height, max: options.max_pixels });
+    }
+    if width == 0 || height == 0 {
+        return Err(DecodeError::NoPixels { width, height });
+    }
+    // A broken EXIF block is no reason to lose an image.
+    let orientation = match options.exif {
+        true => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+        false => Orientation::NoTransforms,
+    };
+
+    let colour_type = decoder.color_type();
+    // Zeroed first: a decoder that leaves a part unwritten must not show an earlier image.
+    pixels.clear();
+    pixels.resize(decoder.total_bytes() as usize, 0);
+    decoder.read_image(&mut pixels).map_err(|error| decode_error(bytes, &error))?;
+
+    let rgb = to_rgb(pixels, colour_type)?;
+    let rgb = RgbImage::from_raw(width, height, rgb)
+        .ok_or_else(|| DecodeError::Corrupt("the decoder returned too few pixels".into()))?;
+    if orientation == Orientation::NoTransforms {
+        return Ok(rgb);
+    }
+    let mut image = DynamicImage::ImageRgb8(rgb);
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
+}
+
+/// Turns samples as the decoder wrote them (16-bit ones in the byte order of the machine) to RGB.
+fn to_rgb(samples: Vec<u8>, colour_type: ColorType) -> Result<Vec<u8>, DecodeError> {
+    const HIGH: usize = if cfg!(target_endian = "little") { 1 } else { 0 };
+    // The positions of red, green and blue in the bytes of a pixel.
+    let (n_bytes, positions) = match colour_type {
+        ColorType::Rgb8 => return Ok(samples),
+        ColorType::L8 => (1, [0, 0, 0]),
+        ColorType::La8 => (2, [0, 0, 0]),
+        ColorType::Rgba8 => (4, [0, 1, 2]),
+        ColorType::L16 => (2, [HIGH; 3]),
+        ColorType::La16 => (4, [HIGH; 3]),
+        ColorType::Rgb16 => (6, [HIGH, 2 + HIGH, 4 + HIGH]),
+        ColorType::Rgba16 => (8, [HIGH, 2 + HIGH, 4 + HIGH]),
+        other => return Err(DecodeError::Unsupported { found: format!("{other:?}") }),
+    };
+    let mut rgb = vec![0; samples.len() / n_bytes * 3];
+    for (out, pixel) in rgb.chunks_exact_mut(3).zip(samples.chunks_exact(n_bytes)) {
+        for c in 0..3 {
+            out[c] = pixel[positions[c]];
+        }
+    }
+    Ok(rgb)
+}
+
+/// Returns whether a JPEG goes on to its end-of-image marker.
+///
+/// The decoder fills what is missing with grey and says nothing, so a download that broke off would
+/// be trained on. Segments are stepped over by their length, because a thumbnail inside one has an
+/// end marker of its own; entropy-coded data is searched for the next marker (ITU-T T.81, B.1.1).
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    const END_OF_IMAGE: u8 = 0xD9;
+    let mut at = 2;
+    loop {
+        // In entropy-coded data 0xFF is followed by 0 (a plain 0xFF) or by a restart marker.
+        let marker = loop {
+            let Some(found) = bytes[at.min(bytes.len())..].iter().position(|&b| b == 0xFF) else {
+                return false;
+            };
+            at += found + 1;
+            match bytes.get(at) {
+                None => return false,
+                Some(0x00 | 0xD0..=0xD7 | 0xFF) => {}
+                Some(&marker) => break marker,
+            }
+        };
+        at += 1;
+        match marker {
+            END_OF_IMAGE => return true,
+            0x01 => {} // A marker without a segment, like the restart markers.
+            _ => match bytes.get(at..at + 2) {
+                Some(length) => at += usize::from(u16::from_be_bytes([length[0], length[1]])),
+                None => return false,
+            },
+        }
+    }
+}
+
+fn unknown_format(bytes: &[u8]) -> DecodeError {
+    let begins = bytes[..bytes.len().min(16)].escape_ascii().to_string();
+    DecodeError::UnknownFormat { begins }
+}
+
+fn decode_error(bytes: &[u8], error: &ImageError) -> DecodeError {
+    match error {
+        ImageError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+            DecodeError::Truncated
+        }
+        // A format that is recognised and whose decoder is not built in.
+        ImageError::Unsupported(unsupported) if is_unknown_format(unsupported) => {
+            unknown_format(bytes)
+        }
+        other => DecodeError::Corrupt(other.to_string()),
+    }
+}
+
+fn is_unknown_format(error: &image::error::UnsupportedError) -> bool {
+    matches!(error.kind(), image::error::UnsupportedErrorKind::Format(_))
+}
+
+/// The text of a panic, which is a string in all but odd cases.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jpeg_is_complete_only_with_its_own_end_marker() {
+        let start = [0xFF, 0xD8];
+        let scan = [0xFF, 0xDA, 0x00, 0x03, 0x11, 0x12, 0xFF, 0x00, 0x34, 0xFF, 0xD0, 0x56];
+        let end = [0xFF, 0xD9];
+        // A segment of 4 bytes that holds an end marker, as that of a thumbnail does.
+        let thumbnail = [0xFF, 0xE1, 0x00, 0x04, 0xFF, 0xD9];
+        let cases: [(&[&[u8]], bool); 7] = [
+            (&[&start, &scan, &end], true),
+            (&[&start, &thumbnail, &scan, &end], true),
+            (&[&start, &thumbnail, &scan, &scan, &[0xFF], &end, b"trailing"], true),
+            (&[&start, &thumbnail, &scan], false),
+            (&[&start, &scan, &[0xFF]], false),
+            (&[&start, &[0xFF, 0xE1, 0xFF, 0xFF], &end], false),
+            (&[&start], false),
+        ];
+        for (i, (parts, complete)) in cases.into_iter().enumerate() {
+            assert_eq!(jpeg_is_complete(&parts.concat()), complete, "case {i}");
+        }
+    }
+
+    #[test]
+    fn samples_become_rgb() {
+        let wide: Vec<u8> =
+            [0x1234_u16, 0x5678, 0x9abc, 0xffff].iter().flat_map(|v| v.to_ne_bytes()).collect();
+        let cases = [
+            (vec![7, 9], ColorType::L8, vec![7, 7, 7, 9, 9, 9]),
+            (vec![7, 200], ColorType::La8, vec![7, 7, 7]),
+            (vec![1, 2, 3, 200], ColorType::Rgba8, vec![1, 2, 3]),
+            (wide.clone(), ColorType::Rgba16, vec![0x12, 0x56, 0x9a]),
+            (wide[..6].to_vec(), ColorType::Rgb16, vec![0x12, 0x56, 0x9a]),
+            (wide[..4].to_vec(), ColorType::La16, vec![0x12, 0x12, 0x12]),
+            (wide[..2].to_vec(), ColorType::L16, vec![0x12, 0x12, 0x12]),
+        ];
+        for (samples, colour_type, expected) in cases {
+            assert_eq!(to_rgb(samples, colour_type).unwrap(), expected, "{colour_type:?}");
+        }
+        assert!(to_rgb(vec![0; 12], ColorType::Rgb32F).is_err());
+    }
+}

@@ -1,0 +1,568 @@
+//! Scanning a folder of images into lists of samples.
+//!
+//! Two layouts are read:
+//!
+//! ```text
+//! DIR/train/CLASS/**/*.jpg      DIR/CLASS/**/*.jpg
+//! DIR/val/CLASS/**/*.jpg        (a part of each class is held out for validation)
+//! ```
+//!
+//! Rules, the same for both:
+//! - Classes are the sub-folders, in the byte order of their names; a folder inside a class belongs
+//!   to that class. Classes of different splits are matched by name, never by position.
+//! - Names that begin with a dot are skipped. Files are taken by extension ([`IMAGE_EXTENSIONS`],
+//!   any case); other files are counted as ignored.
+//! - Links to files and folders are followed. A folder that is one of its own ancestors (compared
+//!   by canonical path) is skipped with a note, so a loop of links ends; a broken link gives a note.
+//! - Samples of a class are in the order of their paths, compared component by component as
+//!   bytes, so the list does not depend on the operating system.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rand::seq::SliceRandom;
+
+use crate::DataError;
+use crate::random::{Purpose, sample_rng};
+
+/// Extensions of the files that count as images, in lower case.
+pub const IMAGE_EXTENSIONS: [&str; 11] =
+    ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "gif", "tif", "tiff"];
+
+/// Names of the training folder, compared without case; one at most may be present.
+pub const TRAIN_NAMES: [&str; 2] = ["train", "training"];
+
+/// Names of the validation folder, compared without case; the first that is present is used.
+pub const VAL_NAMES: [&str; 6] = ["val", "valid", "validation", "eval", "evaluation", "test"];
+
+/// How many names an error or a note lists.
+const MAX_NAMES: usize = 10;
+
+/// What the messages show as the expected layout.
+const EXAMPLE: &str = "expected class folders of images, such as train/cat/1.jpg, \
+                       train/dog/2.jpg, val/cat/3.jpg, or cat/1.jpg, dog/2.jpg";
+
+/// One image file and its class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The file.
+    pub path: PathBuf,
+    /// Position of the class in the list of classes.
+    pub label: u32,
+}
+
+/// Settings of [`scan`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScanOptions {
+    /// A folder of class folders to validate on, wherever it lies. Nothing is held out then.
+    pub val_dir: Option<PathBuf>,
+    /// The fraction of each class that is held out when there is no validation folder; 0 for none.
+    pub val_fraction: f64,
+    /// Decides which samples are held out.
+    pub seed: u64,
+}
+
+impl Default for ScanOptions {
+    /// A tenth is held out: common practice for small data sets, and no number of the paper.
+    fn default() -> Self {
+        ScanOptions { val_dir: None, val_fraction: 0.1, seed: 0 }
+    }
+}
+
+/// The training and validation samples of a data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splits {
+    /// Names of the classes, in byte order; a label is a position in this list.
+    pub classes: Vec<String>,
+    /// Training samples, by class and path.
+    pub train: Vec<Sample>,
+    /// Validation samples, by class and path.
+    pub val: Vec<Sample>,
+    /// Number of files that are not images by their extension.
+    pub ignored: usize,
+    /// Things that a person should know and that are no errors, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Samples labelled by a given list of classes: the result of [`scan_classes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// Samples, by class and path.
+    pub samples: Vec<Sample>,
+    /// Number of files that are not images by their extension.
+    pub ignored: usize,
+    /// Things that a person should know and that are no errors, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Scans `dir` for training.
+///
+/// The training images are those of `DIR/train` (or a synonym, [`TRAIN_NAMES`]) if it is there and
+/// holds folders, otherwise those of the class folders of `DIR` itself. The validation images are
+/// those of `options.val_dir`, else of `DIR/val` (or the first synonym of [`VAL_NAMES`] that holds
+/// folders), else a seeded fraction of each class, of which at least one image stays in training.
+///
+/// # Errors
+/// A folder is missing, cannot be read or has no images; a training class is empty; fewer than two
+/// classes; a validation class is unknown to training; a name is not UTF-8; the layout is ambiguous.
+pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Splits, DataError> {
+    if !(0.0..1.0).contains(&options.val_fraction) {
+        return Err(DataError::setting(
+            "val_fraction",
+            options.val_fraction,
+            "a fraction of at least 0 and less than 1",
+        ));
+    }
+    let mut scanner = Scanner::default();
+    let folders = subfolders(dir)?;
+    let train_dir = find_train(dir, &folders)?;
+    let val_dir = match (&options.val_dir, find_val(&folders, &mut scanner.notes)?) {
+        (Some(val_dir), _) => Some(val_dir.clone()),
+        (None, ValFolder::OfClasses(val_dir)) if train_dir.is_some() => Some(val_dir),
+        (None, ValFolder::Flat(val_dir)) if train_dir.is_some() => return Err(flat_val(&val_dir)),
+        (None, ValFolder::OfClasses(val_dir)) => {
+            return Err(DataError::layout(
+                dir,
+                format!(
+                    "found the validation folder {} and no training folder ({}); {EXAMPLE}",
+                    val_dir.display(),
+                    TRAIN_NAMES.join(", ")
+                ),
+            ));
+        }
+        (None, ValFolder::Flat(_) | ValFolder::Missing) => None,
+    };
+
+    let train_dir = train_dir.unwrap_or_else(|| dir.to_path_buf());
+    let class_folders = scanner.class_folders(&train_dir)?;
+    if class_folders.iter().all(|folder| folder.images.is_empty()) {
+        return Err(no_images(&train_dir, scanner.ignored));
+    }
+    let empty = class_folders.iter().filter(|folder| folder.images.is_empty());
+    let empty: Vec<&str> = empty.map(|folder| folder.name.as_str()).collect();
+    if !empty.is_empty() {
+        return Err(DataError::layout(
+            &train_dir,
+            format!(
+                "no image in the class folder{} {}; put images there, or remove what is no class",
+                if empty.len() == 1 { "" } else { "s" },
+                name_list(&empty)
+            ),
+        ));
+    }
+    if let [only] = class_folders.as_slice() {
+        return Err(DataError::layout(
+            &train_dir,
+            format!("found one class only, `{}`, and a classifier needs two; {EXAMPLE}", only.name),
+        ));
+    }
+    let classes: Vec<String> = class_folders.iter().map(|folder| folder.name.clone()).collect();
+
+    let (train, val) = match &val_dir {
+        Some(val_dir) => {
+            let val = label_by_name(&mut scanner, val_dir, &classes)?;
+            (samples(class_folders), val)
+        }
+        None => {
+            let (train, val) = hold_out(class_folders, options.val_fraction, options.seed);
+            note_classes_without_val(&classes, &val, options.val_fraction, &mut scanner.notes);
+            (train, val)
+        }
+    };
+    check_count(dir, train.len().max(val.len()))?;
+    Ok(Splits { classes, train, val, ignored: scanner.ignored, notes: scanner.notes })
+}
+
+/// Scans `dir` for an evaluation against the classes of a trained network.
+///
+/// The images are those of `DIR/val` (or a synonym, [`VAL_NAMES`]) if it is there and holds folders,
+/// otherwise those of the class folders of `DIR` itself. Labels are positions in `classes`, matched
+/// by name; classes without images give a note.
+///
+/// # Errors
+/// A folder is missing, cannot be read or has no images; a class is not in `classes`; `dir` holds
+/// only a training folder.
+pub fn scan_classes(dir: &Path, classes: &[String]) -> Result<Labelled, DataError> {
+    let mut scanner = Scanner::default();
+    let folders = subfolders(dir)?;
+    let train_dir = find_train(dir, &folders)?;
+    let val_dir = match (find_val(&folders, &mut scanner.notes)?, train_dir) {
+        (ValFolder::OfClasses(val_dir), _) => val_dir,
+        (ValFolder::Flat(val_dir), Some(_)) => return Err(flat_val(&val_dir)),
+        (ValFolder::Missing, Some(train_dir)) => {
+            return Err(DataError::layout(
+                dir,
+                format!(
+                    "found a training folder and no validation folder ({}); \
+                     to evaluate on the training images name {}",
+                    VAL_NAMES.join(", "),
+                    train_dir.display()
+                ),
+            ));
+        }
+        (ValFolder::Flat(_) | ValFolder::Missing, None) => dir.to_path_buf(),
+    };
+    let samples = label_by_name(&mut scanner, &val_dir, classes)?;
+    check_count(dir, samples.len())?;
+    Ok(Labelled { samples, ignored: scanner.ignored, notes: scanner.notes })
+}
+
+/// Returns whether the extension of `path` is that of an image.
+pub fn is_image_path(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|found| IMAGE_EXTENSIONS.iter().any(|e| e.eq_ignore_ascii_case(found)))
+}
+
+// --- Finding the splits ------------------------------------------------------------------------
+
+/// The training folder among the `folders` of `dir`, if there is one.
+///
+/// A folder named `train` that holds no folder is no split: it may well be a class of trains.
+fn find_train(dir: &Path, folders: &[Folder]) -> Result<Option<PathBuf>, DataError> {
+    let mut found = Vec::new();
+    for folder in folders.iter().filter(|folder| folder.is_named_one_of(&TRAIN_NAMES)) {
+        if !subfolders(&folder.path)?.is_empty() {
+            found.push(folder);
+        }
+    }
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.path.clone())),
+        [first, second, ..] => Err(DataError::layout(
+            dir,
+            format!(
+                "both `{}` and `{}` could be the training folder; rename or move one of them",
+                first.lossy_name, second.lossy_name
+            ),
+        )),
+    }
+}
+
+/// What lies under the names of a validation folder.
+enum ValFolder {
+    /// A folder that holds folders.
+    OfClasses(PathBuf),
+    /// A folder that holds none: images without labels, or a class that is called `test`.
+    Flat(PathBuf),
+    Missing,
+}
+
+/// The validation folder among `folders`: the first of [`VAL_NAMES`] that holds folders.
+fn find_val(folders: &[Folder], notes: &mut Vec<String>) -> Result<ValFolder, DataError> {
+    let (mut of_classes, mut flat) = (Vec::new(), Vec::new());
+    for name in VAL_NAMES {
+        for folder in folders.iter().filter(|folder| folder.is_named_one_of(&[name])) {
+            let is_flat = subfolders(&folder.path)?.is_empty();
+            let found = if is_flat { &mut flat } else { &mut of_classes };
+            found.push(&folder.path);
+        }
+    }
+    match (of_classes.as_slice(), flat.first()) {
+        ([first, others @ ..], _) => {
+            notes.extend(others.iter().map(|other| {
+                format!(
+                    "{} is not used: {} is the validation folder",
+                    other.display(),
+                    first.display()
+                )
+            }));
+            Ok(ValFolder::OfClasses(first.to_path_buf()))
+        }
+        ([], Some(flat)) => Ok(ValFolder::Flat(flat.to_path_buf())),
+        ([], None) => Ok(ValFolder::Missing),
+    }
+}
+
+/// Holding out training images beside an unsorted validation folder would quietly answer another
+/// question than the one that was asked.
+fn flat_val(dir: &Path) -> DataError {
+    DataError::layout(
+        dir,
+        "this validation folder has no class folders; sort its images into folders named as those \
+         of the training folder, name another validation folder, or move it away so that a part \
+         of the training images is held out",
+    )
+}
+
+/// Holds out `fraction` of each class for validation.
+///
+/// A class of n images gives `round(n * fraction)` of them, and keeps at least one.
+fn hold_out(classes: Vec<ClassFolder>, fraction: f64, seed: u64) -> (Vec<Sample>, Vec<Sample>) {
+    let (mut train, mut val) = (Vec::new(), Vec::new());
+    for (class_idx, class) in classes.into_iter().enumerate() {
+        let n = class.images.len();
+        let n_val = ((n as f64 * fraction).round() as usize).min(n.saturating_sub(1));
+        let mut held_out: Vec<bool> = (0..n).map(|i| i < n_val).collect();
+        held_out.shuffle(&mut sample_rng(seed, 0, class_idx as u64, Purpose::Split));
+        for (path, held_out) in class.images.into_iter().zip(held_out) {
+            let part = if held_out { &mut val } else { &mut train };
+            part.push(Sample { path, label: class_idx as u32 });
+        }
+    }
+    (train, val)
+}
+
+fn note_classes_without_val(
+    classes: &[String],
+    val: &[Sample],
+    fraction: f64,
+    notes: &mut Vec<String>,
+) {
+    if fraction == 0.0 {
+        return;
+    }
+    let missing = classes_without_samples(classes, val);
+    if !missing.is_empty() {
+        notes.push(format!(
+            "too few images to hold out {fraction} of each class: no validation image of {}",
+            name_list(&missing)
+        ));
+    }
+}
+
+// --- Reading class folders ---------------------------------------------------------------------
+
+/// A folder inside the folder that is scanned.
+struct Folder {
+    path: PathBuf,
+    lossy_name: String,
+}
+
+impl Folder {
+    fn is_named_one_of(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.lossy_name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// A class and its images, sorted.
+struct ClassFolder {
+    name: String,
+    images: Vec<PathBuf>,
+}
+
+/// What is gathered beside the images while folders are read.
+#[derive(Default)]
+struct Scanner {
+    ignored: usize,
+    notes: Vec<String>,
+}
+
+impl Scanner {
+    /// Reads every class folder of `dir`, in the byte order of their names.
+    fn class_folders(&mut self, dir: &Path) -> Result<Vec<ClassFolder>, DataError> {
+        let folders = subfolders(dir)?;
+        if folders.is_empty() {
+            return Err(no_images(dir, count_files(dir)?));
+        }
+        let mut classes = Vec::with_capacity(folders.len());
+        for folder in folders {
+            let name = class_name(&folder)?;
+            let mut images = Vec::new();
+            self.walk(&folder.path, &mut Vec::new(), &mut images)?;
+            images.sort_unstable();
+            classes.push(ClassFolder { name, images });
+        }
+        Ok(classes)
+    }
+
+    /// Adds the images below `dir` to `images`; `ancestors` are the canonical paths above it.
+    fn walk(
+        &mut self,
+        dir: &Path,
+        ancestors: &mut Vec<PathBuf>,
+        images: &mut Vec<PathBuf>,
+    ) -> Result<(), DataError> {
+        let canonical = fs::canonicalize(dir).map_err(DataError::io("resolve", dir))?;
+        if ancestors.contains(&canonical) {
+            self.notes.push(format!(
+                "{} is skipped: it links to a folder that contains it",
+                dir.display()
+            ));
+            return Ok(());
+        }
+        ancestors.push(canonical);
+        for entry in list(dir)? {
+            match entry.kind {
+                Kind::Folder => self.walk(&entry.path, ancestors, images)?,
+                Kind::File if is_image_path(&entry.path) => images.push(entry.path),
+                Kind::File => self.ignored += 1,
+                Kind::Broken => self.notes.push(format!(
+                    "{} is skipped: it links to a file that is missing or cannot be read",
+                    entry.path.display()
+                )),
+                Kind::Other => self.ignored += 1,
+            }
+        }
+        ancestors.pop();
+        Ok(())
+    }
+}
+
+/// Reads the class folders of `dir` and labels them by their position in `classes`.
+fn label_by_name(
+    scanner: &mut Scanner,
+    dir: &Path,
+    classes: &[String],
+) -> Result<Vec<Sample>, DataError> {
+    let ignored_before = scanner.ignored;
+    let folders = scanner.class_folders(dir)?;
+    if folders.iter().all(|folder| folder.images.is_empty()) {
+        return Err(no_images(dir, scanner.ignored - ignored_before));
+    }
+    let label = |name: &str| classes.iter().position(|class| class == name);
+    let unknown = folders.iter().filter(|folder| label(&folder.name).is_none());
+    let unknown: Vec<&str> = unknown.map(|folder| folder.name.as_str()).collect();
+    if !unknown.is_empty() {
+        let known: Vec<&str> = classes.iter().map(String::as_str).collect();
+        return Err(DataError::layout(
+            dir,
+            format!(
+                "{} of {} class folders are unknown to the training classes: {}; known are {}",
+                unknown.len(),
+                folders.len(),
+                name_list(&unknown),
+                name_list(&known)
+            ),
+        ));
+    }
+    let mut labelled = Vec::new();
+    for folder in folders {
+        let class_idx = label(&folder.name).expect("unknown names returned above") as u32;
+        labelled.extend(folder.images.into_iter().map(|path| Sample { path, label: class_idx }));
+    }
+    labelled.sort_by_key(|sample| sample.label);
+    let missing = classes_without_samples(classes, &labelled);
+    if !missing.is_empty() {
+        scanner.notes.push(format!(
+            "{}: no image of {} of {} classes: {}",
+            dir.display(),
+            missing.len(),
+            classes.len(),
+            name_list(&missing)
+        ));
+    }
+    Ok(labelled)
+}
+
+fn samples(classes: Vec<ClassFolder>) -> Vec<Sample> {
+    let labelled = classes.into_iter().enumerate();
+    labelled
+        .flat_map(|(i, class)| {
+            class.images.into_iter().map(move |path| Sample { path, label: i as u32 })
+        })
+        .collect()
+}
+
+fn classes_without_samples<'a>(classes: &'a [String], samples: &[Sample]) -> Vec<&'a str> {
+    let mut present = vec![false; classes.len()];
+    for sample in samples {
+        present[sample.label as usize] = true;
+    }
+    classes.iter().zip(present).filter(|(_, present)| !present).map(|(c, _)| c.as_str()).collect()
+}
+
+fn class_name(folder: &Folder) -> Result<String, DataError> {
+    let name = folder.path.file_name().and_then(|name| name.to_str());
+    match name {
+        Some(name) if !name.chars().any(char::is_control) => Ok(name.to_owned()),
+        _ => Err(DataError::layout(
+            &folder.path,
+            format!(
+                "the class name {:?} is not UTF-8 text or has control characters, so it cannot be \
+                 written to a list of classes; rename the folder",
+                folder.lossy_name
+            ),
+        )),
+    }
+}
+
+fn no_images(dir: &Path, ignored: usize) -> DataError {
+    DataError::layout(
+        dir,
+        format!(
+            "no image found in class folders ({ignored} other files); {EXAMPLE}, with one of the \
+             extensions {}",
+            IMAGE_EXTENSIONS.join(", ")
+        ),
+    )
+}
+
+/// Refuses more samples than an index of 32 bits can count.
+fn check_count(dir: &Path, n: usize) -> Result<(), DataError> {
+    match u32::try_from(n) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(DataError::layout(dir, format!("{n} images, the limit is {}", u32::MAX))),
+    }
+}
+
+/// `a`, `b`, `c`; at most [`MAX_NAMES`], then how many more.
+fn name_list(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+// --- Reading one folder ------------------------------------------------------------------------
+
+/// What a directory entry is, after following links.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Folder,
+    File,
+    /// A link whose target is missing.
+    Broken,
+    /// A socket, a device and the like.
+    Other,
+}
+
+struct Entry {
+    path: PathBuf,
+    kind: Kind,
+}
+
+/// The entries of `dir` that are not hidden, sorted by name.
+fn list(dir: &Path) -> Result<Vec<Entry>, DataError> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(dir).map_err(DataError::io("list", dir))? {
+        let entry = entry.map_err(DataError::io("list", dir))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        // The type comes with the listing; only links cost a further look at the file.
+        let mut kind = entry.file_type().map_err(DataError::io("inspect", &path))?;
+        if kind.is_symlink() {
+            match fs::metadata(&path) {
+                Ok(target) => kind = target.file_type(),
+                Err(_) => {
+                    entries.push(Entry { path, kind: Kind::Broken });
+                    continue;
+                }
+            }
+        }
+        let kind = match kind {
+            kind if kind.is_dir() => Kind::Folder,
+            kind if kind.is_file() => Kind::File,
+            _ => Kind::Other,
+        };
+        entries.push(Entry { path, kind });
+    }
+    entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
+}
+
+/// The folders in `dir` that are not hidden, in the byte order of their names.
+fn subfolders(dir: &Path) -> Result<Vec<Folder>, DataError> {
+    let folders = list(dir)?.into_iter().filter(|entry| entry.kind == Kind::Folder);
+    let folder = |entry: Entry| {
+        let lossy_name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Folder { path: entry.path, lossy_name }
+    };
+    Ok(folders.map(folder).collect())
+}
+
+fn count_files(dir: &Path) -> Result<usize, DataError> {
+    Ok(list(dir)?.iter().filter(|entry| entry.kind == Kind::File).count())
+}

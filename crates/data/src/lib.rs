@@ -1,0 +1,49 @@
+//! Files on disk to batches of normalised pixels.
+//!
+//! The modules stand in the order in which the data flows:
+//!
+//! ```text
+//! folder:  DIR/train/CLASS/*      -> Vec<Sample { path, label }>
+//! decode:  bytes of a file        -> RGB u8, height x width x 3
+//! crop:    width, height, draws   -> the region to look at
+//! resize:  region                 -> RGB u8, size x size x 3
+//! colour:  planes in [0, 1]       -> the same planes, distorted
+//! augment / preprocess: the above -> normalised f32, 3 x size x size
+//! order:   seed, epoch            -> the order of the samples
+//! loader:  order, source          -> Batch { images, labels, ... }
+//! ```
+//!
+//! Every random choice is a function of (seed, epoch, index): [`random`] makes the generators, and
+//! nothing else does. So the number of threads and the depth of the queue never change a byte, and
+//! a run resumes in the middle of an epoch without replaying it.
+//!
+//! The crate knows nothing of networks or tensors: a batch is a plain `Vec<f32>`.
+
+#![forbid(unsafe_code)]
+
+pub mod augment;
+pub mod colour;
+pub mod crop;
+pub mod decode;
+pub mod demo;
+mod error;
+pub mod folder;
+pub mod loader;
+pub mod order;
+pub mod preprocess;
+pub mod random;
+pub mod resize;
+pub mod source;
+
+pub use augment::AugmentConfig;
+pub use colour::Colour;
+pub use decode::{DecodeOptions, decode, decode_file};
+pub use demo::{DemoOptions, write_demo};
+pub use error::{DataError, DecodeError};
+pub use folder::{Sample, ScanOptions, Splits, scan, scan_classes};
+pub use image::RgbImage;
+pub use loader::{Batch, Failure, LoadOptions, Loader, TrainPlan};
+pub use order::{Shuffle, epoch_order};
+pub use preprocess::{Preprocessing, preprocess_file};
+pub use resize::{Filter, Interpolation};
+pub use source::{FileSource, Source};

@@ -1,0 +1,446 @@
+//! Batches in order, made by threads ahead of their use.
+//!
+//! Worker w of W makes the batches w, w + W, w + 2W, ... of the sequence and puts them into its own
+//! bounded queue; the loader takes from the queues in turn. That gives the order without any
+//! sorting or locking, bounds the memory at `workers * (prefetch + 1)` batches beside the one in
+//! use, and leaves nothing to chance: a batch is a function of its number alone. With no workers
+//! the calling thread runs the very same function.
+//!
+//! What was rejected: handing out single images (a batch would need shared mutable memory, for an
+//! advantage in the first batch only), and a shared queue of numbers (it must be sorted again).
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::DataError;
+use crate::augment::{AugmentConfig, augment};
+use crate::decode::{DecodeBuffers, panic_message};
+use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
+use crate::preprocess::{Normaliser, Preprocessing, preprocess};
+use crate::random::{Purpose, sample_rng};
+use crate::resize::Resizer;
+use crate::source::Source;
+
+/// How batches are made, which never changes what is in them (except for their size).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// Threads that make batches; 0 makes them in the calling thread when they are asked for.
+    pub workers: usize,
+    /// Finished batches that each worker may have waiting, at least 1.
+    pub prefetch: usize,
+}
+
+impl Default for LoadOptions {
+    /// The paper's batch of 32 (Ioffe & Szegedy 2015, section 4.2). Two workers keep ahead of a
+    /// network that trains on a CPU.
+    fn default() -> Self {
+        LoadOptions { batch_size: 32, workers: 2, prefetch: 2 }
+    }
+}
+
+/// Which batches a training loader makes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainPlan {
+    /// How images are varied.
+    pub augment: AugmentConfig,
+    /// How each epoch is ordered.
+    pub shuffle: Shuffle,
+    /// Samples in a shard, for the orders that have shards.
+    pub shard_size: usize,
+    /// The seed of the order and of the augmentation.
+    pub seed: u64,
+    /// The steps to make batches for, counted over all epochs from 0: step s is batch `s % n` of
+    /// epoch `s / n`, with n = [`batches_per_epoch`]. Any start is reached at once.
+    pub steps: Range<u64>,
+}
+
+impl TrainPlan {
+    /// The plan with default settings for the given steps.
+    pub fn new(seed: u64, steps: Range<u64>) -> TrainPlan {
+        TrainPlan {
+            augment: AugmentConfig::default(),
+            shuffle: Shuffle::Full,
+            shard_size: DEFAULT_SHARD_SIZE,
+            seed,
+            steps,
+        }
+    }
+}
+
+/// Returns the number of training batches in an epoch of `n_samples`.
+///
+/// The rest that fills no batch is dropped; another order drops others in the next epoch. A smaller
+/// batch would have other batch statistics and a heavier weight on each of its samples.
+pub fn batches_per_epoch(n_samples: usize, batch_size: usize) -> u64 {
+    (n_samples / batch_size) as u64
+}
+
+/// A sample that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Its position in the source.
+    pub index: u32,
+    /// Its file.
+    pub path: PathBuf,
+    /// The reason, with the path.
+    pub error: String,
+}
+
+/// Some samples, ready for a network.
+#[derive(Debug)]
+pub struct Batch {
+    /// Normalised pixels, n x 3 x size x size, n being the length of `labels`.
+    pub images: Vec<f32>,
+    /// Classes of the n images.
+    pub labels: Vec<u32>,
+    /// Positions of the n images in the source.
+    pub indices: Vec<u32>,
+    /// Samples of this batch that could not be used. They are missing above and never replaced, so
+    /// n may be less than the batch size, even 0. The caller decides how many are too many.
+    pub failed: Vec<Failure>,
+    /// The number of the batch: the step in training, counted from 0 in evaluation.
+    pub step: u64,
+    /// How long the caller waited for the batch. Of all fields, this one alone differs from run to
+    /// run.
+    pub wait: Duration,
+}
+
+/// An iterator over batches, in order.
+///
+/// It ends after the last batch, or after the first error. Dropping it stops its threads: each
+/// finishes at most the image in hand.
+pub struct Loader {
+    recipe: Arc<Recipe>,
+    /// The numbers of the batches still to be delivered.
+    steps: Range<u64>,
+    /// Number of the first batch, which is worker 0's.
+    first_step: u64,
+    makers: Makers,
+}
+
+enum Makers {
+    Caller(Box<Worker>),
+    Threads(Vec<Thread>),
+}
+
+struct Thread {
+    /// `None` once the loader is being dropped, which wakes a worker that waits for room.
+    batches: Option<Receiver<Result<Batch, DataError>>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// Starts making the training batches of `plan`.
+    ///
+    /// # Errors
+    /// A setting is out of its range, the source has fewer samples than a batch, or a thread cannot
+    /// be started.
+    pub fn train(
+        source: Arc<dyn Source>,
+        preprocessing: &Preprocessing,
+        options: &LoadOptions,
+        plan: &TrainPlan,
+    ) -> Result<Loader, DataError> {
+        plan.augment.validate()?;
+        check_batch_size(options)?;
+        if source.len() < options.batch_size {
+            return Err(DataError::Setting {
+                field: "batch_size",
+                found: format!("{} with {} training images", options.batch_size, source.len()),
+                expected: "a batch that is no larger than the training set",
+            });
+        }
+        let kind = Kind::Train { plan: plan.clone(), order: Mutex::new(None) };
+        Loader::start(source, preprocessing, options, kind, plan.steps.clone())
+    }
+
+    /// Starts making the batches that evaluate every sample once, in the order of the source. The
+    /// last batch holds the rest.
+    ///
+    /// # Errors
+    /// A setting is out of its range, or a thread cannot be started.
+    pub fn eval(
+        source: Arc<dyn Source>,
+        preprocessing: &Preprocessing,
+        options: &LoadOptions,
+    ) -> Result<Loader, DataError> {
+        check_batch_size(options)?;
+        let n_batches = source.len().div_ceil(options.batch_size) as u64;
+        Loader::start(source, preprocessing, options, Kind::Eval, 0..n_batches)
+    }
+
+    /// Takes back the memory of a batch, so that the next ones need no more.
+    pub fn recycle(&mut self, batch: Batch) {
+        let mut spare = lock(&self.recipe.spare);
+        // More than one for each batch in flight is never needed.
+        if spare.len() < self.recipe.max_spare {
+            spare.push(batch.images);
+        }
+    }
+
+    fn start(
+        source: Arc<dyn Source>,
+        preprocessing: &Preprocessing,
+        options: &LoadOptions,
+        kind: Kind,
+        steps: Range<u64>,
+    ) -> Result<Loader, DataError> {
+        preprocessing.validate()?;
+        let prefetch = options.prefetch.max(1);
+        let recipe = Arc::new(Recipe {
+            source,
+            normaliser: Normaliser::new(preprocessing),
+            preprocessing: preprocessing.clone(),
+            batch_size: options.batch_size,
+            kind,
+            stop: AtomicBool::new(false),
+            spare: Mutex::new(Vec::new()),
+            max_spare: options.workers * (prefetch + 1) + 1,
+        });
+        let makers = match options.workers {
+            0 => Makers::Caller(Box::new(Worker::new(&recipe))),
+            _ => Makers::Threads(Vec::new()),
+        };
+        // The loader exists before its threads, so that an error below drops and stops them.
+        let mut loader = Loader { recipe, first_step: steps.start, steps, makers };
+        if let Makers::Threads(threads) = &mut loader.makers {
+            for worker_idx in 0..options.workers {
+                let (sender, batches) = sync_channel(prefetch);
+                let mut worker = Worker::new(&loader.recipe);
+                let mine = loader.steps.clone().skip(worker_idx).step_by(options.workers);
+                let run = move || {
+                    for step in mine {
+                        let Some(made) = worker.make(step) else { return };
+                        let is_last = made.is_err();
+                        // The loader was dropped if nobody receives.
+                        if sender.send(made).is_err() || is_last {
+                            return;
+                        }
+                    }
+                };
+                let name = format!("data-{worker_idx}");
+                let handle =
+                    thread::Builder::new().name(name).spawn(run).map_err(DataError::Thread)?;
+                threads.push(Thread { batches: Some(batches), handle: Some(handle) });
+            }
+        }
+        Ok(loader)
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = Instant::now();
+        let step = self.steps.next()?;
+        let made = match &mut self.makers {
+            Makers::Caller(worker) => worker.make(step)?,
+            Makers::Threads(threads) => {
+                let turn = (step - self.first_step) % threads.len() as u64;
+                let batches = threads[turn as usize].batches.as_ref()?;
+                batches.recv().unwrap_or_else(|_| {
+                    let message = "its thread ended early".to_owned();
+                    Err(DataError::Panic { step, message })
+                })
+            }
+        };
+        if made.is_err() {
+            self.steps = 0..0;
+        }
+        Some(made.map(|batch| Batch { wait: start.elapsed(), ..batch }))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.steps.size_hint()
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.recipe.stop.store(true, Ordering::Relaxed);
+        let Makers::Threads(threads) = &mut self.makers else { return };
+        for thread in threads.iter_mut() {
+            thread.batches = None;
+        }
+        for thread in threads {
+            if let Some(handle) = thread.handle.take() {
+                // Panics are caught inside and were delivered as errors.
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+// --- Making one batch --------------------------------------------------------------------------
+
+/// All that the content of a batch depends on, beside its number; shared by the workers.
+struct Recipe {
+    source: Arc<dyn Source>,
+    preprocessing: Preprocessing,
+    normaliser: Normaliser,
+    batch_size: usize,
+    kind: Kind,
+    /// Set when the loader is dropped; looked at before every image.
+    stop: AtomicBool,
+    /// Memory of used batches.
+    spare: Mutex<Vec<Vec<f32>>>,
+    max_spare: usize,
+}
+
+enum Kind {
+    Train {
+        plan: TrainPlan,
+        /// The order of the latest epoch that a worker asked for.
+        order: Mutex<Option<EpochOrder>>,
+    },
+    Eval,
+}
+
+/// An epoch and its order.
+type EpochOrder = (u64, Arc<[u32]>);
+
+/// A recipe with the memory to follow it.
+struct Worker {
+    recipe: Arc<Recipe>,
+    decode: DecodeBuffers,
+    resizer: Resizer,
+    /// The order of the epoch that this worker is in.
+    order: Option<EpochOrder>,
+}
+
+impl Worker {
+    fn new(recipe: &Arc<Recipe>) -> Worker {
+        Worker {
+            recipe: Arc::clone(recipe),
+            decode: DecodeBuffers::default(),
+            resizer: Resizer::default(),
+            order: None,
+        }
+    }
+
+    /// Makes batch `step`; `None` if the loader is being dropped.
+    fn make(&mut self, step: u64) -> Option<Result<Batch, DataError>> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.make_unguarded(step)));
+        made.map(|batch| batch.map(Ok)).unwrap_or_else(|panic| {
+            Some(Err(DataError::Panic { step, message: panic_message(panic.as_ref()) }))
+        })
+    }
+
+    fn make_unguarded(&mut self, step: u64) -> Option<Batch> {
+        let recipe = Arc::clone(&self.recipe);
+        let (epoch, indices) = self.samples_of(&recipe, step);
+        let n_values = recipe.preprocessing.n_values();
+        let mut images = lock(&recipe.spare).pop().unwrap_or_default();
+        images.resize(indices.len() * n_values, 0.0);
+        let mut batch = Batch {
+            images,
+            labels: Vec::with_capacity(indices.len()),
+            indices: Vec::with_capacity(indices.len()),
+            failed: Vec::new(),
+            step,
+            wait: Duration::ZERO,
+        };
+        for index in indices {
+            if recipe.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let image = match recipe.source.load(index as usize, &mut self.decode) {
+                Ok(image) => image,
+                Err(error) => {
+                    let path = recipe.source.path(index as usize).to_path_buf();
+                    batch.failed.push(Failure { index, path, error: error.to_string() });
+                    continue;
+                }
+            };
+            let slot = batch.labels.len();
+            let planes = &mut batch.images[slot * n_values..][..n_values];
+            match &recipe.kind {
+                Kind::Eval => {
+                    let Recipe { preprocessing, normaliser, .. } = &*recipe;
+                    preprocess(&image, preprocessing, normaliser, &mut self.resizer, planes);
+                }
+                Kind::Train { plan, .. } => augment(
+                    &image,
+                    &plan.augment,
+                    recipe.preprocessing.image_size,
+                    &recipe.normaliser,
+                    &mut sample_rng(plan.seed, epoch, index.into(), Purpose::Augment),
+                    &mut self.resizer,
+                    planes,
+                ),
+            }
+            self.decode.recycle(image);
+            batch.labels.push(recipe.source.label(index as usize));
+            batch.indices.push(index);
+        }
+        batch.images.truncate(batch.labels.len() * n_values);
+        Some(batch)
+    }
+
+    /// The epoch of batch `step` and its samples.
+    fn samples_of(&mut self, recipe: &Recipe, step: u64) -> (u64, Vec<u32>) {
+        let n_samples = recipe.source.len();
+        let batch_size = recipe.batch_size;
+        match &recipe.kind {
+            Kind::Eval => {
+                let start = step as usize * batch_size;
+                let end = n_samples.min(start + batch_size);
+                (0, (start as u32..end as u32).collect())
+            }
+            Kind::Train { plan, order: shared } => {
+                let n_batches = batches_per_epoch(n_samples, batch_size);
+                let (epoch, position) = (step / n_batches, step % n_batches);
+                let order = match &self.order {
+                    Some((known, order)) if *known == epoch => order,
+                    _ => {
+                        let order = shared_order(shared, plan, n_samples, epoch);
+                        &self.order.insert((epoch, order)).1
+                    }
+                };
+                let start = position as usize * batch_size;
+                (epoch, order[start..start + batch_size].to_vec())
+            }
+        }
+    }
+}
+
+/// The order of `epoch`, computed by the first worker that needs it.
+fn shared_order(
+    shared: &Mutex<Option<EpochOrder>>,
+    plan: &TrainPlan,
+    n_samples: usize,
+    epoch: u64,
+) -> Arc<[u32]> {
+    let mut latest = lock(shared);
+    match &*latest {
+        Some((known, order)) if *known == epoch => Arc::clone(order),
+        _ => {
+            let order = epoch_order(n_samples, plan.shuffle, plan.shard_size, plan.seed, epoch);
+            let order: Arc<[u32]> = order.into();
+            *latest = Some((epoch, Arc::clone(&order)));
+            order
+        }
+    }
+}
+
+fn check_batch_size(options: &LoadOptions) -> Result<(), DataError> {
+    match options.batch_size {
+        0 => Err(DataError::setting("batch_size", 0, "at least 1")),
+        _ => Ok(()),
+    }
+}
+
+/// Locks `mutex`. The values behind our locks are whole at every moment, so a panic elsewhere does
+/// not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,260 @@
+//! What scanning makes of folders of every shape. The files are empty: scanning opens none.
+
+#![allow(clippy::unwrap_used)] // a temporary folder that cannot be written is a failed test
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use bninception_data::{Sample, ScanOptions, Splits, scan, scan_classes};
+use tempfile::TempDir;
+
+/// A folder with the given files; a name that ends with `/` is an empty folder.
+fn tree(files: &[&str]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in files {
+        let path = dir.path().join(file);
+        if file.ends_with('/') {
+            fs::create_dir_all(&path).unwrap();
+        } else {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, b"").unwrap();
+        }
+    }
+    dir
+}
+
+/// `label:path relative to the folder` of each sample.
+fn listing(dir: &TempDir, samples: &[Sample]) -> Vec<String> {
+    let relative =
+        |path: &Path| path.strip_prefix(dir.path()).unwrap().to_str().unwrap().replace('\\', "/");
+    samples.iter().map(|s| format!("{}:{}", s.label, relative(&s.path))).collect()
+}
+
+fn scan_all(dir: &TempDir) -> Splits {
+    scan(dir.path(), &ScanOptions { val_fraction: 0.0, ..ScanOptions::default() }).unwrap()
+}
+
+/// Asserts that scanning fails with a message that has every one of `parts`.
+fn assert_refused(files: &[&str], parts: &[&str]) {
+    let dir = tree(files);
+    let error = scan(dir.path(), &ScanOptions::default()).unwrap_err().to_string();
+    for part in parts {
+        assert!(error.contains(part), "{files:?}: {part:?} is not in {error:?}");
+    }
+}
+
+#[test]
+fn splits_are_found_by_name_and_sorted_by_bytes() {
+    let dir = tree(&[
+        "train/dog/b.jpg",
+        "train/dog/a.PNG",
+        "train/Zebra/1.jpeg",
+        "train/cat/deep/er/2.webp",
+        "train/cat/deep-1.gif",
+        "train/cat/.hidden.jpg",
+        "train/cat/.cache/3.jpg",
+        "train/cat/notes.txt",
+        "train/readme.md",
+        "val/dog/c.tif",
+        "val/cat/d.JFIF",
+        "val/Zebra/e.bmp",
+        "labels.csv",
+    ]);
+    let splits = scan(dir.path(), &ScanOptions::default()).unwrap();
+    assert_eq!(splits.classes, ["Zebra", "cat", "dog"]);
+    let train = [
+        "0:train/Zebra/1.jpeg",
+        "1:train/cat/deep/er/2.webp",
+        "1:train/cat/deep-1.gif",
+        "2:train/dog/a.PNG",
+        "2:train/dog/b.jpg",
+    ];
+    assert_eq!(listing(&dir, &splits.train), train);
+    assert_eq!(
+        listing(&dir, &splits.val),
+        ["0:val/Zebra/e.bmp", "1:val/cat/d.JFIF", "2:val/dog/c.tif"]
+    );
+    assert_eq!((splits.ignored, splits.notes), (1, vec![]));
+}
+
+#[test]
+fn synonyms_are_taken_in_their_order_and_without_case() {
+    for (train, val) in [("training", "validation"), ("TRAIN", "Valid"), ("train", "test")] {
+        let dir = tree(&[
+            &format!("{train}/a/1.jpg"),
+            &format!("{train}/b/1.jpg"),
+            &format!("{val}/a/1.jpg"),
+        ]);
+        let splits = scan(dir.path(), &ScanOptions::default()).unwrap();
+        assert_eq!(listing(&dir, &splits.val), [format!("0:{val}/a/1.jpg")]);
+        assert_eq!(splits.notes.len(), 1, "b has no validation image: {:?}", splits.notes);
+    }
+    let dir = tree(&["train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "val/a/3.jpg"]);
+    let splits = scan(dir.path(), &ScanOptions::default()).unwrap();
+    assert_eq!(listing(&dir, &splits.val), ["0:val/a/3.jpg"]);
+    assert!(splits.notes[0].contains("test is not used"), "{:?}", splits.notes);
+    assert_refused(
+        &["train/a/1.jpg", "train/b/1.jpg", "training/a/1.jpg"],
+        &["both `train` and `training`"],
+    );
+}
+
+#[test]
+fn a_class_may_be_called_train_or_test() {
+    let dir = tree(&["bus/1.jpg", "train/2.jpg", "test/3.jpg"]);
+    assert_eq!(
+        listing(&dir, &scan_all(&dir).train),
+        ["0:bus/1.jpg", "1:test/3.jpg", "2:train/2.jpg"]
+    );
+}
+
+#[test]
+fn classes_are_matched_by_name_never_by_position() {
+    let dir =
+        tree(&["train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", "val/c/1.jpg", "val/b/1.jpg"]);
+    let splits = scan(dir.path(), &ScanOptions::default()).unwrap();
+    assert_eq!(listing(&dir, &splits.val), ["1:val/b/1.jpg", "2:val/c/1.jpg"]);
+    assert_eq!(splits.notes.len(), 1);
+    assert!(splits.notes[0].contains("no image of 1 of 3 classes: `a`"), "{:?}", splits.notes);
+    assert_refused(
+        &["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/d/1.jpg"],
+        &["unknown to the training classes: `d`", "known are `a`, `b`"],
+    );
+}
+
+#[test]
+fn a_part_of_each_class_is_held_out() {
+    let files: Vec<String> = (0..40)
+        .map(|i| format!("a/{i:02}.jpg"))
+        .chain((0..10).map(|i| format!("b/{i}.jpg")))
+        .chain(["c/only.jpg".to_owned()])
+        .collect();
+    let dir = tree(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    let split = |val_fraction, seed| {
+        let options = ScanOptions { val_dir: None, val_fraction, seed };
+        let splits = scan(dir.path(), &options).unwrap();
+        (listing(&dir, &splits.train), listing(&dir, &splits.val), splits.notes)
+    };
+    let (train, val, notes) = split(0.2, 1);
+    let count = |list: &[String], label: &str| list.iter().filter(|s| s.starts_with(label)).count();
+    assert_eq!(["0", "1", "2"].map(|label| count(&val, label)), [8, 2, 0]);
+    assert_eq!(["0", "1", "2"].map(|label| count(&train, label)), [32, 8, 1]);
+    let all: BTreeSet<&String> = train.iter().chain(&val).collect();
+    assert_eq!(all.len(), 51, "every image is in one part");
+    assert!(notes[0].contains("no validation image of `c`"), "{notes:?}");
+    assert!(train.is_sorted() && val.is_sorted());
+
+    assert_eq!(split(0.2, 1).1, val, "repeats by seed");
+    assert_ne!(split(0.2, 2).1, val, "differs by seed");
+    assert_eq!(split(0.0, 1).1, [""; 0], "nothing held out");
+    let most = split(0.999, 1).0;
+    assert_eq!(["0", "1", "2"].map(|label| count(&most, label)), [1, 1, 1], "one stays");
+
+    for fraction in [1.0, -0.1, f64::NAN] {
+        let options = ScanOptions { val_fraction: fraction, ..ScanOptions::default() };
+        let error = scan(dir.path(), &options).unwrap_err().to_string();
+        assert!(error.starts_with("val_fraction"), "{error}");
+    }
+}
+
+#[test]
+fn a_validation_folder_may_lie_elsewhere() {
+    let (dir, other) = (tree(&["a/1.jpg", "b/1.jpg"]), tree(&["b/2.jpg"]));
+    let options =
+        ScanOptions { val_dir: Some(other.path().to_path_buf()), ..ScanOptions::default() };
+    let splits = scan(dir.path(), &options).unwrap();
+    assert_eq!(splits.train.len(), 2);
+    assert_eq!(listing(&other, &splits.val), ["1:b/2.jpg"]);
+}
+
+#[test]
+fn folders_that_are_no_data_sets_are_refused_with_advice() {
+    assert_refused(
+        &["notes.txt", "more.csv"],
+        &["no image found", "2 other files", "train/cat/1.jpg"],
+    );
+    assert_refused(&["a/notes.txt", "b/more.csv"], &["no image found", "2 other files"]);
+    assert_refused(&["1.jpg", "2.jpg"], &["no image found in class folders"]);
+    assert_refused(&["a/1.jpg"], &["one class only, `a`"]);
+    assert_refused(
+        &["a/1.jpg", "b/1.jpg", "c/", "d/x.txt"],
+        &["no image in the class folders `c`, `d`"],
+    );
+    assert_refused(&["val/a/1.jpg", "val/b/1.jpg"], &["no training folder (train, training)"]);
+    assert_refused(
+        &["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg"],
+        &["val: this validation folder has no class folders"],
+    );
+    let many: Vec<String> = (0..25).map(|i| format!("c{i:02}/")).collect();
+    let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
+    many.push("a/1.jpg");
+    assert_refused(&many, &["`c00`", "`c09` and 15 more"]);
+    let dir = tree(&[]);
+    let error = scan(&dir.path().join("nowhere"), &ScanOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("cannot list"), "{error}");
+    assert!(error.to_string().contains("nowhere"), "{error}");
+}
+
+#[test]
+fn evaluation_labels_by_the_classes_of_the_network() {
+    let classes = ["x", "b", "a"].map(str::to_owned);
+    let dir = tree(&["train/a/0.jpg", "val/a/1.jpg", "val/b/2.jpg", "val/b/3.jpg"]);
+    let found = scan_classes(dir.path(), &classes).unwrap();
+    assert_eq!(listing(&dir, &found.samples), ["1:val/b/2.jpg", "1:val/b/3.jpg", "2:val/a/1.jpg"]);
+    assert!(found.notes[0].contains("`x`"), "{:?}", found.notes);
+
+    let dir = tree(&["a/1.jpg", "b/2.jpg"]);
+    assert_eq!(scan_classes(dir.path(), &classes).unwrap().samples.len(), 2);
+
+    let refused = |files: &[&str], part: &str| {
+        let dir = tree(files);
+        let error = scan_classes(dir.path(), &classes).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(&["a/1.jpg", "c/1.jpg"], "unknown to the training classes: `c`");
+    refused(&["train/a/1.jpg"], "no validation folder");
+    refused(&["train/a/1.jpg", "test/1.jpg"], "has no class folders");
+    refused(&["a/1.txt"], "no image found");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_loops_end() {
+    use std::os::unix::fs::symlink;
+    let dir = tree(&["data/a/1.jpg", "data/b/2.jpg", "elsewhere/deep/3.jpg", "elsewhere/4.jpg"]);
+    let at = |path: &str| dir.path().join(path);
+    symlink(at("elsewhere/4.jpg"), at("data/a/file.jpg")).unwrap();
+    symlink(at("elsewhere/deep"), at("data/a/folder")).unwrap();
+    symlink(at("data/a"), at("data/a/loop")).unwrap();
+    symlink(at("data"), at("elsewhere/deep/up")).unwrap();
+    symlink(at("nowhere.jpg"), at("data/b/broken.jpg")).unwrap();
+    symlink(at("elsewhere"), at("data/c")).unwrap();
+    let options = ScanOptions { val_fraction: 0.0, ..ScanOptions::default() };
+    let splits = scan(&at("data"), &options).unwrap();
+    assert_eq!(splits.classes, ["a", "b", "c"]);
+    let listed = listing(&dir, &splits.train);
+    for expected in
+        ["0:data/a/1.jpg", "0:data/a/file.jpg", "0:data/a/folder/3.jpg", "2:data/c/4.jpg"]
+    {
+        assert!(listed.iter().any(|found| found == expected), "{expected} is not in {listed:?}");
+    }
+    let note = |part: &str| splits.notes.iter().any(|note| note.contains(part));
+    assert!(note("loop is skipped: it links to a folder that contains it"), "{:?}", splits.notes);
+    assert!(note("broken.jpg is skipped"), "{:?}", splits.notes);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn class_names_must_be_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    for name in [&b"caf\xe9"[..], b"two\nlines"] {
+        let dir = tree(&["a/1.jpg"]);
+        let folder = dir.path().join(OsStr::from_bytes(name));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("1.jpg"), b"").unwrap();
+        let error = scan(dir.path(), &ScanOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("rename the folder"), "{error}");
+    }
+}

@@ -1,0 +1,271 @@
+//! What the loader promises: the same batches whatever makes them, no replacement, no hanging.
+
+#![allow(clippy::unwrap_used)] // a temporary folder that cannot be written is a failed test
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bninception_data::decode::DecodeBuffers;
+use bninception_data::loader::batches_per_epoch;
+use bninception_data::{
+    AugmentConfig, Batch, DataError, DecodeOptions, FileSource, Interpolation, LoadOptions, Loader,
+    Preprocessing, RgbImage, Sample, Shuffle, Source, TrainPlan, preprocess_file,
+};
+
+/// What of a batch must repeat: step, pixels, labels, indices, names of the failures.
+type Content = (u64, Vec<u32>, Vec<u32>, Vec<u32>, Vec<PathBuf>);
+
+fn content(batch: &Batch) -> Content {
+    let bits = batch.images.iter().map(|value| value.to_bits()).collect();
+    let failed = batch.failed.iter().map(|failure| failure.path.clone()).collect();
+    (batch.step, bits, batch.labels.clone(), batch.indices.clone(), failed)
+}
+
+/// Twenty-six pictures of odd sizes in memory, of which the one at `bad` cannot be decoded.
+struct Pictures {
+    paths: Vec<PathBuf>,
+    bad: Option<usize>,
+    panics: bool,
+    loads: AtomicUsize,
+}
+
+impl Pictures {
+    fn new() -> Pictures {
+        let paths = (0..26).map(|i| PathBuf::from(format!("picture {i}"))).collect();
+        Pictures { paths, bad: None, panics: false, loads: AtomicUsize::new(0) }
+    }
+}
+
+impl Source for Pictures {
+    fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        index as u32 % 5
+    }
+
+    fn path(&self, index: usize) -> &Path {
+        &self.paths[index]
+    }
+
+    fn load(&self, index: usize, _: &mut DecodeBuffers) -> Result<RgbImage, DataError> {
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        if self.bad == Some(index) {
+            assert!(!self.panics, "the picture bites");
+            let source = bninception_data::DecodeError::Truncated;
+            return Err(DataError::Image { path: self.paths[index].clone(), source });
+        }
+        let side = 20 + index as u32;
+        Ok(RgbImage::from_fn(side, side + 7, |x, y| {
+            image::Rgb([x * 5, y * 3, index as u32 * 9].map(|v| v as u8))
+        }))
+    }
+}
+
+fn preprocessing() -> Preprocessing {
+    Preprocessing { image_size: 16, ..Preprocessing::default() }
+}
+
+fn options(workers: usize, prefetch: usize) -> LoadOptions {
+    LoadOptions { batch_size: 4, workers, prefetch }
+}
+
+fn plan(steps: std::ops::Range<u64>) -> TrainPlan {
+    TrainPlan {
+        augment: AugmentConfig { interpolation: Interpolation::Random, ..AugmentConfig::default() },
+        ..TrainPlan::new(3, steps)
+    }
+}
+
+fn train(source: Pictures, options: &LoadOptions, plan: &TrainPlan) -> Vec<Content> {
+    let mut loader = Loader::train(Arc::new(source), &preprocessing(), options, plan).unwrap();
+    let mut contents = Vec::new();
+    while let Some(batch) = loader.next() {
+        let batch = batch.unwrap();
+        contents.push(content(&batch));
+        loader.recycle(batch);
+    }
+    contents
+}
+
+#[test]
+fn workers_and_prefetch_never_change_a_byte() {
+    // Three epochs of six batches, and a part of the fourth.
+    let expected = train(Pictures::new(), &options(0, 1), &plan(0..20));
+    assert_eq!(expected.len(), 20);
+    for workers in [1, 3] {
+        for prefetch in [0, 1, 4] {
+            let found = train(Pictures::new(), &options(workers, prefetch), &plan(0..20));
+            assert!(found == expected, "{workers} workers, prefetch {prefetch}");
+        }
+    }
+    for (i, a) in expected.iter().enumerate() {
+        assert!(expected[..i].iter().all(|b| a.1 != b.1), "batch {i} is like an earlier one");
+    }
+    let other_seed = TrainPlan { seed: 4, ..plan(0..20) };
+    assert!(train(Pictures::new(), &options(0, 1), &other_seed) != expected);
+}
+
+#[test]
+fn any_start_gives_the_tail_of_the_whole() {
+    let whole = train(Pictures::new(), &options(0, 1), &plan(0..20));
+    for start in [0, 1, 5, 6, 7, 19, 20] {
+        for workers in [0, 3] {
+            let source = Pictures::new();
+            let tail = train(source, &options(workers, 2), &plan(start..20));
+            assert!(tail == whole[start as usize..], "from {start} with {workers} workers");
+        }
+    }
+}
+
+#[test]
+fn a_start_in_the_middle_replays_nothing() {
+    let source = Arc::new(Pictures::new());
+    let shared: Arc<dyn Source> = source.clone();
+    let loader =
+        Loader::train(shared, &preprocessing(), &options(0, 1), &plan(1000..1002)).unwrap();
+    assert_eq!(loader.map(|batch| batch.unwrap().indices.len()).sum::<usize>(), 8);
+    assert_eq!(source.loads.load(Ordering::Relaxed), 8);
+}
+
+#[test]
+fn an_epoch_shows_each_sample_once_and_drops_the_rest() {
+    assert_eq!(batches_per_epoch(26, 4), 6);
+    for shuffle in [Shuffle::None, Shuffle::Shards, Shuffle::WithinShards, Shuffle::Full] {
+        let plan = TrainPlan { shuffle, shard_size: 8, ..plan(6..12) };
+        let batches = train(Pictures::new(), &options(2, 1), &plan);
+        let mut indices: Vec<u32> = batches.iter().flat_map(|batch| batch.3.clone()).collect();
+        let labels: Vec<u32> = batches.iter().flat_map(|batch| batch.2.clone()).collect();
+        assert!(indices.iter().zip(&labels).all(|(index, label)| index % 5 == *label));
+        assert_eq!(indices.len(), 24, "{shuffle:?}");
+        indices.sort_unstable();
+        indices.dedup();
+        assert_eq!(indices.len(), 24, "{shuffle:?}");
+    }
+}
+
+#[test]
+fn evaluation_shows_each_sample_once_in_order() {
+    for workers in [0, 1, 3] {
+        let source = Arc::new(Pictures::new());
+        let loader = Loader::eval(source, &preprocessing(), &options(workers, 1)).unwrap();
+        assert_eq!(loader.size_hint(), (7, Some(7)));
+        let batches: Vec<Batch> = loader.map(Result::unwrap).collect();
+        let indices: Vec<u32> = batches.iter().flat_map(|batch| batch.indices.clone()).collect();
+        assert_eq!(indices, (0..26).collect::<Vec<u32>>());
+        assert_eq!(batches[6].labels, [4, 0], "the last batch holds the rest");
+        assert_eq!(batches[6].images.len(), 2 * 3 * 16 * 16);
+    }
+}
+
+#[test]
+fn a_bad_image_is_left_out_named_and_never_replaced() {
+    for workers in [0, 2] {
+        let bad = || Pictures { bad: Some(9), ..Pictures::new() };
+        let loader = Loader::eval(Arc::new(bad()), &preprocessing(), &options(workers, 1)).unwrap();
+        let batches: Vec<Batch> = loader.map(Result::unwrap).collect();
+        assert_eq!(batches[2].indices, [8, 10, 11]);
+        assert_eq!(batches[2].labels, [3, 0, 1]);
+        assert_eq!(batches[2].images.len(), 3 * 3 * 16 * 16);
+        assert_eq!(batches[2].failed.len(), 1);
+        let failure = &batches[2].failed[0];
+        assert_eq!((failure.index, failure.path.as_path()), (9, Path::new("picture 9")));
+        assert!(failure.error.contains("truncated"), "{}", failure.error);
+        let others = batches.iter().filter(|batch| batch.step != 2);
+        assert!(others.into_iter().all(|batch| batch.failed.is_empty()));
+
+        // The neighbours of the bad image are those of a good data set, to the bit.
+        let good = train(Pictures::new(), &options(workers, 1), &plan(0..6));
+        let found = train(bad(), &options(workers, 1), &plan(0..6));
+        for (good, found) in good.iter().zip(&found) {
+            if let Some(slot) = good.3.iter().position(|index| *index == 9) {
+                let mut indices = good.3.clone();
+                indices.remove(slot);
+                let mut pixels = good.1.clone();
+                pixels.drain(slot * 768..(slot + 1) * 768);
+                assert_eq!((&found.3, &found.1), (&indices, &pixels));
+                assert_eq!(found.4, [PathBuf::from("picture 9")]);
+            } else {
+                assert!(good == found);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_a_worker_is_an_error_and_the_end() {
+    for workers in [0, 1, 3] {
+        let source = Pictures { bad: Some(9), panics: true, ..Pictures::new() };
+        let mut loader =
+            Loader::eval(Arc::new(source), &preprocessing(), &options(workers, 1)).unwrap();
+        assert!(loader.next().unwrap().is_ok());
+        assert!(loader.next().unwrap().is_ok());
+        let error = loader.next().unwrap().unwrap_err();
+        assert!(matches!(error, DataError::Panic { step: 2, .. }), "{error}");
+        assert!(error.to_string().contains("the picture bites"), "{error}");
+        assert!(loader.next().is_none());
+    }
+}
+
+#[test]
+fn dropping_the_loader_ends_its_threads_at_once() {
+    for workers in [1, 3] {
+        let source = Arc::new(Pictures::new());
+        let shared: Arc<dyn Source> = source.clone();
+        let mut loader =
+            Loader::train(shared, &preprocessing(), &options(workers, 2), &plan(0..1_000_000))
+                .unwrap();
+        assert!(loader.next().unwrap().is_ok());
+        drop(loader);
+        // The threads are joined: nobody else holds the source, and nothing more is loaded.
+        assert_eq!(Arc::strong_count(&source), 1);
+        let n_loads = source.loads.load(Ordering::Relaxed);
+        // One batch delivered; for each worker two waiting, one kept back and one in the making.
+        assert!(n_loads <= 4 * (1 + 4 * workers), "{n_loads} loads with {workers} workers");
+    }
+}
+
+#[test]
+fn impossible_settings_are_refused() {
+    let refused = |preprocessing: &Preprocessing, batch_size: usize, plan: &TrainPlan| {
+        let options = LoadOptions { batch_size, ..options(0, 1) };
+        let loader = Loader::train(Arc::new(Pictures::new()), preprocessing, &options, plan);
+        loader.map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(refused(&preprocessing(), 0, &plan(0..1)).starts_with("batch_size = 0"));
+    let error = refused(&preprocessing(), 27, &plan(0..1));
+    assert!(error.contains("27 with 26 training images"), "{error}");
+    let bad = Preprocessing { image_size: 0, ..preprocessing() };
+    assert!(refused(&bad, 4, &plan(0..1)).starts_with("image_size"));
+    let mut bad = plan(0..1);
+    bad.augment.crop_area = [0.0, 1.0];
+    assert!(refused(&preprocessing(), 4, &bad).starts_with("crop_area"));
+}
+
+#[test]
+fn files_give_the_values_of_preprocess_file() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
+    let names = ["rgb_420.jpg", "exif_6.jpg", "grey_16.png", "cmyk.jpg"];
+    let mut samples: Vec<Sample> = (0_u32..)
+        .zip(names)
+        .map(|(label, name)| Sample { path: fixtures.join(name), label })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("broken.jpg");
+    fs::write(&broken, b"no image").unwrap();
+    samples.insert(1, Sample { path: broken.clone(), label: 9 });
+
+    let source = Arc::new(FileSource::new(samples, DecodeOptions::default()));
+    let mut loader = Loader::eval(source, &preprocessing(), &options(2, 1)).unwrap();
+    let (first, second) = (loader.next().unwrap().unwrap(), loader.next().unwrap().unwrap());
+    assert_eq!([first.labels, second.labels].concat(), [0, 1, 2, 3]);
+    assert_eq!(first.failed[0].path, broken);
+    let images = [first.images, second.images].concat();
+    for (name, image) in names.iter().zip(images.chunks_exact(768)) {
+        let expected = preprocess_file(&fixtures.join(name), &preprocessing()).unwrap();
+        assert_eq!(image, expected, "{name}");
+    }
+}
