@@ -17,4 +17,4 @@ pub mod table;
 
 pub use error::ModelError;
 pub use network::{BatchNormOptions, Network, NetworkOptions};
-pub use parameters::{ParameterTable, Weights};
+pub use parameters::{ParameterTable, Role, Weights};
