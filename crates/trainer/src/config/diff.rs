@@ -1,0 +1,119 @@
+//! What differs between two configs, and whether it matters to a run that is resumed.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use super::error::ConfigError;
+use super::{Config, ScheduleKind};
+
+/// A setting that two configs give different values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The key, with its section.
+    pub key: String,
+    /// The first config's value.
+    pub old: Value,
+    /// The second config's value.
+    pub new: Value,
+}
+
+/// The settings in which `new` differs from `old`, in the order of their keys.
+///
+/// # Errors
+/// A config that TOML cannot hold.
+pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, ConfigError> {
+    let mut new_settings = settings(new)?;
+    let mut changes = Vec::new();
+    for (key, old) in settings(old)? {
+        if let Some(new) = new_settings.remove(&key)
+            && new != old
+        {
+            changes.push(Change { key, old, new });
+        }
+    }
+    Ok(changes)
+}
+
+/// Whether another value of this setting makes a resumed run compute something else.
+///
+/// Places, pace and bookkeeping may change; so may whatever alters no more than the rounding of
+/// sums, because a run has to survive a move to a machine with other cores. The length of a run
+/// matters only to a schedule that reaches down to the last step. A key that is not listed counts
+/// as maths: a new setting is refused until someone decides otherwise.
+pub fn changes_maths(key: &str, schedule: ScheduleKind) -> bool {
+    match key {
+        "data.dir" | "data.val_dir" | "data.workers" | "data.prefetch" | "data.max_bad" => false,
+        "train.val_batch_size" | "train.threads" | "train.on_divergence" => false,
+        "train.epochs" | "train.steps" => schedule == ScheduleKind::Cosine,
+        _ => {
+            let section = key.split('.').next().unwrap_or_default();
+            !["checkpoint", "log", "engine"].contains(&section)
+        }
+    }
+}
+
+/// Every setting by its key with its section, such as `optimizer.lr`.
+pub(super) fn settings(config: &Config) -> Result<BTreeMap<String, Value>, ConfigError> {
+    let mut settings = BTreeMap::new();
+    for (section, fields) in Table::try_from(config)? {
+        if let Value::Table(fields) = fields {
+            settings
+                .extend(fields.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+        }
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, resolve};
+
+    #[test]
+    fn diff_names_what_changed() {
+        let old = resolve(&Sources { preset: Some("bn-x5"), ..Sources::default() }).unwrap().config;
+        let mut new = old.clone();
+        assert_eq!(diff(&old, &new).unwrap(), []);
+
+        new.optimizer.lr = 0.01;
+        new.data.dir = "pictures".into();
+        let change = |key: &str, old: Value, new: Value| Change { key: key.to_owned(), old, new };
+        assert_eq!(
+            diff(&old, &new).unwrap(),
+            [
+                change("data.dir", "".into(), "pictures".into()),
+                change("optimizer.lr", 0.0075.into(), 0.01.into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn maths_changes() {
+        use ScheduleKind::{Constant, Cosine, Exponential};
+        let table = [
+            ("optimizer.lr", Exponential, true),
+            ("network.dropout", Exponential, true),
+            ("augment.mirror", Exponential, true),
+            ("data.shuffle", Exponential, true),
+            ("data.image_size", Exponential, true),
+            ("data.max_pixels", Exponential, true),
+            ("data.dir", Exponential, false),
+            ("data.workers", Exponential, false),
+            ("train.seed", Exponential, true),
+            ("train.dtype", Exponential, true),
+            ("train.threads", Exponential, false),
+            ("train.epochs", Exponential, false),
+            ("train.epochs", Constant, false),
+            ("train.epochs", Cosine, true),
+            ("train.steps", Cosine, true),
+            ("checkpoint.keep", Exponential, false),
+            ("log.every_steps", Cosine, false),
+            ("engine.winograd", Exponential, false),
+            ("network.something_new", Exponential, true),
+        ];
+        for (key, kind, expected) in table {
+            assert_eq!(changes_maths(key, kind), expected, "{key}, {kind:?}");
+        }
+    }
+}

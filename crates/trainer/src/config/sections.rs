@@ -1,0 +1,266 @@
+//! The sections of a config, field by field.
+//!
+//! A field's doc comment gives its unit; `configs/base.toml` gives its value, where that value
+//! comes from and, where the paper leaves it open, the reason for our reading.
+
+use serde::{Deserialize, Serialize};
+
+/// Options of the network: `[network]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Outputs of the last layer; 0 takes the number of classes of the data.
+    pub classes: usize,
+    /// Nonlinearity behind every convolution.
+    pub activation: Activation,
+    /// Batch normalisation in front of every nonlinearity.
+    pub batch_norm: bool,
+    /// Added to the variance in batch normalisation.
+    pub bn_epsilon: f64,
+    /// Weight of the newest batch in the running statistics, PyTorch's sense of momentum;
+    /// TensorFlow and Caffe name 1 minus this.
+    pub bn_momentum: f64,
+    /// Local response normalisation behind pool1 and behind conv2.
+    pub lrn: bool,
+    /// Probability with which dropout zeroes an input of the last layer; 0 leaves it out.
+    pub dropout: f64,
+    /// Whether convolutions add a bias.
+    pub conv_bias: bool,
+    /// Output channels of the pool projection of modules 4c and 4d: 96 or 128.
+    pub pool_proj_4c4d: usize,
+}
+
+/// Nonlinearity of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// max(0, x)
+    Relu,
+    /// 1 / (1 + exp(-x))
+    Sigmoid,
+}
+
+/// Where images come from, their order and their preparation: `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Folder with `train/CLASS/*` and `val/CLASS/*`, or with `CLASS/*`; empty takes the pictures
+    /// that the program draws itself.
+    pub dir: String,
+    /// Folder of classes to validate on; empty looks for one inside `dir`.
+    pub val_dir: String,
+    /// Fraction of every class that is set aside for validation when there is no such folder.
+    pub val_fraction: f64,
+    /// Rows and columns of the network's input, in pixels.
+    pub image_size: usize,
+    /// Evaluation resizes the short side to `image_size / crop_ratio`, then cuts out the centre.
+    pub crop_ratio: f64,
+    /// Subtracted from red, green and blue, in units of the full range 0 to 1.
+    pub mean: [f64; 3],
+    /// Divides red, green and blue after the mean is subtracted, in the same units.
+    pub std: [f64; 3],
+    /// Whether pictures are turned upright by their EXIF orientation.
+    pub exif: bool,
+    /// Threads that decode and augment; 0 takes the number of cores. Never changes a result.
+    pub workers: usize,
+    /// Batches prepared ahead of the network. Never changes a result.
+    pub prefetch: usize,
+    /// How the order of the training images changes from epoch to epoch.
+    pub shuffle: Shuffle,
+    /// Images in a shard, the unit of `shuffle = "shards"` and `"within-shards"`.
+    pub shard_size: usize,
+    /// Unreadable training images that a run puts up with; it stops at the next one.
+    pub max_bad: usize,
+    /// Largest picture that is decoded, in pixels.
+    pub max_pixels: u64,
+}
+
+/// Order of the training images in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shuffle {
+    /// The order on disk, in every epoch.
+    None,
+    /// Fixed shards whose order changes, each with a fixed order inside.
+    Shards,
+    /// Fixed shards whose order changes and whose images change places inside.
+    WithinShards,
+    /// A new permutation of all images.
+    Full,
+}
+
+/// Random changes to training images: `[augment]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augment {
+    /// Smallest and largest area of the random crop, as fractions of the picture's.
+    pub crop_area: [f64; 2],
+    /// Smallest and largest width / height of the random crop.
+    pub crop_aspect: [f64; 2],
+    /// Whether half of the images are mirrored left to right.
+    pub mirror: bool,
+    /// Strength of the photometric distortion.
+    pub colour: Colour,
+    /// How a crop is resized to `image_size`.
+    pub interpolation: Interpolation,
+}
+
+/// Strength of the photometric distortion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Colour {
+    /// Colours stay.
+    None,
+    /// Half of each range of `Full`.
+    Reduced,
+    /// Brightness 32/255, contrast and saturation 0.5, hue 0.2.
+    Full,
+}
+
+/// How a crop is resized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interpolation {
+    /// Antialiased bilinear.
+    Bilinear,
+    /// Antialiased bicubic.
+    Bicubic,
+    /// One of bilinear, area, nearest and cubic with equal chance, as in GoogLeNet's section 6.
+    Random,
+}
+
+/// Stochastic gradient descent: `[optimizer]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// Learning rate at the start, before the schedule's factor.
+    pub lr: f64,
+    /// Weight of the past update in the next one.
+    pub momentum: f64,
+    /// The gradient of `weight_decay / 2 * |w|^2` is added to that of the loss.
+    pub weight_decay: f64,
+    /// Nesterov's momentum in place of the classical one.
+    pub nesterov: bool,
+}
+
+/// The learning rate over time: `[schedule]`; [`crate::schedule`] has the formulas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Shape of the curve.
+    pub kind: ScheduleKind,
+    /// Factor by which `exponential` lowers the learning rate.
+    pub decay: f64,
+    /// Epochs in which `exponential` applies that factor once; may be fractional.
+    pub decay_epochs: f64,
+    /// Whether `exponential` falls in steps, once in `decay_epochs`, and not a little every step.
+    pub staircase: bool,
+    /// Epochs of linear rise to `optimizer.lr`; may be fractional.
+    pub warmup_epochs: f64,
+    /// The learning rate does not fall below this.
+    pub min_lr: f64,
+}
+
+/// Shape of the learning-rate curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleKind {
+    /// lr * decay^(epoch / decay_epochs)
+    Exponential,
+    /// Half a cosine from `optimizer.lr` at the end of the warm-up to `min_lr` at the last step.
+    Cosine,
+    /// `optimizer.lr` throughout.
+    Constant,
+}
+
+/// Length, batches and precision of training: `[train]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// Passes over the training images; 0 where `steps` says how long.
+    pub epochs: u64,
+    /// Updates of the parameters; 0 where `epochs` says how long.
+    pub steps: u64,
+    /// Images in an update.
+    pub batch_size: usize,
+    /// Images in a batch of evaluation; 0 takes `batch_size`.
+    pub val_batch_size: usize,
+    /// Every random choice follows from this number.
+    pub seed: u64,
+    /// Number format of activations and of convolutions' inputs; parameters stay in f32.
+    pub dtype: Dtype,
+    /// Threads of the engine; 0 takes the number of cores.
+    pub threads: usize,
+    /// Decay per step of the moving average of the parameters; 0 keeps none.
+    pub ema: f64,
+    /// Probability that the loss spreads evenly over all classes, taken from the true one.
+    pub label_smoothing: f64,
+    /// What follows a loss that is not finite.
+    pub on_divergence: OnDivergence,
+}
+
+/// Number format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dtype {
+    /// IEEE 754 single precision.
+    F32,
+    /// The upper 16 bits of single precision.
+    Bf16,
+}
+
+/// What follows a loss that is not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDivergence {
+    /// The run ends with an error.
+    Stop,
+    /// The run goes back to its last checkpoint.
+    Rollback,
+}
+
+/// When and where checkpoints are written: `[checkpoint]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Folder in which each run gets a folder of its own.
+    pub dir: String,
+    /// Epochs between two `epoch-NNNN.safetensors`; 0 writes none.
+    pub every_epochs: u64,
+    /// Steps between two saves of `last.safetensors` inside an epoch; 0 for none.
+    pub every_steps: u64,
+    /// Minutes between two saves of `last.safetensors` inside an epoch; 0 for none.
+    pub every_minutes: u64,
+    /// How many `epoch-NNNN.safetensors` are kept, the newest; 0 keeps all.
+    pub keep: usize,
+}
+
+/// What is written down while training: `[log]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Steps between two lines of the log and of `metrics.jsonl`.
+    pub every_steps: u64,
+    /// Whether the run folder gets event files for TensorBoard.
+    pub tensorboard: bool,
+}
+
+/// What runs the network: `[engine]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// The executor.
+    pub kind: EngineKind,
+    /// Whether 3x3 convolutions may run by Winograd's method: faster, with a larger rounding error.
+    pub winograd: bool,
+}
+
+/// The executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// Our kernels behind a static plan.
+    Fast,
+    /// Plain candle tensors and candle's autograd: slow, the measure of the other.
+    Reference,
+}
