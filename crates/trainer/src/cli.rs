@@ -1,0 +1,370 @@
+//! The command line, as clap parses it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use toml::Value;
+
+use crate::config::{ConfigError, ConfigFile, Flag, Resolved, Sources, resolve};
+
+/// Trains, resumes, evaluates and uses BN-Inception (Ioffe & Szegedy 2015) on a folder of images.
+#[derive(Debug, Parser)]
+#[command(name = "bninception", version, propagate_version = true)]
+pub struct Cli {
+    /// Only warnings and errors on stderr.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a network; without arguments, on embedded pictures.
+    Train(TrainArgs),
+    /// Go on with a run that was stopped.
+    Resume(ResumeArgs),
+    /// Evaluate a checkpoint on a folder of images.
+    #[command(visible_aliases = ["val", "validate"])]
+    Eval(EvalArgs),
+    /// Name the class of images.
+    Predict(PredictArgs),
+    /// Show the layers, parameters and multiply-accumulates of a network.
+    Info(InfoArgs),
+    /// List the presets, or show one.
+    #[command(subcommand)]
+    Presets(PresetsCommand),
+    /// Show every setting with its value and where it comes from.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Work on folders of images.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Measure speed.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Settings of a run. Later ones win: preset, files, --set, plain flags.
+#[derive(Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// A preset; `bninception presets list` names them.
+    #[arg(short, long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// A config file (TOML); may be repeated.
+    #[arg(short, long = "config", value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// One setting, such as train.label_smoothing=0.1; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Plain flags.
+    #[command(flatten)]
+    pub flags: FlagArgs,
+}
+
+/// Flags for the settings in daily use; each stands for one key of the config.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Settings with a flag of their own")]
+pub struct FlagArgs {
+    /// Folder of images: DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*.
+    #[arg(long, visible_alias = "data-path", value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Folder of validation images, CLASS/*, if it lies elsewhere.
+    #[arg(long, value_name = "DIR")]
+    pub val_dir: Option<String>,
+    /// Where to compute; `cpu` is all there is so far.
+    #[arg(long, value_enum)]
+    pub device: Option<Device>,
+    /// What runs the network: `fast` or `reference`.
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Number type of activations and products: `f32` or `bf16`.
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<String>,
+    /// Threads of the engine; 0 for one a core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<i64>,
+    /// Images in a batch.
+    #[arg(short, long, value_name = "N")]
+    pub batch_size: Option<i64>,
+    /// Threads that read and prepare images; 0 for one a core.
+    #[arg(short = 'j', long, value_name = "N")]
+    pub workers: Option<i64>,
+    /// Rows and columns of the network's input, 32 to 512.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<i64>,
+    /// Learning rate at the start.
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub lr: Option<f64>,
+    /// Passes over the training images.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<i64>,
+    /// Updates in all, in place of --epochs.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<i64>,
+    /// Every random choice comes from this number.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<i64>,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+}
+
+impl FlagArgs {
+    /// The flags given, as settings.
+    fn settings(&self) -> Vec<Flag> {
+        let text = |value: &Option<String>| value.clone().map(Value::from);
+        let int = |value: Option<i64>| value.map(Value::from);
+        let table: [(&'static str, &'static str, Option<Value>); 12] = [
+            ("--data-dir", "data.dir", text(&self.data_dir)),
+            ("--val-dir", "data.val_dir", text(&self.val_dir)),
+            ("--engine", "engine.kind", text(&self.engine)),
+            ("--dtype", "train.dtype", text(&self.dtype)),
+            ("--threads", "train.threads", int(self.threads)),
+            ("--batch-size", "train.batch_size", int(self.batch_size)),
+            ("--workers", "data.workers", int(self.workers)),
+            ("--image-size", "data.image_size", int(self.image_size)),
+            ("--lr", "optimizer.lr", self.lr.map(Value::from)),
+            ("--epochs", "train.epochs", int(self.epochs)),
+            ("--steps", "train.steps", int(self.steps)),
+            ("--seed", "train.seed", int(self.seed)),
+        ];
+        let given = table.into_iter().filter_map(|(name, key, value)| Some((name, key, value?)));
+        given.map(|(name, key, value)| Flag { name, key, value }).collect()
+    }
+}
+
+impl ConfigArgs {
+    /// The settings, over those of `stored` (a run's config as TOML) or of `default_preset`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown key, a value out of its range.
+    pub fn resolve(
+        &self,
+        stored: Option<ConfigFile>,
+        default_preset: Option<&str>,
+    ) -> Result<Resolved, ConfigError> {
+        let mut files: Vec<ConfigFile> = stored.into_iter().collect();
+        for path in &self.config {
+            files.push(ConfigFile::read(path)?);
+        }
+        let has_file = !files.is_empty();
+        let default_preset = default_preset.filter(|_| !has_file);
+        let flags = self.flags.settings();
+        resolve(&Sources {
+            preset: self.preset.as_deref().or(default_preset),
+            files: &files,
+            sets: &self.set,
+            flags: &flags,
+        })
+    }
+
+    /// Whether nothing was given that chooses a recipe or data.
+    pub fn is_bare(&self) -> bool {
+        self.preset.is_none() && self.config.is_empty() && self.flags.data_dir.is_none()
+    }
+}
+
+/// `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Folder of the run; by default checkpoints/PRESET, with a number where that is taken.
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Replace a run that is in the folder already.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Build everything, run one step, print the plan, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `resume`.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// The folder of the run, or a checkpoint in it.
+    pub run: PathBuf,
+    /// Settings that differ from those of the run; such as change the result are refused.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Accept another value of this setting although it changes the result; may be repeated.
+    #[arg(long, value_name = "KEY")]
+    pub allow_change: Vec<String>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What runs a trained network, and how.
+#[derive(Debug, Args)]
+pub struct UseArgs {
+    /// What runs the network: `fast` or `reference`.
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Number type of activations and products: `f32` or `bf16`.
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<String>,
+    /// Threads of the engine; 0 for one a core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<i64>,
+    /// Images in a batch.
+    #[arg(short, long, value_name = "N")]
+    pub batch_size: Option<i64>,
+    /// Threads that read and prepare images; 0 for one a core.
+    #[arg(short = 'j', long, value_name = "N")]
+    pub workers: Option<i64>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl UseArgs {
+    /// The settings that these flags stand for, for [`ConfigArgs::resolve`].
+    pub fn config_args(&self) -> ConfigArgs {
+        let flags = FlagArgs {
+            engine: self.engine.clone(),
+            dtype: self.dtype.clone(),
+            threads: self.threads,
+            batch_size: self.batch_size,
+            workers: self.workers,
+            ..FlagArgs::default()
+        };
+        ConfigArgs { flags, ..ConfigArgs::default() }
+    }
+}
+
+/// `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// Folder of images: DIR/val/CLASS/* or DIR/CLASS/*; by default the run's own.
+    #[arg(long, visible_alias = "data-path", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Engine, threads, batch size, form of the result.
+    #[command(flatten)]
+    pub options: UseArgs,
+}
+
+/// `predict`.
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// Images, or folders of images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// How many classes to name for each image.
+    #[arg(long, default_value_t = 5, value_name = "K")]
+    pub topk: usize,
+    /// Engine, threads, batch size, form of the result.
+    #[command(flatten)]
+    pub options: UseArgs,
+}
+
+/// `info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// A checkpoint; without one, the network of the settings.
+    pub checkpoint: Option<PathBuf>,
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `presets`.
+#[derive(Debug, Subcommand)]
+pub enum PresetsCommand {
+    /// The names of all presets, with a line on each.
+    List,
+    /// The text of a preset, with the reasons for its values.
+    Show {
+        /// The preset.
+        name: String,
+    },
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Every setting with its value and where it comes from.
+    Show(ConfigArgs),
+}
+
+/// `data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Draw the embedded pictures into a folder.
+    Demo {
+        /// The folder to make.
+        dir: PathBuf,
+        /// Training pictures of each of the ten classes.
+        #[arg(long, default_value_t = 200)]
+        train_per_class: usize,
+        /// Validation pictures of each class.
+        #[arg(long, default_value_t = 40)]
+        val_per_class: usize,
+        /// Rows and columns of a picture.
+        #[arg(long, default_value_t = 64)]
+        size: usize,
+        /// Decides every picture.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+}
+
+/// `bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Time whole steps of training or evaluation on random images.
+    Model(BenchModelArgs),
+}
+
+/// `bench model`.
+#[derive(Debug, Args)]
+pub struct BenchModelArgs {
+    /// Training steps, or evaluation.
+    #[arg(long, value_enum, default_value_t = BenchMode::Train)]
+    pub mode: BenchMode,
+    /// Settings; without a preset the default network with 1000 classes at 224 px.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Timed steps, of which the median is reported.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub repeats: usize,
+    /// Steps before the timed ones.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub warmup: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `bench model` times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchMode {
+    /// Forward, backward and optimizer.
+    Train,
+    /// Forward with running statistics.
+    Eval,
+}

@@ -1,0 +1,178 @@
+//! `bench model`.
+
+use std::time::Instant;
+
+use bninception_engine::model::ParameterTable;
+use bninception_engine::sgd::{SgdStep, sgd_step};
+use bninception_engine::{Executor, TrainBatch};
+use serde_json::json;
+
+use crate::cli::{BenchCommand, BenchMode, BenchModelArgs};
+use crate::config::{Config, Dtype, EngineKind};
+use crate::error::Error;
+use crate::state::TrainState;
+use crate::{setup, signals};
+
+/// Classes where the settings name none: those of the paper's data set.
+const IMAGENET_CLASSES: usize = 1000;
+
+pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
+    match command {
+        BenchCommand::Model(args) => bench_model(args),
+    }
+}
+
+fn bench_model(args: &BenchModelArgs) -> Result<(), Error> {
+    if args.repeats == 0 {
+        return Err(Error::Usage("--repeats 0: expected at least 1".to_owned()));
+    }
+    signals::listen().map_err(Error::io("listen for signals of", "the system".as_ref()))?;
+    let config = args.config.resolve(None, None)?.config;
+    let classes = match config.network.classes {
+        0 => IMAGENET_CLASSES,
+        classes => classes,
+    };
+    let network = setup::network(&config, classes)?;
+    let table = ParameterTable::new(&network);
+    let state = TrainState::new(&network, &table, config.train.seed, false);
+    let mut executor = setup::executor(&config, network)?;
+    tracing::info!("{}", executor.describe());
+
+    let batch = RandomBatch::new(&config, classes);
+    let mut seconds = match args.mode {
+        BenchMode::Train => time_training(executor.as_mut(), &config, &table, state, &batch, args)?,
+        BenchMode::Eval => time_evaluation(executor.as_mut(), &state, &batch, args)?,
+    };
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let batch_size = config.train.batch_size;
+    let images_per_second = batch_size as f64 / median;
+    let (mode, engine, dtype) = names(args.mode, &config);
+    let threads = setup::threads(config.train.threads);
+    if args.json {
+        return super::print_json(&json!({
+            "mode": mode,
+            "engine": engine,
+            "device": "cpu",
+            "dtype": dtype,
+            "threads": threads,
+            "batch_size": batch_size,
+            "image_size": config.data.image_size,
+            "step_seconds_median": median,
+            "images_per_second": images_per_second,
+            "peak_rss_bytes": peak_rss_bytes(),
+        }));
+    }
+    let memory = peak_rss_bytes()
+        .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));
+    super::print(&format!(
+        "{mode}, {engine} engine, {dtype}, {threads} threads, batch {batch_size}, {} px: \
+         {images_per_second:.1} img/s, median step {median:.4} s of {}, from {:.4} to {:.4}{memory}",
+        config.data.image_size,
+        seconds.len(),
+        seconds[0],
+        seconds[seconds.len() - 1],
+    ))
+}
+
+/// Random images and labels, the same in every run.
+struct RandomBatch {
+    images: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl RandomBatch {
+    fn new(config: &Config, classes: usize) -> RandomBatch {
+        let (n, size) = (config.train.batch_size, config.data.image_size);
+        // Steps of the golden ratio fill an interval evenly; times 3.4, less 1.7, they have the
+        // mean of 0 and the deviation of 1 that normalised images have.
+        let noise = |index: usize| (index as f64 * 0.618_033_988_749_895).fract() * 3.4 - 1.7;
+        RandomBatch {
+            images: (0..n * 3 * size * size).map(|index| noise(index) as f32).collect(),
+            labels: (0..n).map(|image| (image * 7 % classes) as u32).collect(),
+        }
+    }
+}
+
+fn time_training(
+    executor: &mut dyn Executor,
+    config: &Config,
+    table: &ParameterTable,
+    mut state: TrainState,
+    batch: &RandomBatch,
+    args: &BenchModelArgs,
+) -> Result<Vec<f64>, Error> {
+    let mut gradients = vec![0.0; table.n_trainable()];
+    let mut logits = Vec::new();
+    // Small, so that the same batch over and over does not leave the realm of usual numbers.
+    let sgd = SgdStep {
+        lr: 1e-3,
+        momentum: config.optimizer.momentum,
+        weight_decay: config.optimizer.weight_decay,
+        nesterov: config.optimizer.nesterov,
+    };
+    let mut seconds = Vec::new();
+    for step in 0..(args.warmup + args.repeats) as u64 {
+        signals::check()?;
+        let input = TrainBatch {
+            images: &batch.images,
+            labels: &batch.labels,
+            label_smoothing: config.train.label_smoothing,
+            seed: config.train.seed,
+            step,
+        };
+        let start = Instant::now();
+        let loss = executor.train(&input, &mut state.weights, &mut gradients, &mut logits)?;
+        sgd_step(table, &sgd, &gradients, &mut state.velocity, &mut state.weights.trainable);
+        seconds.push(start.elapsed().as_secs_f64());
+        if !loss.is_finite() {
+            return Err(Error::Unusable(format!("the loss of step {step} is {loss}")));
+        }
+    }
+    Ok(seconds.split_off(args.warmup))
+}
+
+fn time_evaluation(
+    executor: &mut dyn Executor,
+    state: &TrainState,
+    batch: &RandomBatch,
+    args: &BenchModelArgs,
+) -> Result<Vec<f64>, Error> {
+    let mut logits = Vec::new();
+    let mut seconds = Vec::new();
+    executor.prepare_evaluation(&state.weights)?;
+    for _ in 0..args.warmup + args.repeats {
+        signals::check()?;
+        let start = Instant::now();
+        executor.evaluate(&batch.images, &mut logits)?;
+        seconds.push(start.elapsed().as_secs_f64());
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(Error::Unusable("a logit is not finite".to_owned()));
+        }
+    }
+    Ok(seconds.split_off(args.warmup))
+}
+
+fn names(mode: BenchMode, config: &Config) -> (&'static str, &'static str, &'static str) {
+    let mode = match mode {
+        BenchMode::Train => "train",
+        BenchMode::Eval => "eval",
+    };
+    let engine = match config.engine.kind {
+        EngineKind::Fast => "fast",
+        EngineKind::Reference => "reference",
+    };
+    let dtype = match config.train.dtype {
+        Dtype::F32 => "f32",
+        Dtype::Bf16 => "bf16",
+    };
+    (mode, engine, dtype)
+}
+
+/// The most memory that this process has held, where the system tells (Linux).
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,27 @@
+//! `data demo`.
+
+use bninception_data::demo::DemoOutcome;
+use bninception_data::{DemoOptions, write_demo};
+
+use crate::cli::DataCommand;
+use crate::error::Error;
+
+pub(super) fn data(command: &DataCommand) -> Result<(), Error> {
+    let DataCommand::Demo { dir, train_per_class, val_per_class, size, seed } = command;
+    let options = DemoOptions {
+        train_per_class: *train_per_class,
+        val_per_class: *val_per_class,
+        size: *size,
+        seed: *seed,
+    };
+    let what = match write_demo(dir, &options)? {
+        DemoOutcome::Written => "drew",
+        DemoOutcome::Reused => "found, complete already,",
+    };
+    super::print(&format!(
+        "{what} 10 classes of {train_per_class} training and {val_per_class} validation pictures \
+         in {}\ntrain on them with: bninception train --preset demo --data-dir {}",
+        dir.display(),
+        dir.display()
+    ))
+}

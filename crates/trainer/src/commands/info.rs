@@ -1,0 +1,141 @@
+//! `info`.
+
+use bninception_engine::model::Network;
+use bninception_engine::model::layer::Shape;
+use bninception_engine::model::summary::{LayerSummary, summarise};
+use serde_json::json;
+
+use crate::checkpoint;
+use crate::cli::InfoArgs;
+use crate::error::Error;
+use crate::output::table;
+use crate::setup;
+
+/// Classes of the paper's data set, taken where neither checkpoint nor settings say.
+const IMAGENET_CLASSES: usize = 1000;
+
+pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
+    let mut about = String::new();
+    let network = match &args.checkpoint {
+        Some(path) => {
+            let checkpoint = checkpoint::load(path)?;
+            about = describe(&checkpoint);
+            checkpoint.network
+        }
+        None => {
+            let config = args.config.resolve(None, None)?.config;
+            let classes = match config.network.classes {
+                0 => IMAGENET_CLASSES,
+                classes => classes,
+            };
+            setup::network(&config, classes)?
+        }
+    };
+    let layers = summarise(&network);
+    if args.json {
+        return super::print_json(&to_json(&layers));
+    }
+    super::print(&format!("{}{about}", to_text(&network, &layers)))
+}
+
+fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
+    let metadata = &checkpoint.metadata;
+    let best = metadata.progress.best.map_or(String::new(), |best| {
+        format!(", best top-1 {:.2} % at step {}", 100.0 * best.top1, best.step)
+    });
+    let mut names: Vec<&str> = metadata.classes.iter().take(10).map(String::as_str).collect();
+    if metadata.classes.len() > names.len() {
+        names.push("...");
+    }
+    format!(
+        "\n{}: epoch {}, step {}{best}\n{} classes: {}\n",
+        checkpoint.path.display(),
+        metadata.epoch,
+        metadata.step,
+        metadata.classes.len(),
+        names.join(", ")
+    )
+}
+
+fn totals(layers: &[LayerSummary]) -> (usize, usize) {
+    let parameters = layers.iter().map(|layer| layer.parameters).sum();
+    (parameters, layers.iter().map(|layer| layer.macs).sum())
+}
+
+fn to_json(layers: &[LayerSummary]) -> serde_json::Value {
+    let (parameters, macs) = totals(layers);
+    let layers: Vec<serde_json::Value> = layers
+        .iter()
+        .map(|layer| {
+            json!({
+                "name": layer.name,
+                "kind": layer.kind,
+                "input": dims(layer.input),
+                "output": dims(layer.output),
+                "parameters": layer.parameters,
+                "macs": layer.macs,
+            })
+        })
+        .collect();
+    json!({ "parameters": parameters, "macs": macs, "layers": layers })
+}
+
+/// Channels, rows, columns.
+fn dims(shape: Shape) -> [usize; 3] {
+    [shape.channels, shape.height, shape.width]
+}
+
+fn to_text(network: &Network, layers: &[LayerSummary]) -> String {
+    let rows: Vec<Vec<String>> = layers
+        .iter()
+        .map(|layer| {
+            vec![
+                layer.name.clone(),
+                layer.kind.to_owned(),
+                layer.input.to_string(),
+                layer.output.to_string(),
+                grouped(layer.parameters),
+                grouped(layer.macs),
+            ]
+        })
+        .collect();
+    let (parameters, macs) = totals(layers);
+    let header = ["layer", "kind", "input", "output", "parameters", "MACs"];
+    format!(
+        "{}\n{} parameters, {} multiply-accumulates for one image of {} x {} px\n",
+        table(&header, &rows),
+        grouped(parameters),
+        grouped(macs),
+        network.options.image_size,
+        network.options.image_size,
+    )
+}
+
+/// A number with commas between groups of three digits; nothing for zero.
+fn grouped(number: usize) -> String {
+    if number == 0 {
+        return String::new();
+    }
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let cases = [(0, ""), (7, "7"), (999, "999"), (1000, "1,000"), (11_194_984, "11,194,984")];
+        for (number, text) in cases {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

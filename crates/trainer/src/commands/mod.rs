@@ -1,0 +1,54 @@
+//! One file for each verb of the command line: thin glue between settings and work.
+
+mod bench;
+mod config;
+mod data;
+mod eval;
+mod info;
+mod predict;
+mod presets;
+mod train;
+
+use std::path::Path;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::error::Error;
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the command reports; [`Error::exit_code`] says how the process ends.
+pub fn run(cli: Cli) -> Result<(), Error> {
+    match cli.command {
+        Command::Train(args) => train::train(&args),
+        Command::Resume(args) => train::resume(&args),
+        Command::Eval(args) => eval::eval(&args),
+        Command::Predict(args) => predict::predict(&args),
+        Command::Info(args) => info::info(&args),
+        Command::Presets(command) => presets::presets(&command),
+        Command::Config(command) => config::config(&command),
+        Command::Data(command) => data::data(&command),
+        Command::Bench(command) => bench::bench(&command),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bninception", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// Writes text to stdout.
+fn print(text: &str) -> Result<(), Error> {
+    crate::output::line(text.trim_end()).map_err(stdout_error)
+}
+
+/// Writes a JSON value to stdout.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    crate::output::json(value).map_err(stdout_error)
+}
+
+fn stdout_error(source: std::io::Error) -> Error {
+    Error::io("write", Path::new("standard output"))(source)
+}

@@ -1,0 +1,18 @@
+//! `presets list` and `presets show`.
+
+use crate::cli::PresetsCommand;
+use crate::config::{preset_names, preset_text, preset_title};
+use crate::error::Error;
+
+pub(super) fn presets(command: &PresetsCommand) -> Result<(), Error> {
+    match command {
+        PresetsCommand::List => {
+            let mut text = String::new();
+            for name in preset_names() {
+                text.push_str(&format!("{name:<15} {}\n", preset_title(name)?));
+            }
+            super::print(&text)
+        }
+        PresetsCommand::Show { name } => super::print(preset_text(name)?),
+    }
+}

@@ -1,0 +1,102 @@
+//! Why a command ended without success, and the exit code that says so.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bninception_data::DataError;
+use bninception_engine::EngineError;
+
+use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
+
+/// Any failure of a command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings that do not hold together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A command line that asks for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    /// Images that cannot be found or read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Something about the data that only the command can judge.
+    #[error("{0}")]
+    Unusable(String),
+    /// A checkpoint that cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A network that cannot be built or run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A file or folder other than images and checkpoints.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `create`, `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The loss is no longer a finite number.
+    #[error(
+        "the loss is {loss} at step {step} (learning rate {lr}): the run has diverged\n\
+         images of the batch: {files}\n\
+         the last checkpoint holds the state before; try a lower optimizer.lr, \
+         or more schedule.warmup_epochs"
+    )]
+    Diverged {
+        /// The step that failed, counted from 0.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// Learning rate of the step.
+        lr: f64,
+        /// Paths of the images of the batch.
+        files: String,
+    },
+    /// A signal ended the run after it was saved.
+    #[error("stopped by {name} after saving; go on with: bninception resume {}", run.display())]
+    Stopped {
+        /// The signal's name.
+        name: &'static str,
+        /// Its number.
+        signal: i32,
+        /// The run folder.
+        run: PathBuf,
+    },
+    /// A signal ended a command that has nothing to save.
+    #[error("stopped by {name}")]
+    Interrupted {
+        /// The signal's name.
+        name: &'static str,
+        /// Its number.
+        signal: i32,
+    },
+}
+
+impl Error {
+    /// For `map_err` on file operations.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// 2 for usage and configuration, 3 for data and checkpoints, 4 for divergence, and 128 plus
+    /// the signal's number for a run that a signal stopped.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config(_) | Error::Usage(_) => 2,
+            Error::Data(DataError::Setting { .. }) => 2,
+            Error::Data(_) | Error::Unusable(_) | Error::Checkpoint(_) | Error::Io { .. } => 3,
+            Error::Engine(EngineError::Model(_) | EngineError::Unsupported { .. }) => 2,
+            Error::Engine(_) => 1,
+            Error::Diverged { .. } => 4,
+            Error::Stopped { signal, .. } | Error::Interrupted { signal, .. } => {
+                u8::try_from(128 + signal).unwrap_or(1)
+            }
+        }
+    }
+}

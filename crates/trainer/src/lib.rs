@@ -1,0 +1,24 @@
+//! Trains, resumes, evaluates and uses BN-Inception.
+//!
+//! The library behind the binary `bninception`. [`commands`] turns a command line ([`cli`]) into
+//! settings ([`config`]), [`setup`] turns those into objects, and [`mod@train`] is the loop.
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod error;
+pub mod evaluate;
+pub mod logging;
+pub mod metrics;
+pub mod output;
+pub mod progress;
+pub mod run_folder;
+pub mod run_log;
+pub mod schedule;
+pub mod setup;
+pub mod signals;
+pub mod state;
+pub mod tensorboard;
+pub mod train;

@@ -1,0 +1,184 @@
+//! From settings to the objects that do the work.
+
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use bninception_data as data;
+use bninception_data::{DecodeOptions, DemoOptions, ScanOptions, Splits};
+use bninception_engine::model::layer::Activation;
+use bninception_engine::model::{BatchNormOptions, Network, NetworkOptions};
+use bninception_engine::{EngineError, Executor, Reference};
+
+use crate::config::{self, Config, Dtype, EngineKind};
+use crate::error::Error;
+
+/// Name of the folder inside `checkpoint.dir` that gets the embedded pictures.
+const DEMO_FOLDER: &str = "demo-pictures";
+
+/// The network of `config` for data of `classes` classes.
+///
+/// # Errors
+/// `network.classes` contradicts the data, or an option is out of its range.
+pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
+    let options = &config.network;
+    if options.classes != 0 && options.classes != classes {
+        return Err(Error::Usage(format!(
+            "network.classes = {}, but the data has {classes} classes; leave it at 0",
+            options.classes
+        )));
+    }
+    let batch_norm =
+        BatchNormOptions { epsilon: options.bn_epsilon, momentum: options.bn_momentum };
+    let network = Network::bn_inception(NetworkOptions {
+        classes,
+        image_size: config.data.image_size,
+        activation: match options.activation {
+            config::Activation::Relu => Activation::Relu,
+            config::Activation::Sigmoid => Activation::Sigmoid,
+        },
+        batch_norm: options.batch_norm.then_some(batch_norm),
+        lrn: options.lrn,
+        dropout: options.dropout,
+        conv_bias: options.conv_bias,
+        pool_proj_4c4d: options.pool_proj_4c4d,
+    });
+    Ok(network.map_err(EngineError::from)?)
+}
+
+/// The executor that `config` names.
+///
+/// # Errors
+/// A combination that the executor does not offer.
+pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, Error> {
+    match (config.engine.kind, config.train.dtype) {
+        (_, Dtype::F32) => Ok(Box::new(Reference::new(network))),
+        (EngineKind::Reference | EngineKind::Fast, Dtype::Bf16) => {
+            Err(Error::Engine(EngineError::Unsupported {
+                what: "dtype bf16".to_owned(),
+                engine: "reference",
+                hint: "use --dtype f32",
+            }))
+        }
+    }
+}
+
+/// Threads asked for, or one for each core.
+pub fn threads(asked: usize) -> usize {
+    match asked {
+        0 => available_parallelism().map_or(1, |cores| cores.get()),
+        asked => asked,
+    }
+}
+
+/// How images become the network's input in evaluation.
+pub fn preprocessing(config: &Config) -> data::Preprocessing {
+    data::Preprocessing {
+        image_size: config.data.image_size,
+        crop_ratio: config.data.crop_ratio,
+        mean: config.data.mean.map(|value| value as f32),
+        std: config.data.std.map(|value| value as f32),
+        exif: config.data.exif,
+        interpolation: match config.augment.interpolation {
+            config::Interpolation::Bicubic => data::Filter::Bicubic,
+            config::Interpolation::Bilinear | config::Interpolation::Random => {
+                data::Filter::Bilinear
+            }
+        },
+    }
+}
+
+/// How training images are varied.
+pub fn augmentation(config: &Config) -> data::AugmentConfig {
+    let augment = &config.augment;
+    data::AugmentConfig {
+        crop_area: augment.crop_area,
+        crop_aspect: augment.crop_aspect,
+        mirror: augment.mirror,
+        colour: match augment.colour {
+            config::Colour::None => data::Colour::None,
+            config::Colour::Reduced => data::Colour::Reduced,
+            config::Colour::Full => data::Colour::Full,
+        },
+        interpolation: match augment.interpolation {
+            config::Interpolation::Bilinear => data::Interpolation::Bilinear,
+            config::Interpolation::Bicubic => data::Interpolation::Bicubic,
+            config::Interpolation::Random => data::Interpolation::Random,
+        },
+    }
+}
+
+/// How the training images are ordered.
+pub fn shuffle(config: &Config) -> data::Shuffle {
+    match config.data.shuffle {
+        config::Shuffle::None => data::Shuffle::None,
+        config::Shuffle::Shards => data::Shuffle::Shards,
+        config::Shuffle::WithinShards => data::Shuffle::WithinShards,
+        config::Shuffle::Full => data::Shuffle::Full,
+    }
+}
+
+/// Limits and orientation for decoding.
+pub fn decode_options(config: &Config) -> DecodeOptions {
+    DecodeOptions {
+        max_pixels: config.data.max_pixels,
+        exif: config.data.exif,
+        ..DecodeOptions::default()
+    }
+}
+
+/// Batch size, threads and queue of a loader.
+pub fn load_options(config: &Config, batch_size: usize) -> data::LoadOptions {
+    let workers = threads(config.data.workers);
+    data::LoadOptions { batch_size, workers, prefetch: config.data.prefetch }
+}
+
+/// Images in a batch of evaluation.
+pub fn val_batch_size(config: &Config) -> usize {
+    match config.train.val_batch_size {
+        0 => config.train.batch_size,
+        size => size,
+    }
+}
+
+/// The folder of images, drawing the embedded pictures where `data.dir` is empty.
+///
+/// # Errors
+/// The pictures cannot be written.
+pub fn data_dir(config: &Config) -> Result<PathBuf, Error> {
+    if !config.data.dir.is_empty() {
+        return Ok(PathBuf::from(&config.data.dir));
+    }
+    let dir = Path::new(&config.checkpoint.dir).join(DEMO_FOLDER);
+    let outcome = data::write_demo(&dir, &DemoOptions::default())?;
+    if outcome == data::demo::DemoOutcome::Written {
+        tracing::info!("drew the embedded pictures: {}", dir.display());
+    }
+    Ok(dir)
+}
+
+/// Finds the training and validation images.
+///
+/// # Errors
+/// The folder is not laid out as class folders of images.
+pub fn scan(config: &Config, dir: &Path) -> Result<Splits, Error> {
+    if !dir.is_dir() {
+        return Err(Error::Unusable(format!(
+            "{} is not a folder; --data-dir expects one with train/CLASS/* and val/CLASS/*, or \
+             with CLASS/* alone",
+            dir.display()
+        )));
+    }
+    let val_dir = &config.data.val_dir;
+    let splits = data::scan(
+        dir,
+        &ScanOptions {
+            val_dir: (!val_dir.is_empty()).then(|| PathBuf::from(val_dir)),
+            val_fraction: config.data.val_fraction,
+            seed: config.train.seed,
+        },
+    )?;
+    for note in &splits.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(splits)
+}

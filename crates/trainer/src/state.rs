@@ -1,0 +1,123 @@
+//! Everything that must survive a stop: what a checkpoint holds and an executor changes.
+
+use bninception_engine::model::init::initial_weights;
+use bninception_engine::model::{Network, ParameterTable, Weights};
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Metrics;
+
+/// The state of a run between two steps.
+#[derive(Clone, Debug)]
+pub struct TrainState {
+    /// Weights and running statistics.
+    pub weights: Weights,
+    /// Momentum of the optimizer, in the trainable layout.
+    pub velocity: Vec<f32>,
+    /// Moving average of weights and statistics, if the run keeps one.
+    pub ema: Option<Weights>,
+    /// Counters and sums.
+    pub progress: Progress,
+}
+
+/// How far a run is. Stored as JSON in the checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Updates done.
+    pub step: u64,
+    /// The step whose weights were evaluated last; equal to `step` right behind an evaluation.
+    pub evaluated_step: Option<u64>,
+    /// Result of that evaluation.
+    pub evaluation: Option<EvaluationResult>,
+    /// The best evaluation so far, by top-1; the earlier one of equals.
+    pub best: Option<EvaluationResult>,
+    /// Training images since the last row of `summary.csv`.
+    pub epoch_metrics: Metrics,
+    /// Training images since the last row of `metrics.jsonl`.
+    pub log_metrics: Metrics,
+    /// Training images that could not be read, in the whole run.
+    pub bad_images: u64,
+    /// Seconds of training and evaluation, in the whole run.
+    pub seconds: f64,
+    /// The value of `seconds` at the last row of `summary.csv`.
+    pub epoch_start_seconds: f64,
+}
+
+/// The numbers of one evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationResult {
+    /// Updates done when it was made.
+    pub step: u64,
+    /// Images evaluated, those that could not be read included.
+    pub images: u64,
+    /// Images that could not be read; they count as wrong.
+    pub failed: u64,
+    /// Fraction whose class came first.
+    pub top1: f64,
+    /// Fraction whose class was among the first five.
+    pub top5: f64,
+    /// Mean loss of the images that could be read.
+    pub loss: f64,
+}
+
+impl TrainState {
+    /// The state before the first step.
+    pub fn new(network: &Network, table: &ParameterTable, seed: u64, with_ema: bool) -> TrainState {
+        let weights = initial_weights(network, table, seed);
+        TrainState {
+            velocity: vec![0.0; weights.trainable.len()],
+            ema: with_ema.then(|| weights.clone()),
+            weights,
+            progress: Progress::default(),
+        }
+    }
+
+    /// The weights that evaluation and prediction use: the moving average where there is one.
+    pub fn evaluation_weights(&self) -> &Weights {
+        self.ema.as_ref().unwrap_or(&self.weights)
+    }
+}
+
+/// The decay of the moving average at an update: `min(decay, (1 + t) / (10 + t))` with t updates
+/// done before, so that the first values do not linger (TensorFlow's `ExponentialMovingAverage`
+/// with `num_updates`, <https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage>).
+pub fn ema_decay(decay: f64, updates_done: u64) -> f64 {
+    let t = updates_done as f64;
+    decay.min((1.0 + t) / (10.0 + t))
+}
+
+/// Moves the average `ema` towards `weights`: `ema <- decay * ema + (1 - decay) * weights`.
+pub fn update_ema(ema: &mut Weights, weights: &Weights, decay: f64) {
+    let share = (1.0 - decay) as f32;
+    let vectors =
+        [(&mut ema.trainable, &weights.trainable), (&mut ema.statistics, &weights.statistics)];
+    for (average, values) in vectors {
+        for (average, value) in average.iter_mut().zip(values) {
+            *average += share * (value - *average);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ema_decay_warms_up() {
+        // (updates done, decay asked for, decay used)
+        for (t, decay, used) in
+            [(0, 0.999, 0.1), (8, 0.999, 0.5), (1_000_000, 0.999, 0.999), (0, 0.05, 0.05)]
+        {
+            assert_eq!(ema_decay(decay, t), used, "{t} updates, decay {decay}");
+        }
+    }
+
+    #[test]
+    fn ema_moves_by_its_share() {
+        let weights = |value| Weights { trainable: vec![value], statistics: vec![-value] };
+        let mut ema = weights(1.0);
+        update_ema(&mut ema, &weights(3.0), 0.75);
+        assert_eq!(ema, weights(1.5));
+    }
+}

@@ -1,0 +1,325 @@
+//! The binary as a user meets it: training, resuming, evaluating, predicting, and every wrong input
+//! with its message, its exit code, and nothing written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bninception_data::{DemoOptions, write_demo};
+use serde_json::Value;
+
+/// A temporary folder in which the binary runs.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Small pictures of ten classes: 4 training and 2 validation pictures of each.
+    fn with_pictures() -> Place {
+        let place = Place::new();
+        let options = DemoOptions { train_per_class: 4, val_per_class: 2, size: 32, seed: 1 };
+        write_demo(&place.path("pictures"), &options).unwrap();
+        place
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_bninception"))
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env_remove("BNINCEPTION_LOG")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that must succeed, and gives its standard output.
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The JSON value in the last line of a successful command's output.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.succeed(arguments);
+        serde_json::from_str(output.lines().last().unwrap()).unwrap()
+    }
+
+    /// Runs a command that must fail with `code`, name each of `parts`, and write nothing.
+    fn fail(&self, arguments: &[&str], code: i32, parts: &[&str]) {
+        let before = listing(self.dir.path());
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
+        for part in parts {
+            assert!(errors.contains(part), "{arguments:?}: no `{part}` in\n{errors}");
+        }
+        assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
+        assert_eq!(listing(self.dir.path()), before, "{arguments:?} left something behind");
+    }
+}
+
+fn listing(dir: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            paths.extend(listing(&path));
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    paths
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+const SMOKE: [&str; 6] = ["--preset", "smoke", "--data-dir", "pictures", "--run-dir", "run"];
+
+#[test]
+fn a_run_from_training_to_prediction() {
+    let place = Place::with_pictures();
+    let train = [&["train"], SMOKE.as_slice(), &["--json"]].concat();
+    let result = place.json(&train);
+    let expected = ["run_dir", "epochs", "steps", "best_top1", "top1", "top5", "loss", "seconds"];
+    assert_eq!(keys(&result), expected);
+    assert_eq!(result["run_dir"], "run");
+    // 40 pictures make 5 batches of 8 an epoch; the preset asks for 8 steps.
+    assert_eq!((&result["epochs"], &result["steps"]), (&Value::from(1), &Value::from(8)));
+    for file in [
+        "config.toml",
+        "classes.txt",
+        "metrics.jsonl",
+        "summary.csv",
+        "train.log",
+        "last.safetensors",
+        "best.safetensors",
+        "epoch-0001.safetensors",
+        "epoch-0002.safetensors",
+    ] {
+        assert!(place.path("run").join(file).is_file(), "no {file}");
+    }
+    assert_eq!(fs::read_dir(place.path("run/tensorboard")).unwrap().count(), 1);
+    let classes = fs::read_to_string(place.path("run/classes.txt")).unwrap();
+    let classes: Vec<&str> = classes.lines().collect();
+    let summary = fs::read_to_string(place.path("run/summary.csv")).unwrap();
+    assert_eq!(summary.lines().count(), 3, "{summary}");
+
+    // The evaluation of the last epoch, the one of `eval`, and that on the folder itself agree.
+    let last = "run/last.safetensors";
+    let expected = ["images", "top1", "top5", "loss", "crops", "failed", "images_per_second"];
+    for arguments in [
+        vec!["eval", last, "--json"],
+        vec!["eval", last, "--data-dir", "pictures", "--json"],
+        vec!["eval", last, "--data-dir", "pictures/val", "--json", "-b", "7", "-j", "0"],
+    ] {
+        let evaluation = place.json(&arguments);
+        assert_eq!(keys(&evaluation), expected);
+        assert_eq!(evaluation["images"], 20);
+        assert_eq!(evaluation["failed"], Value::Array(vec![]));
+        assert_eq!(evaluation["top1"], result["top1"]);
+        assert_eq!(evaluation["top5"], result["top5"]);
+        let (loss, expected) =
+            (evaluation["loss"].as_f64().unwrap(), result["loss"].as_f64().unwrap());
+        // Batches of another size may round otherwise.
+        assert!((loss - expected).abs() <= 1e-4 * expected.abs(), "{loss} for {expected}");
+    }
+
+    let picture = format!("pictures/val/{}/0000.png", classes[3]);
+    let folder = format!("pictures/val/{}", classes[0]);
+    let answer = place.json(&["predict", last, &picture, &folder, "--topk", "3", "--json"]);
+    let answer = answer.as_array().unwrap();
+    assert_eq!(answer.len(), 3);
+    assert_eq!(answer[0]["path"], picture.as_str());
+    for image in answer {
+        let predictions = image["predictions"].as_array().unwrap();
+        assert_eq!(predictions.len(), 3);
+        let probability = |index: usize| predictions[index]["probability"].as_f64().unwrap();
+        assert!(probability(0) >= probability(1) && probability(1) >= probability(2));
+        assert!(probability(0) <= 1.0 && probability(2) >= 0.0);
+        assert!(predictions.iter().all(|p| classes.contains(&p["class"].as_str().unwrap())));
+    }
+
+    // A finished run says so, and goes on when it is given more to do.
+    let again = place.json(&["resume", "run", "--json"]);
+    assert_eq!(again["steps"], 8);
+    let further = ["resume", "run", "--steps", "10", "--allow-change", "train.steps", "--json"];
+    assert_eq!(place.json(&further)["steps"], 10);
+
+    place.fail(&train, 2, &["run holds a run already", "resume", "--overwrite"]);
+    let overwrite = [train.as_slice(), &["--overwrite", "--steps", "1"]].concat();
+    assert_eq!(place.json(&overwrite)["steps"], 1);
+    assert!(!place.path("run/epoch-0002.safetensors").exists());
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_one() {
+    let place = Place::with_pictures();
+    // The schedule of the preset looks at the length of the run; a constant rate does not, so that
+    // a run of 3 steps is the beginning of one of 7.
+    let common = ["--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=constant"];
+    let run = |name: &str, steps: &str, workers: &str| {
+        let own = ["--run-dir", name, "--steps", steps, "-j", workers];
+        place.succeed(&[&["train"], common.as_slice(), &own].concat());
+    };
+    run("whole", "7", "1");
+    run("parts", "3", "2");
+    place.succeed(&["resume", "parts", "--steps", "7", "-j", "0"]);
+    run("other", "7", "1");
+
+    let tensors = |name: &str| {
+        let bytes = fs::read(place.path(name).join("last.safetensors")).unwrap();
+        let (header, _) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        bytes[8 + header..].to_vec()
+    };
+    assert_eq!(tensors("whole").len(), tensors("parts").len());
+    assert!(tensors("whole") == tensors("other"), "the same run twice differs");
+    assert!(tensors("whole") == tensors("parts"), "a resumed run differs");
+}
+
+#[test]
+fn an_unreadable_picture_counts_as_wrong_and_is_named() {
+    let place = Place::with_pictures();
+    place.succeed(&[&["train"], SMOKE.as_slice(), &["--steps", "1"]].concat());
+    let class = fs::read_to_string(place.path("run/classes.txt")).unwrap();
+    let class = class.lines().next().unwrap();
+    let broken = format!("pictures/val/{class}/0001.png");
+    fs::write(place.path(&broken), "not a picture").unwrap();
+
+    let last = "run/last.safetensors";
+    let result = place.json(&["eval", last, "--data-dir", "pictures", "--json"]);
+    assert_eq!(result["images"], 20);
+    assert_eq!(result["failed"].as_array().unwrap().len(), 1);
+    assert_eq!(result["failed"][0]["path"], broken.as_str());
+    let correct = result["top1"].as_f64().unwrap() * 20.0;
+    assert!((correct - correct.round()).abs() < 1e-9, "top-1 is not over all 20 images");
+
+    let output = place.run(&["predict", last, &broken, "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(answer[0]["error"].as_str().unwrap().contains("0001.png"));
+}
+
+#[test]
+fn wrong_settings_are_named_before_anything_is_written() {
+    let place = Place::with_pictures();
+    place.fail(&["train", "--preset", "bn-x50"], 2, &["`bn-x50`", "did you mean `bn-x5`"]);
+    place.fail(&["train", "--set", "train.epoch=3"], 2, &["`train.epoch`", "`train.epochs`"]);
+    place.fail(&["train", "--set", "optimiser.lr=3"], 2, &["optimiser", "optimizer"]);
+    place.fail(&["train", "--lr=-1"], 2, &["optimizer.lr", "-1", "--lr"]);
+    place.fail(&["train", "--lr", "nan"], 2, &["optimizer.lr"]);
+    place.fail(&["train", "--image-size", "31"], 2, &["data.image_size", "32"]);
+    place.fail(&["train", "--batch-size", "zwei"], 2, &["batch-size"]);
+    place.fail(&["train", "-c", "missing.toml"], 2, &["missing.toml"]);
+    place.fail(&["train", "--preset", "bn-x5"], 2, &["--data-dir"]);
+    let large = [&["train"], SMOKE.as_slice(), &["--batch-size", "64"]].concat();
+    place.fail(&large, 2, &["batch_size", "40 training images"]);
+    place.fail(&["frobnicate"], 2, &["frobnicate"]);
+}
+
+#[test]
+fn wrong_data_is_named_before_anything_is_written() {
+    let place = Place::with_pictures();
+    let train = |dir: &'static str| ["train", "--preset", "smoke", "--data-dir", dir];
+    place.fail(&train("nowhere"), 3, &["nowhere", "train/CLASS"]);
+
+    fs::create_dir_all(place.path("pictures/train/empty")).unwrap();
+    place.fail(&train("pictures"), 3, &["`empty`"]);
+    fs::remove_dir(place.path("pictures/train/empty")).unwrap();
+
+    fs::create_dir_all(place.path("pictures/val/zebra")).unwrap();
+    let picture = listing(&place.path("pictures/val"))
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|extension| extension == "png"))
+        .unwrap();
+    fs::copy(picture, place.path("pictures/val/zebra/1.png")).unwrap();
+    place.fail(&train("pictures"), 3, &["zebra", "train"]);
+
+    for class in ["a", "b"] {
+        fs::create_dir_all(place.path("texts").join(class)).unwrap();
+        fs::write(place.path("texts").join(class).join("1.txt"), "text").unwrap();
+    }
+    place.fail(&train("texts"), 3, &["texts", "no image", "train/cat/1.jpg"]);
+}
+
+#[test]
+fn what_is_no_checkpoint_is_refused() {
+    let place = Place::with_pictures();
+    fs::write(place.path("text.safetensors"), "this is not a checkpoint").unwrap();
+    fs::write(place.path("empty.safetensors"), "").unwrap();
+    let tensors: Vec<(String, safetensors::tensor::TensorView<'_>)> = Vec::new();
+    let foreign = safetensors::serialize(tensors, None).unwrap();
+    fs::write(place.path("foreign.safetensors"), foreign).unwrap();
+    for name in ["text.safetensors", "empty.safetensors", "foreign.safetensors"] {
+        let eval = ["eval", name, "--data-dir", "pictures"];
+        place.fail(&eval, 3, &[name, "not a checkpoint"]);
+        place.fail(&["info", name], 3, &[name, "not a checkpoint"]);
+    }
+    place.fail(&["predict", "missing.safetensors", "a.png"], 3, &["missing.safetensors"]);
+    place.fail(&["resume", "pictures"], 3, &["pictures", "last.safetensors"]);
+}
+
+#[test]
+fn a_changed_recipe_is_refused_on_resume() {
+    let place = Place::with_pictures();
+    place.succeed(&[&["train"], SMOKE.as_slice(), &["--steps", "1"]].concat());
+    let log = fs::read(place.path("run/train.log")).unwrap();
+    place.fail(
+        &["resume", "run", "--lr", "0.5"],
+        2,
+        &["optimizer.lr", "0.045 in the run", "0.5 now", "--allow-change optimizer.lr"],
+    );
+    assert_eq!(fs::read(place.path("run/train.log")).unwrap(), log);
+    place.succeed(&["resume", "run", "--workers", "2"]);
+}
+
+#[test]
+fn small_commands_answer() {
+    let place = Place::new();
+    let info = place.json(&["info", "--json"]);
+    assert_eq!(info["parameters"], 11_194_984);
+    assert_eq!(info["macs"], 2_018_851_840_u64);
+    let layer = &info["layers"][0];
+    assert_eq!(keys(layer), ["name", "kind", "input", "output", "parameters", "macs"]);
+    assert_eq!(layer["output"], serde_json::json!([64, 112, 112]));
+    let wide = ["info", "--json", "--set", "network.pool_proj_4c4d=128"];
+    assert_eq!(place.json(&wide)["parameters"], 11_285_224);
+
+    let presets = place.succeed(&["presets", "list"]);
+    for name in ["inception", "bn-baseline", "bn-x5", "bn-x30", "bn-x5-sigmoid", "modern", "demo"] {
+        assert!(presets.lines().any(|line| line.starts_with(name)), "{presets}");
+    }
+    assert!(place.succeed(&["presets", "show", "bn-x30"]).contains("lr = 0.045"));
+    let shown = place.succeed(&["config", "show", "--preset", "bn-x5", "--lr", "0.1"]);
+    assert!(shown.contains("# flag --lr") && shown.contains("# preset bn-x5"), "{shown}");
+    assert!(place.succeed(&["completions", "bash"]).contains("bninception"));
+    place.succeed(&["data", "demo", "pics", "--train-per-class", "1", "--val-per-class", "1"]);
+    assert!(place.path("pics/train").is_dir());
+    let bench = place.json(&[
+        "bench",
+        "model",
+        "--mode",
+        "eval",
+        "-b",
+        "2",
+        "--image-size",
+        "32",
+        "--repeats",
+        "1",
+        "--warmup",
+        "0",
+        "--json",
+    ]);
+    assert_eq!(bench["batch_size"], 2);
+    assert!(bench["images_per_second"].as_f64().unwrap() > 0.0);
+}
