@@ -28,7 +28,9 @@ from bn_inception import BnInception, max_pool_stride2  # noqa: E402
 DEFAULT_OUTPUT = ROOT / "crates/engine/tests/fixtures/networks.safetensors"
 HEAD = 8
 
-# Each case: the options of the network, the batch, and label smoothing.
+# Each case: the options of the network, the batch, and label smoothing. The batches are such that no
+# input of a ReLU lies so near to 0 that rounding in f32 puts it on the other side: one such value
+# moves the gradients of all layers before it by some per cent.
 CASES: dict[str, dict[str, object]] = {
     "plain": {"image_size": 64, "pool_proj_4c4d": 96, "batch": 4},
     "odd_biased_smoothed": {
@@ -37,7 +39,7 @@ CASES: dict[str, dict[str, object]] = {
     },
     "sigmoid": {"image_size": 33, "pool_proj_4c4d": 96, "batch": 4, "activation": "sigmoid"},
     "without_batch_norm": {
-        "image_size": 32, "pool_proj_4c4d": 96, "batch": 4, "conv_bias": True,
+        "image_size": 32, "pool_proj_4c4d": 96, "batch": 3, "conv_bias": True,
         "batch_norm": False, "lrn": True,
     },
 }  # fmt: skip

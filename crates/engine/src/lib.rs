@@ -3,10 +3,12 @@
 
 mod error;
 mod executor;
+mod fast;
 mod reference;
 pub mod sgd;
 
 pub use bninception_model as model;
 pub use error::EngineError;
 pub use executor::{Executor, TrainBatch};
+pub use fast::{Fast, FastOptions, Phase, Profile, Row};
 pub use reference::Reference;

@@ -8,7 +8,7 @@ use bninception_engine::model::parameters::{Role, TensorSpec};
 use bninception_engine::model::{
     BatchNormOptions, Network, NetworkOptions, ParameterTable, Weights,
 };
-use bninception_engine::{Executor, Reference, TrainBatch};
+use bninception_engine::{Executor, Fast, FastOptions, Reference, TrainBatch};
 use safetensors::SafeTensors;
 
 const FIXTURE: &[u8] = include_bytes!("fixtures/networks.safetensors");
@@ -38,6 +38,21 @@ fn reference_in_f64_matches_pytorch() {
 #[test]
 fn reference_in_f32_matches_pytorch() {
     check(&mut |network| Box::new(Reference::new(network)), &F32);
+}
+
+#[test]
+fn fast_without_winograd_matches_pytorch() {
+    check(&mut |network| fast(network, false), &F32);
+}
+
+#[test]
+fn fast_with_winograd_matches_pytorch() {
+    check(&mut |network| fast(network, true), &F32);
+}
+
+fn fast(network: Network, winograd: bool) -> Box<dyn Executor> {
+    let options = FastOptions { threads: 2, winograd, ..FastOptions::default() };
+    Box::new(Fast::new(network, options).unwrap())
 }
 
 fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
@@ -175,5 +190,6 @@ fn close(what: &str, found: &[f32], expected: &[f64], limit: f64, floor: f64) {
     let size = norm(&mut expected.iter().copied());
     let error = norm(&mut found.iter().zip(expected).map(|(&a, b)| f64::from(a) - b));
     let allowed = limit * size + floor;
+
     assert!(error <= allowed, "{what}: error {error:.3e}, allowed {allowed:.3e}, size {size:.3e}");
 }

@@ -11,7 +11,7 @@ use bninception_engine::model::{
     BatchNormOptions, Network, NetworkOptions, ParameterTable, Weights,
 };
 use bninception_engine::sgd::{SgdStep, sgd_step};
-use bninception_engine::{Executor, Reference, TrainBatch};
+use bninception_engine::{Executor, Fast, FastOptions, Reference, TrainBatch};
 use safetensors::SafeTensors;
 
 /// Largest accepted errors, all relative: norm of the difference over norm of the expected values.
@@ -46,6 +46,17 @@ const F32: Limits = Limits {
 #[test]
 fn reference_matches_pytorch() {
     check(&mut |network| Box::new(Reference::new(network)), &F32);
+}
+
+#[test]
+fn fast_matches_pytorch() {
+    check(&mut |network| Box::new(Fast::new(network, FastOptions::default()).unwrap()), &F32);
+}
+
+#[test]
+fn fast_without_winograd_matches_pytorch() {
+    let options = FastOptions { winograd: false, ..FastOptions::default() };
+    check(&mut |network| Box::new(Fast::new(network, options).unwrap()), &F32);
 }
 
 fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {

@@ -7,7 +7,7 @@ use bninception_data as data;
 use bninception_data::{DecodeOptions, DemoOptions, ScanOptions, Splits};
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{BatchNormOptions, Network, NetworkOptions};
-use bninception_engine::{EngineError, Executor, Reference};
+use bninception_engine::{EngineError, Executor, Fast, FastOptions, Reference};
 
 use crate::config::{self, Config, Dtype, EngineKind};
 use crate::error::Error;
@@ -50,16 +50,25 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
 /// # Errors
 /// A combination that the executor does not offer.
 pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, Error> {
-    match (config.engine.kind, config.train.dtype) {
-        (_, Dtype::F32) => Ok(Box::new(Reference::new(network))),
-        (EngineKind::Reference | EngineKind::Fast, Dtype::Bf16) => {
-            Err(Error::Engine(EngineError::Unsupported {
-                what: "dtype bf16".to_owned(),
-                engine: "reference",
-                hint: "use --dtype f32",
-            }))
-        }
+    if config.train.dtype == Dtype::Bf16 {
+        let engine = match config.engine.kind {
+            EngineKind::Fast => "fast",
+            EngineKind::Reference => "reference",
+        };
+        let (what, hint) = ("dtype bf16".to_owned(), "use --dtype f32");
+        return Err(EngineError::Unsupported { what, engine, hint }.into());
     }
+    Ok(match config.engine.kind {
+        EngineKind::Reference => Box::new(Reference::new(network)),
+        EngineKind::Fast => {
+            let options = FastOptions {
+                threads: threads(config.train.threads),
+                winograd: config.engine.winograd,
+                ..FastOptions::default()
+            };
+            Box::new(Fast::new(network, options)?)
+        }
+    })
 }
 
 /// Threads asked for, or one for each core.

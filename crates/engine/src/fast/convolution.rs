@@ -1,0 +1,339 @@
+//! A stage of convolutions in training: forward with batch norm and nonlinearity, and backward.
+
+use bninception_kernels::activation::{self, Activation};
+use bninception_kernels::batch_norm::{self, Moments, Running};
+use bninception_kernels::conv::{BLOCK, Conv, ConvShape, Epilogue, View, zero_halo};
+use bninception_model::Weights;
+
+use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};
+use super::memory::Buffer;
+use super::profile::Phase;
+use super::training::{Context, Planner};
+
+/// A stage of convolutions with its memory.
+///
+/// With batch norm the convolution's output is kept until the backward pass, which replaces it by
+/// its gradient. Without, the nonlinearity is part of the convolution, and the gradient of its
+/// output is replaced instead.
+pub(super) struct Convolution {
+    stage: ConvStage,
+    conv: Conv,
+    /// The packed image, for the convolution that reads it.
+    image: Option<Buffer>,
+    packed: Buffer,
+    workspace: Buffer,
+    packed_backward: Buffer,
+    workspace_backward: Buffer,
+    /// Whether the gradient of the input is added to what is there.
+    accumulate: bool,
+    follow: Follow,
+}
+
+/// What follows the convolution.
+enum Follow {
+    /// Batch norm and nonlinearity of each member.
+    Norm {
+        /// The convolution's output, all members side by side; later its gradient.
+        raw: Buffer,
+        /// Sums of all channels, then sums of squares.
+        sums: Vec<f64>,
+        moments: Vec<Moments>,
+    },
+    /// The nonlinearity of the only member. The vector stands in for a bias that the network does
+    /// not have, and for its gradient.
+    Activation { no_bias: Vec<f32>, no_bias_gradient: Vec<f32> },
+}
+
+impl Convolution {
+    /// Plans stage `row`.
+    pub(super) fn new(row: usize, stage: &ConvStage, planner: &mut Planner<'_>) -> Convolution {
+        let batch = planner.batch;
+        let settings = planner.settings;
+        let shape = ConvShape { batch, ..stage.shape };
+        let conv = Conv::new(shape, settings.isa, planner.team.len(), settings.winograd);
+        let back = planner.backward_moment(row);
+
+        let image = match &stage.input {
+            Some(input) => {
+                planner.touch_value(input, row);
+                planner.touch_value(input, back);
+                None
+            }
+            None => {
+                let image = planner.buffers.scratch(conv.image_len(), row);
+                planner.buffers.touch(image, back);
+                Some(image)
+            }
+        };
+        for member in &stage.members {
+            planner.touch_value(&member.output, row);
+            planner.touch_gradient(&member.output, back);
+        }
+        let channels = shape.out_channels;
+        let follow = if stage.members.iter().all(|member| member.norm.is_some()) {
+            let raw = planner.buffers.scratch(shape.out_map().buffer(batch), row);
+            planner.buffers.touch(raw, back);
+            let moments = |member: &Member| Moments::new(member.output.map.channels);
+            let moments = stage.members.iter().map(moments).collect();
+            Follow::Norm { raw, sums: vec![0.0; 2 * channels], moments }
+        } else {
+            for member in &stage.members {
+                planner.touch_value(&member.output, back);
+            }
+            let zeros = || vec![0.0; channels];
+            Follow::Activation { no_bias: zeros(), no_bias_gradient: zeros() }
+        };
+        let accumulate = stage.input.is_some_and(|input| planner.accumulate(&input, back));
+        let packed_backward_len =
+            if stage.input.is_some() { conv.packed_backward_len() } else { 0 };
+        let workspace_len = conv.workspace_len();
+        Convolution {
+            image,
+            packed: planner.buffers.scratch(conv.packed_len(), row),
+            workspace: planner.buffers.scratch(workspace_len, row),
+            packed_backward: planner.buffers.scratch(packed_backward_len, back),
+            workspace_backward: planner.buffers.scratch(workspace_len, back),
+            accumulate,
+            follow,
+            stage: stage.clone(),
+            conv,
+        }
+    }
+
+    /// Buffer and view of what the convolution reads.
+    fn input(&self, cx: &Context<'_>) -> (Buffer, View) {
+        match (&self.stage.input, self.image) {
+            (Some(input), _) => (cx.slots.value(input), input.view),
+            (None, Some(image)) => (image, IMAGE_VIEW),
+            (None, None) => unreachable!("a convolution without a map as input reads an image"),
+        }
+    }
+
+    /// Computes the outputs of all members and moves their running statistics.
+    pub(super) fn forward(
+        &mut self,
+        row: usize,
+        cx: &mut Context<'_>,
+        images: &[f32],
+        weights: &mut Weights,
+    ) {
+        let (team, isa, batch) = (cx.team, cx.settings.isa, cx.batch);
+        let (input, input_view) = self.input(cx);
+        let members = &self.stage.members;
+        let filters = filters(members, weights);
+        let conv = &self.conv;
+        if let Some(image) = self.image {
+            let [image] = cx.get([image]);
+            conv.pack_image(team, images, image);
+        }
+        let [packed] = cx.get([self.packed]);
+        conv.pack(team, &filters[..members.len()], packed);
+        cx.clock.lap(row, Phase::Pack);
+
+        let map = conv.shape().out_map();
+        match &mut self.follow {
+            Follow::Norm { raw, sums, moments } => {
+                let [x, packed, y, workspace] = cx.get([input, self.packed, *raw, self.workspace]);
+                let (view, epilogue) = (View::whole(&map), Epilogue::Sums(sums));
+                conv.forward(team, x, input_view, packed, y, view, epilogue, workspace);
+                cx.clock.lap(row, Phase::Forward);
+
+                let (sums, squares) = sums.split_at(map.channels);
+                let count = batch * map.height * map.width;
+                let mut first = 0;
+                for (member, moments) in members.iter().zip(moments) {
+                    let Some(norm) = &member.norm else { continue };
+                    let Weights { trainable, statistics } = &mut *weights;
+                    let [mean, variance] = pair(statistics, &norm.mean, &norm.variance);
+                    let range = first..first + member.output.map.channels;
+                    moments.update(
+                        &sums[range.clone()],
+                        &squares[range],
+                        count,
+                        cx.settings.epsilon,
+                        &trainable[norm.gamma.clone()],
+                        &trainable[norm.beta.clone()],
+                        Running {
+                            mean,
+                            variance,
+                            momentum: cx.settings.momentum,
+                            bias: member.bias.clone().map(|bias| &trainable[bias]),
+                        },
+                    );
+                    let output = &member.output;
+                    let view = View { first: first / BLOCK, ..View::whole(&map) };
+                    let [x, y] = cx.get([*raw, cx.slots.value(output)]);
+                    let g = member.activation;
+                    batch_norm::normalise(
+                        team,
+                        isa,
+                        g,
+                        moments,
+                        &output.map,
+                        batch,
+                        x,
+                        view,
+                        y,
+                        output.view,
+                    );
+                    first += output.map.channels;
+                }
+                cx.clock.lap(row, Phase::Pointwise);
+            }
+            Follow::Activation { no_bias, .. } => {
+                for member in members {
+                    let output = &member.output;
+                    let bias = match &member.bias {
+                        Some(bias) => &weights.trainable[bias.clone()],
+                        None => &no_bias[..],
+                    };
+                    let epilogue = match member.activation {
+                        Activation::Relu => Epilogue::BiasRelu(bias),
+                        Activation::Sigmoid => Epilogue::BiasSigmoid(bias),
+                    };
+                    let [x, packed, y, workspace] =
+                        cx.get([input, self.packed, cx.slots.value(output), self.workspace]);
+                    zero_halo(&output.map, batch, y, output.view);
+                    conv.forward(team, x, input_view, packed, y, output.view, epilogue, workspace);
+                }
+                cx.clock.lap(row, Phase::Forward);
+            }
+        }
+    }
+
+    /// Computes the gradients of all members' weights, and that of the input unless it is an image.
+    pub(super) fn backward(
+        &mut self,
+        row: usize,
+        cx: &mut Context<'_>,
+        weights: &Weights,
+        gradients: &mut [f32],
+    ) {
+        let (output, output_view) = self.backward_follow(cx, gradients);
+        cx.clock.lap(row, Phase::PointwiseBackward);
+
+        let team = cx.team;
+        let (conv, members) = (&self.conv, &self.stage.members);
+        let (input, input_view) = self.input(cx);
+        let [x, dy, workspace] = cx.get([input, output, self.workspace_backward]);
+        let ranges = std::array::from_fn(|i| weight_range(members, i));
+        let mut filters = disjoint::<MAX_MEMBERS>(gradients, ranges);
+        let filters = &mut filters[..members.len()];
+        conv.backward_weights(team, x, input_view, dy, output_view, filters, workspace);
+        cx.clock.lap(row, Phase::WeightGradient);
+
+        let Some(input) = &self.stage.input else { return };
+        let [dy, packed, dx, workspace] = cx.get([
+            output,
+            self.packed_backward,
+            cx.slots.gradient(input),
+            self.workspace_backward,
+        ]);
+        conv.pack_backward(team, &self::filters(members, weights)[..members.len()], packed);
+        let accumulate = self.accumulate;
+        conv.backward_input(team, dy, output_view, packed, dx, input.view, accumulate, workspace);
+        cx.clock.lap(row, Phase::InputGradient);
+    }
+
+    /// Gradient of what follows the convolution; returns where that of its output lies.
+    fn backward_follow(&mut self, cx: &mut Context<'_>, gradients: &mut [f32]) -> (Buffer, View) {
+        let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
+        let members = &self.stage.members;
+        match &mut self.follow {
+            Follow::Norm { raw, moments, .. } => {
+                let whole = View::whole(&self.conv.shape().out_map());
+                let mut first = 0;
+                for (member, moments) in members.iter().zip(moments) {
+                    let Some(Norm { gamma, beta, .. }) = &member.norm else { continue };
+                    if let Some(bias) = &member.bias {
+                        // The mean takes away what a bias adds.
+                        gradients[bias.clone()].fill(0.0);
+                    }
+                    let [dgamma, dbeta] = pair(gradients, gamma, beta);
+                    let output = &member.output;
+                    let buffers = [slots.gradient(output), *raw];
+                    let [dy, x] = slots.places.get(cx.arena, buffers);
+                    let view = View { first: first / BLOCK, ..whole };
+                    let g = member.activation;
+                    batch_norm::backward(
+                        team,
+                        isa,
+                        g,
+                        moments,
+                        &output.map,
+                        batch,
+                        dy,
+                        output.view,
+                        x,
+                        view,
+                        dgamma,
+                        dbeta,
+                        cx.partial,
+                    );
+                    first += output.map.channels;
+                }
+                (*raw, whole)
+            }
+            Follow::Activation { no_bias_gradient, .. } => {
+                let member = &members[0];
+                let output = &member.output;
+                let dbias = match &member.bias {
+                    Some(bias) => &mut gradients[bias.clone()],
+                    None => &mut no_bias_gradient[..],
+                };
+                let [y, dy] =
+                    slots.places.get(cx.arena, [slots.value(output), slots.gradient(output)]);
+                activation::backward(
+                    team,
+                    isa,
+                    member.activation,
+                    &output.map,
+                    batch,
+                    y,
+                    output.view,
+                    dy,
+                    output.view,
+                    dbias,
+                    cx.partial,
+                );
+                // The last plane shares its lower right corner with the plane behind it, which
+                // belongs to another branch and may be a pool's, whose halo nothing has zeroed.
+                zero_halo(&output.map, batch, dy, output.view);
+                (slots.gradient(output), output.view)
+            }
+        }
+    }
+}
+
+/// The view of a packed image, which the kernels ignore.
+pub(super) const IMAGE_VIEW: View = View { blocks: 0, first: 0 };
+
+/// Place of member `index`'s filters; empty beyond the last member.
+fn weight_range(members: &[Member], index: usize) -> std::ops::Range<usize> {
+    members.get(index).map_or(0..0, |member| member.weight.clone())
+}
+
+/// The filters of all members.
+fn filters<'a>(members: &[Member], weights: &'a Weights) -> [&'a [f32]; MAX_MEMBERS] {
+    std::array::from_fn(|index| &weights.trainable[weight_range(members, index)])
+}
+
+/// Two tensors of a flat vector.
+fn pair<'a>(
+    values: &'a mut [f32],
+    first: &std::ops::Range<usize>,
+    second: &std::ops::Range<usize>,
+) -> [&'a mut [f32]; 2] {
+    disjoint(values, [first.clone(), second.clone()])
+}
+
+/// Several tensors of a flat vector.
+pub(super) fn disjoint<const N: usize>(
+    values: &mut [f32],
+    ranges: [std::ops::Range<usize>; N],
+) -> [&mut [f32]; N] {
+    match values.get_disjoint_mut(ranges) {
+        Ok(slices) => slices,
+        Err(error) => panic!("tensors of one layer in a flat vector: {error}"),
+    }
+}

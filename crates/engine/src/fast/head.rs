@@ -1,0 +1,98 @@
+//! The end of the network in training: global average pool, dropout, fully connected layer, loss,
+//! and all their gradients.
+
+use bninception_kernels::linear;
+use bninception_kernels::loss::softmax_cross_entropy;
+use bninception_kernels::pool::{global_average, global_average_backward};
+use bninception_model::Weights;
+use bninception_model::dropout::dropout_mask;
+
+use super::convolution::disjoint;
+use super::lower;
+use super::profile::Phase;
+use super::training::{Context, Planner};
+use crate::executor::TrainBatch;
+
+/// The head with its memory; rows are images.
+pub(super) struct Head {
+    layers: lower::Head,
+    features: Vec<f32>,
+    features_gradient: Vec<f32>,
+    mask: Vec<f32>,
+    logits_gradient: Vec<f32>,
+    losses: Vec<f64>,
+}
+
+impl Head {
+    /// Plans the head.
+    pub(super) fn new(layers: &lower::Head, planner: &mut Planner<'_>) -> Head {
+        let (batch, moment) = (planner.batch, planner.n);
+        planner.touch_value(&layers.input, moment);
+        planner.accumulate(&layers.input, moment);
+        let features = batch * layers.features();
+        Head {
+            features: vec![0.0; features],
+            features_gradient: vec![0.0; features],
+            mask: vec![0.0; if layers.dropout.is_some() { features } else { 0 }],
+            logits_gradient: vec![0.0; batch * layers.classes],
+            losses: vec![0.0; batch],
+            layers: layers.clone(),
+        }
+    }
+
+    /// Fills `logits`, the gradients of the head's weights and that of its input; returns the mean
+    /// loss.
+    pub(super) fn run(
+        &mut self,
+        row: usize,
+        cx: &mut Context<'_>,
+        batch: &TrainBatch<'_>,
+        weights: &Weights,
+        gradients: &mut [f32],
+        logits: &mut [f32],
+    ) -> f64 {
+        let (team, isa, images) = (cx.team, cx.settings.isa, cx.batch);
+        let lower::Head { input, dropout, weight, bias, classes } = &self.layers;
+        let n_features = self.layers.features();
+        let [x] = cx.get([cx.slots.value(input)]);
+        global_average(team, isa, &input.map, images, x, input.view, &mut self.features);
+        if let Some((layer, probability)) = *dropout {
+            dropout_mask(batch.seed, batch.step, layer, probability, &mut self.mask);
+            multiply(&mut self.features, &self.mask);
+        }
+        let (w, b) = (&weights.trainable[weight.clone()], &weights.trainable[bias.clone()]);
+        linear::forward(team, isa, n_features, *classes, &self.features, w, b, logits);
+        let dlogits = &mut self.logits_gradient;
+        softmax_cross_entropy(
+            team,
+            *classes,
+            logits,
+            batch.labels,
+            batch.label_smoothing,
+            dlogits,
+            &mut self.losses,
+        );
+        cx.clock.lap(row, Phase::Forward);
+
+        let [dw, db] = disjoint(gradients, [weight.clone(), bias.clone()]);
+        linear::backward_weights(team, isa, n_features, *classes, &self.features, dlogits, dw, db);
+        cx.clock.lap(row, Phase::WeightGradient);
+
+        let dx = &mut self.features_gradient;
+        linear::backward_input(team, isa, n_features, *classes, dlogits, w, dx);
+        if dropout.is_some() {
+            multiply(dx, &self.mask);
+        }
+        let [dmap] = cx.get([cx.slots.gradient(input)]);
+        global_average_backward(team, &input.map, images, dx, dmap, input.view);
+        cx.clock.lap(row, Phase::InputGradient);
+        self.losses.iter().sum::<f64>() / images as f64
+    }
+}
+
+/// Multiplies value by value.
+fn multiply(values: &mut [f32], factors: &[f32]) {
+    for (value, factor) in values.iter_mut().zip(factors) {
+        *value *= factor;
+    }
+}

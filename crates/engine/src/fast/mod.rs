@@ -1,0 +1,268 @@
+//! The fast engine: a static plan over one arena, in f32 on the CPU.
+//!
+//! The network's layers become [stages](lower), every buffer gets its [place](memory) once per
+//! batch size, and a step then runs kernels over those places without allocating anything.
+
+mod convolution;
+mod evaluation;
+mod head;
+mod lower;
+mod memory;
+mod profile;
+mod training;
+
+use bninception_kernels::arena::Arena;
+use bninception_kernels::isa::Isa;
+use bninception_kernels::threads::Team;
+use bninception_model::{ModelError, Network, ParameterTable, Weights};
+
+use self::evaluation::Evaluation;
+use self::lower::{Lowered, Stage, lower};
+pub use self::profile::{Phase, Profile, Row};
+use self::training::{Settings, Training};
+use crate::error::EngineError;
+use crate::executor::{Executor, TrainBatch};
+
+/// Images that evaluation takes through the network at once.
+const EVALUATION_BATCH: usize = 32;
+
+/// Batch sizes whose plans are kept: that of most batches, and that of an epoch's last one.
+const KEPT_PLANS: usize = 2;
+
+/// Choices of the fast engine that do not change what is computed, beyond rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastOptions {
+    /// Threads that share the work, the caller included. A run repeats bit by bit with the same
+    /// number of threads, instruction set and choice of algorithms.
+    pub threads: usize,
+    /// Whether 3x3 convolutions may use Winograd's algorithm where it is faster.
+    pub winograd: bool,
+    /// Whether 1x1 convolutions that read the same map run as one in training.
+    pub merge_siblings: bool,
+    /// Instruction set; lowered to what the machine has.
+    pub isa: Isa,
+}
+
+/// All cores, Winograd, and the best instruction set of the machine.
+impl Default for FastOptions {
+    fn default() -> Self {
+        FastOptions {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            winograd: true,
+            merge_siblings: true,
+            isa: Isa::chosen(),
+        }
+    }
+}
+
+/// Runs a network on the CPU in f32 by this project's kernels.
+pub struct Fast {
+    network: Network,
+    table: ParameterTable,
+    options: FastOptions,
+    settings: Settings,
+    team: Team,
+    training: Side<Training>,
+    evaluation: Side<Evaluation>,
+    prepared: Option<Weights>,
+}
+
+/// Training or evaluation: its stages, plans and memory.
+struct Side<Plan> {
+    lowered: Lowered,
+    /// The plans made last, newest last.
+    plans: Vec<Plan>,
+    arena: Arena,
+    profile: Profile,
+}
+
+impl<Plan> Side<Plan> {
+    fn new(lowered: Lowered) -> Side<Plan> {
+        let row = |stage: &Stage| {
+            let macs =
+                if let Stage::Conv(stage) = stage { lower::macs_of_one_image(stage) } else { 0 };
+            Row { name: stage.name(), macs, seconds: Default::default() }
+        };
+        let mut rows: Vec<Row> = lowered.stages.iter().map(row).collect();
+        let macs = lowered.head.features() * lowered.head.classes;
+        rows.push(Row { name: "head".to_owned(), macs, seconds: Default::default() });
+        let profile = Profile { runs: 0, rows };
+        Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }
+    }
+
+    /// Makes a plan the newest, and room for it.
+    fn keep(&mut self, plan: Plan, arena_len: usize) {
+        if self.plans.len() == KEPT_PLANS {
+            self.plans.remove(0);
+        }
+        self.plans.push(plan);
+        if self.arena.len() < arena_len {
+            // The old arena goes first: both together could exceed the machine's memory.
+            self.arena = Arena::new(0);
+            self.arena = Arena::new(arena_len);
+        }
+    }
+}
+
+impl Fast {
+    /// An engine for `network`. Memory is taken when the first batch shows its size.
+    ///
+    /// # Errors
+    /// A layer that this engine has no arithmetic for.
+    pub fn new(network: Network, options: FastOptions) -> Result<Fast, EngineError> {
+        let options = FastOptions { threads: options.threads.max(1), ..options };
+        let norm = network.options.batch_norm;
+        let settings = Settings {
+            isa: options.isa,
+            winograd: options.winograd,
+            epsilon: norm.map_or(0.0, |norm| norm.epsilon),
+            momentum: norm.map_or(0.0, |norm| norm.momentum),
+        };
+        Ok(Fast {
+            table: ParameterTable::new(&network),
+            training: Side::new(lower(&network, options.merge_siblings)?),
+            evaluation: Side::new(lower(&network, false)?),
+            team: Team::new(options.threads),
+            prepared: None,
+            network,
+            options,
+            settings,
+        })
+    }
+
+    /// Where the time of training steps went.
+    pub fn training_profile(&mut self) -> &mut Profile {
+        &mut self.training.profile
+    }
+
+    /// Where the time of evaluation went.
+    pub fn evaluation_profile(&mut self) -> &mut Profile {
+        &mut self.evaluation.profile
+    }
+
+    /// Bytes of the memory that training and evaluation have taken for activations, gradients and
+    /// scratch.
+    pub fn arena_bytes(&self) -> [usize; 2] {
+        [&self.training.arena, &self.evaluation.arena].map(|arena| size_of_val(&arena[..]))
+    }
+
+    fn check_weights(&self, weights: &Weights) -> Result<(), EngineError> {
+        check_len("weights", self.table.n_trainable(), weights.trainable.len())?;
+        check_len("running statistics", self.table.n_statistics(), weights.statistics.len())
+    }
+
+    /// Values of one image.
+    fn image_len(&self) -> usize {
+        self.network.layers[0].output.len()
+    }
+
+    /// Fails if a batch norm of a batch of `images` would see one value per channel.
+    fn check_variance(&self, images: usize) -> Result<(), EngineError> {
+        if images > 1 {
+            return Ok(());
+        }
+        for stage in &self.training.lowered.stages {
+            let Stage::Conv(stage) = stage else { continue };
+            for member in &stage.members {
+                if let Some(norm) = &member.norm
+                    && member.output.map.height * member.output.map.width == 1
+                {
+                    return Err(ModelError::SingleValue { layer: norm.name.clone() }.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate_chunk(&mut self, images: &[f32], logits: &mut [f32]) -> Result<(), EngineError> {
+        let weights = self.prepared.as_ref().ok_or(EngineError::NotPrepared)?;
+        let batch = images.len() / self.image_len();
+        let side = &mut self.evaluation;
+        if !side.plans.iter().any(|plan| plan.batch() == batch) {
+            let plan = Evaluation::new(&side.lowered, batch, self.settings, &self.team, weights);
+            let len = plan.arena_len();
+            side.keep(plan, len);
+        }
+        let Side { lowered, plans, arena, profile } = side;
+        if let Some(plan) = plans.iter_mut().find(|plan| plan.batch() == batch) {
+            plan.run(&lowered.head, &self.team, arena, profile, images, weights, logits);
+        }
+        Ok(())
+    }
+}
+
+impl Executor for Fast {
+    fn network(&self) -> &Network {
+        &self.network
+    }
+
+    fn describe(&self) -> String {
+        let FastOptions { threads, winograd, isa, .. } = self.options;
+        let algorithm = if winograd { "Winograd where faster" } else { "direct convolutions" };
+        let s = if threads == 1 { "" } else { "s" };
+        format!("fast engine, f32 on the CPU, {}, {threads} thread{s}, {algorithm}", isa.name())
+    }
+
+    fn train(
+        &mut self,
+        batch: &TrainBatch<'_>,
+        weights: &mut Weights,
+        gradients: &mut [f32],
+        logits: &mut Vec<f32>,
+    ) -> Result<f64, EngineError> {
+        let (images, classes) = (batch.labels.len(), self.training.lowered.head.classes);
+        if images == 0 {
+            return Err(ModelError::Length { what: "labels", expected: 1, found: 0 }.into());
+        }
+        self.check_weights(weights)?;
+        check_len("images", images * self.image_len(), batch.images.len())?;
+        check_len("gradients", self.table.n_trainable(), gradients.len())?;
+        let bad = batch.labels.iter().enumerate().find(|(_, label)| **label as usize >= classes);
+        if let Some((image, &label)) = bad {
+            return Err(ModelError::Label { image, label, classes }.into());
+        }
+        self.check_variance(images)?;
+
+        let side = &mut self.training;
+        if !side.plans.iter().any(|plan| plan.batch() == images) {
+            let plan = Training::new(&side.lowered, images, self.settings, &self.team);
+            let len = plan.arena_len();
+            side.keep(plan, len);
+        }
+        logits.resize(images * classes, 0.0);
+        let Side { plans, arena, profile, .. } = side;
+        let plan = plans.iter_mut().find(|plan| plan.batch() == images);
+        let plan = plan.unwrap_or_else(|| unreachable!("the plan was made above"));
+        Ok(plan.run(&self.team, arena, profile, batch, weights, gradients, logits))
+    }
+
+    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
+        self.check_weights(weights)?;
+        self.prepared = Some(weights.clone());
+        self.evaluation.plans.clear();
+        Ok(())
+    }
+
+    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        if self.prepared.is_none() {
+            return Err(EngineError::NotPrepared);
+        }
+        let (image, classes) = (self.image_len(), self.evaluation.lowered.head.classes);
+        let n = images.len() / image;
+        check_len("images", n * image, images.len())?;
+        logits.resize(n * classes, 0.0);
+        let chunks = images.chunks(EVALUATION_BATCH * image);
+        for (images, logits) in chunks.zip(logits.chunks_mut(EVALUATION_BATCH * classes)) {
+            self.evaluate_chunk(images, logits)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), EngineError> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(ModelError::Length { what, expected, found }.into())
+    }
+}

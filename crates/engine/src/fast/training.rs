@@ -1,0 +1,295 @@
+//! The plan of a training step for one batch size: memory, prepared stages, and their order.
+//!
+//! Moments, as the memory plan counts them: stage `i` of `n` runs forward at moment `i`, the head
+//! at `n`, and stage `i` runs backward at `2n - i`. The gradient of a map is written by the first
+//! of its readers that runs backward, and the others add to it, so that no map is ever cleared.
+
+use bninception_kernels::arena::{bytes, bytes_mut};
+use bninception_kernels::isa::Isa;
+use bninception_kernels::lrn::{self, Lrn};
+use bninception_kernels::pool::Pool;
+use bninception_kernels::threads::Team;
+use bninception_model::Weights;
+use bninception_model::layer::PoolKind;
+
+use super::convolution::Convolution;
+use super::head::Head;
+use super::lower::{Lowered, Place, Stage};
+use super::memory::{Buffer, Buffers, Places};
+use super::profile::{Clock, Phase, Profile};
+use crate::executor::TrainBatch;
+
+/// What does not change from one batch size to another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// Instruction set of all kernels.
+    pub isa: Isa,
+    /// Whether 3x3 convolutions may use Winograd's algorithm.
+    pub winograd: bool,
+    /// Epsilon of batch norm, where the network has it.
+    pub epsilon: f64,
+    /// Momentum of batch norm.
+    pub momentum: f64,
+}
+
+/// A planned training step.
+pub(super) struct Training {
+    batch: usize,
+    settings: Settings,
+    slots: Slots,
+    stages: Vec<Work>,
+    head: Head,
+    /// Scratch of the reductions over images.
+    partial: Vec<f64>,
+}
+
+/// Where the maps' activations and their gradients lie, and all other buffers.
+pub(super) struct Slots {
+    /// Places of all buffers.
+    pub places: Places,
+    values: Vec<Buffer>,
+    gradients: Vec<Buffer>,
+}
+
+impl Slots {
+    /// The buffer of the map that `place` is part of.
+    pub(super) fn value(&self, place: &Place) -> Buffer {
+        self.values[place.id]
+    }
+
+    /// The buffer of that map's gradient.
+    pub(super) fn gradient(&self, place: &Place) -> Buffer {
+        self.gradients[place.id]
+    }
+}
+
+/// What the stages of a running step share.
+pub(super) struct Context<'a> {
+    pub team: &'a Team,
+    pub settings: &'a Settings,
+    pub batch: usize,
+    pub slots: &'a Slots,
+    pub arena: &'a mut [f32],
+    pub partial: &'a mut [f64],
+    pub clock: Clock<'a>,
+}
+
+impl<'a> Context<'a> {
+    /// The slices of `buffers`.
+    pub(super) fn get<const N: usize>(&mut self, buffers: [Buffer; N]) -> [&mut [f32]; N] {
+        self.slots.places.get(self.arena, buffers)
+    }
+}
+
+/// Collects the buffers of a plan, and who touches them when.
+pub(super) struct Planner<'a> {
+    pub team: &'a Team,
+    pub settings: Settings,
+    pub batch: usize,
+    pub buffers: Buffers,
+    /// Stages of the network.
+    pub n: usize,
+    values: Vec<Buffer>,
+    gradients: Vec<Buffer>,
+    /// Whether each map's gradient has been written by a reader that runs backward earlier.
+    written: Vec<bool>,
+}
+
+impl Planner<'_> {
+    /// Moment at which stage `row` runs backward.
+    pub(super) fn backward_moment(&self, row: usize) -> usize {
+        2 * self.n - row
+    }
+
+    /// Notes a use of the activation of `place`.
+    pub(super) fn touch_value(&mut self, place: &Place, moment: usize) {
+        self.buffers.touch(self.values[place.id], moment);
+    }
+
+    /// Notes a use of the gradient of `place`.
+    pub(super) fn touch_gradient(&mut self, place: &Place, moment: usize) {
+        self.buffers.touch(self.gradients[place.id], moment);
+    }
+
+    /// Notes that the whole gradient of the map of `place` is written at `moment`, and says whether
+    /// it must be added to what is there. Stages ask in the order in which they run backward.
+    pub(super) fn accumulate(&mut self, place: &Place, moment: usize) -> bool {
+        self.touch_gradient(place, moment);
+        std::mem::replace(&mut self.written[place.id], true)
+    }
+}
+
+impl Training {
+    /// Plans steps on batches of `batch` images.
+    pub(super) fn new(
+        lowered: &Lowered,
+        batch: usize,
+        settings: Settings,
+        team: &Team,
+    ) -> Training {
+        let mut buffers = Buffers::default();
+        let mut add_maps = || -> Vec<Buffer> {
+            lowered.maps.iter().map(|map| buffers.add(map.buffer(batch))).collect()
+        };
+        let (values, gradients) = (add_maps(), add_maps());
+        let n = lowered.stages.len();
+        let written = vec![false; lowered.maps.len()];
+        let mut planner = Planner { team, settings, batch, buffers, n, values, gradients, written };
+        let head = Head::new(&lowered.head, &mut planner);
+        // Backward order, in which accumulation is decided.
+        let mut stages: Vec<Work> = lowered
+            .stages
+            .iter()
+            .enumerate()
+            .rev()
+            .map(|(row, stage)| Work::new(row, stage, &mut planner))
+            .collect();
+        stages.reverse();
+        let widest = lowered.maps.iter().map(|map| map.channels).max().unwrap_or(0);
+        let partial = vec![0.0; 2 * batch * widest];
+        let Planner { buffers, values, gradients, .. } = planner;
+        let slots = Slots { places: buffers.place(), values, gradients };
+        Training { batch, settings, slots, stages, head, partial }
+    }
+
+    /// Images of a batch.
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Length of the arena that the plan needs.
+    pub(super) fn arena_len(&self) -> usize {
+        self.slots.places.total
+    }
+
+    /// One step without the optimizer; returns the mean loss. The sizes of all arguments have been
+    /// checked.
+    pub(super) fn run(
+        &mut self,
+        team: &Team,
+        arena: &mut [f32],
+        profile: &mut Profile,
+        batch: &TrainBatch<'_>,
+        weights: &mut Weights,
+        gradients: &mut [f32],
+        logits: &mut [f32],
+    ) -> f64 {
+        let mut cx = Context {
+            team,
+            settings: &self.settings,
+            batch: self.batch,
+            slots: &self.slots,
+            arena,
+            partial: &mut self.partial,
+            clock: Clock::start(profile),
+        };
+        for (row, work) in self.stages.iter_mut().enumerate() {
+            work.forward(row, &mut cx, batch.images, weights);
+        }
+        let loss = self.head.run(self.stages.len(), &mut cx, batch, weights, gradients, logits);
+        for (row, work) in self.stages.iter_mut().enumerate().rev() {
+            work.backward(row, &mut cx, weights, gradients);
+        }
+        loss
+    }
+}
+
+/// A stage with its memory.
+enum Work {
+    Conv(Convolution),
+    Pool { pool: Pool, kind: Kind, input: Place, output: Place, accumulate: bool },
+    Lrn { lrn: Lrn, input: Place, output: Place, accumulate: bool },
+}
+
+/// What a pool takes of its window, and what it must remember for that.
+#[derive(Clone, Copy)]
+enum Kind {
+    Max { winners: Buffer },
+    Average,
+}
+
+impl Work {
+    /// Plans a stage; stages come in backward order.
+    fn new(row: usize, stage: &Stage, planner: &mut Planner<'_>) -> Work {
+        let back = planner.backward_moment(row);
+        match stage {
+            Stage::Conv(stage) => Work::Conv(Convolution::new(row, stage, planner)),
+            Stage::Pool { kind, pool, input, output, .. } => {
+                planner.touch_value(input, row);
+                planner.touch_value(output, row);
+                planner.touch_gradient(output, back);
+                let kind = match kind {
+                    PoolKind::Max => {
+                        let bytes = pool.winners_len(planner.batch);
+                        let winners = planner.buffers.add(bytes.div_ceil(size_of::<f32>()));
+                        planner.buffers.touch(winners, row);
+                        planner.buffers.touch(winners, back);
+                        Kind::Max { winners }
+                    }
+                    PoolKind::Average => Kind::Average,
+                };
+                let accumulate = planner.accumulate(input, back);
+                Work::Pool { pool: *pool, kind, input: *input, output: *output, accumulate }
+            }
+            Stage::Lrn { lrn, input, output, .. } => {
+                planner.touch_value(input, row);
+                planner.touch_value(input, back);
+                planner.touch_value(output, row);
+                planner.touch_gradient(output, back);
+                let accumulate = planner.accumulate(input, back);
+                Work::Lrn { lrn: *lrn, input: *input, output: *output, accumulate }
+            }
+        }
+    }
+
+    fn forward(&mut self, row: usize, cx: &mut Context<'_>, images: &[f32], weights: &mut Weights) {
+        let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
+        match self {
+            Work::Conv(convolution) => return convolution.forward(row, cx, images, weights),
+            Work::Pool { pool, kind: Kind::Max { winners }, input, output, .. } => {
+                let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
+                let winners = Some(bytes_mut(winners));
+                pool.max(team, isa, batch, x, input.view, y, output.view, winners);
+            }
+            Work::Pool { pool, kind: Kind::Average, input, output, .. } => {
+                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                pool.average(team, isa, batch, x, input.view, y, output.view);
+            }
+            Work::Lrn { lrn, input, output, .. } => {
+                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                lrn::forward(team, isa, lrn, &input.map, batch, x, y);
+            }
+        }
+        cx.clock.lap(row, Phase::Pointwise);
+    }
+
+    fn backward(
+        &mut self,
+        row: usize,
+        cx: &mut Context<'_>,
+        weights: &Weights,
+        gradients: &mut [f32],
+    ) {
+        let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
+        match self {
+            Work::Conv(convolution) => return convolution.backward(row, cx, weights, gradients),
+            Work::Pool { pool, kind: Kind::Max { winners }, input, output, accumulate } => {
+                let [dy, winners, dx] =
+                    cx.get([slots.gradient(output), *winners, slots.gradient(input)]);
+                let (dy_view, dx_view, winners) = (output.view, input.view, bytes(winners));
+                pool.max_backward(team, isa, batch, dy, dy_view, winners, dx, dx_view, *accumulate);
+            }
+            Work::Pool { pool, kind: Kind::Average, input, output, accumulate } => {
+                let [dy, dx] = cx.get([slots.gradient(output), slots.gradient(input)]);
+                let (dy_view, dx_view) = (output.view, input.view);
+                pool.average_backward(team, isa, batch, dy, dy_view, dx, dx_view, *accumulate);
+            }
+            Work::Lrn { lrn, input, output, accumulate } => {
+                let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];
+                let [x, dy, dx] = cx.get(buffers);
+                lrn::backward(team, isa, lrn, &input.map, batch, x, dy, dx, *accumulate);
+            }
+        }
+        cx.clock.lap(row, Phase::PointwiseBackward);
+    }
+}

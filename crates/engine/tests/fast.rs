@@ -1,0 +1,281 @@
+//! The fast engine against the reference executor, which computes in f64: loss, logits, all
+//! gradients, running statistics, evaluation.
+
+use bninception_engine::model::init::initial_weights;
+use bninception_engine::model::layer::Activation;
+use bninception_engine::model::{
+    BatchNormOptions, Network, NetworkOptions, ParameterTable, Weights,
+};
+use bninception_engine::{EngineError, Executor, Fast, FastOptions, Reference, TrainBatch};
+
+const CLASSES: usize = 10;
+
+/// Largest accepted relative errors: norm of the difference over norm of the expected values.
+///
+/// The engine computes in f32 and the reference in f64. What separates them is less rounding than
+/// what rounding sets off: an input of a ReLU on the other side of 0, or another winner among two
+/// nearly equal values of a max pool, moves a whole path of the gradient, and each batch norm over
+/// few values divides errors by a small standard deviation. Kernels are held to rounding alone by
+/// the tests of their own crate; a wrong path, factor or sum here would change gradients by far
+/// more than the limits.
+#[derive(Clone, Copy)]
+struct Limits {
+    logits: f64,
+    /// Of all gradients as one vector.
+    gradient: f64,
+    /// Of the gradient of each tensor.
+    tensor: f64,
+}
+
+/// ReLU: both effects.
+const RELU: Limits = Limits { logits: 1e-3, gradient: 5e-2, tensor: 1e-1 };
+
+/// Sigmoid: only the max pools choose.
+const SIGMOID: Limits = Limits { logits: 1e-4, gradient: 2e-3, tensor: 2e-2 };
+
+/// Values between -1 and 1 from a linear congruential generator (Knuth's MMIX constants).
+fn random(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Initial weights with every bias, scale, shift and statistic moved away from its default, so
+/// that none of them can be left out unnoticed.
+fn weights(network: &Network) -> Weights {
+    let table = ParameterTable::new(network);
+    let mut weights = initial_weights(network, &table, 1);
+    for spec in table.trainable.iter().filter(|spec| spec.shape.len() == 1) {
+        let values = &mut weights.trainable[spec.range.clone()];
+        let noise = random(spec.range.start as u64, values.len());
+        values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.2 * noise);
+    }
+    let noise = random(3, weights.statistics.len());
+    weights.statistics.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.2 * noise);
+    weights
+}
+
+/// A batch that can be lent to executors.
+struct Batch {
+    images: Vec<f32>,
+    labels: Vec<u32>,
+    label_smoothing: f64,
+}
+
+impl Batch {
+    fn new(network: &Network, n: usize) -> Batch {
+        let images = random(2, n * network.layers[0].output.len());
+        let labels = (0..n).map(|i| (i * 7 % CLASSES) as u32).collect();
+        Batch { images, labels, label_smoothing: 0.1 }
+    }
+
+    fn lend(&self) -> TrainBatch<'_> {
+        TrainBatch {
+            images: &self.images,
+            labels: &self.labels,
+            label_smoothing: self.label_smoothing,
+            seed: 5,
+            step: 7,
+        }
+    }
+}
+
+/// Everything that one step leaves behind.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    loss: f64,
+    logits: Vec<f32>,
+    gradients: Vec<f32>,
+    statistics: Vec<f32>,
+    evaluation: Vec<f32>,
+}
+
+fn step(executor: &mut dyn Executor, weights: &Weights, batch: &Batch) -> Outcome {
+    let mut weights = weights.clone();
+    let mut gradients = vec![f32::NAN; weights.trainable.len()];
+    let (mut logits, mut evaluation) = (Vec::new(), Vec::new());
+    executor.prepare_evaluation(&weights).unwrap();
+    executor.evaluate(&batch.images, &mut evaluation).unwrap();
+    let loss = executor.train(&batch.lend(), &mut weights, &mut gradients, &mut logits).unwrap();
+    Outcome { loss, logits, gradients, statistics: weights.statistics, evaluation }
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+}
+
+fn error(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let difference: Vec<f32> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
+    norm(&difference) / norm(expected).max(1e-30)
+}
+
+fn compare(
+    what: &str,
+    table: &ParameterTable,
+    found: &Outcome,
+    expected: &Outcome,
+    limits: Limits,
+) {
+    let check = |part: &str, error: f64, limit: f64| {
+        assert!(error <= limit, "{what}, {part}: relative error {error:.2e}, limit {limit:.0e}");
+    };
+    check("loss", (found.loss - expected.loss).abs() / expected.loss, limits.logits);
+    check("logits", error(&found.logits, &expected.logits), limits.logits);
+    check("evaluation", error(&found.evaluation, &expected.evaluation), 1e-5);
+    check("statistics", error(&found.statistics, &expected.statistics), 2e-5);
+    check("gradients", error(&found.gradients, &expected.gradients), limits.gradient);
+    for spec in &table.trainable {
+        let part = |outcome: &Outcome| outcome.gradients[spec.range.clone()].to_vec();
+        let (found, expected) = (part(found), part(expected));
+        // Batch norm takes away what a bias in front of it adds: the gradient is zero, but for the
+        // rounding of the reference.
+        let convolution = spec.name.trim_end_matches(".bias");
+        let cancelled = spec.name.ends_with(".bias")
+            && table.trainable.iter().any(|s| s.name == format!("{convolution}_bn.bias"));
+        if cancelled {
+            assert_eq!(norm(&found), 0.0, "{what}, {}", spec.name);
+            assert!(norm(&expected) < 1e-4, "{what}, {}", spec.name);
+        } else {
+            check(&spec.name, error(&found, &expected), limits.tensor);
+        }
+    }
+}
+
+fn options(image_size: usize) -> NetworkOptions {
+    NetworkOptions { classes: CLASSES, image_size, ..NetworkOptions::default() }
+}
+
+fn fast(network: &Network, threads: usize) -> Fast {
+    Fast::new(network.clone(), FastOptions { threads, ..FastOptions::default() }).unwrap()
+}
+
+#[test]
+fn all_kinds_of_network_match_the_reference() {
+    let sigmoid = Activation::Sigmoid;
+    let other = BatchNormOptions { epsilon: 1e-3, momentum: 0.3 };
+    let cases = [
+        ("32 px", options(32), 4),
+        ("33 px", options(33), 3),
+        ("47 px", options(47), 5),
+        ("64 px", options(64), 4),
+        ("wide", NetworkOptions { pool_proj_4c4d: 128, conv_bias: true, ..options(64) }, 3),
+        ("LRN", NetworkOptions { lrn: true, dropout: 0.4, ..options(47) }, 4),
+        ("sigmoid", NetworkOptions { activation: sigmoid, ..options(33) }, 4),
+        ("constants", NetworkOptions { batch_norm: Some(other), ..options(64) }, 4),
+        (
+            "plain",
+            NetworkOptions {
+                batch_norm: None,
+                conv_bias: true,
+                lrn: true,
+                dropout: 0.4,
+                ..options(47)
+            },
+            3,
+        ),
+        ("plain without biases", NetworkOptions { batch_norm: None, ..options(33) }, 1),
+        (
+            "plain sigmoid",
+            NetworkOptions {
+                batch_norm: None,
+                activation: sigmoid,
+                conv_bias: true,
+                ..options(64)
+            },
+            2,
+        ),
+    ];
+    for (what, options, n) in cases {
+        let limits = if options.activation == sigmoid { SIGMOID } else { RELU };
+        let network = Network::bn_inception(options).unwrap();
+        let table = ParameterTable::new(&network);
+        let (weights, batch) = (weights(&network), Batch::new(&network, n));
+        let expected = step(&mut Reference::new(network.clone()), &weights, &batch);
+        for winograd in [false, true] {
+            for merge_siblings in [false, true] {
+                let options =
+                    FastOptions { threads: 2, winograd, merge_siblings, ..FastOptions::default() };
+                let mut fast = Fast::new(network.clone(), options).unwrap();
+                let what = format!("{what}, winograd {winograd}, merged {merge_siblings}");
+                compare(&what, &table, &step(&mut fast, &weights, &batch), &expected, limits);
+            }
+        }
+    }
+}
+
+#[test]
+fn runs_repeat_bit_by_bit_and_threads_agree() {
+    let network = Network::bn_inception(options(64)).unwrap();
+    let table = ParameterTable::new(&network);
+    let (weights, batch) = (weights(&network), Batch::new(&network, 5));
+    let expected = step(&mut fast(&network, 1), &weights, &batch);
+    for threads in 1..=3 {
+        let mut engine = fast(&network, threads);
+        let first = step(&mut engine, &weights, &batch);
+        assert_eq!(first, step(&mut engine, &weights, &batch), "same engine, {threads} threads");
+        let other = step(&mut fast(&network, threads), &weights, &batch);
+        assert_eq!(first, other, "another engine, {threads} threads");
+        compare(&format!("{threads} threads"), &table, &first, &expected, RELU);
+    }
+}
+
+#[test]
+fn batch_sizes_may_change_at_any_time() {
+    let network = Network::bn_inception(options(32)).unwrap();
+    let weights = weights(&network);
+    let mut engine = fast(&network, 2);
+    for n in [3, 8, 2, 8, 3] {
+        let batch = Batch::new(&network, n);
+        let expected = step(&mut fast(&network, 2), &weights, &batch);
+        assert_eq!(step(&mut engine, &weights, &batch), expected, "batch of {n}");
+    }
+}
+
+#[test]
+fn evaluation_does_not_depend_on_what_is_evaluated_together() {
+    let network = Network::bn_inception(options(32)).unwrap();
+    let mut engine = fast(&network, 2);
+    let images = Batch::new(&network, 70).images;
+    let image = network.layers[0].output.len();
+    engine.prepare_evaluation(&weights(&network)).unwrap();
+    let (mut all, mut logits) = (Vec::new(), Vec::new());
+    engine.evaluate(&images, &mut all).unwrap();
+    assert_eq!(all.len(), 70 * CLASSES);
+    for (images, expected) in images.chunks(9 * image).zip(all.chunks(9 * CLASSES)) {
+        engine.evaluate(images, &mut logits).unwrap();
+        assert!(error(&logits, expected) < 1e-5);
+    }
+    engine.evaluate(&[], &mut logits).unwrap();
+    assert!(logits.is_empty());
+}
+
+#[test]
+fn mistakes_are_refused() {
+    let network = Network::bn_inception(options(32)).unwrap();
+    let table = ParameterTable::new(&network);
+    let mut good = weights(&network);
+    let mut engine = fast(&network, 1);
+    let (mut gradients, mut logits) = (vec![0.0; table.n_trainable()], Vec::new());
+    let batch = Batch::new(&network, 2);
+
+    let unprepared = engine.evaluate(&batch.images, &mut logits);
+    assert!(matches!(unprepared, Err(EngineError::NotPrepared)));
+
+    let mut refused = |batch: TrainBatch<'_>, message: &str| {
+        let error = engine.train(&batch, &mut good, &mut gradients, &mut logits).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+    };
+    refused(TrainBatch { images: &batch.images[1..], ..batch.lend() }, "images");
+    refused(TrainBatch { labels: &[0, 10], ..batch.lend() }, "label 10 of image 1");
+    refused(TrainBatch { images: &[], labels: &[], ..batch.lend() }, "labels");
+    let one = &batch.images[..batch.images.len() / 2];
+    refused(TrainBatch { images: one, labels: &[0], ..batch.lend() }, "no variance");
+
+    let short = Weights { trainable: good.trainable[1..].to_vec(), ..good.clone() };
+    assert!(engine.prepare_evaluation(&short).is_err());
+}

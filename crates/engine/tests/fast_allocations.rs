@@ -1,0 +1,69 @@
+//! A training step of the fast engine allocates nothing once its memory is planned.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bninception_engine::model::init::initial_weights;
+use bninception_engine::model::{Network, NetworkOptions, ParameterTable};
+use bninception_engine::sgd::{SgdStep, sgd_step};
+use bninception_engine::{Executor, Fast, FastOptions, TrainBatch};
+
+/// Counts allocations of all threads.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything on to the system's allocator.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is that of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn no_allocation_per_step_after_the_first() {
+    let base = NetworkOptions { classes: 10, image_size: 47, ..NetworkOptions::default() };
+    let plain = NetworkOptions { batch_norm: None, conv_bias: true, ..base.clone() };
+    for options in [NetworkOptions { lrn: true, dropout: 0.4, ..base }, plain] {
+        let network = Network::bn_inception(options).unwrap();
+        let table = ParameterTable::new(&network);
+        let mut weights = initial_weights(&network, &table, 1);
+        let options = FastOptions { threads: 3, ..FastOptions::default() };
+        let mut engine = Fast::new(network.clone(), options).unwrap();
+        let n = 4;
+        let images = vec![0.5; n * network.layers[0].output.len()];
+        let (mut gradients, mut velocity) =
+            (vec![0.0; table.n_trainable()], vec![0.0; table.n_trainable()]);
+        let (mut logits, mut evaluated) = (Vec::new(), Vec::new());
+        engine.prepare_evaluation(&weights).unwrap();
+        let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 1e-4, nesterov: false };
+        let mut counts = Vec::new();
+        for step in 0..3 {
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            let batch = TrainBatch {
+                images: &images,
+                labels: &[0, 1, 2, 3],
+                label_smoothing: 0.1,
+                seed: 0,
+                step,
+            };
+            engine.train(&batch, &mut weights, &mut gradients, &mut logits).unwrap();
+            sgd_step(&table, &sgd, &gradients, &mut velocity, &mut weights.trainable);
+            engine.evaluate(&images, &mut evaluated).unwrap();
+            counts.push(ALLOCATIONS.load(Ordering::Relaxed) - before);
+        }
+        assert!(counts[0] > 0, "the first step plans its memory");
+        assert_eq!(counts[1..], [0, 0], "allocations of the steps");
+    }
+}

@@ -1,0 +1,217 @@
+//! The direct algorithm of the forward direction and of the gradient of the input.
+//!
+//! One register tile holds `PX` pixels x one group of output channels; it sums over all steps with
+//! weights streamed from the packed buffer and source values broadcast from the map. The order of
+//! the sum depends on the shape alone, so outputs are the same bits for any number of threads.
+
+use super::BLOCK;
+use super::finish::Finish;
+use super::geometry::{Pass, Passes};
+use super::share::{Shared, part};
+use super::vector::{Kernel, Tile, Vector};
+
+/// One direction of one convolution, ready to run.
+pub(super) struct Direct<'a> {
+    pub passes: &'a Passes,
+    pub tile: Tile,
+    /// Register tiles of one unit of work.
+    pub chunk_tiles: usize,
+    pub batch: usize,
+    /// Channel blocks of the target.
+    pub out_blocks: usize,
+    /// First element of the source's view, and elements from one image to the next.
+    pub source: &'a [f32],
+    pub source_image: usize,
+    /// Weights as [`pack`](super::pack) lays them out.
+    pub weights: &'a [f32],
+    /// First element of the target's view; elements from one image and one block to the next.
+    pub target: Shared<'a>,
+    pub target_image: usize,
+    pub target_plane: usize,
+    pub finish: Finish<'a>,
+    /// Where each chunk leaves its sums and sums of squares, `[chunk][2][channels]`.
+    pub sums: Option<Shared<'a>>,
+    pub thread: usize,
+    pub threads: usize,
+}
+
+/// Register tiles of a chunk: as many as keep the chunk's source in half a megabyte of second-level
+/// cache while every group of channels passes over it, at most 64 so that sums in f32 stay short,
+/// and few enough that every thread has some eight units of work.
+pub(super) fn chunk_tiles(
+    source_channels: usize,
+    stride: usize,
+    pixels: usize,
+    tile: Tile,
+    groups: usize,
+    threads: usize,
+) -> usize {
+    let tiles = pixels.div_ceil(tile.pixels);
+    let tile_bytes = tile.pixels * source_channels * stride * stride * size_of::<f32>();
+    let cached = (512 * 1024 / tile_bytes.max(1)).clamp(1, 64);
+    let shared = (tiles * groups / (8 * threads)).max(1);
+    cached.min(shared)
+}
+
+/// Sums `PX` pixels x `NV` vectors over all steps: `weights` holds `run` rows of `NV` vectors for
+/// each step, `source` the start of each pixel's window.
+///
+/// # Safety
+/// The machine must have the instruction set of `V`; `run` values must be readable at every window
+/// and step, and `steps.len() * run * NV` vectors at `weights`.
+#[inline(always)]
+pub(super) unsafe fn multiply<V: Vector, const PX: usize, const NV: usize>(
+    source: &[*const f32; PX],
+    steps: &[usize],
+    run: usize,
+    weights: *const f32,
+) -> [[V; NV]; PX] {
+    // SAFETY: the caller vouches for every address and for the instruction set.
+    unsafe {
+        let mut sums = [[V::splat(0.0); NV]; PX];
+        let mut weights = weights;
+        for (s, &step) in steps.iter().enumerate() {
+            let next = steps[(s + 1).min(steps.len() - 1)];
+            let mut at = *source;
+            for p in 0..PX {
+                at[p] = at[p].add(step);
+                V::prefetch(source[p].add(next));
+            }
+            if run == BLOCK {
+                // A constant bound, which the compiler unrolls.
+                for i in 0..BLOCK {
+                    rank_one(&at, i, weights, &mut sums);
+                    weights = weights.add(NV * V::LANES);
+                }
+            } else {
+                for i in 0..run {
+                    rank_one(&at, i, weights, &mut sums);
+                    weights = weights.add(NV * V::LANES);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Adds the products of value `i` behind each address and one row of weights.
+///
+/// # Safety
+/// The machine must have the instruction set of `V`, and all addresses must be readable.
+#[inline(always)]
+unsafe fn rank_one<V: Vector, const PX: usize, const NV: usize>(
+    at: &[*const f32; PX],
+    i: usize,
+    weights: *const f32,
+    sums: &mut [[V; NV]; PX],
+) {
+    // SAFETY: the caller vouches for the addresses and the instruction set.
+    unsafe {
+        let mut row = [V::splat(0.0); NV];
+        for v in 0..NV {
+            row[v] = V::load(weights.add(v * V::LANES));
+        }
+        for p in 0..PX {
+            let value = V::splat(*at[p].add(i));
+            for v in 0..NV {
+                sums[p][v] = row[v].mul_add(value, sums[p][v]);
+            }
+        }
+    }
+}
+
+impl Kernel for Direct<'_> {
+    #[inline(always)]
+    unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
+    where
+        V: Vector,
+    {
+        debug_assert!(PX == self.tile.pixels && NV * V::LANES == self.tile.group_blocks * BLOCK);
+        let mut first_weight = 0;
+        for pass in &self.passes.passes {
+            let pixels = self.batch * pass.pixels.len();
+            let chunks = pixels.div_ceil(PX * self.chunk_tiles);
+            let groups = self.out_blocks.div_ceil(self.tile.group_blocks);
+            for unit in part(chunks * groups, self.threads, self.thread) {
+                let (chunk, group) = (unit / groups, unit % groups);
+                let block = group * self.tile.group_blocks;
+                let rows = pass.steps.len() * self.passes.run;
+                let weights = &self.weights[first_weight + rows * block * BLOCK..];
+                // SAFETY: as the caller vouches; units of different threads write different pixels.
+                unsafe {
+                    if block + self.tile.group_blocks <= self.out_blocks {
+                        self.unit::<V, PX, NV>(pass, chunk, block, weights);
+                    } else {
+                        self.unit::<V, PX, NB>(pass, chunk, block, weights);
+                    }
+                }
+            }
+            first_weight += pass.steps.len() * self.passes.run * self.out_blocks * BLOCK;
+        }
+    }
+}
+
+impl Direct<'_> {
+    /// Computes chunk `chunk` of the pass's pixels for the channels from `block` on.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`, and no other thread may touch the target's
+    /// pixels of this unit.
+    #[inline(always)]
+    unsafe fn unit<V: Vector, const PX: usize, const NV: usize>(
+        &self,
+        pass: &Pass,
+        chunk: usize,
+        block: usize,
+        weights: &[f32],
+    ) {
+        let per_image = pass.pixels.len();
+        let pixels = self.batch * per_image;
+        let chunk_pixels = PX * self.chunk_tiles;
+        let end = pixels.min((chunk + 1) * chunk_pixels);
+        assert!(weights.len() >= pass.steps.len() * self.passes.run * NV * V::LANES);
+        // SAFETY: `Conv` has checked that the buffers hold every image of their view, so windows,
+        // steps and targets of the tables lie inside; the rest is vouched for by the caller.
+        unsafe {
+            let mut sums = [[V::splat(0.0); NV]; 2];
+            let mut first = chunk * chunk_pixels;
+            let (mut n, mut q) = (first / per_image, first % per_image);
+            while first < end {
+                let valid = PX.min(end - first);
+                let mut source = [std::ptr::null(); PX];
+                let mut target = [std::ptr::null_mut(); PX];
+                for p in 0..PX {
+                    // The last pixel stands in for those that are missing.
+                    if p < valid {
+                        let pixel = pass.pixels.get_unchecked(q);
+                        let from = n * self.source_image + pixel.source as usize;
+                        let to = n * self.target_image + pixel.target as usize;
+                        source[p] = self.source.as_ptr().add(from);
+                        target[p] = self.target.at(to + block * self.target_plane);
+                        q += 1;
+                        if q == per_image {
+                            (n, q) = (n + 1, 0);
+                        }
+                    } else {
+                        source[p] = source[p - 1];
+                        target[p] = target[p - 1];
+                    }
+                }
+                let mut tile =
+                    multiply::<V, PX, NV>(&source, &pass.steps, self.passes.run, weights.as_ptr());
+                let (plane, channel) = (self.target_plane, block * BLOCK);
+                self.finish.store(&mut tile, &target, plane, valid, channel, &mut sums);
+                first += PX;
+            }
+            if let Some(partial) = self.sums {
+                let channels = self.out_blocks * BLOCK;
+                for (kind, sums) in sums.iter().enumerate() {
+                    let at = (2 * chunk + kind) * channels + block * BLOCK;
+                    for v in 0..NV {
+                        sums[v].store(partial.at(at + v * V::LANES));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The direct algorithm of the gradient of the weights.
+//!
+//! A register tile holds `NI` input channels x one group of output channels of one tap, and sums
+//! over a block of pixels; its sums live in the workspace between blocks. Threads share the tiles
+//! where there are many, and otherwise the pixels, each with sums of its own that are added up in a
+//! fixed order.
+
+use super::geometry::Passes;
+use super::share::{Shared, part};
+use super::vector::{Kernel, Tile, Vector};
+use super::{BLOCK, ConvShape};
+
+/// Pixels of a block: dy of one channel group (128 bytes a pixel) then fits half the first-level
+/// cache while all taps and input channels pass over it.
+pub(super) const PIXEL_BLOCK: usize = 64;
+
+/// Shares of the pixels for a team of `threads`: one per thread where the sums are small beside the
+/// maps, so that each thread reads its own pixels only; else one, and the threads split the tiles.
+pub(super) fn parts(shape: &ConvShape, threads: usize) -> usize {
+    let maps = shape.batch
+        * (shape.in_channels * shape.in_height * shape.in_width
+            + shape.out_channels * shape.out_height() * shape.out_width());
+    if 4 * threads * shape.weights() <= maps { threads } else { 1 }
+}
+
+/// The gradient of the weights of one convolution, ready to run.
+pub(super) struct DirectWeights<'a> {
+    pub passes: &'a Passes,
+    pub tile: Tile,
+    pub batch: usize,
+    pub out_blocks: usize,
+    /// First element of the view of x, and elements from one image to the next.
+    pub source: &'a [f32],
+    pub source_image: usize,
+    /// First element of the view of dy; elements from one image and one block to the next.
+    pub gradient: &'a [f32],
+    pub gradient_image: usize,
+    pub gradient_plane: usize,
+    /// Sums, `[parts]` times the packed forward order.
+    pub sums: Shared<'a>,
+    /// Shares of the pixels; `threads / parts` threads split the tiles of each.
+    pub parts: usize,
+    pub thread: usize,
+    pub threads: usize,
+}
+
+impl Kernel for DirectWeights<'_> {
+    #[inline(always)]
+    unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
+    where
+        V: Vector,
+    {
+        let pass = &self.passes.passes[0];
+        let per_image = pass.pixels.len();
+        let crew = self.threads / self.parts;
+        if self.thread >= crew * self.parts {
+            return;
+        }
+        let (share, member) = (self.thread / crew, self.thread % crew);
+        let pixels = part(self.batch * per_image, self.parts, share);
+        let part_len = pass.steps.len() * self.passes.run * self.out_blocks * BLOCK;
+        let groups = self.out_blocks.div_ceil(self.tile.group_blocks);
+        let units = part(groups * pass.steps.len(), crew, member);
+        let mut list = [(0, 0); PIXEL_BLOCK];
+        let mut first = pixels.start;
+        while first < pixels.end {
+            let count = PIXEL_BLOCK.min(pixels.end - first);
+            let (mut n, mut q) = (first / per_image, first % per_image);
+            for entry in &mut list[..count] {
+                let pixel = pass.pixels[q];
+                *entry = (
+                    n * self.source_image + pixel.source as usize,
+                    n * self.gradient_image + pixel.target as usize,
+                );
+                q += 1;
+                if q == per_image {
+                    (n, q) = (n + 1, 0);
+                }
+            }
+            let fresh = first == pixels.start;
+            for unit in units.clone() {
+                let (group, step) = (unit / pass.steps.len(), unit % pass.steps.len());
+                let block = group * self.tile.group_blocks;
+                let start = share * part_len + pass.steps.len() * self.passes.run * block * BLOCK;
+                // SAFETY: as the caller vouches; `start` and the units of different threads name
+                // different sums.
+                unsafe {
+                    let list = &list[..count];
+                    if block + self.tile.group_blocks <= self.out_blocks {
+                        self.step::<V, NI, NV>(list, block, pass.steps[step], step, start, fresh);
+                    } else {
+                        self.step::<V, NI, NB>(list, block, pass.steps[step], step, start, fresh);
+                    }
+                }
+            }
+            first += count;
+        }
+    }
+}
+
+impl DirectWeights<'_> {
+    /// Sums one step of one channel group over the listed pixels.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`; the list's offsets must lie in the views,
+    /// and no other thread may touch the sums of this step and group.
+    #[inline(always)]
+    unsafe fn step<V: Vector, const NI: usize, const NV: usize>(
+        &self,
+        list: &[(usize, usize)],
+        block: usize,
+        offset: usize,
+        step: usize,
+        start: usize,
+        fresh: bool,
+    ) {
+        let run = self.passes.run;
+        let width = NV * V::LANES;
+        // SAFETY: `Conv` has checked that the buffers hold every image of their views; the rest is
+        // vouched for by the caller.
+        unsafe {
+            let source = self.source.as_ptr().add(offset);
+            let gradient = self.gradient.as_ptr().add(block * self.gradient_plane);
+            let mut done = 0;
+            while done < run {
+                if run >= NI {
+                    // The last tile of a run that NI does not divide starts early; rows that are
+                    // done already are summed again and dropped.
+                    let i = done.min(run - NI);
+                    let sums = self.sums.at(start + (step * run + i) * width);
+                    let (source, skip) = (source.add(i), done - i);
+                    outer::<V, NI, NV>(
+                        list,
+                        source,
+                        gradient,
+                        self.gradient_plane,
+                        sums,
+                        skip,
+                        fresh,
+                    );
+                    done = i + NI;
+                } else {
+                    let sums = self.sums.at(start + (step * run + done) * width);
+                    let source = source.add(done);
+                    outer::<V, 1, NV>(list, source, gradient, self.gradient_plane, sums, 0, fresh);
+                    done += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Adds to `sums`, `NI` rows of `NV` vectors, the products of `NI` values of `source` and `NV`
+/// vectors of `gradient` at every listed pair of offsets. Rows before `skip` are left alone; with
+/// `fresh` the sums start from zero.
+///
+/// # Safety
+/// The machine must have the instruction set of `V`, and all addresses must be valid.
+#[inline(always)]
+pub(super) unsafe fn outer<V: Vector, const NI: usize, const NV: usize>(
+    list: &[(usize, usize)],
+    source: *const f32,
+    gradient: *const f32,
+    gradient_plane: usize,
+    sums: *mut f32,
+    skip: usize,
+    fresh: bool,
+) {
+    // SAFETY: the caller vouches for every address and for the instruction set.
+    unsafe {
+        let lane = |v: usize| (v * V::LANES / BLOCK) * gradient_plane + v * V::LANES % BLOCK;
+        let mut tile = [[V::splat(0.0); NV]; NI];
+        for &(x, dy) in list {
+            let (x, dy) = (source.add(x), gradient.add(dy));
+            let mut vectors = [V::splat(0.0); NV];
+            for v in 0..NV {
+                vectors[v] = V::load(dy.add(lane(v)));
+            }
+            for i in 0..NI {
+                let value = V::splat(*x.add(i));
+                for v in 0..NV {
+                    tile[i][v] = vectors[v].mul_add(value, tile[i][v]);
+                }
+            }
+        }
+        for i in skip..NI {
+            for v in 0..NV {
+                let at = sums.add((i * NV + v) * V::LANES);
+                let total = if fresh { tile[i][v] } else { tile[i][v].add(V::load(at)) };
+                total.store(at);
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Where a convolution reads and writes, as tables.
+//!
+//! A direction is one or more passes. A [`Pass`] is a set of target pixels that all sum over the
+//! same steps; a step is one filter tap of one channel block, at a fixed distance from where the
+//! pixel's window starts. The forward direction is one pass; the gradient of the input of a
+//! convolution with stride `s` is `s * s` passes, because the pixels of each row and column parity
+//! see other taps. Kernels know nothing else of strides, padding, rows or images, so a register
+//! tile may span rows and images, and maps of 2x2 run as full as maps of 56x56. Taps that meet
+//! nothing but padding, as all but the centre do in a map of one pixel, are left out.
+
+use super::{BLOCK, ConvShape};
+use crate::map::Map;
+
+/// How the source pixels lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Elements of a pixel: a channel block, or all channels of an image.
+    pub pixel: usize,
+    /// Pixels from one row to the next.
+    pub pitch: usize,
+    /// Elements of one channel block of one image.
+    pub plane: usize,
+    /// Zero rows above and zero columns left of the map.
+    pub before: usize,
+    /// Channel blocks of an image, where the convolution keeps its own copy of the source: maps
+    /// whose halo is too narrow for the filter, and images. `None` reads the caller's map.
+    pub copied_blocks: Option<usize>,
+}
+
+impl Layout {
+    /// The layout for a filter that reaches `before` pixels over the upper left edge of `map` and
+    /// `after` pixels over the lower right: the map itself if its halo of one pixel is enough.
+    fn of_map(map: &Map, before: usize, after: usize) -> Layout {
+        if before <= 1 && after <= 1 {
+            let (pitch, plane) = (map.pitch(), map.plane());
+            return Layout { pixel: BLOCK, pitch, plane, before: 1, copied_blocks: None };
+        }
+        let pitch = map.width + before + after;
+        let plane = (map.height + before + after) * pitch * BLOCK;
+        Layout { pixel: BLOCK, pitch, plane, before, copied_blocks: Some(map.blocks()) }
+    }
+
+    /// The layout of a packed image: `[height + 2 pad][width + 2 pad][channels]`.
+    fn of_image(shape: &ConvShape) -> Layout {
+        let pitch = shape.in_width + 2 * shape.pad;
+        let plane = (shape.in_height + 2 * shape.pad) * pitch * shape.in_channels;
+        Layout { pixel: shape.in_channels, pitch, plane, before: shape.pad, copied_blocks: Some(1) }
+    }
+
+    /// Offset of a pixel within its plane; row 0 and column 0 are the first of the map.
+    pub(super) fn at(&self, row: isize, column: isize) -> usize {
+        let before = self.before as isize;
+        let pixel = (row + before) * self.pitch as isize + column + before;
+        debug_assert!(pixel >= 0, "a window starts before its plane");
+        pixel as usize * self.pixel
+    }
+}
+
+/// Offsets of one target pixel within planes, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pixel {
+    /// Where its window starts in the source.
+    pub source: u32,
+    /// Where it is written.
+    pub target: u32,
+}
+
+/// Target pixels that sum over the same steps.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    /// The target pixels of one image.
+    pub pixels: Vec<Pixel>,
+    /// Filter taps (row, column), in the order of the steps.
+    pub taps: Vec<(usize, usize)>,
+    /// Distance of each step from the window's start, in elements: for each block, each tap.
+    pub steps: Vec<usize>,
+}
+
+/// All passes of one direction.
+#[derive(Clone, Debug)]
+pub(super) struct Passes {
+    /// The source.
+    pub layout: Layout,
+    /// Contiguous source elements of a step: a channel block, or a row of an image's filter.
+    pub run: usize,
+    /// Channel blocks that the steps of a pass go through.
+    pub source_blocks: usize,
+    /// The passes.
+    pub passes: Vec<Pass>,
+}
+
+impl Passes {
+    /// The forward direction: source x, target y.
+    pub(super) fn forward(shape: &ConvShape) -> Passes {
+        let (rows, columns) = (shape.out_height(), shape.out_width());
+        let k = shape.kernel;
+        if shape.reads_image() {
+            // The taps of a filter row are neighbours in memory, so a whole row is one step.
+            let layout = Layout::of_image(shape);
+            let taps = (0..k).map(|r| (r, 0)).collect();
+            let pass = Pass {
+                pixels: windows(shape, &layout, rows, columns),
+                taps,
+                steps: (0..k).map(|r| r * layout.pitch * layout.pixel).collect(),
+            };
+            let run = k * shape.in_channels;
+            return Passes { layout, run, source_blocks: 1, passes: vec![pass] };
+        }
+        let map = shape.in_map();
+        let reach = |outputs: usize, inputs: usize| {
+            ((outputs - 1) * shape.stride + k).saturating_sub(shape.pad + inputs)
+        };
+        let after = reach(rows, map.height).max(reach(columns, map.width));
+        let layout = Layout::of_map(&map, shape.pad, after);
+        let inside = |tap: usize, outputs: usize, inputs: usize| {
+            (0..outputs)
+                .any(|i| (shape.pad..shape.pad + inputs).contains(&(i * shape.stride + tap)))
+        };
+        let taps: Vec<_> = (0..k)
+            .flat_map(|r| (0..k).map(move |q| (r, q)))
+            .filter(|&(r, q)| inside(r, rows, map.height) && inside(q, columns, map.width))
+            .collect();
+        let steps = steps(&layout, map.blocks(), &taps);
+        let pass = Pass { pixels: windows(shape, &layout, rows, columns), taps, steps };
+        Passes { layout, run: BLOCK, source_blocks: map.blocks(), passes: vec![pass] }
+    }
+
+    /// The gradient of the input: source dy, target dx.
+    pub(super) fn backward_input(shape: &ConvShape) -> Passes {
+        let (source, target) = (shape.out_map(), shape.in_map());
+        let phases = |inputs: usize, outputs: usize| -> Vec<Phase> {
+            (0..shape.stride).map(|parity| Phase::new(shape, parity, inputs, outputs)).collect()
+        };
+        let row_phases = phases(target.height, source.height);
+        let column_phases = phases(target.width, source.width);
+        let all = || row_phases.iter().chain(&column_phases);
+        let before = all().map(|phase| -phase.first).max().unwrap_or(0).max(0) as usize;
+        let after = all().map(|phase| phase.reach).max().unwrap_or(0);
+        let layout = Layout::of_map(&source, before, after);
+        let mut passes = Vec::new();
+        for rows in &row_phases {
+            for columns in &column_phases {
+                let mut taps = Vec::new();
+                let mut offsets = Vec::new();
+                for &(r, down) in &rows.taps {
+                    for &(q, right) in &columns.taps {
+                        taps.push((r, q));
+                        offsets
+                            .push(((down - rows.first) as usize, (right - columns.first) as usize));
+                    }
+                }
+                let mut pixels = Vec::new();
+                for row in 0..rows.count {
+                    for column in 0..columns.count {
+                        let start =
+                            layout.at(row as isize + rows.first, column as isize + columns.first);
+                        let (row, column) = (
+                            row * shape.stride + rows.parity,
+                            column * shape.stride + columns.parity,
+                        );
+                        pixels.push(Pixel {
+                            source: start as u32,
+                            target: target.pixel(row, column) as u32,
+                        });
+                    }
+                }
+                let steps = steps(&layout, source.blocks(), &offsets);
+                passes.push(Pass { pixels, taps, steps });
+            }
+        }
+        Passes { layout, run: BLOCK, source_blocks: source.blocks(), passes }
+    }
+}
+
+/// The input rows (or columns) of one parity, and what they see of the output's gradient.
+struct Phase {
+    parity: usize,
+    /// Rows of this parity.
+    count: usize,
+    /// Filter positions with the distance from the phase's `i`-th row to the gradient's row.
+    taps: Vec<(usize, isize)>,
+    /// The least distance.
+    first: isize,
+    /// Rows beyond the gradient's last that the greatest distance reaches.
+    reach: usize,
+}
+
+impl Phase {
+    fn new(shape: &ConvShape, parity: usize, inputs: usize, outputs: usize) -> Phase {
+        let stride = shape.stride as isize;
+        let count = (inputs + shape.stride - 1 - parity) / shape.stride;
+        let inside = |i: isize| (0..outputs as isize).contains(&i);
+        let taps: Vec<(usize, isize)> = (0..shape.kernel)
+            .filter_map(|tap| {
+                let shifted = (parity + shape.pad) as isize - tap as isize;
+                let distance = shifted.div_euclid(stride);
+                let whole = shifted.rem_euclid(stride) == 0;
+                let seen = (0..count as isize).any(|i| inside(i + distance));
+                (whole && seen).then_some((tap, distance))
+            })
+            .collect();
+        let first = taps.iter().map(|t| t.1).min().unwrap_or(0);
+        let last = taps.iter().map(|t| t.1).max().unwrap_or(0);
+        let reach = (count as isize + last - outputs as isize).max(0) as usize;
+        Phase { parity, count, taps, first, reach }
+    }
+}
+
+/// The windows of all outputs of a forward convolution.
+fn windows(shape: &ConvShape, layout: &Layout, rows: usize, columns: usize) -> Vec<Pixel> {
+    let target = shape.out_map();
+    let corner = |i: usize| (i * shape.stride) as isize - shape.pad as isize;
+    let mut pixels = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        for column in 0..columns {
+            pixels.push(Pixel {
+                source: layout.at(corner(row), corner(column)) as u32,
+                target: target.pixel(row, column) as u32,
+            });
+        }
+    }
+    pixels
+}
+
+/// Distances of all (block, tap) steps from a window's start.
+fn steps(layout: &Layout, blocks: usize, taps: &[(usize, usize)]) -> Vec<usize> {
+    let tap = |&(row, column): &(usize, usize)| (row * layout.pitch + column) * layout.pixel;
+    (0..blocks).flat_map(|block| taps.iter().map(move |t| block * layout.plane + tap(t))).collect()
+}

@@ -1,0 +1,30 @@
+//! Zeroing the halo of a reused buffer.
+
+use super::{BLOCK, View};
+use crate::map::{GUARD_PIXELS, Map};
+
+/// Zeroes the halo of the planes of `map` that `view` names in a buffer of `batch` images, the first
+/// halo pixel of the plane that follows them, which the last of them shares as its lower right
+/// corner, and the guard behind the buffer's last plane.
+///
+/// # Panics
+/// If `buffer` is shorter than the images and the guard.
+pub fn zero_halo(map: &Map, batch: usize, buffer: &mut [f32], view: View) {
+    let (plane, pitch) = (map.plane(), map.pitch() * BLOCK);
+    let end = batch * view.blocks * plane;
+    assert!(buffer.len() >= end + GUARD_PIXELS * BLOCK, "zero_halo: the buffer is too short");
+    buffer[end..end + GUARD_PIXELS * BLOCK].fill(0.0);
+    for n in 0..batch {
+        for block in view.first..view.first + map.blocks() {
+            let plane = &mut buffer[(n * view.blocks + block) * plane..][..plane];
+            // Row 0 and the first pixel of row 1 are neighbours, and so are the last ones.
+            plane[..pitch + BLOCK].fill(0.0);
+            for row in 2..=map.height {
+                plane[row * pitch..][..BLOCK].fill(0.0);
+            }
+            plane[(map.height + 1) * pitch..].fill(0.0);
+        }
+        let next = (n * view.blocks + view.first + map.blocks()) * plane;
+        buffer[next..next + BLOCK].fill(0.0);
+    }
+}

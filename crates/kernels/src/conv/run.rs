@@ -1,0 +1,270 @@
+//! How the checked calls of [`Conv`] reach the kernels.
+
+use super::direct::Direct;
+use super::direct_weights::DirectWeights;
+use super::finish::Finish;
+use super::geometry::{Layout, Passes};
+use super::pack::{self, Order};
+use super::share::Shared;
+use super::vector::dispatch;
+use super::winograd::{Gradients, Pack, Phase, Products, Unpack, Winograd};
+use super::{BLOCK, Conv, View, copy};
+use crate::map::Map;
+use crate::threads::Team;
+
+/// What a direction reads and writes.
+pub(super) struct Maps<'a> {
+    pub source: &'a [f32],
+    pub source_view: View,
+    pub target: &'a mut [f32],
+    pub target_view: View,
+}
+
+impl Conv {
+    /// Runs `work(thread, threads)` on the team.
+    pub(super) fn run(&self, team: &Team, work: impl Fn(usize, usize) + Sync) {
+        assert_eq!(team.len(), self.threads, "threads of the team, and those prepared for");
+        team.run(&|thread| work(thread, self.threads));
+    }
+
+    /// Elements of the weights in the direct forward order.
+    pub(super) fn direct_len(&self) -> usize {
+        pack::packed_len(&self.forward, self.shape.out_channels / BLOCK)
+    }
+
+    /// Elements of the partial sums for batch norm.
+    pub(super) fn sums_len(&self) -> usize {
+        let chunks = match &self.winograd.forward {
+            Some(sizes) => self.threads * sizes.blocks_per_thread(self.threads),
+            None => {
+                let pixels = self.shape.batch * self.forward.passes[0].pixels.len();
+                pixels.div_ceil(self.tile.pixels * self.forward_chunk)
+            }
+        };
+        chunks * 2 * self.shape.out_channels
+    }
+
+    /// Elements of the copy of a map that `layout` asks for; images come as such a copy.
+    pub(super) fn copy_len(&self, layout: &Layout) -> usize {
+        match layout.copied_blocks {
+            Some(blocks) if layout.pixel == BLOCK => self.shape.batch * blocks * layout.plane,
+            _ => 0,
+        }
+    }
+
+    /// The source that the direct kernels read, from the view's first block on, and the distance
+    /// between its images: `map` seen through `view`, or a copy of it at the start of `ws`.
+    fn source<'a>(
+        &self,
+        team: &Team,
+        layout: &Layout,
+        map: &Map,
+        (source, view): (&'a [f32], View),
+        copied: &'a mut [f32],
+    ) -> (&'a [f32], usize) {
+        let Some(blocks) = layout.copied_blocks else {
+            return (&source[view.first * map.plane()..], view.blocks * map.plane());
+        };
+        if layout.pixel != BLOCK {
+            return (source, layout.plane);
+        }
+        let shared = Shared::new(&mut *copied);
+        let batch = self.shape.batch;
+        self.run(team, |thread, threads| {
+            copy::widen(map, view, batch, layout, source, shared, thread, threads);
+        });
+        (copied, blocks * layout.plane)
+    }
+
+    /// Packs weights for the direction of `order` with its algorithm.
+    pub(super) fn pack_order(
+        &self,
+        team: &Team,
+        order: Order,
+        weights: &[&[f32]],
+        packed: &mut [f32],
+    ) {
+        let shape = &self.shape;
+        let (winograd, passes) = match order {
+            Order::Forward => (&self.winograd.forward, Some(&self.forward)),
+            Order::BackwardInput => (&self.winograd.backward_input, self.backward_input.as_ref()),
+        };
+        let packed = Shared::new(packed);
+        let tile = self.tile;
+        if let Some(sizes) = winograd {
+            self.run(team, |thread, threads| {
+                let pack = Pack { shape, sizes, tile, order, weights, packed, thread, threads };
+                // SAFETY: the machine has `isa`, and the lengths were checked.
+                unsafe { dispatch(self.isa, &pack) }
+            });
+        } else if let Some(passes) = passes {
+            self.run(team, |thread, threads| {
+                pack::pack(shape, passes, tile, order, weights, packed, thread, threads);
+            });
+        }
+    }
+
+    /// A direction by the direct algorithm; `map_pair` holds the source's and the target's map.
+    pub(super) fn direct(
+        &self,
+        team: &Team,
+        passes: &Passes,
+        chunk_tiles: usize,
+        map_pair: (Map, Map),
+        maps: Maps,
+        weights: &[f32],
+        finish: Finish,
+        sums: Option<Shared>,
+        ws: &mut [f32],
+    ) {
+        let (from, map) = map_pair;
+        let source = (maps.source, maps.source_view);
+        let (source, source_image) = self.source(team, &passes.layout, &from, source, ws);
+        let target = Shared::new(&mut maps.target[maps.target_view.first * map.plane()..]);
+        self.run(team, |thread, threads| {
+            let direct = Direct {
+                passes,
+                tile: self.tile,
+                chunk_tiles,
+                batch: self.shape.batch,
+                out_blocks: map.blocks(),
+                source,
+                source_image,
+                weights,
+                target,
+                target_image: maps.target_view.blocks * map.plane(),
+                target_plane: map.plane(),
+                finish,
+                sums,
+                thread,
+                threads,
+            };
+            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
+            unsafe { dispatch(self.isa, &direct) }
+        });
+    }
+
+    /// A direction by Winograd's algorithm.
+    pub(super) fn products(
+        &self,
+        team: &Team,
+        sizes: &Winograd,
+        maps: Maps,
+        weights: &[f32],
+        finish: Finish,
+        sums: Option<Shared>,
+        ws: &mut [f32],
+    ) {
+        // Source and target differ in channels only, and kernels go through them by block.
+        let map = Map { channels: BLOCK, ..self.shape.in_map() };
+        let source = &maps.source[maps.source_view.first * map.plane()..];
+        let target = Shared::new(&mut maps.target[maps.target_view.first * map.plane()..]);
+        let workspace = Shared::new(ws);
+        self.run(team, |thread, threads| {
+            let products = Products {
+                sizes,
+                tile: self.tile,
+                map,
+                source,
+                source_image: maps.source_view.blocks * map.plane(),
+                weights,
+                target,
+                target_image: maps.target_view.blocks * map.plane(),
+                finish,
+                sums,
+                workspace,
+                thread,
+                threads,
+            };
+            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
+            unsafe { dispatch(self.isa, &products) }
+        });
+    }
+
+    /// The gradient of the weights by the direct algorithm.
+    pub(super) fn direct_weights(
+        &self,
+        team: &Team,
+        x: (&[f32], View),
+        (dy, dyv): (&[f32], View),
+        targets: &[Shared],
+        ws: &mut [f32],
+    ) {
+        let shape = &self.shape;
+        let layout = &self.forward.layout;
+        let (copied, sums) = ws.split_at_mut(self.copy_len(layout));
+        let (source, source_image) = self.source(team, layout, &shape.in_map(), x, copied);
+        let map = shape.out_map();
+        let shared = Shared::new(sums);
+        self.run(team, |thread, threads| {
+            let direct = DirectWeights {
+                passes: &self.forward,
+                tile: self.tile,
+                batch: shape.batch,
+                out_blocks: map.blocks(),
+                source,
+                source_image,
+                gradient: &dy[dyv.first * map.plane()..],
+                gradient_image: dyv.blocks * map.plane(),
+                gradient_plane: map.plane(),
+                sums: shared,
+                parts: self.parts,
+                thread,
+                threads,
+            };
+            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
+            unsafe { dispatch(self.isa, &direct) }
+        });
+        let (passes, tile, parts) = (&self.forward, self.tile, self.parts);
+        self.run(team, |thread, threads| {
+            pack::unpack(shape, passes, tile, sums, parts, targets, thread, threads);
+        });
+    }
+
+    /// The gradient of the weights by Winograd's algorithm.
+    pub(super) fn gradients(
+        &self,
+        team: &Team,
+        sizes: &Winograd,
+        (x, xv): (&[f32], View),
+        (dy, dyv): (&[f32], View),
+        targets: &[Shared],
+        ws: &mut [f32],
+    ) {
+        let (shape, tile) = (&self.shape, self.tile);
+        let map = Map { channels: BLOCK, ..shape.in_map() };
+        let (transformed, rest) = ws.split_at_mut(sizes.transformed_len());
+        let sums = &mut rest[..sizes.weights_len()];
+        let transformed = Shared::new(transformed);
+        let shared = Shared::new(&mut *sums);
+        for first in (0..sizes.tiles).step_by(sizes.capacity) {
+            for phase in [Phase::Transform, Phase::Sum] {
+                self.run(team, |thread, threads| {
+                    let gradients = Gradients {
+                        sizes,
+                        tile,
+                        phase,
+                        first,
+                        map,
+                        source: &x[xv.first * map.plane()..],
+                        source_image: xv.blocks * map.plane(),
+                        gradient: &dy[dyv.first * map.plane()..],
+                        gradient_image: dyv.blocks * map.plane(),
+                        transformed,
+                        sums: shared,
+                        thread,
+                        threads,
+                    };
+                    // SAFETY: the machine has `isa`, the buffers were checked to hold their views,
+                    // and a phase begins when all threads have ended the one before.
+                    unsafe { dispatch(self.isa, &gradients) }
+                });
+            }
+        }
+        self.run(team, |thread, threads| {
+            let unpack = Unpack { shape, sizes, tile, gradient: sums, targets, thread, threads };
+            // SAFETY: the machine has `isa`, and the lengths were checked.
+            unsafe { dispatch(self.isa, &unpack) }
+        });
+    }
+}

@@ -1,0 +1,279 @@
+//! The vector that every kernel is written over, once, and the choice of its width.
+//!
+//! A kernel is a [`Kernel`]: a body generic over [`Vector`] and over the tile sizes that suit the
+//! register file. [`dispatch`] compiles it for each instruction set and runs the one asked for.
+//! Bodies are `#[inline(always)]` so that they end up inside a function that enables the features.
+
+use crate::isa::Isa;
+
+/// A register of `f32` lanes.
+///
+/// Only the unsafe constructors make a value, and their contract is that the machine has the
+/// instruction set; so the arithmetic on existing values is safe.
+pub(super) trait Vector: Copy {
+    /// Lanes of the register.
+    const LANES: usize;
+
+    /// All lanes set to `value`.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of the implementing type.
+    unsafe fn splat(value: f32) -> Self;
+
+    /// Reads `LANES` values.
+    ///
+    /// # Safety
+    /// As [`Vector::splat`], and `LANES` values must be readable at `from`; any alignment.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// Writes `LANES` values.
+    ///
+    /// # Safety
+    /// `LANES` values must be writable at `to`; any alignment.
+    unsafe fn store(self, to: *mut f32);
+
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    fn mul(self, other: Self) -> Self;
+    /// The greater of `self` and `floor` in each lane; NaN stays NaN, so that a diverged run shows.
+    fn at_least(self, floor: Self) -> Self;
+    /// `self * factor + addend`, rounded once where the machine can.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// Asks for the cache line of `at`; any address is allowed.
+    fn prefetch(at: *const f32);
+}
+
+/// A kernel body, compiled once per instruction set.
+pub(super) trait Kernel {
+    /// Runs the kernel over vectors `V`. The tile sizes fill the registers of the instruction set:
+    /// `PX` pixels x `NV` vectors of output channels forward, `NI` input channels x `NV` vectors
+    /// for the weights; a group of channels that is one block wide has `NB` vectors.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`; further conditions are the kernel's own.
+    unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
+    where
+        V: Vector;
+}
+
+/// Sizes that [`dispatch`] hands to a kernel and that geometry and packing must agree with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
+    /// Pixels of a register tile.
+    pub pixels: usize,
+    /// Channel blocks of a full output group: `NV * LANES / BLOCK`.
+    pub group_blocks: usize,
+}
+
+impl Tile {
+    /// The tile of an instruction set.
+    pub(super) fn of(isa: Isa) -> Tile {
+        match isa {
+            Isa::Avx512 | Isa::Avx512Bf16 => Tile { pixels: 14, group_blocks: 2 },
+            Isa::Avx2 => Tile { pixels: 6, group_blocks: 1 },
+            Isa::Scalar => Tile { pixels: 2, group_blocks: 1 },
+        }
+    }
+}
+
+/// Runs `kernel` with the vectors of `isa`.
+///
+/// # Safety
+/// The machine must have `isa`, and the kernel's own conditions must hold.
+pub(super) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: &K) {
+    // SAFETY: the caller vouches for the instruction set and for the kernel's conditions.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 => x86::avx512(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::avx2(kernel),
+            _ => kernel.run::<Portable, 2, 2, 4, 4>(),
+        }
+    }
+}
+
+/// Four lanes in plain Rust, which the compiler keeps in a register of any target.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; 4]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, op: impl Fn(f32, f32) -> f32) -> Self {
+        Portable(std::array::from_fn(|lane| op(self.0[lane], other.0[lane])))
+    }
+}
+
+impl Vector for Portable {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Portable([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for four readable values; the read is unaligned.
+        unsafe { Portable(from.cast::<[f32; 4]>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller vouches for four writable values; the write is unaligned.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn at_least(self, floor: Self) -> Self {
+        self.zip(floor, |value, floor| if value < floor { floor } else { value })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // Without the instruction, `f32::mul_add` is a call into the maths library.
+        let fused = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+        Portable(std::array::from_fn(|lane| {
+            let (a, b, c) = (self.0[lane], factor.0[lane], addend.0[lane]);
+            if fused { a.mul_add(b, c) } else { a * b + c }
+        }))
+    }
+
+    #[inline(always)]
+    fn prefetch(_at: *const f32) {}
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Kernel, Vector};
+    use std::arch::x86_64::*;
+
+    /// 14 x 2 sums, two weights and a broadcast fill 31 of the 32 registers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) fn avx512<K: Kernel>(kernel: &K) {
+        // SAFETY: this function runs only where the features exist; `dispatch` passes on the rest.
+        unsafe { kernel.run::<Avx512, 14, 8, 2, 1>() }
+    }
+
+    /// 6 x 2 sums, two weights and a broadcast fill 15 of the 16 registers.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2<K: Kernel>(kernel: &K) {
+        // SAFETY: this function runs only where the features exist; `dispatch` passes on the rest.
+        unsafe { kernel.run::<Avx2, 6, 4, 2, 2>() }
+    }
+
+    /// Implements [`Vector`] for a register type by naming its intrinsics.
+    macro_rules! x86_vector {
+        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident,
+         $add:ident, $sub:ident, $mul:ident, $max:ident, $mul_add:ident) => {
+            #[derive(Clone, Copy)]
+            pub(super) struct $name($register);
+
+            impl Vector for $name {
+                const LANES: usize = $lanes;
+
+                #[inline(always)]
+                unsafe fn splat(value: f32) -> Self {
+                    // SAFETY: the caller vouches for the instruction set.
+                    unsafe { $name($splat(value)) }
+                }
+
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> Self {
+                    // SAFETY: the caller vouches for the instruction set and the address.
+                    unsafe { $name($load(from)) }
+                }
+
+                #[inline(always)]
+                unsafe fn store(self, to: *mut f32) {
+                    // SAFETY: the caller vouches for the address; a value exists only where the
+                    // instruction set does.
+                    unsafe { $store(to, self.0) }
+                }
+
+                #[inline(always)]
+                fn add(self, other: Self) -> Self {
+                    // SAFETY: a value exists only where the instruction set does.
+                    unsafe { $name($add(self.0, other.0)) }
+                }
+
+                #[inline(always)]
+                fn sub(self, other: Self) -> Self {
+                    // SAFETY: a value exists only where the instruction set does.
+                    unsafe { $name($sub(self.0, other.0)) }
+                }
+
+                #[inline(always)]
+                fn mul(self, other: Self) -> Self {
+                    // SAFETY: a value exists only where the instruction set does.
+                    unsafe { $name($mul(self.0, other.0)) }
+                }
+
+                #[inline(always)]
+                fn at_least(self, floor: Self) -> Self {
+                    // SAFETY: a value exists only where the instruction set does. Of a NaN and a
+                    // number the instruction returns its second operand.
+                    unsafe { $name($max(floor.0, self.0)) }
+                }
+
+                #[inline(always)]
+                fn mul_add(self, factor: Self, addend: Self) -> Self {
+                    // SAFETY: a value exists only where the instruction set does.
+                    unsafe { $name($mul_add(self.0, factor.0, addend.0)) }
+                }
+
+                #[inline(always)]
+                fn prefetch(at: *const f32) {
+                    // SAFETY: a prefetch never faults, and every x86-64 machine has it.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                }
+            }
+        };
+    }
+
+    x86_vector!(
+        Avx512,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_mul_ps,
+        _mm512_max_ps,
+        _mm512_fmadd_ps
+    );
+    x86_vector!(
+        Avx2,
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps,
+        _mm256_mul_ps,
+        _mm256_max_ps,
+        _mm256_fmadd_ps
+    );
+}

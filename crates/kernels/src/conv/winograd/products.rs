@@ -1,0 +1,272 @@
+//! The forward direction and the gradient of the input: transform, 36 products, transform back.
+
+use super::Winograd;
+use super::transform::{IN, Input, OUT, Output, POINTS, both, load};
+use crate::conv::BLOCK;
+use crate::conv::direct::multiply;
+use crate::conv::finish::Finish;
+use crate::conv::share::{Shared, part};
+use crate::conv::vector::{Kernel, Tile, Vector};
+use crate::map::Map;
+
+/// Most tiles that a thread transforms at a time. More of them read the transformed weights from
+/// memory less often, fewer keep the transformed map closer to the core.
+pub(super) const TILES: usize = 56;
+
+/// One direction of one convolution, ready to run.
+pub(in crate::conv) struct Products<'a> {
+    pub sizes: &'a Winograd,
+    pub tile: Tile,
+    /// The map of one channel block of source and target.
+    pub map: Map,
+    /// First element of the source's view, and elements from one image to the next.
+    pub source: &'a [f32],
+    pub source_image: usize,
+    /// Weights as [`Pack`](super::Pack) leaves them.
+    pub weights: &'a [f32],
+    /// First element of the target's view, and elements from one image to the next.
+    pub target: Shared<'a>,
+    pub target_image: usize,
+    pub finish: Finish<'a>,
+    /// Where each block of tiles leaves its sums and sums of squares, `[thread][block][2][channels]`.
+    pub sums: Option<Shared<'a>>,
+    /// `threads` times [`Winograd::products_len`] elements.
+    pub workspace: Shared<'a>,
+    pub thread: usize,
+    pub threads: usize,
+}
+
+impl Winograd {
+    /// Elements of one thread's workspace: the transformed source and one group's products.
+    pub(in crate::conv) fn products_len(&self, tile: Tile) -> usize {
+        POINTS * (self.point_len(self.in_blocks) + self.point_len(tile.group_blocks))
+    }
+
+    /// Blocks of tiles that a thread goes through at most.
+    pub(in crate::conv) fn blocks_per_thread(&self, threads: usize) -> usize {
+        self.tiles.div_ceil(threads).div_ceil(self.capacity)
+    }
+}
+
+impl Kernel for Products<'_> {
+    #[inline(always)]
+    unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
+    where
+        V: Vector,
+    {
+        let sizes = self.sizes;
+        let mine = part(sizes.tiles, self.threads, self.thread);
+        let len = sizes.products_len(self.tile);
+        // SAFETY: each thread has a workspace of its own.
+        let workspace = unsafe { self.workspace.slice(self.thread * len..(self.thread + 1) * len) };
+        let (transformed, products) =
+            workspace.split_at_mut(POINTS * sizes.point_len(sizes.in_blocks));
+        let most = sizes.blocks_per_thread(self.threads);
+        for index in 0..most {
+            let first = (mine.start + index * sizes.capacity).min(mine.end);
+            let count = sizes.capacity.min(mine.end - first);
+            let sums_at = (self.thread * most + index) * 2 * sizes.out_blocks * BLOCK;
+            // SAFETY: as the caller vouches; tiles of different threads are different pixels.
+            unsafe {
+                transform_source::<V, NB>(
+                    sizes,
+                    sizes.in_blocks,
+                    &self.map,
+                    self.source,
+                    self.source_image,
+                    first,
+                    0..count,
+                    transformed.as_mut_ptr(),
+                );
+                let mut block = 0;
+                while block < sizes.out_blocks {
+                    if block + self.tile.group_blocks <= sizes.out_blocks {
+                        self.multiply::<V, PX, NV>(block, count, transformed, products);
+                        self.group::<V, NV, NB>(block, first, count, products, sums_at);
+                    } else {
+                        self.multiply::<V, PX, NB>(block, count, transformed, products);
+                        self.group::<V, NB, NB>(block, first, count, products, sums_at);
+                    }
+                    block += self.tile.group_blocks;
+                }
+            }
+        }
+    }
+}
+
+impl Products<'_> {
+    /// The products of one group of output channels: `[point][tile][NV vectors]`.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn multiply<V: Vector, const PX: usize, const NV: usize>(
+        &self,
+        block: usize,
+        count: usize,
+        transformed: &[f32],
+        products: &mut [f32],
+    ) {
+        let sizes = self.sizes;
+        let (width, rows) = (NV * V::LANES, sizes.in_blocks * BLOCK);
+        let weights = &self.weights[POINTS * rows * block * BLOCK..][..POINTS * rows * width];
+        assert!(count <= sizes.capacity && sizes.capacity.is_multiple_of(PX));
+        for point in 0..POINTS {
+            let source = &transformed[point * sizes.point_len(sizes.in_blocks)..];
+            let products = &mut products[point * sizes.point_len(self.tile.group_blocks)..];
+            let mut first = 0;
+            while first < count {
+                // SAFETY: tiles up to the capacity exist in both buffers, and the weights of a
+                // point are `rows * width` values.
+                unsafe {
+                    // The last tile stands in for those that are missing.
+                    let mut at = [source.as_ptr(); PX];
+                    for p in 0..PX {
+                        at[p] = at[p].add((first + p).min(count - 1) * BLOCK);
+                    }
+                    let weights = weights.as_ptr().add(point * rows * width);
+                    let tile = multiply::<V, PX, NV>(&at, &sizes.steps, BLOCK, weights);
+                    let to = products.as_mut_ptr().add(first * width);
+                    for p in 0..PX {
+                        for v in 0..NV {
+                            tile[p][v].store(to.add((p * NV + v) * V::LANES));
+                        }
+                    }
+                }
+                first += PX;
+            }
+        }
+    }
+
+    /// Transforms one group's products back and finishes them.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`, and no other thread may touch the pixels of
+    /// these tiles.
+    #[inline(always)]
+    unsafe fn group<V: Vector, const NV: usize, const NB: usize>(
+        &self,
+        block: usize,
+        first: usize,
+        count: usize,
+        products: &[f32],
+        sums_at: usize,
+    ) {
+        const PIXELS: usize = OUT * OUT;
+        let sizes = self.sizes;
+        let (point_len, width) = (sizes.point_len(self.tile.group_blocks), NV * V::LANES);
+        // SAFETY: tiles up to `count` hold products; `Conv` has checked that the target holds every
+        // image of its view; the rest is vouched for by the caller.
+        unsafe {
+            let zero = V::splat(0.0);
+            for sub in 0..width / BLOCK {
+                let mut sums = [[zero; NB]; 2];
+                for t in 0..count {
+                    let (n, tile_row, tile_column) = sizes.place(first + t);
+                    let (row, column) = (tile_row * OUT, tile_column * OUT);
+                    let (rows, columns) =
+                        (OUT.min(sizes.height - row), OUT.min(sizes.width - column));
+                    let target = self.target.at(n * self.target_image
+                        + (block + sub) * self.map.plane()
+                        + self.map.pixel(row, column));
+                    let mut tile = [[zero; NB]; PIXELS];
+                    let at = products.as_ptr().add(t * width + sub * BLOCK);
+                    for v in 0..NB {
+                        let at = at.add(v * V::LANES);
+                        let points: [[V; IN]; IN] = load(at, IN * point_len, point_len);
+                        let outputs = both::<Output, V, _, _>(&points);
+                        for p in 0..PIXELS {
+                            tile[p][v] = outputs[p / OUT][p % OUT];
+                        }
+                    }
+                    let pitch = self.map.pitch();
+                    let channel = (block + sub) * BLOCK;
+                    if (rows, columns) == (OUT, OUT) {
+                        let mut targets = [target; PIXELS];
+                        for p in 0..PIXELS {
+                            targets[p] = target.add((p / OUT * pitch + p % OUT) * BLOCK);
+                        }
+                        self.finish.store(&mut tile, &targets, 0, PIXELS, channel, &mut sums);
+                    } else {
+                        // At the lower and right edge the pixels of the map move to the front.
+                        let mut targets = [target; PIXELS];
+                        let mut valid = 0;
+                        for row in 0..rows {
+                            for column in 0..columns {
+                                tile[valid] = tile[row * OUT + column];
+                                targets[valid] = target.add((row * pitch + column) * BLOCK);
+                                valid += 1;
+                            }
+                        }
+                        self.finish.store(&mut tile, &targets, 0, valid, channel, &mut sums);
+                    }
+                }
+                if let Some(partial) = self.sums {
+                    let channels = sizes.out_blocks * BLOCK;
+                    for (kind, sums) in sums.iter().enumerate() {
+                        let at = sums_at + kind * channels + (block + sub) * BLOCK;
+                        for v in 0..NB {
+                            sums[v].store(partial.at(at + v * V::LANES));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the 6x6 patches of tiles `first + range` of the batch:
+/// `to` is `[point][block][capacity][16]`, and tile `first + t` goes to place `t`.
+///
+/// # Safety
+/// The machine must have the instruction set of `V`; `source` must hold every image and `to` all
+/// points, and no other thread may touch the places of these tiles.
+#[inline(always)]
+pub(super) unsafe fn transform_source<V: Vector, const NB: usize>(
+    sizes: &Winograd,
+    blocks: usize,
+    map: &Map,
+    source: &[f32],
+    source_image: usize,
+    first: usize,
+    range: std::ops::Range<usize>,
+    to: *mut f32,
+) {
+    let point_len = sizes.point_len(blocks);
+    let pitch = map.pitch();
+    // SAFETY: rows and columns beyond the halo are not read; the rest is vouched for by the caller.
+    unsafe {
+        let zero = V::splat(0.0);
+        for block in 0..blocks {
+            for t in range.clone() {
+                let (n, tile_row, tile_column) = sizes.place(first + t);
+                let (row, column) = (tile_row * OUT, tile_column * OUT);
+                let rows = IN.min(sizes.height + 2 - row);
+                let columns = IN.min(sizes.width + 2 - column);
+                let at = n * source_image + block * map.plane() + (row * pitch + column) * BLOCK;
+                let at = source.as_ptr().add(at);
+                let to = to.add((block * sizes.capacity + t) * BLOCK);
+                for v in 0..NB {
+                    let at = at.add(v * V::LANES);
+                    let patch: [[V; IN]; IN] = if (rows, columns) == (IN, IN) {
+                        load(at, pitch * BLOCK, BLOCK)
+                    } else {
+                        let mut patch = [[zero; IN]; IN];
+                        for r in 0..rows {
+                            for c in 0..columns {
+                                patch[r][c] = V::load(at.add((r * pitch + c) * BLOCK));
+                            }
+                        }
+                        patch
+                    };
+                    let points = both::<Input, V, _, _>(&patch);
+                    for r in 0..IN {
+                        for c in 0..IN {
+                            points[r][c].store(to.add((r * IN + c) * point_len + v * V::LANES));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

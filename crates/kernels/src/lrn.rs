@@ -1,0 +1,189 @@
+//! Local response normalisation across channels (section 3.3 of Krizhevsky et al. 2012):
+//! `y = x / s^beta` with `s = 1 + alpha / size * sum of x^2 over the neighbours`.
+
+use crate::conv::View;
+use crate::isa::Isa;
+use crate::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
+use crate::map::Map;
+use crate::split::{check_planes, chunks, split};
+use crate::threads::Team;
+
+/// Constants of the layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lrn {
+    /// Channels summed over, the middle one included; odd, at most 33.
+    pub size: usize,
+    /// Weight of the mean square.
+    pub alpha: f32,
+    /// Exponent.
+    pub beta: f32,
+}
+
+/// Normalises all channels of `map`, which fill their buffers: a channel needs its neighbours, so
+/// there are no views here. Writes whole images of `y`, the halo as zeros.
+///
+/// # Panics
+/// If a buffer is too short for `batch` images, or the size is even or beyond 33.
+pub fn forward(
+    team: &Team,
+    isa: Isa,
+    lrn: &Lrn,
+    map: &Map,
+    batch: usize,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    check(lrn, map, batch, x);
+    check_planes(map, batch, y, View::whole(map));
+    let end = batch * map.image();
+    y[end..].fill(0.0);
+    split(team, batch, chunks(&mut y[..end], map.image()), |index, y| {
+        let x = &x[index * map.image()..][..map.image()];
+        dispatch!(isa, s => forward_image(s, lrn, map, x, y));
+    });
+}
+
+/// Gradient of [`forward`]: overwrites the pixels of `dx`, or adds to them.
+///
+/// # Panics
+/// As [`forward`].
+pub fn backward(
+    team: &Team,
+    isa: Isa,
+    lrn: &Lrn,
+    map: &Map,
+    batch: usize,
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    accumulate: bool,
+) {
+    check(lrn, map, batch, x);
+    check_planes(map, batch, dy, View::whole(map));
+    check_planes(map, batch, dx, View::whole(map));
+    let dx = &mut dx[..batch * map.image()];
+    split(team, batch, chunks(dx, map.image()), |index, dx| {
+        let image = index * map.image()..(index + 1) * map.image();
+        let (x, dy) = (&x[image.clone()], &dy[image]);
+        dispatch!(isa, s => backward_image(s, lrn, map, x, dy, dx, accumulate));
+    });
+}
+
+fn check(lrn: &Lrn, map: &Map, batch: usize, x: &[f32]) {
+    check_planes(map, batch, x, View::whole(map));
+    let range = 1..=2 * LANES + 1;
+    assert!(lrn.size % 2 == 1 && range.contains(&lrn.size), "normalisation over {}", lrn.size);
+}
+
+#[inline(always)]
+fn forward_image<S: Simd>(s: S, lrn: &Lrn, map: &Map, x: &[f32], y: &mut [f32]) {
+    let plane = map.plane() / LANES;
+    let (x, y) = (pixels(x), pixels_mut(y));
+    for row in 0..map.height {
+        for column in 0..map.width {
+            let at = map.pixel(row, column) / LANES;
+            // Squares of the blocks before, at and behind the current one.
+            let mut squares = [[0.0; LANES], [0.0; LANES], square(s, x, at)];
+            for b in 0..map.blocks() {
+                squares = [squares[1], squares[2], square(s, x, at + (b + 1) * plane)];
+                if b + 1 == map.blocks() {
+                    squares[2] = [0.0; LANES];
+                }
+                let at = at + b * plane;
+                let factor = power(s, scale(s, lrn, &squares), lrn.beta);
+                s.store(s.mul(s.load(&x[at]), factor), &mut y[at]);
+            }
+        }
+    }
+    for plane in y.as_flattened_mut().chunks_exact_mut(map.plane()) {
+        map.zero_halo(plane);
+    }
+}
+
+/// `dx = dy * s^-beta - 2 * alpha * beta / size * x * sum over the neighbours of r`, with
+/// `r = dy * x * s^(-beta - 1)`.
+#[inline(always)]
+fn backward_image<S: Simd>(
+    s: S,
+    lrn: &Lrn,
+    map: &Map,
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    accumulate: bool,
+) {
+    const NONE: Lanes = [0.0; LANES];
+    let plane = map.plane() / LANES;
+    let (x, dy, dx) = (pixels(x), pixels(dy), pixels_mut(dx));
+    let factor = s.splat(2.0 * lrn.alpha * lrn.beta / lrn.size as f32);
+    for row in 0..map.height {
+        for column in 0..map.width {
+            let at = map.pixel(row, column) / LANES;
+            let mut squares = [NONE, NONE, square(s, x, at)];
+            // r of three blocks, and dy * s^-beta of the last two: a block is finished one turn
+            // after it enters, when its neighbours behind are known.
+            let mut ratios = [NONE; 3];
+            let mut direct = [s.zero(); 2];
+            for b in 0..=map.blocks() {
+                ratios = [ratios[1], ratios[2], NONE];
+                direct[0] = direct[1];
+                if b < map.blocks() {
+                    squares = [squares[1], squares[2], square(s, x, at + (b + 1) * plane)];
+                    if b + 1 == map.blocks() {
+                        squares[2] = NONE;
+                    }
+                    let scale = scale(s, lrn, &squares);
+                    let at = at + b * plane;
+                    direct[1] = s.mul(s.load(&dy[at]), power(s, scale, lrn.beta));
+                    let ratio = s.div(s.mul(direct[1], s.load(&x[at])), scale);
+                    s.store(ratio, &mut ratios[2]);
+                }
+                if b > 0 {
+                    let at = at + (b - 1) * plane;
+                    let sums = neighbours(s, lrn, &ratios);
+                    let value = s.sub(direct[0], s.mul(s.mul(factor, s.load(&x[at])), sums));
+                    let before = if accumulate { s.load(&dx[at]) } else { s.zero() };
+                    s.store(s.add(before, value), &mut dx[at]);
+                }
+            }
+        }
+    }
+}
+
+/// Squares of pixel `at`, or zeros behind the last one.
+#[inline(always)]
+fn square<S: Simd>(s: S, x: &[Lanes], at: usize) -> Lanes {
+    let Some(x) = x.get(at) else { return [0.0; LANES] };
+    let x = s.load(x);
+    s.array(s.mul(x, x))
+}
+
+/// s of the middle block, from the squares of three.
+#[inline(always)]
+fn scale<S: Simd>(s: S, lrn: &Lrn, squares: &[Lanes; 3]) -> S::Value {
+    let weight = s.splat(lrn.alpha / lrn.size as f32);
+    s.add(s.splat(1.0), s.mul(weight, neighbours(s, lrn, squares)))
+}
+
+/// Sums over the neighbours of each channel of the middle block.
+#[inline(always)]
+fn neighbours<S: Simd>(s: S, lrn: &Lrn, blocks: &[Lanes; 3]) -> S::Value {
+    let values = blocks.as_flattened();
+    let mut sums = s.zero();
+    for shift in 0..lrn.size {
+        let window = &values[LANES - lrn.size / 2 + shift..][..LANES];
+        sums = s.add(sums, s.load(&pixels(window)[0]));
+    }
+    sums
+}
+
+/// `scale^-beta`; by two square roots for the exponent 3/4 that everybody uses.
+#[inline(always)]
+fn power<S: Simd>(s: S, scale: S::Value, beta: f32) -> S::Value {
+    if beta == 0.75 {
+        let root = s.sqrt(scale);
+        s.div(s.splat(1.0), s.mul(root, s.sqrt(root)))
+    } else {
+        s.load(&s.array(scale).map(|scale| scale.powf(-beta)))
+    }
+}

@@ -1,0 +1,372 @@
+//! 3x3 pools and the mean over a whole map, forward and backward.
+//!
+//! A pool's output has `ceil(n / stride)` places along an axis of `n`; the padding that this takes
+//! is split evenly, an odd one going to the end, and no place of the padding ever wins a maximum.
+//! The backward passes gather: each input pixel sums over the windows that cover it.
+
+use std::ops::Range;
+
+use crate::conv::View;
+use crate::isa::Isa;
+use crate::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
+use crate::map::Map;
+use crate::split::{check_planes, chunks, plane, planes, split};
+use crate::threads::Team;
+
+/// Rows and columns of a window.
+const KERNEL: usize = 3;
+
+/// A 3x3 pool over maps of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The input.
+    pub input: Map,
+    /// Step between windows: 1 or 2.
+    pub stride: usize,
+}
+
+impl Pool {
+    /// The output.
+    pub fn output(&self) -> Map {
+        let places = |n: usize| n.div_ceil(self.stride);
+        let (height, width) = (places(self.input.height), places(self.input.width));
+        Map { height, width, ..self.input }
+    }
+
+    /// Bytes that [`Pool::max`] remembers of `batch` images: the winner of each window.
+    pub fn winners_len(&self, batch: usize) -> usize {
+        let output = self.output();
+        batch * output.channels * output.height * output.width
+    }
+
+    /// The largest value of each window, and in `winners`, where given, its place in the window
+    /// (row * 3 + column): the first in that order among equals, as in PyTorch; a NaN always wins.
+    /// Writes whole planes of `y`, the halo as zeros.
+    ///
+    /// # Panics
+    /// If a buffer is too short for `batch` images of its view.
+    pub fn max(
+        &self,
+        team: &Team,
+        isa: Isa,
+        batch: usize,
+        x: &[f32],
+        x_view: View,
+        y: &mut [f32],
+        y_view: View,
+        winners: Option<&mut [u8]>,
+    ) {
+        check_planes(&self.input, batch, x, x_view);
+        let axes = self.axes();
+        let output = self.output();
+        let total = batch * output.blocks();
+        let y = planes(&output, batch, y, y_view);
+        let x = |index| plane(&self.input, x, x_view, index);
+        match winners {
+            Some(winners) => {
+                let winners = &mut winners[..self.winners_len(batch)];
+                let len = output.height * output.width * LANES;
+                split(team, total, (y, chunks(winners, len)), |index, (y, winners)| {
+                    let x = x(index);
+                    dispatch!(isa, s => max_plane(s, &axes, x, y, winners));
+                });
+            }
+            None => split(team, total, y, |index, y| {
+                let x = x(index);
+                dispatch!(isa, s => max_plane(s, &axes, x, y, &mut []));
+            }),
+        }
+    }
+
+    /// Gradient of [`Pool::max`]: overwrites the pixels of `dx`, or adds to them.
+    ///
+    /// # Panics
+    /// If a buffer is too short for `batch` images of its view.
+    pub fn max_backward(
+        &self,
+        team: &Team,
+        isa: Isa,
+        batch: usize,
+        dy: &[f32],
+        dy_view: View,
+        winners: &[u8],
+        dx: &mut [f32],
+        dx_view: View,
+        accumulate: bool,
+    ) {
+        let output = self.output();
+        check_planes(&output, batch, dy, dy_view);
+        let axes = self.axes();
+        let len = output.height * output.width * LANES;
+        let total = batch * output.blocks();
+        split(team, total, planes(&self.input, batch, dx, dx_view), |index, dx| {
+            let dy = plane(&output, dy, dy_view, index);
+            let winners = &winners[index * len..][..len];
+            dispatch!(isa, s => max_backward_plane(s, &axes, dy, winners, dx, accumulate));
+        });
+    }
+
+    /// The mean of each window's nine places, those outside the map counting as zero. Writes whole
+    /// planes of `y`, the halo as zeros.
+    ///
+    /// # Panics
+    /// If a buffer is too short for `batch` images of its view.
+    pub fn average(
+        &self,
+        team: &Team,
+        isa: Isa,
+        batch: usize,
+        x: &[f32],
+        x_view: View,
+        y: &mut [f32],
+        y_view: View,
+    ) {
+        check_planes(&self.input, batch, x, x_view);
+        let output = self.output();
+        let axes = self.axes();
+        let total = batch * output.blocks();
+        split(team, total, planes(&output, batch, y, y_view), |index, y| {
+            let x = plane(&self.input, x, x_view, index);
+            dispatch!(isa, s => average_plane(s, &axes, x, y));
+        });
+    }
+
+    /// Gradient of [`Pool::average`]: overwrites the pixels of `dx`, or adds to them.
+    ///
+    /// # Panics
+    /// If a buffer is too short for `batch` images of its view.
+    pub fn average_backward(
+        &self,
+        team: &Team,
+        isa: Isa,
+        batch: usize,
+        dy: &[f32],
+        dy_view: View,
+        dx: &mut [f32],
+        dx_view: View,
+        accumulate: bool,
+    ) {
+        let output = self.output();
+        check_planes(&output, batch, dy, dy_view);
+        let axes = self.axes();
+        let total = batch * output.blocks();
+        split(team, total, planes(&self.input, batch, dx, dx_view), |index, dx| {
+            let dy = plane(&output, dy, dy_view, index);
+            dispatch!(isa, s => average_backward_plane(s, &axes, dy, dx, accumulate));
+        });
+    }
+
+    fn axes(&self) -> Axes {
+        let axis = |input: usize, output: usize| {
+            let covered = (output - 1) * self.stride + KERNEL;
+            Axis { input, output, stride: self.stride, pad: covered.saturating_sub(input) / 2 }
+        };
+        let output = self.output();
+        Axes {
+            input: self.input,
+            output,
+            rows: axis(self.input.height, output.height),
+            columns: axis(self.input.width, output.width),
+        }
+    }
+}
+
+/// Windows along one axis.
+#[derive(Clone, Copy)]
+struct Axis {
+    input: usize,
+    output: usize,
+    stride: usize,
+    /// Padding in front of the first place.
+    pad: usize,
+}
+
+impl Axis {
+    /// The input places of window `out`, padding left out.
+    #[inline(always)]
+    fn window(&self, out: usize) -> Range<usize> {
+        let first = out * self.stride;
+        first.saturating_sub(self.pad)..(first + KERNEL - self.pad).min(self.input)
+    }
+
+    /// The windows that cover input place `place`.
+    #[inline(always)]
+    fn covering(&self, place: usize) -> Range<usize> {
+        let padded = place + self.pad;
+        (padded + self.stride - 1).saturating_sub(KERNEL - 1) / self.stride
+            ..(padded / self.stride + 1).min(self.output)
+    }
+
+    /// Position of input place `place` within window `out`.
+    #[inline(always)]
+    fn position(&self, place: usize, out: usize) -> usize {
+        place + self.pad - out * self.stride
+    }
+}
+
+struct Axes {
+    input: Map,
+    output: Map,
+    rows: Axis,
+    columns: Axis,
+}
+
+/// One plane of [`Pool::max`]; no winners are kept if `winners` is empty.
+#[inline(always)]
+fn max_plane<S: Simd>(s: S, axes: &Axes, x: &[f32], y: &mut [f32], winners: &mut [u8]) {
+    let winners = winners.as_chunks_mut::<LANES>().0;
+    for row in 0..axes.output.height {
+        let rows = axes.rows.window(row);
+        let y = pixels_mut(&mut y[axes.output.row(row)]);
+        for (column, y) in y.iter_mut().enumerate() {
+            let columns = axes.columns.window(column);
+            let mut best = s.splat(f32::NEG_INFINITY);
+            let mut winner = s.zero();
+            for r in rows.clone() {
+                let x = &pixels(&x[axes.input.row(r)])[columns.clone()];
+                let place = axes.rows.position(r, row) * KERNEL
+                    + axes.columns.position(columns.start, column);
+                for (c, x) in x.iter().enumerate() {
+                    let x = s.load(x);
+                    let wins = s.greater_or_nan(x, best);
+                    best = s.select(wins, x, best);
+                    winner = s.select(wins, s.splat((place + c) as f32), winner);
+                }
+            }
+            s.store(best, y);
+            if let Some(winners) = winners.get_mut(row * axes.output.width + column) {
+                s.store_bytes(winner, winners);
+            }
+        }
+    }
+    axes.output.zero_halo(y);
+}
+
+#[inline(always)]
+fn max_backward_plane<S: Simd>(
+    s: S,
+    axes: &Axes,
+    dy: &[f32],
+    winners: &[u8],
+    dx: &mut [f32],
+    accumulate: bool,
+) {
+    let winners = winners.as_chunks::<LANES>().0;
+    for row in 0..axes.input.height {
+        let windows = axes.rows.covering(row);
+        let dx = pixels_mut(&mut dx[axes.input.row(row)]);
+        for (column, dx) in dx.iter_mut().enumerate() {
+            let columns = axes.columns.covering(column);
+            let mut sum = if accumulate { s.load(dx) } else { s.zero() };
+            for r in windows.clone() {
+                let dy = &pixels(&dy[axes.output.row(r)])[columns.clone()];
+                let winners = &winners[r * axes.output.width..][columns.clone()];
+                let first = axes.rows.position(row, r) * KERNEL
+                    + axes.columns.position(column, columns.start);
+                for (c, (dy, winner)) in dy.iter().zip(winners).enumerate() {
+                    let place = s.splat((first - c * axes.columns.stride) as f32);
+                    let wins = s.equal(s.load_bytes(winner), place);
+                    sum = s.add(sum, s.select(wins, s.load(dy), s.zero()));
+                }
+            }
+            s.store(sum, dx);
+        }
+    }
+}
+
+/// Weight of a place in an average.
+const SHARE: f32 = 1.0 / (KERNEL * KERNEL) as f32;
+
+#[inline(always)]
+fn average_plane<S: Simd>(s: S, axes: &Axes, x: &[f32], y: &mut [f32]) {
+    for row in 0..axes.output.height {
+        let y = pixels_mut(&mut y[axes.output.row(row)]);
+        for (column, y) in y.iter_mut().enumerate() {
+            let columns = axes.columns.window(column);
+            let mut sum = s.zero();
+            for r in axes.rows.window(row) {
+                for x in &pixels(&x[axes.input.row(r)])[columns.clone()] {
+                    sum = s.add(sum, s.load(x));
+                }
+            }
+            s.store(s.mul(sum, s.splat(SHARE)), y);
+        }
+    }
+    axes.output.zero_halo(y);
+}
+
+#[inline(always)]
+fn average_backward_plane<S: Simd>(
+    s: S,
+    axes: &Axes,
+    dy: &[f32],
+    dx: &mut [f32],
+    accumulate: bool,
+) {
+    for row in 0..axes.input.height {
+        let dx = pixels_mut(&mut dx[axes.input.row(row)]);
+        for (column, dx) in dx.iter_mut().enumerate() {
+            let columns = axes.columns.covering(column);
+            let mut sum = s.zero();
+            for r in axes.rows.covering(row) {
+                for dy in &pixels(&dy[axes.output.row(r)])[columns.clone()] {
+                    sum = s.add(sum, s.load(dy));
+                }
+            }
+            let before = if accumulate { s.load(dx) } else { s.zero() };
+            s.store(s.add(s.mul(sum, s.splat(SHARE)), before), dx);
+        }
+    }
+}
+
+/// The mean of each channel over the whole map: `y` is `[batch][channels]`.
+///
+/// # Panics
+/// If a buffer is too short for `batch` images.
+pub fn global_average(
+    team: &Team,
+    isa: Isa,
+    map: &Map,
+    batch: usize,
+    x: &[f32],
+    x_view: View,
+    y: &mut [f32],
+) {
+    check_planes(map, batch, x, x_view);
+    let share = 1.0 / (map.height * map.width) as f32;
+    let y = &mut y[..batch * map.channels];
+    split(team, batch * map.blocks(), chunks(y, LANES), |index, y| {
+        let x = plane(map, x, x_view, index);
+        dispatch!(isa, s => {
+            let mut sum = s.zero();
+            for row in 0..map.height {
+                for x in pixels(&x[map.row(row)]) {
+                    sum = s.add(sum, s.load(x));
+                }
+            }
+            s.store(s.mul(sum, s.splat(share)), &mut pixels_mut(y)[0]);
+        });
+    });
+}
+
+/// Gradient of [`global_average`]: overwrites the pixels of `dx`.
+///
+/// # Panics
+/// If a buffer is too short for `batch` images.
+pub fn global_average_backward(
+    team: &Team,
+    map: &Map,
+    batch: usize,
+    dy: &[f32],
+    dx: &mut [f32],
+    dx_view: View,
+) {
+    let share = 1.0 / (map.height * map.width) as f32;
+    let dy = pixels(&dy[..batch * map.channels]);
+    split(team, batch * map.blocks(), planes(map, batch, dx, dx_view), |index, dx| {
+        let value = dy[index].map(|dy| dy * share);
+        for row in 0..map.height {
+            pixels_mut(&mut dx[map.row(row)]).fill(value);
+        }
+    });
+}

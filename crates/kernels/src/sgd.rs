@@ -1,0 +1,70 @@
+//! The optimizer's passes over the weights.
+
+use crate::isa::Isa;
+use crate::lanes::dispatch;
+use crate::split::{chunks, split};
+use crate::threads::Team;
+
+/// Values of one piece of work: 256 KB of weights, so that pieces are many and none is small.
+const PIECE: usize = 1 << 16;
+
+/// Constants of one step of stochastic gradient descent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Learning rate.
+    pub lr: f32,
+    /// Share of the velocity that is kept.
+    pub momentum: f32,
+    /// Weight of the L2 penalty's gradient.
+    pub weight_decay: f32,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+}
+
+/// One step: `g <- g + weight_decay * w`, `v <- momentum * v + g`, `w <- w - lr * v`, or with
+/// Nesterov's form `w <- w - lr * (g + momentum * v)`
+/// (<https://pytorch.org/docs/stable/generated/torch.optim.SGD.html>).
+///
+/// # Panics
+/// If the vectors differ in length.
+pub fn step(
+    team: &Team,
+    isa: Isa,
+    step: &Step,
+    gradients: &[f32],
+    velocity: &mut [f32],
+    weights: &mut [f32],
+) {
+    assert_eq!(gradients.len(), velocity.len(), "lengths of gradients and velocity");
+    assert_eq!(gradients.len(), weights.len(), "lengths of gradients and weights");
+    let total = weights.len().div_ceil(PIECE);
+    let pieces = (chunks(velocity, PIECE), chunks(weights, PIECE));
+    let Step { lr, momentum, weight_decay, nesterov } = *step;
+    split(team, total, pieces, |index, (velocity, weights)| {
+        let gradients = &gradients[index * PIECE..][..weights.len()];
+        dispatch!(isa, _simd => {
+            for ((w, v), &g) in weights.iter_mut().zip(velocity).zip(gradients) {
+                let g = g + weight_decay * *w;
+                *v = momentum * *v + g;
+                *w -= lr * if nesterov { g + momentum * *v } else { *v };
+            }
+        });
+    });
+}
+
+/// Moves an exponential moving average towards `weights`: `a <- a + (1 - decay) * (w - a)`.
+///
+/// # Panics
+/// If the vectors differ in length.
+pub fn average(team: &Team, isa: Isa, decay: f32, weights: &[f32], average: &mut [f32]) {
+    assert_eq!(weights.len(), average.len(), "lengths of weights and average");
+    let total = weights.len().div_ceil(PIECE);
+    split(team, total, chunks(average, PIECE), |index, average| {
+        let weights = &weights[index * PIECE..][..average.len()];
+        dispatch!(isa, _simd => {
+            for (a, &w) in average.iter_mut().zip(weights) {
+                *a += (1.0 - decay) * (w - *a);
+            }
+        });
+    });
+}

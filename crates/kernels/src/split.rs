@@ -1,0 +1,193 @@
+//! Sharing the pieces of buffers among the threads of a team.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::conv::View;
+use crate::map::{GUARD_PIXELS, Map};
+use crate::threads::Team;
+
+/// The items of `total` that member `index` of `parts` works on: contiguous, equal to within one.
+pub(crate) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
+    total * index / parts..total * (index + 1) / parts
+}
+
+/// Something that falls into numbered pieces which can be written side by side.
+///
+/// # Safety
+/// Different indices must give pieces that do not overlap.
+pub(crate) unsafe trait Pieces: Sync {
+    /// One piece.
+    type Piece;
+
+    /// Piece `index`.
+    ///
+    /// # Safety
+    /// No two pieces of the same index may live at the same time.
+    ///
+    /// # Panics
+    /// If there is no such piece.
+    unsafe fn piece(&self, index: usize) -> Self::Piece;
+}
+
+/// Calls `work(index, piece)` once for each index below `total`, on the threads of `team`: each
+/// takes a contiguous range.
+pub(crate) fn split<P: Pieces>(
+    team: &Team,
+    total: usize,
+    pieces: P,
+    work: impl Fn(usize, P::Piece) + Sync,
+) {
+    team.run(&|thread| {
+        for index in part(total, team.len(), thread) {
+            // SAFETY: the ranges of the threads do not overlap, so each index is taken once, and
+            // its piece dies before the next call of `split` can take it again: `pieces` is owned.
+            work(index, unsafe { pieces.piece(index) });
+        }
+    });
+}
+
+/// Equal chunks of a slice, or the planes of a view of a buffer: pieces of `len` values of which
+/// `group` follow each other at distance `len`, and the groups at distance `stride`.
+pub(crate) struct Chunks<'a, T> {
+    start: *mut T,
+    total: usize,
+    len: usize,
+    group: usize,
+    stride: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: an exclusive borrow whose pieces are handed out by an unsafe call that forbids overlap.
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Chunks<'_, T> {}
+
+/// Chunks of `len` values; the last may be shorter.
+pub(crate) fn chunks<T>(slice: &mut [T], len: usize) -> Chunks<'_, T> {
+    let (start, total) = (slice.as_mut_ptr(), slice.len());
+    Chunks { start, total, len, group: 1, stride: len, life: PhantomData }
+}
+
+/// The planes of `map` that `view` names in a buffer of `batch` images: plane `n * blocks + b` is
+/// channel block `b` of the view in image `n`. Zeroes the guard behind the buffer's last plane.
+///
+/// # Panics
+/// If the buffer is shorter than its images and guard, or the view wider than the buffer's map.
+pub(crate) fn planes<'a>(
+    map: &Map,
+    batch: usize,
+    buffer: &'a mut [f32],
+    view: View,
+) -> Chunks<'a, f32> {
+    check_planes(map, batch, buffer, view);
+    let plane = map.plane();
+    let end = batch * view.blocks * plane;
+    buffer[end..end + GUARD_PIXELS * map.block].fill(0.0);
+    let buffer = &mut buffer[view.first * plane..];
+    let (start, total) = (buffer.as_mut_ptr(), buffer.len());
+    let stride = view.blocks * plane;
+    Chunks { start, total, len: plane, group: map.blocks(), stride, life: PhantomData }
+}
+
+/// Plane `index` of a view that is only read, numbered as in [`planes`].
+pub(crate) fn plane<'a>(map: &Map, buffer: &'a [f32], view: View, index: usize) -> &'a [f32] {
+    let (image, block) = (index / map.blocks(), index % map.blocks());
+    &buffer[(image * view.blocks + view.first + block) * map.plane()..][..map.plane()]
+}
+
+/// Checks what [`planes`] promises.
+pub(crate) fn check_planes(map: &Map, batch: usize, buffer: &[f32], view: View) {
+    assert!(
+        view.first + map.blocks() <= view.blocks,
+        "a view of {} blocks from {} of a map of {}",
+        map.blocks(),
+        view.first,
+        view.blocks
+    );
+    let needed = batch * view.blocks * map.plane() + GUARD_PIXELS * map.block;
+    assert!(
+        buffer.len() >= needed,
+        "{batch} images of {} blocks of {}x{} take {needed} values, the buffer has {}",
+        view.blocks,
+        map.height,
+        map.width,
+        buffer.len()
+    );
+}
+
+// SAFETY: pieces of one group lie `len` apart, `group * len <= stride` apart from the next group.
+unsafe impl<'a, T: Send> Pieces for Chunks<'a, T> {
+    type Piece = &'a mut [T];
+
+    unsafe fn piece(&self, index: usize) -> &'a mut [T] {
+        let start = index / self.group * self.stride + index % self.group * self.len;
+        assert!(start < self.total, "piece {index} lies outside the buffer");
+        let len = self.len.min(self.total - start);
+        // SAFETY: in bounds by the lines above; the caller keeps pieces of one index apart.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+// SAFETY: both parts keep their pieces apart.
+unsafe impl<A: Pieces, B: Pieces> Pieces for (A, B) {
+    type Piece = (A::Piece, B::Piece);
+
+    unsafe fn piece(&self, index: usize) -> Self::Piece {
+        // SAFETY: the caller's promise is that of both parts.
+        unsafe { (self.0.piece(index), self.1.piece(index)) }
+    }
+}
+
+// SAFETY: all parts keep their pieces apart.
+unsafe impl<A: Pieces, B: Pieces, C: Pieces> Pieces for (A, B, C) {
+    type Piece = (A::Piece, B::Piece, C::Piece);
+
+    unsafe fn piece(&self, index: usize) -> Self::Piece {
+        // SAFETY: the caller's promise is that of all parts.
+        unsafe { (self.0.piece(index), self.1.piece(index), self.2.piece(index)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once_and_evenly() {
+        for (total, parts) in [(0, 3), (1, 3), (7, 3), (9, 3), (100, 7)] {
+            let ranges: Vec<_> = (0..parts).map(|index| part(total, parts, index)).collect();
+            let items: Vec<usize> = ranges.iter().cloned().flatten().collect();
+            assert_eq!(items, (0..total).collect::<Vec<_>>());
+            let least = total / parts;
+            assert!(ranges.iter().all(|range| range.len() - least <= 1));
+        }
+    }
+
+    #[test]
+    fn planes_of_a_view_are_those_of_its_blocks() {
+        let map = Map { channels: 32, height: 2, width: 3, block: 16 };
+        let view = View { blocks: 5, first: 2 };
+        let (batch, plane) = (3, map.plane());
+        let mut buffer = vec![1.0; batch * view.blocks * plane + GUARD_PIXELS * 16];
+        for threads in [1, 2, 3] {
+            let team = Team::new(threads);
+            split(&team, batch * 2, planes(&map, batch, &mut buffer, view), |index, piece| {
+                piece.fill((10 * threads + index) as f32);
+            });
+            for image in 0..batch {
+                for block in 0..view.blocks {
+                    let found = &buffer[(image * view.blocks + block) * plane..][..plane];
+                    let inside = (2..4).contains(&block);
+                    let index = image * 2 + block.wrapping_sub(2);
+                    let expected = if inside { (10 * threads + index) as f32 } else { 1.0 };
+                    assert!(found.iter().all(|&value| value == expected));
+                    if inside {
+                        assert_eq!(super::plane(&map, &buffer, view, index), found);
+                    }
+                }
+            }
+            assert!(buffer[batch * view.blocks * plane..].iter().all(|&value| value == 0.0));
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Batch norm and the plain nonlinearities against their definitions in f64.
+
+mod common;
+
+use bninception_kernels::activation::{self, Activation};
+use bninception_kernels::batch_norm::{Moments, Running, backward, normalise};
+use bninception_kernels::map::Map;
+use common::{Plain, assert_close, assert_surroundings, each_way, map, random, views};
+
+/// Rounding of the f32 passes over values of size one.
+const TOLERANCE: f64 = 2e-5;
+const EPSILON: f64 = 1e-3;
+const MOMENTUM: f64 = 0.1;
+
+/// Sizes with their batch: the network's widths at small extents, odd extents, a single pixel.
+const CASES: [(usize, usize, usize, usize); 5] =
+    [(64, 13, 9, 3), (96, 7, 7, 2), (16, 1, 1, 4), (32, 28, 28, 1), (48, 2, 2, 5)];
+
+fn activate(activation: Activation, z: f64) -> f64 {
+    match activation {
+        Activation::Relu => z.max(0.0),
+        Activation::Sigmoid => 1.0 / (1.0 + (-z).exp()),
+    }
+}
+
+fn slope(activation: Activation, z: f64) -> f64 {
+    match activation {
+        Activation::Relu => f64::from(z > 0.0),
+        Activation::Sigmoid => activate(activation, z) * (1.0 - activate(activation, z)),
+    }
+}
+
+/// Mean and biased variance of each channel.
+fn statistics(x: &Plain) -> (Vec<f64>, Vec<f64>) {
+    let count = (x.values.len() / x.map.channels) as f64;
+    let mut mean = vec![0.0; x.map.channels];
+    x.each(|n, c, row, column| mean[c] += x.at(n, c, row, column) / count);
+    let mut variance = vec![0.0; x.map.channels];
+    x.each(|n, c, row, column| variance[c] += (x.at(n, c, row, column) - mean[c]).powi(2) / count);
+    (mean, variance)
+}
+
+/// The layer's state for `x`, with the oracle's running statistics checked on the way.
+fn moments(x: &Plain, gamma: &[f32], beta: &[f32]) -> Moments {
+    let channels = x.map.channels;
+    let count = x.values.len() / channels;
+    let (mut sums, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
+    x.each(|n, c, row, column| {
+        sums[c] += x.at(n, c, row, column);
+        squares[c] += x.at(n, c, row, column).powi(2);
+    });
+    let (mean, variance) = statistics(x);
+    let bias = random(9, channels);
+    let (old_mean, old_variance) = (random(10, channels), vec![1.0; channels]);
+    let (mut running_mean, mut running_variance) = (old_mean.clone(), old_variance.clone());
+    let mut moments = Moments::new(channels);
+    let running = Running {
+        mean: &mut running_mean,
+        variance: &mut running_variance,
+        momentum: MOMENTUM,
+        bias: Some(&bias),
+    };
+    moments.update(&sums, &squares, count, EPSILON, gamma, beta, running);
+    let blend = |old: f32, new: f64| f64::from(old) * (1.0 - MOMENTUM) + new * MOMENTUM;
+    let unbiased = count as f64 / (count - 1) as f64;
+    let expected_mean: Vec<f64> =
+        (0..channels).map(|c| blend(old_mean[c], mean[c] + f64::from(bias[c]))).collect();
+    let expected_variance: Vec<f64> =
+        (0..channels).map(|c| blend(old_variance[c], variance[c] * unbiased)).collect();
+    assert_close("running mean", &running_mean, &expected_mean, 1e-6);
+    assert_close("running variance", &running_variance, &expected_variance, 1e-6);
+    moments
+}
+
+/// Expected y, dx, dgamma, dbeta.
+fn oracle(
+    activation: Activation,
+    x: &Plain,
+    dy: &Plain,
+    gamma: &[f32],
+    beta: &[f32],
+) -> (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>) {
+    let (mean, variance) = statistics(x);
+    let count = (x.values.len() / x.map.channels) as f64;
+    let inv_std = |c: usize| 1.0 / (variance[c] + EPSILON).sqrt();
+    let xhat = |n, c: usize, row, column| (x.at(n, c, row, column) - mean[c]) * inv_std(c);
+    let z = |n, c: usize, row, column| {
+        f64::from(gamma[c]) * xhat(n, c, row, column) + f64::from(beta[c])
+    };
+    let dz = |n, c, row, column| dy.at(n, c, row, column) * slope(activation, z(n, c, row, column));
+    let (mut dgamma, mut dbeta) = (vec![0.0; x.map.channels], vec![0.0; x.map.channels]);
+    let mut y = Vec::new();
+    x.each(|n, c, row, column| {
+        y.push(activate(activation, z(n, c, row, column)));
+        dgamma[c] += dz(n, c, row, column) * xhat(n, c, row, column);
+        dbeta[c] += dz(n, c, row, column);
+    });
+    let mut dx = Vec::new();
+    x.each(|n, c, row, column| {
+        let centred =
+            dz(n, c, row, column) - dbeta[c] / count - xhat(n, c, row, column) * dgamma[c] / count;
+        dx.push(f64::from(gamma[c]) * inv_std(c) * centred);
+    });
+    (y, dx, dgamma, dbeta)
+}
+
+#[test]
+fn training_passes_match_the_definition() {
+    for (channels, height, width, batch) in CASES {
+        let map = map(channels, height, width);
+        let (x, dy) = (Plain::random(1, map, batch), Plain::random(2, map, batch));
+        let (gamma, beta) = (random(3, channels), random(4, channels));
+        let moments = moments(&x, &gamma, &beta);
+        for activation in [Activation::Relu, Activation::Sigmoid] {
+            let (y, dx, dgamma, dbeta) = oracle(activation, &x, &dy, &gamma, &beta);
+            let mut first_bits: Option<Vec<f32>> = None;
+            each_way(|isa, team| {
+                let what = format!("{activation:?} {map:?} {isa:?} {} threads", team.len());
+                for view in views(&map) {
+                    let mut x_buffer = x.blocked(view, 7.0);
+                    let mut y_buffer = vec![7.0; x_buffer.len()];
+                    normalise(
+                        team,
+                        isa,
+                        activation,
+                        &moments,
+                        &map,
+                        batch,
+                        &x_buffer,
+                        view,
+                        &mut y_buffer,
+                        view,
+                    );
+                    let found = Plain::read(map, batch, view, &y_buffer);
+                    assert_close(&what, &found.values, &y, TOLERANCE);
+                    assert_surroundings(&map, batch, view, &y_buffer, 7.0);
+
+                    let dy_buffer = dy.blocked(view, 7.0);
+                    let (mut found_dgamma, mut found_dbeta) =
+                        (vec![7.0; channels], vec![7.0; channels]);
+                    let mut partial = vec![7.0; 2 * batch * channels];
+                    backward(
+                        team,
+                        isa,
+                        activation,
+                        &moments,
+                        &map,
+                        batch,
+                        &dy_buffer,
+                        view,
+                        &mut x_buffer,
+                        view,
+                        &mut found_dgamma,
+                        &mut found_dbeta,
+                        &mut partial,
+                    );
+                    assert_close(&format!("dgamma, {what}"), &found_dgamma, &dgamma, TOLERANCE);
+                    assert_close(&format!("dbeta, {what}"), &found_dbeta, &dbeta, TOLERANCE);
+                    // 1 / sqrt(epsilon) bounds the multiplier of a channel without variance.
+                    let found = Plain::read(map, batch, view, &x_buffer);
+                    assert_close(&format!("dx, {what}"), &found.values, &dx, 30.0 * TOLERANCE);
+                    assert_surroundings(&map, batch, view, &x_buffer, 7.0);
+                    match &first_bits {
+                        Some(bits) => assert_eq!(bits, &found.values, "bits, {what}"),
+                        None => first_bits = Some(found.values),
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn groups_of_channels_that_fill_the_cache_change_nothing() {
+    // 40 images of 8 blocks of 30x30 exceed the cache limit several times.
+    let map = map(128, 30, 30);
+    let batch = 40;
+    let (x, dy) = (Plain::random(1, map, batch), Plain::random(2, map, batch));
+    let (gamma, beta) = (random(3, 128), random(4, 128));
+    let (_, dx, dgamma, dbeta) = oracle(Activation::Relu, &x, &dy, &gamma, &beta);
+    let moments = moments(&x, &gamma, &beta);
+    let view = views(&map)[2];
+    let mut buffer = x.blocked(view, 0.0);
+    let (mut found_dgamma, mut found_dbeta) = (vec![0.0; 128], vec![0.0; 128]);
+    let mut partial = vec![0.0; 2 * batch * 128];
+    let team = bninception_kernels::threads::Team::new(2);
+    let isa = bninception_kernels::isa::Isa::chosen();
+    backward(
+        &team,
+        isa,
+        Activation::Relu,
+        &moments,
+        &map,
+        batch,
+        &dy.blocked(view, 0.0),
+        view,
+        &mut buffer,
+        view,
+        &mut found_dgamma,
+        &mut found_dbeta,
+        &mut partial,
+    );
+    // Sums of 36,000 values of size one.
+    assert_close("dgamma", &found_dgamma, &dgamma, 1e-4);
+    assert_close("dbeta", &found_dbeta, &dbeta, 1e-4);
+    let found = Plain::read(map, batch, view, &buffer);
+    assert_close("dx", &found.values, &dx, TOLERANCE);
+}
+
+#[test]
+fn gradient_without_batch_norm_matches_the_definition() {
+    for (channels, height, width, batch) in CASES {
+        let map: Map = map(channels, height, width);
+        let (z, dy) = (Plain::random(1, map, batch), Plain::random(2, map, batch));
+        for activation in [Activation::Relu, Activation::Sigmoid] {
+            let mut y = Plain::random(1, map, batch);
+            for value in &mut y.values {
+                *value = activate(activation, f64::from(*value)) as f32;
+            }
+            let (mut dz, mut dbias) = (Vec::new(), vec![0.0; channels]);
+            z.each(|n, c, row, column| {
+                let value = dy.at(n, c, row, column) * slope(activation, z.at(n, c, row, column));
+                dz.push(value);
+                dbias[c] += value;
+            });
+            each_way(|isa, team| {
+                let what = format!("{activation:?} {map:?} {isa:?} {} threads", team.len());
+                for view in views(&map) {
+                    let mut buffer = dy.blocked(view, 7.0);
+                    let mut found_dbias = vec![7.0; channels];
+                    let mut partial = vec![7.0; batch * channels];
+                    activation::backward(
+                        team,
+                        isa,
+                        activation,
+                        &map,
+                        batch,
+                        &y.blocked(view, 7.0),
+                        view,
+                        &mut buffer,
+                        view,
+                        &mut found_dbias,
+                        &mut partial,
+                    );
+                    let found = Plain::read(map, batch, view, &buffer);
+                    assert_close(&what, &found.values, &dz, TOLERANCE);
+                    assert_close(&format!("bias, {what}"), &found_dbias, &dbias, TOLERANCE);
+                    assert_surroundings(&map, batch, view, &buffer, 7.0);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What the oracle tests share: seeded values, the blocked layout, and the comparison.
+#![allow(dead_code)] // each test binary uses a part of it
+
+use bninception_kernels::conv::View;
+use bninception_kernels::isa::Isa;
+use bninception_kernels::map::Map;
+use bninception_kernels::threads::Team;
+
+/// Runs `test` for every instruction set of the machine with 1, 2 and 3 threads.
+pub(crate) fn each_way(mut test: impl FnMut(Isa, &Team)) {
+    for threads in 1..=3 {
+        let team = Team::new(threads);
+        for isa in Isa::available() {
+            test(isa, &team);
+        }
+    }
+}
+
+/// A map of f32 blocks.
+pub(crate) fn map(channels: usize, height: usize, width: usize) -> Map {
+    Map { channels, height, width, block: 16 }
+}
+
+/// Values between -1 and 1 from a linear congruential generator (Knuth's MMIX constants).
+pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A batch of maps `[n][channel][row][column]`.
+pub(crate) struct Plain {
+    pub(crate) map: Map,
+    pub(crate) batch: usize,
+    pub(crate) values: Vec<f32>,
+}
+
+impl Plain {
+    pub(crate) fn random(seed: u64, map: Map, batch: usize) -> Plain {
+        Plain { map, batch, values: random(seed, batch * map.channels * map.height * map.width) }
+    }
+
+    pub(crate) fn index(&self, n: usize, channel: usize, row: usize, column: usize) -> usize {
+        ((n * self.map.channels + channel) * self.map.height + row) * self.map.width + column
+    }
+
+    pub(crate) fn at(&self, n: usize, channel: usize, row: usize, column: usize) -> f64 {
+        f64::from(self.values[self.index(n, channel, row, column)])
+    }
+
+    /// Calls `visit` with every (n, channel, row, column).
+    pub(crate) fn each(&self, mut visit: impl FnMut(usize, usize, usize, usize)) {
+        for n in 0..self.batch {
+            for channel in 0..self.map.channels {
+                for row in 0..self.map.height {
+                    for column in 0..self.map.width {
+                        visit(n, channel, row, column);
+                    }
+                }
+            }
+        }
+    }
+
+    fn offset(&self, view: View, n: usize, channel: usize, row: usize, column: usize) -> usize {
+        let block = n * view.blocks + view.first + channel / 16;
+        block * self.map.plane() + self.map.pixel(row, column) + channel % 16
+    }
+
+    /// The blocked buffer of `view` with these values; everything else, the halo and the guard
+    /// too, is `rest`.
+    pub(crate) fn blocked(&self, view: View, rest: f32) -> Vec<f32> {
+        let whole = Map { channels: view.blocks * 16, ..self.map };
+        let mut buffer = vec![rest; whole.buffer(self.batch)];
+        self.each(|n, c, row, column| {
+            buffer[self.offset(view, n, c, row, column)] =
+                self.values[self.index(n, c, row, column)];
+        });
+        buffer
+    }
+
+    /// Reads the values of `view` back from a blocked buffer.
+    pub(crate) fn read(map: Map, batch: usize, view: View, buffer: &[f32]) -> Plain {
+        let len = batch * map.channels * map.height * map.width;
+        let mut plain = Plain { map, batch, values: vec![0.0; len] };
+        let mut values = Vec::with_capacity(len);
+        plain.each(|n, c, row, column| values.push(buffer[plain.offset(view, n, c, row, column)]));
+        plain.values = values;
+        plain
+    }
+}
+
+/// Views with nothing, something in front, and something on both sides of a map.
+pub(crate) fn views(map: &Map) -> [View; 3] {
+    let blocks = map.blocks();
+    [
+        View { blocks, first: 0 },
+        View { blocks: blocks + 1, first: 1 },
+        View { blocks: blocks + 3, first: 2 },
+    ]
+}
+
+/// Asserts that every value is within `tolerance * (1 + |expected|)`.
+pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let error = (f64::from(found) - expected).abs();
+        assert!(
+            error <= tolerance * (1.0 + expected.abs()),
+            "{what}, value {index}: found {found}, expected {expected}"
+        );
+    }
+}
+
+/// Asserts that a kernel that wrote `view` of a buffer filled with `rest` left the other planes
+/// alone, and zeroed the halo of its own planes and the guard.
+pub(crate) fn assert_surroundings(map: &Map, batch: usize, view: View, buffer: &[f32], rest: f32) {
+    let plane = map.plane();
+    for n in 0..batch {
+        for block in 0..view.blocks {
+            let plane_values = &buffer[(n * view.blocks + block) * plane..][..plane];
+            if !(view.first..view.first + map.blocks()).contains(&block) {
+                assert!(plane_values.iter().all(|&v| v == rest), "plane {block} is not the view's");
+                continue;
+            }
+            let mut inside = vec![false; plane];
+            for row in 0..map.height {
+                inside[map.row(row)].fill(true);
+            }
+            let halo = plane_values.iter().zip(&inside).filter(|(_, inside)| !**inside);
+            assert!(halo.clone().count() > 0);
+            assert!(halo.into_iter().all(|(&value, _)| value == 0.0), "halo of plane {block}");
+        }
+    }
+    assert!(buffer[batch * view.blocks * plane..].iter().all(|&value| value == 0.0), "guard");
+}

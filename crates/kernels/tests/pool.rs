@@ -1,0 +1,174 @@
+//! Pools against their definition in f64, with and without padding.
+
+mod common;
+
+use bninception_kernels::conv::View;
+use bninception_kernels::map::Map;
+use bninception_kernels::pool::{Pool, global_average, global_average_backward};
+use common::{Plain, assert_close, assert_surroundings, each_way, map, random, views};
+
+/// Sums of at most 49 values of size one, plus the value that is added to.
+const TOLERANCE: f64 = 1e-6;
+
+/// The network's extents at 224 and 64 px with their parities, and odd ones.
+const EXTENTS: [(usize, usize); 9] =
+    [(1, 1), (2, 2), (4, 4), (7, 7), (8, 8), (14, 14), (13, 9), (28, 28), (5, 12)];
+
+/// Input places of the window of output place `out`, as indices that may lie outside the map.
+fn window(out: usize, n: usize, stride: usize) -> [isize; 3] {
+    let covered = (n.div_ceil(stride) - 1) * stride + 3;
+    let pad = covered.saturating_sub(n) / 2;
+    std::array::from_fn(|k| (out * stride + k) as isize - pad as isize)
+}
+
+/// For every output: its windows' places inside the map, in scan order, with their number.
+fn places(map: &Map, stride: usize, row: usize, column: usize) -> Vec<(usize, usize, usize)> {
+    let mut places = Vec::new();
+    for (r, &y) in window(row, map.height, stride).iter().enumerate() {
+        for (c, &x) in window(column, map.width, stride).iter().enumerate() {
+            if (0..map.height as isize).contains(&y) && (0..map.width as isize).contains(&x) {
+                places.push((y as usize, x as usize, 3 * r + c));
+            }
+        }
+    }
+    places
+}
+
+fn each_case(mut test: impl FnMut(Pool, usize, &Plain, &Plain)) {
+    for (height, width) in EXTENTS {
+        for stride in [1, 2] {
+            for (channels, batch) in [(32, 1), (16, 3)] {
+                let pool = Pool { input: map(channels, height, width), stride };
+                let mut x = Plain::random(1, pool.input, batch);
+                // Ties, as a ReLU makes them.
+                for value in &mut x.values {
+                    *value = value.max(0.0);
+                }
+                let dy = Plain::random(2, pool.output(), batch);
+                test(pool, batch, &x, &dy);
+            }
+        }
+    }
+}
+
+#[test]
+fn maximum_and_its_gradient_match_the_definition() {
+    each_case(|pool, batch, x, dy| {
+        let (mut y, mut winners) = (Vec::new(), Vec::new());
+        let mut dx = vec![0.0; x.values.len()];
+        dy.each(|n, c, row, column| {
+            let mut best = (f64::NEG_INFINITY, 0, 0);
+            for (r, q, place) in places(&pool.input, pool.stride, row, column) {
+                if x.at(n, c, r, q) > best.0 {
+                    best = (x.at(n, c, r, q), x.index(n, c, r, q), place);
+                }
+            }
+            y.push(best.0);
+            winners.push(best.2 as u8);
+            dx[best.1] += dy.at(n, c, row, column);
+        });
+        check(pool, batch, x, dy, &y, &dx, true);
+    });
+}
+
+#[test]
+fn average_and_its_gradient_match_the_definition() {
+    each_case(|pool, batch, x, dy| {
+        let mut y = Vec::new();
+        let mut dx = vec![0.0; x.values.len()];
+        dy.each(|n, c, row, column| {
+            let places = places(&pool.input, pool.stride, row, column);
+            y.push(places.iter().map(|&(r, q, _)| x.at(n, c, r, q)).sum::<f64>() / 9.0);
+            for (r, q, _) in places {
+                dx[x.index(n, c, r, q)] += dy.at(n, c, row, column) / 9.0;
+            }
+        });
+        check(pool, batch, x, dy, &y, &dx, false);
+    });
+}
+
+fn check(pool: Pool, batch: usize, x: &Plain, dy: &Plain, y: &[f64], dx: &[f64], max: bool) {
+    let output = pool.output();
+    let before = Plain::random(3, pool.input, batch);
+    let summed: Vec<f64> = dx.iter().zip(&before.values).map(|(d, &b)| d + f64::from(b)).collect();
+    each_way(|isa, team| {
+        let what = format!("{pool:?} max {max} {isa:?} {} threads", team.len());
+        for (x_view, y_view) in views(&pool.input).into_iter().zip(views(&output)) {
+            let x_buffer = x.blocked(x_view, 0.0);
+            let mut y_buffer = vec![7.0; y_view.blocks * batch * output.plane() + 1024];
+            let mut winners = vec![77; pool.winners_len(batch)];
+            if max {
+                let kept = Some(&mut winners[..]);
+                pool.max(team, isa, batch, &x_buffer, x_view, &mut y_buffer, y_view, kept);
+                let mut forgetful = vec![7.0; y_buffer.len()];
+                pool.max(team, isa, batch, &x_buffer, x_view, &mut forgetful, y_view, None);
+                assert_eq!(y_buffer, forgetful, "{what}");
+            } else {
+                pool.average(team, isa, batch, &x_buffer, x_view, &mut y_buffer, y_view);
+            }
+            assert_surroundings(&output, batch, y_view, &y_buffer, 7.0);
+            let found = Plain::read(output, batch, y_view, &y_buffer);
+            assert_close(&what, &found.values, y, TOLERANCE);
+
+            let dy_buffer = dy.blocked(y_view, 7.0);
+            for (accumulate, expected) in [(false, dx), (true, &summed)] {
+                let mut dx_buffer = before.blocked(x_view, 7.0);
+                let buffer = &mut dx_buffer;
+                if max {
+                    pool.max_backward(
+                        team, isa, batch, &dy_buffer, y_view, &winners, buffer, x_view, accumulate,
+                    );
+                } else {
+                    pool.average_backward(
+                        team, isa, batch, &dy_buffer, y_view, buffer, x_view, accumulate,
+                    );
+                }
+                let found = Plain::read(pool.input, batch, x_view, &dx_buffer);
+                assert_close(&format!("gradient, {what}"), &found.values, expected, TOLERANCE);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_value_that_is_not_a_number_survives_the_maximum() {
+    let pool = Pool { input: map(16, 6, 6), stride: 2 };
+    let mut x = Plain::random(1, pool.input, 1);
+    let index = x.index(0, 3, 2, 2);
+    x.values[index] = f32::NAN;
+    each_way(|isa, team| {
+        let view = View { blocks: 1, first: 0 };
+        let mut y = vec![0.0; pool.output().buffer(1)];
+        pool.max(team, isa, 1, &x.blocked(view, 0.0), view, &mut y, view, None);
+        let y = Plain::read(pool.output(), 1, view, &y);
+        assert!(y.at(0, 3, 1, 1).is_nan() && y.at(0, 3, 0, 0).is_nan());
+        assert!(!y.at(0, 3, 2, 2).is_nan());
+    });
+}
+
+#[test]
+fn global_average_and_its_gradient_match_the_definition() {
+    for (height, width) in EXTENTS {
+        let (map, batch) = (map(48, height, width), 3);
+        let x = Plain::random(1, map, batch);
+        let dy = random(2, batch * 48);
+        let pixels = (height * width) as f64;
+        let mut y = vec![0.0; batch * 48];
+        let mut dx = Vec::new();
+        x.each(|n, c, row, column| {
+            y[n * 48 + c] += x.at(n, c, row, column) / pixels;
+            dx.push(f64::from(dy[n * 48 + c]) / pixels);
+        });
+        each_way(|isa, team| {
+            for view in views(&map) {
+                let mut found = vec![7.0; batch * 48];
+                global_average(team, isa, &map, batch, &x.blocked(view, 7.0), view, &mut found);
+                assert_close("global average", &found, &y, 1e-5);
+                let mut buffer = x.blocked(view, 7.0);
+                global_average_backward(team, &map, batch, &dy, &mut buffer, view);
+                let found = Plain::read(map, batch, view, &buffer);
+                assert_close("gradient of the global average", &found.values, &dx, TOLERANCE);
+            }
+        });
+    }
+}
