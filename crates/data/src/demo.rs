@@ -32,7 +32,7 @@ pub const DEMO_CLASSES: [&str; 10] = [
 ];
 
 /// Changes with the drawing: a folder drawn otherwise is not taken for this one.
-const DRAWING_VERSION: u32 = 1;
+const DRAWING_VERSION: u32 = 2;
 
 /// The file that a complete demo folder has, with the options it was drawn by.
 const MARKER: &str = "demo.txt";
@@ -254,7 +254,7 @@ struct Form {
 
 impl Form {
     fn draw<R: Rng>(class_idx: usize, rng: &mut R) -> Form {
-        let radius = rng.random_range(0.42..0.8_f32);
+        let radius = rng.random_range(0.6..0.95_f32);
         // The larger, the nearer to the middle: a shape keeps most of itself in the picture.
         let reach = (0.95 - radius).max(0.1);
         let centre = [rng.random_range(-reach..reach), rng.random_range(-reach..reach)];

@@ -2,6 +2,7 @@
 //!
 //! `fixtures/networks.safetensors` is written by `tools/reference/network_fixture.py`. Weights and
 //! images are made here from their names by the same hash, so the fixture stays small.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::parameters::{Role, TensorSpec};
@@ -96,7 +97,6 @@ fn check_case(
     let labels: Vec<u32> = (0..batch).map(|image| (image * 3 % CLASSES) as u32).collect();
 
     let mut executor = make(network);
-    println!("{name}: {}", executor.describe());
     let expected = |key: &str| values(&format!("{name}/{key}"));
     let mut logits = Vec::new();
     executor.prepare_evaluation(&weights).unwrap();

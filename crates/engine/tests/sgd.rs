@@ -1,4 +1,5 @@
 //! SGD with momentum and weight decay against PyTorch's, three steps with changing learning rate.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use bninception_engine::model::ParameterTable;
 use bninception_engine::model::parameters::{Role, TensorSpec};

@@ -1,5 +1,6 @@
 //! Each operation of the reference executor against PyTorch, forward and back, in f64 and f32, and
 //! against finite differences. `fixtures/README.md` says how the expected values were made.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use bninception_model::layer::{Lrn, Pool, PoolKind};
 use bninception_model::reference::{LrnOp, MaskOp, PoolOp, ReluOp};

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::process::ExitCode;
 
 use bninception::cli::Cli;
+use bninception::error::Error;
 use bninception::{commands, logging};
 use clap::Parser;
 
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
         }
         cause = inner.source();
     }
-    tracing::error!("{message}");
+    match error {
+        // What the user asked for is no error, whatever the exit code says.
+        Error::Stopped { .. } | Error::Interrupted { .. } => tracing::info!("{message}"),
+        _ => tracing::error!("{message}"),
+    }
     ExitCode::from(error.exit_code())
 }

@@ -1,5 +1,6 @@
 //! The binary as a user meets it: training, resuming, evaluating, predicting, and every wrong input
 //! with its message, its exit code, and nothing written.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -277,7 +278,7 @@ fn a_changed_recipe_is_refused_on_resume() {
     place.fail(
         &["resume", "run", "--lr", "0.5"],
         2,
-        &["optimizer.lr", "0.045 in the run", "0.5 now", "--allow-change optimizer.lr"],
+        &["optimizer.lr", "0.015 in the run", "0.5 now", "--allow-change optimizer.lr"],
     );
     assert_eq!(fs::read(place.path("run/train.log")).unwrap(), log);
     place.succeed(&["resume", "run", "--workers", "2"]);

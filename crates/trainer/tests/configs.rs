@@ -94,7 +94,7 @@ fn own_presets_are_what_they_promise() {
     assert!(modern.train.label_smoothing > 0.0 && modern.train.ema > 0.0);
     let demo = preset("demo").config;
     assert_eq!((demo.data.dir.as_str(), demo.data.image_size), ("", 64));
-    assert_eq!(demo.augment.crop_area, [0.35, 1.0]);
+    assert_eq!(demo.augment.crop_area, [0.5, 1.0]);
     let smoke = preset("smoke").config;
     assert_eq!((smoke.data.dir.as_str(), smoke.data.image_size), ("", 32));
     assert!(smoke.train.epochs == 0 && smoke.train.steps <= 10);
