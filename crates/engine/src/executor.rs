@@ -1,8 +1,9 @@
 //! The one trait behind which networks run.
 
-use bninception_model::{Network, Weights};
+use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;
+use crate::sgd::{SgdStep, sgd_step};
 
 /// One mini-batch of training.
 #[derive(Clone, Copy, Debug)]
@@ -60,4 +61,19 @@ pub trait Executor: Send {
     /// # Errors
     /// No weights were prepared, or the images have the wrong length.
     fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError>;
+
+    /// [`sgd_step`] on this executor's threads, with the same result bit by bit.
+    ///
+    /// # Panics
+    /// If a vector has another length than the table.
+    fn sgd_step(
+        &self,
+        table: &ParameterTable,
+        step: &SgdStep,
+        gradients: &[f32],
+        velocity: &mut [f32],
+        weights: &mut [f32],
+    ) {
+        sgd_step(table, step, gradients, velocity, weights);
+    }
 }

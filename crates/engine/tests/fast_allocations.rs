@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::{Network, NetworkOptions, ParameterTable};
-use bninception_engine::sgd::{SgdStep, sgd_step};
+use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Executor, Fast, FastOptions, TrainBatch};
 
 /// Counts allocations of all threads.
@@ -59,7 +59,7 @@ fn no_allocation_per_step_after_the_first() {
                 step,
             };
             engine.train(&batch, &mut weights, &mut gradients, &mut logits).unwrap();
-            sgd_step(&table, &sgd, &gradients, &mut velocity, &mut weights.trainable);
+            engine.sgd_step(&table, &sgd, &gradients, &mut velocity, &mut weights.trainable);
             engine.evaluate(&images, &mut evaluated).unwrap();
             counts.push(ALLOCATIONS.load(Ordering::Relaxed) - before);
         }

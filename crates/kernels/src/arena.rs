@@ -28,7 +28,7 @@ impl Arena {
     /// A region of `len` zeros. As with `Vec`, the process ends if there is no such memory.
     pub fn new(len: usize) -> Arena {
         let bytes = len.max(1).saturating_mul(size_of::<f32>());
-        let layout = Layout::from_size_align(bytes, HUGE_PAGE).and_then(|l| Ok(l.pad_to_align()));
+        let layout = Layout::from_size_align(bytes, HUGE_PAGE).map(|l| l.pad_to_align());
         let Ok(layout) = layout else { panic!("an arena of {len} values is beyond any memory") };
         // SAFETY: the layout is not of size zero.
         let start = unsafe { alloc(layout) }.cast::<f32>();

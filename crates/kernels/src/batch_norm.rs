@@ -14,8 +14,8 @@ use crate::split::{check_planes, chunks, plane, planes, split};
 use crate::threads::Team;
 
 /// Values that [`backward`] may touch between its two passes over a group of channels, so that the
-/// second pass finds them in the last-level cache: 8 MB of f32.
-const CACHED_VALUES: usize = 2 << 20;
+/// second pass finds them in the last-level cache: 4 MB of f32.
+const CACHED_VALUES: usize = 1 << 20;
 
 /// The batch's statistics of one layer, and what follows from them; one value per channel.
 #[derive(Clone, Debug)]

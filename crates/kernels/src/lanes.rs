@@ -327,6 +327,11 @@ mod x86 {
         type Value = Pair;
         type Mask = Pair;
 
+        #[inline(always)]
+        fn store_bytes(self, value: Pair, to: &mut [u8; LANES]) {
+            *to = self.array(value).map(|value| value as u8);
+        }
+
         by! {
             splat(value: f32) -> Pair = [_mm256_set1_ps(value); 2];
             load(from: &Lanes) -> Pair =
@@ -342,8 +347,6 @@ mod x86 {
                     _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))),
                 ]
             };
-            store_bytes(value: Pair, to: &mut [u8; LANES]) -> () =
-                *to = Avx2(()).array(value).map(|value| value as u8);
             add(a: Pair, b: Pair) -> Pair = halves!(_mm256_add_ps(a, b));
             sub(a: Pair, b: Pair) -> Pair = halves!(_mm256_sub_ps(a, b));
             mul(a: Pair, b: Pair) -> Pair = halves!(_mm256_mul_ps(a, b));

@@ -1,14 +1,15 @@
 //! 3x3 pools and the mean over a whole map, forward and backward.
 //!
-//! A pool's output has `ceil(n / stride)` places along an axis of `n`; the padding that this takes
-//! is split evenly, an odd one going to the end, and no place of the padding ever wins a maximum.
-//! The backward passes gather: each input pixel sums over the windows that cover it.
+//! A maximum pool's output has `ceil(n / stride)` places along an axis of `n`; the padding that
+//! this takes is split evenly, an odd one going to the end, and no place of the padding ever wins.
+//! Average pools have stride 1. Backward passes gather: each input pixel sums over the windows
+//! that cover it, so that threads never write the same place.
 
 use std::ops::Range;
 
 use crate::conv::View;
 use crate::isa::Isa;
-use crate::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
+use crate::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
 use crate::split::{check_planes, chunks, plane, planes, split};
 use crate::threads::Team;
@@ -16,16 +17,16 @@ use crate::threads::Team;
 /// Rows and columns of a window.
 const KERNEL: usize = 3;
 
-/// A 3x3 pool over maps of one size.
+/// A 3x3 maximum pool over maps of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool {
+pub struct MaxPool {
     /// The input.
     pub input: Map,
     /// Step between windows: 1 or 2.
     pub stride: usize,
 }
 
-impl Pool {
+impl MaxPool {
     /// The output.
     pub fn output(&self) -> Map {
         let places = |n: usize| n.div_ceil(self.stride);
@@ -33,7 +34,7 @@ impl Pool {
         Map { height, width, ..self.input }
     }
 
-    /// Bytes that [`Pool::max`] remembers of `batch` images: the winner of each window.
+    /// Bytes that [`MaxPool::forward`] remembers of `batch` images: the winner of each window.
     pub fn winners_len(&self, batch: usize) -> usize {
         let output = self.output();
         batch * output.channels * output.height * output.width
@@ -45,7 +46,7 @@ impl Pool {
     ///
     /// # Panics
     /// If a buffer is too short for `batch` images of its view.
-    pub fn max(
+    pub fn forward(
         &self,
         team: &Team,
         isa: Isa,
@@ -68,21 +69,21 @@ impl Pool {
                 let len = output.height * output.width * LANES;
                 split(team, total, (y, chunks(winners, len)), |index, (y, winners)| {
                     let x = x(index);
-                    dispatch!(isa, s => max_plane(s, &axes, x, y, winners));
+                    dispatch!(isa, s => forward_plane::<_, true>(s, &axes, x, y, winners));
                 });
             }
             None => split(team, total, y, |index, y| {
                 let x = x(index);
-                dispatch!(isa, s => max_plane(s, &axes, x, y, &mut []));
+                dispatch!(isa, s => forward_plane::<_, false>(s, &axes, x, y, &mut []));
             }),
         }
     }
 
-    /// Gradient of [`Pool::max`]: overwrites the pixels of `dx`, or adds to them.
+    /// Gradient of [`MaxPool::forward`]: overwrites the pixels of `dx`, or adds to them.
     ///
     /// # Panics
     /// If a buffer is too short for `batch` images of its view.
-    pub fn max_backward(
+    pub fn backward(
         &self,
         team: &Team,
         isa: Isa,
@@ -102,57 +103,7 @@ impl Pool {
         split(team, total, planes(&self.input, batch, dx, dx_view), |index, dx| {
             let dy = plane(&output, dy, dy_view, index);
             let winners = &winners[index * len..][..len];
-            dispatch!(isa, s => max_backward_plane(s, &axes, dy, winners, dx, accumulate));
-        });
-    }
-
-    /// The mean of each window's nine places, those outside the map counting as zero. Writes whole
-    /// planes of `y`, the halo as zeros.
-    ///
-    /// # Panics
-    /// If a buffer is too short for `batch` images of its view.
-    pub fn average(
-        &self,
-        team: &Team,
-        isa: Isa,
-        batch: usize,
-        x: &[f32],
-        x_view: View,
-        y: &mut [f32],
-        y_view: View,
-    ) {
-        check_planes(&self.input, batch, x, x_view);
-        let output = self.output();
-        let axes = self.axes();
-        let total = batch * output.blocks();
-        split(team, total, planes(&output, batch, y, y_view), |index, y| {
-            let x = plane(&self.input, x, x_view, index);
-            dispatch!(isa, s => average_plane(s, &axes, x, y));
-        });
-    }
-
-    /// Gradient of [`Pool::average`]: overwrites the pixels of `dx`, or adds to them.
-    ///
-    /// # Panics
-    /// If a buffer is too short for `batch` images of its view.
-    pub fn average_backward(
-        &self,
-        team: &Team,
-        isa: Isa,
-        batch: usize,
-        dy: &[f32],
-        dy_view: View,
-        dx: &mut [f32],
-        dx_view: View,
-        accumulate: bool,
-    ) {
-        let output = self.output();
-        check_planes(&output, batch, dy, dy_view);
-        let axes = self.axes();
-        let total = batch * output.blocks();
-        split(team, total, planes(&self.input, batch, dx, dx_view), |index, dx| {
-            let dy = plane(&output, dy, dy_view, index);
-            dispatch!(isa, s => average_backward_plane(s, &axes, dy, dx, accumulate));
+            dispatch!(isa, s => backward_plane(s, &axes, dy, winners, dx, accumulate));
         });
     }
 
@@ -211,9 +162,15 @@ struct Axes {
     columns: Axis,
 }
 
-/// One plane of [`Pool::max`]; no winners are kept if `winners` is empty.
+/// One plane of [`MaxPool::forward`], with or without keeping the winners.
 #[inline(always)]
-fn max_plane<S: Simd>(s: S, axes: &Axes, x: &[f32], y: &mut [f32], winners: &mut [u8]) {
+fn forward_plane<S: Simd, const KEEP: bool>(
+    s: S,
+    axes: &Axes,
+    x: &[f32],
+    y: &mut [f32],
+    winners: &mut [u8],
+) {
     let winners = winners.as_chunks_mut::<LANES>().0;
     for row in 0..axes.output.height {
         let rows = axes.rows.window(row);
@@ -230,12 +187,14 @@ fn max_plane<S: Simd>(s: S, axes: &Axes, x: &[f32], y: &mut [f32], winners: &mut
                     let x = s.load(x);
                     let wins = s.greater_or_nan(x, best);
                     best = s.select(wins, x, best);
-                    winner = s.select(wins, s.splat((place + c) as f32), winner);
+                    if KEEP {
+                        winner = s.select(wins, s.splat((place + c) as f32), winner);
+                    }
                 }
             }
             s.store(best, y);
-            if let Some(winners) = winners.get_mut(row * axes.output.width + column) {
-                s.store_bytes(winner, winners);
+            if KEEP {
+                s.store_bytes(winner, &mut winners[row * axes.output.width + column]);
             }
         }
     }
@@ -243,7 +202,7 @@ fn max_plane<S: Simd>(s: S, axes: &Axes, x: &[f32], y: &mut [f32], winners: &mut
 }
 
 #[inline(always)]
-fn max_backward_plane<S: Simd>(
+fn backward_plane<S: Simd>(
     s: S,
     axes: &Axes,
     dy: &[f32],
@@ -274,49 +233,90 @@ fn max_backward_plane<S: Simd>(
     }
 }
 
+/// The mean of the nine neighbours of each pixel, those outside the map counting as zero. Writes
+/// whole planes of `y`, the halo as zeros.
+///
+/// # Panics
+/// If a buffer is too short for `batch` images of its view.
+pub fn average(
+    team: &Team,
+    isa: Isa,
+    map: &Map,
+    batch: usize,
+    x: &[f32],
+    x_view: View,
+    y: &mut [f32],
+    y_view: View,
+) {
+    check_planes(map, batch, x, x_view);
+    split(team, batch * map.blocks(), planes(map, batch, y, y_view), |index, y| {
+        let x = plane(map, x, x_view, index);
+        dispatch!(isa, s => average_plane(s, map, x, y, false));
+        map.zero_halo(y);
+    });
+}
+
+/// Gradient of [`average`], which is the average of the gradient: overwrites the pixels of `dx`,
+/// or adds to them.
+///
+/// # Panics
+/// If a buffer is too short for `batch` images of its view.
+pub fn average_backward(
+    team: &Team,
+    isa: Isa,
+    map: &Map,
+    batch: usize,
+    dy: &[f32],
+    dy_view: View,
+    dx: &mut [f32],
+    dx_view: View,
+    accumulate: bool,
+) {
+    check_planes(map, batch, dy, dy_view);
+    split(team, batch * map.blocks(), planes(map, batch, dx, dx_view), |index, dx| {
+        let dy = plane(map, dy, dy_view, index);
+        dispatch!(isa, s => average_plane(s, map, dy, dx, accumulate));
+    });
+}
+
 /// Weight of a place in an average.
 const SHARE: f32 = 1.0 / (KERNEL * KERNEL) as f32;
 
+/// Writes the mean of the nine neighbours of each pixel, places outside the map counting as zero,
+/// or adds it to what is there. Each sum over three rows serves three pixels.
 #[inline(always)]
-fn average_plane<S: Simd>(s: S, axes: &Axes, x: &[f32], y: &mut [f32]) {
-    for row in 0..axes.output.height {
-        let y = pixels_mut(&mut y[axes.output.row(row)]);
-        for (column, y) in y.iter_mut().enumerate() {
-            let columns = axes.columns.window(column);
-            let mut sum = s.zero();
-            for r in axes.rows.window(row) {
-                for x in &pixels(&x[axes.input.row(r)])[columns.clone()] {
-                    sum = s.add(sum, s.load(x));
-                }
-            }
-            s.store(s.mul(sum, s.splat(SHARE)), y);
+fn average_plane<S: Simd>(s: S, map: &Map, from: &[f32], to: &mut [f32], accumulate: bool) {
+    for row in 0..map.height {
+        let rows = [row.saturating_sub(1), row, (row + 1).min(map.height - 1)];
+        let rows = rows.map(|row| pixels(&from[map.row(row)]));
+        // The row itself stands in for a neighbour outside the map, and is left out of the sum.
+        let above = s.splat(if row > 0 { 1.0 } else { 0.0 });
+        let below = s.splat(if row + 1 < map.height { 1.0 } else { 0.0 });
+        let (mut left, mut middle) = (s.zero(), column_sum(s, rows, above, below, 0));
+        for (c, to) in pixels_mut(&mut to[map.row(row)]).iter_mut().enumerate() {
+            let right = column_sum(s, rows, above, below, c + 1);
+            let sum = s.add(s.add(left, middle), right);
+            let before = if accumulate { s.load(to) } else { s.zero() };
+            s.store(s.add(s.mul(sum, s.splat(SHARE)), before), to);
+            (left, middle) = (middle, right);
         }
     }
-    axes.output.zero_halo(y);
 }
 
+/// Sum over three rows at one column, the outer ones weighted; zero behind the last column.
 #[inline(always)]
-fn average_backward_plane<S: Simd>(
+fn column_sum<S: Simd>(
     s: S,
-    axes: &Axes,
-    dy: &[f32],
-    dx: &mut [f32],
-    accumulate: bool,
-) {
-    for row in 0..axes.input.height {
-        let dx = pixels_mut(&mut dx[axes.input.row(row)]);
-        for (column, dx) in dx.iter_mut().enumerate() {
-            let columns = axes.columns.covering(column);
-            let mut sum = s.zero();
-            for r in axes.rows.covering(row) {
-                for dy in &pixels(&dy[axes.output.row(r)])[columns.clone()] {
-                    sum = s.add(sum, s.load(dy));
-                }
-            }
-            let before = if accumulate { s.load(dx) } else { s.zero() };
-            s.store(s.add(s.mul(sum, s.splat(SHARE)), before), dx);
-        }
-    }
+    rows: [&[Lanes]; 3],
+    above: S::Value,
+    below: S::Value,
+    column: usize,
+) -> S::Value {
+    let [Some(upper), Some(middle), Some(lower)] = rows.map(|row| row.get(column)) else {
+        return s.zero();
+    };
+    let outer = s.add(s.mul(above, s.load(upper)), s.mul(below, s.load(lower)));
+    s.add(s.load(middle), outer)
 }
 
 /// The mean of each channel over the whole map: `y` is `[batch][channels]`.

@@ -31,13 +31,17 @@ pub(crate) unsafe trait Pieces: Sync {
 }
 
 /// Calls `work(index, piece)` once for each index below `total`, on the threads of `team`: each
-/// takes a contiguous range.
+/// takes a contiguous range. A single piece is not worth waking anybody for.
 pub(crate) fn split<P: Pieces>(
     team: &Team,
     total: usize,
     pieces: P,
     work: impl Fn(usize, P::Piece) + Sync,
 ) {
+    if total == 1 {
+        // SAFETY: the only piece, taken once.
+        return work(0, unsafe { pieces.piece(0) });
+    }
     team.run(&|thread| {
         for index in part(total, team.len(), thread) {
             // SAFETY: the ranges of the threads do not overlap, so each index is taken once, and

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bninception_data::{Batch, Loader, Source, TrainPlan};
 use bninception_engine::model::{Network, ParameterTable};
-use bninception_engine::sgd::{SgdStep, sgd_step};
+use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Executor, TrainBatch};
 
 use crate::checkpoint::{FORMAT_VERSION, Metadata};
@@ -239,7 +239,8 @@ pub fn train(
                 weight_decay: config.optimizer.weight_decay,
                 nesterov: config.optimizer.nesterov,
             };
-            sgd_step(&table, &sgd, &gradients, &mut state.velocity, &mut state.weights.trainable);
+            let (velocity, weights) = (&mut state.velocity, &mut state.weights.trainable);
+            executor.sgd_step(&table, &sgd, &gradients, velocity, weights);
             if let Some(ema) = &mut state.ema {
                 update_ema(ema, &state.weights, ema_decay(config.train.ema, step));
             }

@@ -4,11 +4,10 @@
 use bninception_kernels::activation::Activation;
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::{Conv, ConvShape, Epilogue, zero_halo};
-use bninception_kernels::pool::global_average;
+use bninception_kernels::pool::{average, global_average};
 use bninception_kernels::threads::Team;
 use bninception_kernels::{linear, lrn};
 use bninception_model::Weights;
-use bninception_model::layer::PoolKind;
 
 use super::convolution::IMAGE_VIEW;
 use super::lower::{Head, Lowered, Member, Place, Stage};
@@ -28,7 +27,7 @@ pub(super) struct Evaluation {
 
 /// A stage with its memory and weights.
 enum Work {
-    Conv(Convolution),
+    Conv(Box<Convolution>),
     Other(Stage),
 }
 
@@ -61,7 +60,9 @@ impl Evaluation {
         for (moment, stage) in lowered.stages.iter().enumerate() {
             let mut touch = |place: &Place| buffers.touch(values[place.id], moment);
             match stage {
-                Stage::Pool { input, output, .. } | Stage::Lrn { input, output, .. } => {
+                Stage::MaxPool { input, output, .. }
+                | Stage::AveragePool { input, output, .. }
+                | Stage::Lrn { input, output, .. } => {
                     touch(input);
                     touch(output);
                     stages.push(Work::Other(stage.clone()));
@@ -81,7 +82,7 @@ impl Evaluation {
                     let (filters, bias) = fold(member, weights, settings.epsilon);
                     let mut packed = Arena::new(conv.packed_len());
                     conv.pack(team, &[&filters], &mut packed);
-                    stages.push(Work::Conv(Convolution {
+                    stages.push(Work::Conv(Box::new(Convolution {
                         conv,
                         input: stage.input,
                         image,
@@ -90,7 +91,7 @@ impl Evaluation {
                         bias,
                         activation: member.activation,
                         output: member.output,
-                    }));
+                    })));
                 }
             }
         }
@@ -147,13 +148,14 @@ impl Evaluation {
                     work.conv.forward(team, x, input_view, packed, y, view, epilogue, workspace);
                     clock.lap(row, Phase::Forward);
                 }
-                Work::Other(Stage::Pool { kind, pool, input, output, .. }) => {
+                Work::Other(Stage::MaxPool { pool, input, output, .. }) => {
                     let [x, y] = places.get(arena, [value(input), value(output)]);
-                    let (x_view, y_view) = (input.view, output.view);
-                    match kind {
-                        PoolKind::Max => pool.max(team, isa, batch, x, x_view, y, y_view, None),
-                        PoolKind::Average => pool.average(team, isa, batch, x, x_view, y, y_view),
-                    }
+                    pool.forward(team, isa, batch, x, input.view, y, output.view, None);
+                    clock.lap(row, Phase::Pointwise);
+                }
+                Work::Other(Stage::AveragePool { input, output, .. }) => {
+                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    average(team, isa, &input.map, batch, x, input.view, y, output.view);
                     clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::Lrn { lrn, input, output, .. }) => {

@@ -10,7 +10,7 @@ use bninception_kernels::activation::Activation;
 use bninception_kernels::conv::{BLOCK, ConvShape, View};
 use bninception_kernels::lrn::Lrn;
 use bninception_kernels::map::Map;
-use bninception_kernels::pool::Pool;
+use bninception_kernels::pool::MaxPool;
 use bninception_model::layer::{self, Layer, Op, PoolKind, Shape};
 use bninception_model::{Network, ParameterTable, Role};
 
@@ -43,8 +43,10 @@ pub(super) struct Lowered {
 pub(super) enum Stage {
     /// Convolutions of one input.
     Conv(ConvStage),
-    /// 3x3 pool.
-    Pool { name: String, kind: PoolKind, pool: Pool, input: Place, output: Place },
+    /// 3x3 maximum pool.
+    MaxPool { name: String, pool: MaxPool, input: Place, output: Place },
+    /// 3x3 average pool with stride 1.
+    AveragePool { name: String, input: Place, output: Place },
     /// Normalisation across channels.
     Lrn { name: String, lrn: Lrn, input: Place, output: Place },
 }
@@ -123,7 +125,9 @@ impl Stage {
                 let names: Vec<&str> = stage.members.iter().map(|m| m.name.as_str()).collect();
                 names.join(" + ")
             }
-            Stage::Pool { name, .. } | Stage::Lrn { name, .. } => name.clone(),
+            Stage::MaxPool { name, .. }
+            | Stage::AveragePool { name, .. }
+            | Stage::Lrn { name, .. } => name.clone(),
         }
     }
 }
@@ -225,9 +229,16 @@ impl Lowering<'_> {
                 let input = self.input(layer)?;
                 let output = self.output(index)?;
                 let name = layer.name.clone();
-                let kind = pool.kind;
-                let pool = Pool { input: input.map, stride: pool.stride };
-                self.stages.push(Stage::Pool { name, kind, pool, input, output });
+                self.stages.push(match (pool.kind, pool.stride) {
+                    (PoolKind::Max, stride) => {
+                        let pool = MaxPool { input: input.map, stride };
+                        Stage::MaxPool { name, pool, input, output }
+                    }
+                    (PoolKind::Average, 1) => Stage::AveragePool { name, input, output },
+                    (PoolKind::Average, _) => {
+                        return Err(unsupported(layer, "its average must have stride 1"));
+                    }
+                });
             }
             Op::Lrn(layer::Lrn { size, alpha, beta }) => {
                 let input = self.input(layer)?;
@@ -413,7 +424,9 @@ mod tests {
             for stage in &lowered.stages {
                 match stage {
                     Stage::Conv(stage) => stage.members.iter().for_each(|m| add(&m.output)),
-                    Stage::Pool { output, .. } | Stage::Lrn { output, .. } => add(output),
+                    Stage::MaxPool { output, .. }
+                    | Stage::AveragePool { output, .. }
+                    | Stage::Lrn { output, .. } => add(output),
                 }
             }
             views.sort();

@@ -13,6 +13,7 @@ mod training;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::isa::Isa;
+use bninception_kernels::sgd;
 use bninception_kernels::threads::Team;
 use bninception_model::{ModelError, Network, ParameterTable, Weights};
 
@@ -22,6 +23,7 @@ pub use self::profile::{Phase, Profile, Row};
 use self::training::{Settings, Training};
 use crate::error::EngineError;
 use crate::executor::{Executor, TrainBatch};
+use crate::sgd::SgdStep;
 
 /// Images that evaluation takes through the network at once.
 const EVALUATION_BATCH: usize = 32;
@@ -256,6 +258,32 @@ impl Executor for Fast {
             self.evaluate_chunk(images, logits)?;
         }
         Ok(())
+    }
+
+    fn sgd_step(
+        &self,
+        table: &ParameterTable,
+        step: &SgdStep,
+        gradients: &[f32],
+        velocity: &mut [f32],
+        weights: &mut [f32],
+    ) {
+        for len in [gradients.len(), velocity.len(), weights.len()] {
+            assert_eq!(len, table.n_trainable(), "vector of another layout");
+        }
+        for spec in &table.trainable {
+            let range = spec.range.clone();
+            let decay = if spec.role.decays() { step.weight_decay } else { 0.0 };
+            let step = sgd::Step {
+                lr: step.lr as f32,
+                momentum: step.momentum as f32,
+                weight_decay: decay as f32,
+                nesterov: step.nesterov,
+            };
+            let (gradients, velocity) = (&gradients[range.clone()], &mut velocity[range.clone()]);
+            let weights = &mut weights[range];
+            sgd::step(&self.team, self.options.isa, &step, gradients, velocity, weights);
+        }
     }
 }
 

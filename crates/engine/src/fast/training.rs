@@ -7,10 +7,9 @@
 use bninception_kernels::arena::{bytes, bytes_mut};
 use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
-use bninception_kernels::pool::Pool;
+use bninception_kernels::pool::{self, MaxPool};
 use bninception_kernels::threads::Team;
 use bninception_model::Weights;
-use bninception_model::layer::PoolKind;
 
 use super::convolution::Convolution;
 use super::head::Head;
@@ -196,16 +195,10 @@ impl Training {
 
 /// A stage with its memory.
 enum Work {
-    Conv(Convolution),
-    Pool { pool: Pool, kind: Kind, input: Place, output: Place, accumulate: bool },
+    Conv(Box<Convolution>),
+    MaxPool { pool: MaxPool, winners: Buffer, input: Place, output: Place, accumulate: bool },
+    AveragePool { input: Place, output: Place, accumulate: bool },
     Lrn { lrn: Lrn, input: Place, output: Place, accumulate: bool },
-}
-
-/// What a pool takes of its window, and what it must remember for that.
-#[derive(Clone, Copy)]
-enum Kind {
-    Max { winners: Buffer },
-    Average,
 }
 
 impl Work {
@@ -213,23 +206,24 @@ impl Work {
     fn new(row: usize, stage: &Stage, planner: &mut Planner<'_>) -> Work {
         let back = planner.backward_moment(row);
         match stage {
-            Stage::Conv(stage) => Work::Conv(Convolution::new(row, stage, planner)),
-            Stage::Pool { kind, pool, input, output, .. } => {
+            Stage::Conv(stage) => Work::Conv(Box::new(Convolution::new(row, stage, planner))),
+            Stage::MaxPool { pool, input, output, .. } => {
                 planner.touch_value(input, row);
                 planner.touch_value(output, row);
                 planner.touch_gradient(output, back);
-                let kind = match kind {
-                    PoolKind::Max => {
-                        let bytes = pool.winners_len(planner.batch);
-                        let winners = planner.buffers.add(bytes.div_ceil(size_of::<f32>()));
-                        planner.buffers.touch(winners, row);
-                        planner.buffers.touch(winners, back);
-                        Kind::Max { winners }
-                    }
-                    PoolKind::Average => Kind::Average,
-                };
+                let bytes = pool.winners_len(planner.batch);
+                let winners = planner.buffers.scratch(bytes.div_ceil(size_of::<f32>()), row);
+                planner.buffers.touch(winners, back);
+                let (pool, input, output) = (*pool, *input, *output);
+                let accumulate = planner.accumulate(&input, back);
+                Work::MaxPool { pool, winners, input, output, accumulate }
+            }
+            Stage::AveragePool { input, output, .. } => {
+                planner.touch_value(input, row);
+                planner.touch_value(output, row);
+                planner.touch_gradient(output, back);
                 let accumulate = planner.accumulate(input, back);
-                Work::Pool { pool: *pool, kind, input: *input, output: *output, accumulate }
+                Work::AveragePool { input: *input, output: *output, accumulate }
             }
             Stage::Lrn { lrn, input, output, .. } => {
                 planner.touch_value(input, row);
@@ -246,14 +240,14 @@ impl Work {
         let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
         match self {
             Work::Conv(convolution) => return convolution.forward(row, cx, images, weights),
-            Work::Pool { pool, kind: Kind::Max { winners }, input, output, .. } => {
+            Work::MaxPool { pool, winners, input, output, .. } => {
                 let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
                 let winners = Some(bytes_mut(winners));
-                pool.max(team, isa, batch, x, input.view, y, output.view, winners);
+                pool.forward(team, isa, batch, x, input.view, y, output.view, winners);
             }
-            Work::Pool { pool, kind: Kind::Average, input, output, .. } => {
+            Work::AveragePool { input, output, .. } => {
                 let [x, y] = cx.get([slots.value(input), slots.value(output)]);
-                pool.average(team, isa, batch, x, input.view, y, output.view);
+                pool::average(team, isa, &input.map, batch, x, input.view, y, output.view);
             }
             Work::Lrn { lrn, input, output, .. } => {
                 let [x, y] = cx.get([slots.value(input), slots.value(output)]);
@@ -273,16 +267,26 @@ impl Work {
         let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
         match self {
             Work::Conv(convolution) => return convolution.backward(row, cx, weights, gradients),
-            Work::Pool { pool, kind: Kind::Max { winners }, input, output, accumulate } => {
+            Work::MaxPool { pool, winners, input, output, accumulate } => {
                 let [dy, winners, dx] =
                     cx.get([slots.gradient(output), *winners, slots.gradient(input)]);
                 let (dy_view, dx_view, winners) = (output.view, input.view, bytes(winners));
-                pool.max_backward(team, isa, batch, dy, dy_view, winners, dx, dx_view, *accumulate);
+                pool.backward(team, isa, batch, dy, dy_view, winners, dx, dx_view, *accumulate);
             }
-            Work::Pool { pool, kind: Kind::Average, input, output, accumulate } => {
+            Work::AveragePool { input, output, accumulate } => {
                 let [dy, dx] = cx.get([slots.gradient(output), slots.gradient(input)]);
-                let (dy_view, dx_view) = (output.view, input.view);
-                pool.average_backward(team, isa, batch, dy, dy_view, dx, dx_view, *accumulate);
+                let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
+                pool::average_backward(
+                    team,
+                    isa,
+                    map,
+                    batch,
+                    dy,
+                    dy_view,
+                    dx,
+                    dx_view,
+                    *accumulate,
+                );
             }
             Work::Lrn { lrn, input, output, accumulate } => {
                 let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];

@@ -374,10 +374,17 @@ impl Conv {
         check_len("workspace", ws.len(), self.workspace_len());
         self.check_source(x, xv);
         check_map("dy", &s.out_map(), s.batch, dy.len(), dyv);
-        let targets: Vec<Shared> = dw.iter_mut().map(|slice| Shared::new(slice)).collect();
+        // An array, because a training step must not allocate.
+        let siblings = dw.len();
+        assert!(siblings <= MAX_SIBLINGS, "at most {MAX_SIBLINGS} slices of dw, not {siblings}");
+        let mut targets = [Shared::new(&mut []); MAX_SIBLINGS];
+        for (target, slice) in targets.iter_mut().zip(dw.iter_mut()) {
+            *target = Shared::new(slice);
+        }
+        let targets = &targets[..siblings];
         match &self.winograd.backward_weights {
-            Some(sizes) => self.gradients(team, sizes, (x, xv), (dy, dyv), &targets, ws),
-            None => self.direct_weights(team, (x, xv), (dy, dyv), &targets, ws),
+            Some(sizes) => self.gradients(team, sizes, (x, xv), (dy, dyv), targets, ws),
+            None => self.direct_weights(team, (x, xv), (dy, dyv), targets, ws),
         }
     }
 
@@ -402,6 +409,9 @@ impl Conv {
         }
     }
 }
+
+/// Most convolutions that can be merged into one; an Inception module has three.
+const MAX_SIBLINGS: usize = 8;
 
 /// Why [`Conv::backward_input`] is refused.
 const NO_INPUT_GRADIENT: &str = "a convolution that reads images has no input gradient";

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bninception_engine::model::ParameterTable;
-use bninception_engine::sgd::{SgdStep, sgd_step};
+use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Executor, TrainBatch};
 use serde_json::json;
 
@@ -123,7 +123,8 @@ fn time_training(
         };
         let start = Instant::now();
         let loss = executor.train(&input, &mut state.weights, &mut gradients, &mut logits)?;
-        sgd_step(table, &sgd, &gradients, &mut state.velocity, &mut state.weights.trainable);
+        let (velocity, weights) = (&mut state.velocity, &mut state.weights.trainable);
+        executor.sgd_step(table, &sgd, &gradients, velocity, weights);
         seconds.push(start.elapsed().as_secs_f64());
         if !loss.is_finite() {
             return Err(Error::Unusable(format!("the loss of step {step} is {loss}")));
