@@ -46,11 +46,13 @@ pub(super) fn chunk_tiles(
     groups: usize,
     threads: usize,
 ) -> usize {
-    let tiles = pixels.div_ceil(tile.pixels);
+    let tiles = pixels.div_ceil(tile.pixels).max(1);
     let tile_bytes = tile.pixels * source_channels * stride * stride * size_of::<f32>();
     let cached = (512 * 1024 / tile_bytes.max(1)).clamp(1, 64);
     let shared = (tiles * groups / (8 * threads)).max(1);
-    cached.min(shared)
+    // Chunks of one size: a short last one would leave a thread with less to do.
+    let chunks = tiles.div_ceil(cached.min(shared));
+    tiles.div_ceil(chunks)
 }
 
 /// Sums `PX` pixels x `NV` vectors over all steps: `weights` holds `run` rows of `NV` vectors for

@@ -10,8 +10,9 @@ use super::share::{Shared, part};
 use super::vector::{Kernel, Tile, Vector};
 use super::{BLOCK, ConvShape};
 
-/// Pixels of a block: dy of one channel group (128 bytes a pixel) then fits half the first-level
-/// cache while all taps and input channels pass over it.
+/// Pixels of a block: dy of one channel group (128 bytes a pixel) stays in the first-level cache,
+/// with the rows of x under it, while all taps and input channels pass over it. On Zen 4 (32 KB) 128
+/// and 256 pixels are 5 to 13 percent slower, except where a map has a hundred pixels in all.
 pub(super) const PIXEL_BLOCK: usize = 64;
 
 /// Shares of the pixels for a team of `threads`: one per thread where the sums are small beside the

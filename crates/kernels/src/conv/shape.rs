@@ -128,8 +128,8 @@ impl Algorithms {
     ///
     /// Winograd computes whole tiles and reads four times as many weights, so it must save enough
     /// multiplications and have enough tiles to share the weights. Measured on Zen 4 with 16 to 320
-    /// channels: it takes 0.85 to 0.9 of the direct time where it saves a factor of 1.6 (maps of
-    /// 5x5), 0.65 to 0.75 at 2.25 (6x6), and 0.35 to 0.55 from 3 on; at 32 tiles and a saving of
+    /// channels: it takes 0.8 to 0.9 of the direct time where it saves a factor of 1.6 (maps of
+    /// 5x5), 0.65 to 0.75 at 2.25 (6x6), and 0.35 to 0.6 from 3 on; at 32 tiles and a saving of
     /// 2.25 packing the weights takes what the products save. All three directions agree.
     pub fn choose(shape: &ConvShape, winograd: bool) -> Algorithms {
         const LEAST_SAVING: f64 = 2.5;
