@@ -1,9 +1,11 @@
 //! The one trait behind which networks run.
 
+use bninception_kernels::isa::Isa;
+use bninception_kernels::threads::Team;
 use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;
-use crate::sgd::{SgdStep, sgd_step};
+use crate::sgd::{SgdStep, sgd_step_on};
 
 /// One mini-batch of training.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +64,10 @@ pub trait Executor: Send {
     /// No weights were prepared, or the images have the wrong length.
     fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError>;
 
-    /// [`sgd_step`] on this executor's threads, with the same result bit by bit.
+    /// The threads that passes over whole vectors of weights may use.
+    fn team(&self) -> &Team;
+
+    /// [`sgd_step_on`] this executor's threads.
     ///
     /// # Panics
     /// If a vector has another length than the table.
@@ -74,6 +79,15 @@ pub trait Executor: Send {
         velocity: &mut [f32],
         weights: &mut [f32],
     ) {
-        sgd_step(table, step, gradients, velocity, weights);
+        sgd_step_on(self.team(), table, step, gradients, velocity, weights);
+    }
+
+    /// Moves an average towards `values` on this executor's threads:
+    /// `average <- average + share * (value - average)`.
+    ///
+    /// # Panics
+    /// If the vectors differ in length.
+    fn move_average(&self, share: f32, values: &[f32], average: &mut [f32]) {
+        bninception_kernels::sgd::average(self.team(), Isa::chosen(), share, values, average);
     }
 }

@@ -1,5 +1,6 @@
 //! The candle reference behind the trait of all executors.
 
+use bninception_kernels::threads::Team;
 use bninception_model::reference::ReferenceExecutor;
 use bninception_model::{Network, Weights};
 
@@ -10,23 +11,32 @@ use crate::executor::{Executor, TrainBatch};
 pub struct Reference {
     executor: ReferenceExecutor,
     prepared: Option<Weights>,
+    team: Team,
 }
 
 impl Reference {
     /// A reference executor of `network` in f32.
     pub fn new(network: Network) -> Reference {
-        Reference { executor: ReferenceExecutor::on_cpu(network), prepared: None }
+        Reference::of(ReferenceExecutor::on_cpu(network))
     }
 
     /// The same in f64, for tests that need the truth rather than speed.
     pub fn in_f64(network: Network) -> Reference {
-        Reference { executor: ReferenceExecutor::in_f64(network), prepared: None }
+        Reference::of(ReferenceExecutor::in_f64(network))
+    }
+
+    fn of(executor: ReferenceExecutor) -> Reference {
+        Reference { executor, prepared: None, team: Team::new(1) }
     }
 }
 
 impl Executor for Reference {
     fn network(&self) -> &Network {
         self.executor.network()
+    }
+
+    fn team(&self) -> &Team {
+        &self.team
     }
 
     fn describe(&self) -> String {

@@ -6,6 +6,9 @@
 //! convention (<https://pytorch.org/docs/stable/generated/torch.optim.SGD.html>), in which the
 //! learning rate stands outside the velocity.
 
+use bninception_kernels::isa::Isa;
+use bninception_kernels::sgd;
+use bninception_kernels::threads::Team;
 use bninception_model::ParameterTable;
 
 /// Constants of one step.
@@ -21,8 +24,7 @@ pub struct SgdStep {
     pub nesterov: bool,
 }
 
-/// Moves `weights` and `velocity` by one step. All vectors have the trainable layout of `table`;
-/// velocity starts as zeros.
+/// [`sgd_step_on`] one thread.
 ///
 /// # Panics
 /// If a vector has another length than the table.
@@ -33,18 +35,35 @@ pub fn sgd_step(
     velocity: &mut [f32],
     weights: &mut [f32],
 ) {
+    sgd_step_on(&Team::new(1), table, step, gradients, velocity, weights);
+}
+
+/// Moves `weights` and `velocity` by one step, on the threads of `team`; their number never changes
+/// a bit. All vectors have the trainable layout of `table`; velocity starts as zeros.
+///
+/// # Panics
+/// If a vector has another length than the table.
+pub fn sgd_step_on(
+    team: &Team,
+    table: &ParameterTable,
+    step: &SgdStep,
+    gradients: &[f32],
+    velocity: &mut [f32],
+    weights: &mut [f32],
+) {
     for len in [gradients.len(), velocity.len(), weights.len()] {
         assert_eq!(len, table.n_trainable(), "vector of another layout");
     }
-    let (lr, momentum) = (step.lr as f32, step.momentum as f32);
     for spec in &table.trainable {
-        let decay = if spec.role.decays() { step.weight_decay as f32 } else { 0.0 };
         let range = spec.range.clone();
-        let values = weights[range.clone()].iter_mut().zip(&mut velocity[range.clone()]);
-        for ((w, v), &g) in values.zip(&gradients[range]) {
-            let g = g + decay * *w;
-            *v = momentum * *v + g;
-            *w -= lr * if step.nesterov { g + momentum * *v } else { *v };
-        }
+        let decay = if spec.role.decays() { step.weight_decay } else { 0.0 };
+        let step = sgd::Step {
+            lr: step.lr as f32,
+            momentum: step.momentum as f32,
+            weight_decay: decay as f32,
+            nesterov: step.nesterov,
+        };
+        let (gradients, velocity) = (&gradients[range.clone()], &mut velocity[range.clone()]);
+        sgd::step(team, Isa::chosen(), &step, gradients, velocity, &mut weights[range]);
     }
 }

@@ -52,18 +52,19 @@ pub fn step(
     });
 }
 
-/// Moves an exponential moving average towards `weights`: `a <- a + (1 - decay) * (w - a)`.
+/// Moves an exponential moving average towards `values`: `a <- a + share * (value - a)`, where share
+/// is 1 less the decay.
 ///
 /// # Panics
 /// If the vectors differ in length.
-pub fn average(team: &Team, isa: Isa, decay: f32, weights: &[f32], average: &mut [f32]) {
-    assert_eq!(weights.len(), average.len(), "lengths of weights and average");
-    let total = weights.len().div_ceil(PIECE);
+pub fn average(team: &Team, isa: Isa, share: f32, values: &[f32], average: &mut [f32]) {
+    assert_eq!(values.len(), average.len(), "lengths of values and average");
+    let total = values.len().div_ceil(PIECE);
     split(team, total, chunks(average, PIECE), |index, average| {
-        let weights = &weights[index * PIECE..][..average.len()];
+        let values = &values[index * PIECE..][..average.len()];
         dispatch!(isa, _simd => {
-            for (a, &w) in average.iter_mut().zip(weights) {
-                *a += (1.0 - decay) * (w - *a);
+            for (a, &value) in average.iter_mut().zip(values) {
+                *a += share * (value - *a);
             }
         });
     });

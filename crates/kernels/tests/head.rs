@@ -139,7 +139,7 @@ fn steps_of_momentum_and_average_match_the_definition() {
             let (mut v, mut w, mut a) = (vec![0.0; len], start.clone(), vec![0.0; len]);
             for _ in 0..3 {
                 sgd::step(team, isa, &step, &gradients, &mut v, &mut w);
-                sgd::average(team, isa, 0.8, &w, &mut a);
+                sgd::average(team, isa, 0.2, &w, &mut a);
             }
             assert_close("velocity", &v, &expected_v, 1e-6);
             assert_close("weights", &w, &expected_w, 1e-6);

@@ -51,12 +51,3 @@ pub enum ModelError {
         source: candle_core::Error,
     },
 }
-
-/// Fails unless a buffer has the expected length.
-pub(crate) fn check_len(
-    what: &'static str,
-    expected: usize,
-    found: usize,
-) -> Result<(), ModelError> {
-    if expected == found { Ok(()) } else { Err(ModelError::Length { what, expected, found }) }
-}

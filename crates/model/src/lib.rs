@@ -5,6 +5,7 @@
 //! [`reference`](mod@reference) executor on candle. Batch size is never part of a network.
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod dropout;
 pub mod error;
 pub mod init;

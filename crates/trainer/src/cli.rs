@@ -82,21 +82,9 @@ pub struct FlagArgs {
     /// Where to compute; `cpu` is all there is so far.
     #[arg(long, value_enum)]
     pub device: Option<Device>,
-    /// What runs the network: `fast` or `reference`.
-    #[arg(long, value_name = "ENGINE")]
-    pub engine: Option<String>,
-    /// Number type of activations and products: `f32` or `bf16`.
-    #[arg(long, value_name = "DTYPE")]
-    pub dtype: Option<String>,
-    /// Threads of the engine; 0 for one a core.
-    #[arg(long, value_name = "N")]
-    pub threads: Option<i64>,
-    /// Images in a batch.
-    #[arg(short, long, value_name = "N")]
-    pub batch_size: Option<i64>,
-    /// Threads that read and prepare images; 0 for one a core.
-    #[arg(short = 'j', long, value_name = "N")]
-    pub workers: Option<i64>,
+    /// Engine, threads, batch size.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
     /// Rows and columns of the network's input, 32 to 512.
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<i64>,
@@ -114,6 +102,26 @@ pub struct FlagArgs {
     pub seed: Option<i64>,
 }
 
+/// Flags for how a network is run, whether it is trained or used.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ExecutionArgs {
+    /// What runs the network: `fast` or `reference`.
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Number type of activations and products: `f32` or `bf16`.
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<String>,
+    /// Threads of the engine; 0 for one a core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<i64>,
+    /// Images in a batch.
+    #[arg(short, long, value_name = "N")]
+    pub batch_size: Option<i64>,
+    /// Threads that read and prepare images; 0 for one a core.
+    #[arg(short = 'j', long, value_name = "N")]
+    pub workers: Option<i64>,
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Device {
@@ -129,11 +137,11 @@ impl FlagArgs {
         let table: [(&'static str, &'static str, Option<Value>); 12] = [
             ("--data-dir", "data.dir", text(&self.data_dir)),
             ("--val-dir", "data.val_dir", text(&self.val_dir)),
-            ("--engine", "engine.kind", text(&self.engine)),
-            ("--dtype", "train.dtype", text(&self.dtype)),
-            ("--threads", "train.threads", int(self.threads)),
-            ("--batch-size", "train.batch_size", int(self.batch_size)),
-            ("--workers", "data.workers", int(self.workers)),
+            ("--engine", "engine.kind", text(&self.execution.engine)),
+            ("--dtype", "train.dtype", text(&self.execution.dtype)),
+            ("--threads", "train.threads", int(self.execution.threads)),
+            ("--batch-size", "train.batch_size", int(self.execution.batch_size)),
+            ("--workers", "data.workers", int(self.execution.workers)),
             ("--image-size", "data.image_size", int(self.image_size)),
             ("--lr", "optimizer.lr", self.lr.map(Value::from)),
             ("--epochs", "train.epochs", int(self.epochs)),
@@ -215,21 +223,9 @@ pub struct ResumeArgs {
 /// What runs a trained network, and how.
 #[derive(Debug, Args)]
 pub struct UseArgs {
-    /// What runs the network: `fast` or `reference`.
-    #[arg(long, value_name = "ENGINE")]
-    pub engine: Option<String>,
-    /// Number type of activations and products: `f32` or `bf16`.
-    #[arg(long, value_name = "DTYPE")]
-    pub dtype: Option<String>,
-    /// Threads of the engine; 0 for one a core.
-    #[arg(long, value_name = "N")]
-    pub threads: Option<i64>,
-    /// Images in a batch.
-    #[arg(short, long, value_name = "N")]
-    pub batch_size: Option<i64>,
-    /// Threads that read and prepare images; 0 for one a core.
-    #[arg(short = 'j', long, value_name = "N")]
-    pub workers: Option<i64>,
+    /// Engine, threads, batch size.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
@@ -238,14 +234,7 @@ pub struct UseArgs {
 impl UseArgs {
     /// The settings that these flags stand for, for [`ConfigArgs::resolve`].
     pub fn config_args(&self) -> ConfigArgs {
-        let flags = FlagArgs {
-            engine: self.engine.clone(),
-            dtype: self.dtype.clone(),
-            threads: self.threads,
-            batch_size: self.batch_size,
-            workers: self.workers,
-            ..FlagArgs::default()
-        };
+        let flags = FlagArgs { execution: self.execution.clone(), ..FlagArgs::default() };
         ConfigArgs { flags, ..ConfigArgs::default() }
     }
 }

@@ -83,7 +83,7 @@ pub fn evaluate(
         failed.append(&mut batch.failed);
         loader.recycle(batch);
     }
-    progress.finish();
+    drop(progress);
     if metrics.not_finite() > 0 {
         let n = metrics.not_finite();
         tracing::warn!("{n} images got a logit that is not finite and count as wrong");

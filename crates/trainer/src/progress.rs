@@ -87,9 +87,6 @@ impl Progress {
     pub fn wait_share(&self) -> f64 {
         self.waited.as_secs_f64() / self.start.elapsed().as_secs_f64().max(1e-9)
     }
-
-    /// Takes the bar away.
-    pub fn finish(self) {}
 }
 
 impl Drop for Progress {

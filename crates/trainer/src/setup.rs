@@ -1,5 +1,6 @@
 //! From settings to the objects that do the work.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
@@ -7,13 +8,25 @@ use bninception_data as data;
 use bninception_data::{DecodeOptions, DemoOptions, ScanOptions, Splits};
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{BatchNormOptions, Network, NetworkOptions};
+use bninception_engine::sgd::SgdStep;
 use bninception_engine::{EngineError, Executor, Fast, FastOptions, Reference};
 
 use crate::config::{self, Config, Dtype, EngineKind};
 use crate::error::Error;
 
+/// Classes of the paper's data set, taken where neither data nor settings say.
+const IMAGENET_CLASSES: usize = 1000;
+
 /// Name of the folder inside `checkpoint.dir` that gets the embedded pictures.
 const DEMO_FOLDER: &str = "demo-pictures";
+
+/// The number of classes where there is no data to say: that of the settings, else ImageNet's.
+pub fn classes_without_data(config: &Config) -> usize {
+    match config.network.classes {
+        0 => IMAGENET_CLASSES,
+        classes => classes,
+    }
+}
 
 /// The network of `config` for data of `classes` classes.
 ///
@@ -51,10 +64,7 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
 /// A combination that the executor does not offer.
 pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, Error> {
     if config.train.dtype == Dtype::Bf16 {
-        let engine = match config.engine.kind {
-            EngineKind::Fast => "fast",
-            EngineKind::Reference => "reference",
-        };
+        let engine = config.engine.kind.name();
         let (what, hint) = ("dtype bf16".to_owned(), "use --dtype f32");
         return Err(EngineError::Unsupported { what, engine, hint }.into());
     }
@@ -88,41 +98,39 @@ pub fn preprocessing(config: &Config) -> data::Preprocessing {
         std: config.data.std.map(|value| value as f32),
         exif: config.data.exif,
         interpolation: match config.augment.interpolation {
-            config::Interpolation::Bicubic => data::Filter::Bicubic,
-            config::Interpolation::Bilinear | config::Interpolation::Random => {
-                data::Filter::Bilinear
-            }
+            data::Interpolation::Bicubic => data::Filter::Bicubic,
+            data::Interpolation::Bilinear | data::Interpolation::Random => data::Filter::Bilinear,
         },
     }
 }
 
-/// How training images are varied.
-pub fn augmentation(config: &Config) -> data::AugmentConfig {
-    let augment = &config.augment;
-    data::AugmentConfig {
-        crop_area: augment.crop_area,
-        crop_aspect: augment.crop_aspect,
-        mirror: augment.mirror,
-        colour: match augment.colour {
-            config::Colour::None => data::Colour::None,
-            config::Colour::Reduced => data::Colour::Reduced,
-            config::Colour::Full => data::Colour::Full,
-        },
-        interpolation: match augment.interpolation {
-            config::Interpolation::Bilinear => data::Interpolation::Bilinear,
-            config::Interpolation::Bicubic => data::Interpolation::Bicubic,
-            config::Interpolation::Random => data::Interpolation::Random,
-        },
+/// The training batches of `steps`.
+pub fn train_plan(config: &Config, steps: Range<u64>) -> data::TrainPlan {
+    data::TrainPlan {
+        augment: config.augment.clone(),
+        shuffle: config.data.shuffle,
+        shard_size: config.data.shard_size,
+        seed: config.train.seed,
+        steps,
     }
 }
 
-/// How the training images are ordered.
-pub fn shuffle(config: &Config) -> data::Shuffle {
-    match config.data.shuffle {
-        config::Shuffle::None => data::Shuffle::None,
-        config::Shuffle::Shards => data::Shuffle::Shards,
-        config::Shuffle::WithinShards => data::Shuffle::WithinShards,
-        config::Shuffle::Full => data::Shuffle::Full,
+/// Updates of an epoch, and of the whole run, on `n_images` training images.
+pub fn steps(config: &Config, n_images: usize) -> (u64, u64) {
+    let per_epoch = data::loader::batches_per_epoch(n_images, config.train.batch_size);
+    match config.train.steps {
+        0 => (per_epoch, config.train.epochs * per_epoch),
+        steps => (per_epoch, steps),
+    }
+}
+
+/// The optimizer's constants at learning rate `lr`.
+pub fn sgd(config: &Config, lr: f64) -> SgdStep {
+    SgdStep {
+        lr,
+        momentum: config.optimizer.momentum,
+        weight_decay: config.optimizer.weight_decay,
+        nesterov: config.optimizer.nesterov,
     }
 }
 

@@ -15,7 +15,11 @@ static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 ///
 /// # Errors
 /// The system refuses the handlers.
-pub fn listen() -> std::io::Result<()> {
+pub fn listen() -> Result<(), Error> {
+    register().map_err(|error| Error::Usage(format!("cannot listen for signals: {error}")))
+}
+
+fn register() -> std::io::Result<()> {
     let received = RECEIVED.get_or_init(Arc::default);
     let seen = Arc::new(AtomicBool::new(false));
     // The order matters: the second SIGINT finds `seen` set and ends the process, the first finds

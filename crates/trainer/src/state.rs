@@ -1,5 +1,6 @@
 //! Everything that must survive a stop: what a checkpoint holds and an executor changes.
 
+use bninception_engine::Executor;
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::{Network, ParameterTable, Weights};
 use serde::{Deserialize, Serialize};
@@ -87,20 +88,19 @@ pub fn ema_decay(decay: f64, updates_done: u64) -> f64 {
     decay.min((1.0 + t) / (10.0 + t))
 }
 
-/// Moves the average `ema` towards `weights`: `ema <- decay * ema + (1 - decay) * weights`.
-pub fn update_ema(ema: &mut Weights, weights: &Weights, decay: f64) {
+/// Moves the average `ema` towards `weights` on the executor's threads:
+/// `ema <- decay * ema + (1 - decay) * weights`.
+pub fn update_ema(ema: &mut Weights, weights: &Weights, decay: f64, executor: &dyn Executor) {
     let share = (1.0 - decay) as f32;
-    let vectors =
-        [(&mut ema.trainable, &weights.trainable), (&mut ema.statistics, &weights.statistics)];
-    for (average, values) in vectors {
-        for (average, value) in average.iter_mut().zip(values) {
-            *average += share * (value - *average);
-        }
-    }
+    executor.move_average(share, &weights.trainable, &mut ema.trainable);
+    executor.move_average(share, &weights.statistics, &mut ema.statistics);
 }
 
 #[cfg(test)]
 mod tests {
+    use bninception_engine::Reference;
+    use bninception_engine::model::NetworkOptions;
+
     use super::*;
 
     #[test]
@@ -117,7 +117,8 @@ mod tests {
     fn ema_moves_by_its_share() {
         let weights = |value| Weights { trainable: vec![value], statistics: vec![-value] };
         let mut ema = weights(1.0);
-        update_ema(&mut ema, &weights(3.0), 0.75);
+        let network = Network::bn_inception(NetworkOptions::default()).unwrap();
+        update_ema(&mut ema, &weights(3.0), 0.75, &Reference::new(network));
         assert_eq!(ema, weights(1.5));
     }
 }

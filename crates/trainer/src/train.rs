@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bninception_data::{Batch, Loader, Source, TrainPlan};
+use bninception_data::{Batch, Loader, Source};
 use bninception_engine::model::{Network, ParameterTable};
-use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Executor, TrainBatch};
 
 use crate::checkpoint::{FORMAT_VERSION, Metadata};
@@ -36,21 +35,19 @@ pub struct Job {
     pub folder: RunFolder,
     /// The network.
     pub network: Network,
+    /// Its tensors.
+    pub table: ParameterTable,
 }
 
 impl Job {
     /// Batches of an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
-        let batch_size = self.config.train.batch_size;
-        bninception_data::loader::batches_per_epoch(self.train.len(), batch_size)
+        setup::steps(&self.config, self.train.len()).0
     }
 
     /// Updates of the whole run.
     pub fn total_steps(&self) -> u64 {
-        match self.config.train.steps {
-            0 => self.config.train.epochs * self.steps_per_epoch(),
-            steps => steps,
-        }
+        setup::steps(&self.config, self.train.len()).1
     }
 
     /// What a checkpoint of `state` says about itself.
@@ -136,19 +133,12 @@ pub fn train(
     executor: &mut dyn Executor,
     mut state: TrainState,
 ) -> Result<TrainState, Error> {
-    let Job { config, folder, network, .. } = job;
-    let table = ParameterTable::new(network);
+    let Job { config, folder, table, .. } = job;
     let (steps_per_epoch, total_steps) = (job.steps_per_epoch(), job.total_steps());
     let batch_size = config.train.batch_size;
 
     // ---- Loader and files, from the state's step on
-    let plan = TrainPlan {
-        augment: setup::augmentation(config),
-        shuffle: setup::shuffle(config),
-        shard_size: config.data.shard_size,
-        seed: config.train.seed,
-        steps: state.progress.step..total_steps,
-    };
+    let plan = setup::train_plan(config, state.progress.step..total_steps);
     let preprocessing = setup::preprocessing(config);
     let options = setup::load_options(config, batch_size);
     let mut loader = Loader::train(Arc::clone(&job.train), &preprocessing, &options, &plan)?;
@@ -168,7 +158,7 @@ pub fn train(
     let session = Instant::now();
     let seconds_before = state.progress.seconds;
     let steps_before = state.progress.step;
-    let mut bar = epoch_bar(&state, steps_per_epoch, total_steps, batch_size);
+    let mut bar = None;
 
     loop {
         state.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
@@ -188,7 +178,7 @@ pub fn train(
                 steps_left: total_steps - step,
             };
             end_epoch(job, &mut state, &mut journal, lr_at(step - 1), evaluation, is_best, &rate)?;
-            save(job, &table, &state)?;
+            save(job, &state)?;
             last_save = Instant::now();
             if is_best {
                 crate::checkpoint::duplicate(&folder.last(), &folder.best())?;
@@ -207,18 +197,22 @@ pub fn train(
         // ---- A signal: save and leave
         if let Some((signal, name)) = signals::received() {
             drop(bar.take());
-            save(job, &table, &state)?;
+            save(job, &state)?;
             let run = folder.path().to_owned();
             return Err(Error::Stopped { name, signal, run });
         }
 
         // ---- One step
+        let bar = bar.get_or_insert_with(|| {
+            let n_images = epoch_images(step, steps_per_epoch, total_steps, batch_size);
+            Progress::start("training", n_images)
+        });
         let Some(batch) = loader.next() else {
             return Err(Error::Unusable(format!("the loader ended at step {step}")));
         };
         let batch = batch?;
         line.waited += batch.wait;
-        count_bad_images(job, &table, &mut state, &batch)?;
+        count_bad_images(job, &mut state, &batch)?;
         let lr = lr_at(step);
         if !batch.labels.is_empty() {
             let input = TrainBatch {
@@ -233,16 +227,12 @@ pub fn train(
                 let files = batch_files(job, &batch);
                 return Err(Error::Diverged { step, loss, lr, files });
             }
-            let sgd = SgdStep {
-                lr,
-                momentum: config.optimizer.momentum,
-                weight_decay: config.optimizer.weight_decay,
-                nesterov: config.optimizer.nesterov,
-            };
+            let sgd = setup::sgd(config, lr);
             let (velocity, weights) = (&mut state.velocity, &mut state.weights.trainable);
-            executor.sgd_step(&table, &sgd, &gradients, velocity, weights);
+            executor.sgd_step(table, &sgd, &gradients, velocity, weights);
             if let Some(ema) = &mut state.ema {
-                update_ema(ema, &state.weights, ema_decay(config.train.ema, step));
+                let decay = ema_decay(config.train.ema, step);
+                update_ema(ema, &state.weights, decay, executor);
             }
             let mut metrics = Metrics::default();
             let classes = job.classes.len();
@@ -253,12 +243,6 @@ pub fn train(
         }
         state.progress.step += 1;
         let step = state.progress.step;
-        let bar = bar.get_or_insert_with(|| {
-            Progress::start(
-                "training",
-                epoch_images(step - 1, steps_per_epoch, total_steps, batch_size),
-            )
-        });
         bar.advance(batch_size as u64, batch.wait);
         loader.recycle(batch);
 
@@ -293,7 +277,7 @@ pub fn train(
             every_minutes > 0 && last_save.elapsed() >= Duration::from_secs(60 * every_minutes);
         if by_steps || by_time {
             state.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
-            save(job, &table, &state)?;
+            save(job, &state)?;
             last_save = Instant::now();
         }
     }
@@ -318,26 +302,14 @@ struct Rate {
     steps_left: u64,
 }
 
-fn epoch_bar(
-    state: &TrainState,
-    steps_per_epoch: u64,
-    total_steps: u64,
-    batch_size: usize,
-) -> Option<Progress> {
-    let step = state.progress.step;
-    (step < total_steps).then(|| {
-        Progress::start("training", epoch_images(step, steps_per_epoch, total_steps, batch_size))
-    })
-}
-
 /// Images from `step` to the end of its epoch, or of the run if that comes first.
 fn epoch_images(step: u64, steps_per_epoch: u64, total_steps: u64, batch_size: usize) -> u64 {
     let epoch_end = (step / steps_per_epoch + 1) * steps_per_epoch;
     (epoch_end.min(total_steps) - step) * batch_size as u64
 }
 
-fn save(job: &Job, table: &ParameterTable, state: &TrainState) -> Result<(), Error> {
-    Ok(job.folder.save_last(&job.metadata(state), table, state)?)
+fn save(job: &Job, state: &TrainState) -> Result<(), Error> {
+    Ok(job.folder.save_last(&job.metadata(state), &job.table, state)?)
 }
 
 /// Evaluates the present weights if there are validation images, and updates the best result.
@@ -360,7 +332,7 @@ fn evaluate_now(
     let outcome = evaluate(executor, state.evaluation_weights(), val, &preprocessing, &options);
     let evaluation = match outcome {
         Err(Error::Interrupted { name, signal }) => {
-            save(job, &ParameterTable::new(&job.network), state)?;
+            save(job, state)?;
             return Err(Error::Stopped { name, signal, run: job.folder.path().to_owned() });
         }
         outcome => outcome?,
@@ -451,12 +423,7 @@ fn end_epoch(
 }
 
 /// Names every training image that could not be read, and ends the run when there are too many.
-fn count_bad_images(
-    job: &Job,
-    table: &ParameterTable,
-    state: &mut TrainState,
-    batch: &Batch,
-) -> Result<(), Error> {
+fn count_bad_images(job: &Job, state: &mut TrainState, batch: &Batch) -> Result<(), Error> {
     for failure in &batch.failed {
         state.progress.bad_images += 1;
         tracing::warn!("skipped in training: {}", failure.error);
@@ -465,7 +432,7 @@ fn count_bad_images(
     if batch.failed.is_empty() || bad <= limit {
         return Ok(());
     }
-    save(job, table, state)?;
+    save(job, state)?;
     Err(Error::Unusable(format!(
         "{bad} training images could not be read, more than data.max_bad = {limit}; the run is \
          saved: mend or remove the files named above, then go on with: bninception resume {}",

@@ -83,8 +83,6 @@ pub(super) struct Member {
 /// Batch norm behind a convolution.
 #[derive(Clone, Debug)]
 pub(super) struct Norm {
-    /// The layer's name.
-    pub name: String,
     /// Scale.
     pub gamma: Range<usize>,
     /// Shift.
@@ -322,7 +320,6 @@ impl Lowering<'_> {
     fn norm(&self, index: usize) -> Option<Norm> {
         let statistic = |role| self.table.statistic_of(index, role).map(|spec| spec.range.clone());
         Some(Norm {
-            name: self.network.layers[index].name.clone(),
             gamma: self.trainable(index, Role::Scale)?,
             beta: self.trainable(index, Role::Shift)?,
             mean: statistic(Role::RunningMean)?,

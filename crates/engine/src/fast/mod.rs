@@ -13,9 +13,9 @@ mod training;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::isa::Isa;
-use bninception_kernels::sgd;
 use bninception_kernels::threads::Team;
-use bninception_model::{ModelError, Network, ParameterTable, Weights};
+use bninception_model::batch::{check_batch, check_len};
+use bninception_model::{Network, ParameterTable, Weights};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Stage, lower};
@@ -23,7 +23,6 @@ pub use self::profile::{Phase, Profile, Row};
 use self::training::{Settings, Training};
 use crate::error::EngineError;
 use crate::executor::{Executor, TrainBatch};
-use crate::sgd::SgdStep;
 
 /// Images that evaluation takes through the network at once.
 const EVALUATION_BATCH: usize = 32;
@@ -150,30 +149,13 @@ impl Fast {
 
     fn check_weights(&self, weights: &Weights) -> Result<(), EngineError> {
         check_len("weights", self.table.n_trainable(), weights.trainable.len())?;
-        check_len("running statistics", self.table.n_statistics(), weights.statistics.len())
+        let n_statistics = self.table.n_statistics();
+        Ok(check_len("running statistics", n_statistics, weights.statistics.len())?)
     }
 
     /// Values of one image.
     fn image_len(&self) -> usize {
         self.network.layers[0].output.len()
-    }
-
-    /// Fails if a batch norm of a batch of `images` would see one value per channel.
-    fn check_variance(&self, images: usize) -> Result<(), EngineError> {
-        if images > 1 {
-            return Ok(());
-        }
-        for stage in &self.training.lowered.stages {
-            let Stage::Conv(stage) = stage else { continue };
-            for member in &stage.members {
-                if let Some(norm) = &member.norm
-                    && member.output.map.height * member.output.map.width == 1
-                {
-                    return Err(ModelError::SingleValue { layer: norm.name.clone() }.into());
-                }
-            }
-        }
-        Ok(())
     }
 
     fn evaluate_chunk(&mut self, images: &[f32], logits: &mut [f32]) -> Result<(), EngineError> {
@@ -198,6 +180,10 @@ impl Executor for Fast {
         &self.network
     }
 
+    fn team(&self) -> &Team {
+        &self.team
+    }
+
     fn describe(&self) -> String {
         let FastOptions { threads, winograd, isa, .. } = self.options;
         let algorithm = if winograd { "Winograd where faster" } else { "direct convolutions" };
@@ -213,17 +199,9 @@ impl Executor for Fast {
         logits: &mut Vec<f32>,
     ) -> Result<f64, EngineError> {
         let (images, classes) = (batch.labels.len(), self.training.lowered.head.classes);
-        if images == 0 {
-            return Err(ModelError::Length { what: "labels", expected: 1, found: 0 }.into());
-        }
         self.check_weights(weights)?;
-        check_len("images", images * self.image_len(), batch.images.len())?;
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
-        let bad = batch.labels.iter().enumerate().find(|(_, label)| **label as usize >= classes);
-        if let Some((image, &label)) = bad {
-            return Err(ModelError::Label { image, label, classes }.into());
-        }
-        self.check_variance(images)?;
+        check_batch(&self.network, batch.images, batch.labels)?;
 
         let side = &mut self.training;
         if !side.plans.iter().any(|plan| plan.batch() == images) {
@@ -258,39 +236,5 @@ impl Executor for Fast {
             self.evaluate_chunk(images, logits)?;
         }
         Ok(())
-    }
-
-    fn sgd_step(
-        &self,
-        table: &ParameterTable,
-        step: &SgdStep,
-        gradients: &[f32],
-        velocity: &mut [f32],
-        weights: &mut [f32],
-    ) {
-        for len in [gradients.len(), velocity.len(), weights.len()] {
-            assert_eq!(len, table.n_trainable(), "vector of another layout");
-        }
-        for spec in &table.trainable {
-            let range = spec.range.clone();
-            let decay = if spec.role.decays() { step.weight_decay } else { 0.0 };
-            let step = sgd::Step {
-                lr: step.lr as f32,
-                momentum: step.momentum as f32,
-                weight_decay: decay as f32,
-                nesterov: step.nesterov,
-            };
-            let (gradients, velocity) = (&gradients[range.clone()], &mut velocity[range.clone()]);
-            let weights = &mut weights[range];
-            sgd::step(&self.team, self.options.isa, &step, gradients, velocity, weights);
-        }
-    }
-}
-
-fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), EngineError> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(ModelError::Length { what, expected, found }.into())
     }
 }

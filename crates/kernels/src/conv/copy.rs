@@ -2,9 +2,10 @@
 //! pixel is narrower than the filter's reach.
 
 use super::geometry::Layout;
-use super::share::{Shared, part};
+use super::share::Shared;
 use super::{BLOCK, ConvShape, View};
 use crate::map::Map;
+use crate::split::part;
 
 /// Copies this thread's share of the planes of `view` into `layout` with its wider zero border.
 pub(super) fn widen(

@@ -7,8 +7,9 @@
 use super::BLOCK;
 use super::finish::Finish;
 use super::geometry::{Pass, Passes};
-use super::share::{Shared, part};
+use super::share::Shared;
 use super::vector::{Kernel, Tile, Vector};
+use crate::split::part;
 
 /// One direction of one convolution, ready to run.
 pub(super) struct Direct<'a> {

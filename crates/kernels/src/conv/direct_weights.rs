@@ -6,9 +6,10 @@
 //! fixed order.
 
 use super::geometry::Passes;
-use super::share::{Shared, part};
+use super::share::Shared;
 use super::vector::{Kernel, Tile, Vector};
 use super::{BLOCK, ConvShape};
+use crate::split::part;
 
 /// Pixels of a block: dy of one channel group (128 bytes a pixel) stays in the first-level cache,
 /// with the rows of x under it, while all taps and input channels pass over it. On Zen 4 (32 KB) 128

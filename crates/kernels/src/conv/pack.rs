@@ -5,9 +5,10 @@
 //! one filter row of an image.
 
 use super::geometry::Passes;
-use super::share::{Shared, part};
+use super::share::Shared;
 use super::vector::Tile;
 use super::{BLOCK, ConvShape};
+use crate::split::part;
 
 /// Which direction's weights are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,7 @@
-//! How the threads of a team share one buffer and one list of work.
+//! How the threads of a team share one buffer.
 
 use std::marker::PhantomData;
 use std::ops::Range;
-
-/// The items of `total` that member `index` of `parts` works on: contiguous, and equal to within one.
-pub(super) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
-    total * index / parts..total * (index + 1) / parts
-}
 
 /// A mutable slice that several threads write, each at places of its own.
 #[derive(Clone, Copy)]
@@ -48,24 +43,5 @@ impl<'a> Shared<'a> {
         assert!(range.start <= range.end && range.end <= self.len, "range outside the buffer");
         // SAFETY: the range lies in the borrowed slice, and the caller vouches for exclusivity.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::part;
-
-    #[test]
-    fn parts_cover_everything_once_and_evenly() {
-        for (total, parts) in [(0, 3), (1, 3), (7, 3), (9, 3), (100, 7)] {
-            let ranges: Vec<_> = (0..parts).map(|index| part(total, parts, index)).collect();
-            assert_eq!(
-                ranges.iter().flat_map(|r| r.clone()).collect::<Vec<_>>(),
-                (0..total).collect::<Vec<_>>()
-            );
-            assert!(
-                ranges.iter().all(|r| r.len() == total / parts || r.len() == total / parts + 1)
-            );
-        }
     }
 }

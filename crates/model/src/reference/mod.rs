@@ -18,8 +18,9 @@ pub use lrn::LrnOp;
 pub use pointwise::{MaskOp, ReluOp};
 pub use pool::PoolOp;
 
+use crate::batch::{check_batch, check_len};
 use crate::dropout::dropout_mask;
-use crate::error::{ModelError, check_len};
+use crate::error::ModelError;
 use crate::layer::{Activation, Layer, Op};
 use crate::network::Network;
 use crate::parameters::{ParameterTable, Role, TensorSpec, Weights};
@@ -104,8 +105,7 @@ impl ReferenceExecutor {
         gradients: &mut [f32],
     ) -> Result<TrainOutput, ModelError> {
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
-        self.check_batch(images, labels)?;
-        self.check_variance(labels.len())?;
+        check_batch(&self.network, images, labels)?;
 
         let tensors = self.tensors(weights, true)?;
         let image = self.image_tensor(images)?;
@@ -302,24 +302,6 @@ impl ReferenceExecutor {
         Tensor::from_slice(images, dims, &self.device)
             .and_then(|image| image.to_dtype(self.dtype))
             .map_err(|source| self.in_layer(0, source))
-    }
-
-    fn check_batch(&self, images: &[f32], labels: &[u32]) -> Result<(), ModelError> {
-        check_len("images", labels.len() * self.network.layers[0].output.len(), images.len())?;
-        let classes = self.network.options.classes;
-        match labels.iter().position(|&label| label as usize >= classes) {
-            Some(image) => Err(ModelError::Label { image, label: labels[image], classes }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_variance(&self, batch_size: usize) -> Result<(), ModelError> {
-        let single =
-            |layer: &&Layer| layer.op == Op::BatchNorm && batch_size * layer.output.pixels() < 2;
-        match self.network.layers.iter().find(single) {
-            Some(layer) => Err(ModelError::SingleValue { layer: layer.name.clone() }),
-            None => Ok(()),
-        }
     }
 
     fn in_layer(&self, index: usize, source: candle_core::Error) -> ModelError {

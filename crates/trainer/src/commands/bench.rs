@@ -3,18 +3,14 @@
 use std::time::Instant;
 
 use bninception_engine::model::ParameterTable;
-use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Executor, TrainBatch};
 use serde_json::json;
 
 use crate::cli::{BenchCommand, BenchMode, BenchModelArgs};
-use crate::config::{Config, Dtype, EngineKind};
+use crate::config::Config;
 use crate::error::Error;
 use crate::state::TrainState;
 use crate::{setup, signals};
-
-/// Classes where the settings name none: those of the paper's data set.
-const IMAGENET_CLASSES: usize = 1000;
 
 pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
     match command {
@@ -26,12 +22,9 @@ fn bench_model(args: &BenchModelArgs) -> Result<(), Error> {
     if args.repeats == 0 {
         return Err(Error::Usage("--repeats 0: expected at least 1".to_owned()));
     }
-    signals::listen().map_err(Error::io("listen for signals of", "the system".as_ref()))?;
+    signals::listen()?;
     let config = args.config.resolve(None, None)?.config;
-    let classes = match config.network.classes {
-        0 => IMAGENET_CLASSES,
-        classes => classes,
-    };
+    let classes = setup::classes_without_data(&config);
     let network = setup::network(&config, classes)?;
     let table = ParameterTable::new(&network);
     let state = TrainState::new(&network, &table, config.train.seed, false);
@@ -47,7 +40,11 @@ fn bench_model(args: &BenchModelArgs) -> Result<(), Error> {
     let median = seconds[seconds.len() / 2];
     let batch_size = config.train.batch_size;
     let images_per_second = batch_size as f64 / median;
-    let (mode, engine, dtype) = names(args.mode, &config);
+    let mode = match args.mode {
+        BenchMode::Train => "train",
+        BenchMode::Eval => "eval",
+    };
+    let (engine, dtype) = (config.engine.kind.name(), config.train.dtype.name());
     let threads = setup::threads(config.train.threads);
     if args.json {
         return super::print_json(&json!({
@@ -105,12 +102,7 @@ fn time_training(
     let mut gradients = vec![0.0; table.n_trainable()];
     let mut logits = Vec::new();
     // Small, so that the same batch over and over does not leave the realm of usual numbers.
-    let sgd = SgdStep {
-        lr: 1e-3,
-        momentum: config.optimizer.momentum,
-        weight_decay: config.optimizer.weight_decay,
-        nesterov: config.optimizer.nesterov,
-    };
+    let sgd = setup::sgd(config, 1e-3);
     let mut seconds = Vec::new();
     for step in 0..(args.warmup + args.repeats) as u64 {
         signals::check()?;
@@ -152,22 +144,6 @@ fn time_evaluation(
         }
     }
     Ok(seconds.split_off(args.warmup))
-}
-
-fn names(mode: BenchMode, config: &Config) -> (&'static str, &'static str, &'static str) {
-    let mode = match mode {
-        BenchMode::Train => "train",
-        BenchMode::Eval => "eval",
-    };
-    let engine = match config.engine.kind {
-        EngineKind::Fast => "fast",
-        EngineKind::Reference => "reference",
-    };
-    let dtype = match config.train.dtype {
-        Dtype::F32 => "f32",
-        Dtype::Bf16 => "bf16",
-    };
-    (mode, engine, dtype)
 }
 
 /// The most memory that this process has held, where the system tells (Linux).

@@ -1,6 +1,5 @@
 //! `eval`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bninception_data::{FileSource, scan_classes};
@@ -14,7 +13,7 @@ use crate::evaluate::evaluate;
 use crate::{setup, signals};
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
-    signals::listen().map_err(Error::io("listen for signals of", "the system".as_ref()))?;
+    signals::listen()?;
     let checkpoint = checkpoint::load(&args.checkpoint)?;
     let config = use_config(&checkpoint, &args.options)?;
     let metadata = &checkpoint.metadata;
@@ -87,7 +86,7 @@ pub(super) fn use_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Conf
     let name = checkpoint.path.display().to_string();
     let text = checkpoint.metadata.config.to_toml()?;
     let mut args = args.config_args();
-    if args.flags.batch_size.is_some() {
+    if args.flags.execution.batch_size.is_some() {
         args.set.push("train.val_batch_size=0".to_owned());
     }
     Ok(args.resolve(Some(ConfigFile { name, text }), None)?.config)
@@ -96,27 +95,4 @@ pub(super) fn use_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Conf
 /// JSON has no not-a-number: nothing stands for it.
 fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
-}
-
-/// Puts the images of folders in the place of the folders.
-pub(super) fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let entries = std::fs::read_dir(path).map_err(Error::io("list", path))?;
-        let mut inside: Vec<PathBuf> = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.is_file() && bninception_data::folder::is_image_path(path))
-            .collect();
-        if inside.is_empty() {
-            return Err(Error::Unusable(format!("{}: the folder has no image", path.display())));
-        }
-        inside.sort();
-        files.append(&mut inside);
-    }
-    Ok(files)
 }

@@ -11,9 +11,6 @@ use crate::error::Error;
 use crate::output::table;
 use crate::setup;
 
-/// Classes of the paper's data set, taken where neither checkpoint nor settings say.
-const IMAGENET_CLASSES: usize = 1000;
-
 pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
     let mut about = String::new();
     let network = match &args.checkpoint {
@@ -24,11 +21,7 @@ pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
         }
         None => {
             let config = args.config.resolve(None, None)?.config;
-            let classes = match config.network.classes {
-                0 => IMAGENET_CLASSES,
-                classes => classes,
-            };
-            setup::network(&config, classes)?
+            setup::network(&config, setup::classes_without_data(&config))?
         }
     };
     let layers = summarise(&network);

@@ -1,12 +1,12 @@
 //! `predict`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bninception_data::preprocess_file;
 use bninception_engine::Executor;
 use serde_json::json;
 
-use super::eval::{expand_folders, use_config};
+use super::eval::use_config;
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::PredictArgs;
 use crate::error::Error;
@@ -20,7 +20,7 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     if args.topk == 0 {
         return Err(Error::Usage("--topk 0: expected at least 1".to_owned()));
     }
-    signals::listen().map_err(Error::io("listen for signals of", Path::new("the system")))?;
+    signals::listen()?;
     let checkpoint = checkpoint::load(&args.checkpoint)?;
     let config = use_config(&checkpoint, &args.options)?;
     let files = expand_folders(&args.images)?;
@@ -99,4 +99,27 @@ fn to_text((path, outcome): &(PathBuf, Outcome)) -> String {
         // The error names the path.
         Err(error) => format!("{error}\n"),
     }
+}
+
+/// Puts the images of folders in the place of the folders.
+fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(Error::io("list", path))?;
+        let mut inside: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_file() && bninception_data::folder::is_image_path(path))
+            .collect();
+        if inside.is_empty() {
+            return Err(Error::Unusable(format!("{}: the folder has no image", path.display())));
+        }
+        inside.sort();
+        files.append(&mut inside);
+    }
+    Ok(files)
 }

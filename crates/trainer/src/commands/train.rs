@@ -35,7 +35,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
                 .to_owned(),
         ));
     }
-    signals::listen().map_err(Error::io("listen for signals of", Path::new("the system")))?;
+    signals::listen()?;
 
     let data_dir = setup::data_dir(&config)?;
     let splits = setup::scan(&config, &data_dir)?;
@@ -51,15 +51,15 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
     let parent = PathBuf::from(&config.checkpoint.dir);
     let folder = RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
     write_folder(&folder, &config, &splits.classes)?;
-    let table = ParameterTable::new(&network);
-    let state = TrainState::new(&network, &table, config.train.seed, config.train.ema > 0.0);
     let job = job(config, splits, folder, network);
+    let Job { network, table, config, .. } = &job;
+    let state = TrainState::new(network, table, config.train.seed, config.train.ema > 0.0);
     say_start(&job, executor.as_ref(), &data_dir);
     finish(&job, executor.as_mut(), state, args.json)
 }
 
 pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
-    signals::listen().map_err(Error::io("listen for signals of", Path::new("the system")))?;
+    signals::listen()?;
     let folder = RunFolder::open(&args.run)?;
     let Checkpoint { metadata, state, network, .. } = checkpoint::load(&folder.last())?;
     let stored = metadata.config;
@@ -178,6 +178,7 @@ fn job(config: Config, splits: Splits, folder: RunFolder, network: Network) -> J
         train: Arc::new(FileSource::new(splits.train, decode)),
         val: Arc::new(FileSource::new(splits.val, decode)),
         folder,
+        table: ParameterTable::new(&network),
         network,
         config,
     }
@@ -278,13 +279,7 @@ fn dry_run(
     let preprocessing = setup::preprocessing(config);
     let decode = setup::decode_options(config);
     let source = Arc::new(FileSource::new(splits.train.clone(), decode));
-    let plan = bninception_data::TrainPlan {
-        augment: setup::augmentation(config),
-        shuffle: setup::shuffle(config),
-        shard_size: config.data.shard_size,
-        seed: config.train.seed,
-        steps: 0..1,
-    };
+    let plan = setup::train_plan(config, 0..1);
     let options = setup::load_options(config, n_images);
     let mut loader = bninception_data::Loader::train(source, &preprocessing, &options, &plan)?;
     let Some(batch) = loader.next() else {
@@ -303,11 +298,7 @@ fn dry_run(
     let loss = executor.train(&input, &mut state.weights, &mut gradients, &mut Vec::new())?;
     let seconds = start.elapsed().as_secs_f64();
 
-    let steps_per_epoch = (splits.train.len() / n_images) as u64;
-    let total_steps = match config.train.steps {
-        0 => config.train.epochs * steps_per_epoch,
-        steps => steps,
-    };
+    let (steps_per_epoch, total_steps) = setup::steps(config, splits.train.len());
     // Weights, running statistics, momentum, and the moving average if there is one.
     let values = table.n_trainable() * 2 + table.n_statistics();
     let ema = if config.train.ema > 0.0 { table.n_trainable() + table.n_statistics() } else { 0 };

@@ -3,6 +3,7 @@
 //! A field's doc comment gives its unit; `configs/base.toml` gives its value, where that value
 //! comes from and, where the paper leaves it open, the reason for our reading.
 
+use bninception_data::Shuffle;
 use serde::{Deserialize, Serialize};
 
 /// Options of the network: `[network]`.
@@ -73,60 +74,6 @@ pub struct Data {
     pub max_bad: usize,
     /// Largest picture that is decoded, in pixels.
     pub max_pixels: u64,
-}
-
-/// Order of the training images in an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Shuffle {
-    /// The order on disk, in every epoch.
-    None,
-    /// Fixed shards whose order changes, each with a fixed order inside.
-    Shards,
-    /// Fixed shards whose order changes and whose images change places inside.
-    WithinShards,
-    /// A new permutation of all images.
-    Full,
-}
-
-/// Random changes to training images: `[augment]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Augment {
-    /// Smallest and largest area of the random crop, as fractions of the picture's.
-    pub crop_area: [f64; 2],
-    /// Smallest and largest width / height of the random crop.
-    pub crop_aspect: [f64; 2],
-    /// Whether half of the images are mirrored left to right.
-    pub mirror: bool,
-    /// Strength of the photometric distortion.
-    pub colour: Colour,
-    /// How a crop is resized to `image_size`.
-    pub interpolation: Interpolation,
-}
-
-/// Strength of the photometric distortion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Colour {
-    /// Colours stay.
-    None,
-    /// Half of each range of `Full`.
-    Reduced,
-    /// Brightness 32/255, contrast and saturation 0.5, hue 0.2.
-    Full,
-}
-
-/// How a crop is resized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Interpolation {
-    /// Antialiased bilinear.
-    Bilinear,
-    /// Antialiased bicubic.
-    Bicubic,
-    /// One of bilinear, area, nearest and cubic with equal chance, as in GoogLeNet's section 6.
-    Random,
 }
 
 /// Stochastic gradient descent: `[optimizer]`.
@@ -209,6 +156,16 @@ pub enum Dtype {
     Bf16,
 }
 
+impl Dtype {
+    /// The name in configs, flags and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+}
+
 /// What follows a loss that is not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -263,4 +220,14 @@ pub enum EngineKind {
     Fast,
     /// Plain candle tensors and candle's autograd: slow, the measure of the other.
     Reference,
+}
+
+impl EngineKind {
+    /// The name in configs, flags and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Fast => "fast",
+            EngineKind::Reference => "reference",
+        }
+    }
 }

@@ -5,9 +5,10 @@
 use super::Winograd;
 use super::transform::{Filter, FilterGradient, IN, POINTS, both, load};
 use crate::conv::pack::{Order, rows, target_of};
-use crate::conv::share::{Shared, part};
+use crate::conv::share::Shared;
 use crate::conv::vector::{Kernel, Tile, Vector};
 use crate::conv::{BLOCK, ConvShape};
+use crate::split::part;
 
 /// Rows and columns of the filter.
 const FILTER: usize = 3;

@@ -5,9 +5,10 @@ use super::transform::{IN, Input, OUT, Output, POINTS, both, load};
 use crate::conv::BLOCK;
 use crate::conv::direct::multiply;
 use crate::conv::finish::Finish;
-use crate::conv::share::{Shared, part};
+use crate::conv::share::Shared;
 use crate::conv::vector::{Kernel, Tile, Vector};
 use crate::map::Map;
+use crate::split::part;
 
 /// Most tiles that a thread transforms at a time. More of them read the transformed weights from
 /// memory less often, fewer keep the transformed map closer to the core.

@@ -10,9 +10,10 @@ use super::products::transform_source;
 use super::transform::{IN, OUT, OutputGradient, POINTS, both, load};
 use crate::conv::BLOCK;
 use crate::conv::direct_weights::outer;
-use crate::conv::share::{Shared, part};
+use crate::conv::share::Shared;
 use crate::conv::vector::{Kernel, Tile, Vector};
 use crate::map::Map;
+use crate::split::part;
 
 /// Bytes of both transformed maps of a block of tiles: they pass through the last-level cache once,
 /// and the larger the block, the fewer times threads wait for one another.
