@@ -7,6 +7,7 @@ mod fast;
 mod reference;
 pub mod sgd;
 
+pub use bninception_kernels::dtype::Dtype;
 pub use bninception_model as model;
 pub use error::EngineError;
 pub use executor::{Executor, TrainBatch};

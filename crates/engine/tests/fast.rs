@@ -8,7 +8,7 @@ use bninception_engine::model::{
     BatchNormOptions, Network, NetworkOptions, ParameterTable, Weights,
 };
 use bninception_engine::sgd::{SgdStep, sgd_step};
-use bninception_engine::{EngineError, Executor, Fast, FastOptions, Reference, TrainBatch};
+use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference, TrainBatch};
 
 const CLASSES: usize = 10;
 
@@ -240,6 +240,12 @@ fn runs_repeat_bit_by_bit_and_threads_agree() {
         let other = step(&mut fast(&network, threads), &weights, &batch);
         assert_eq!(first, other, "another engine, {threads} threads");
         compare(&format!("{threads} threads"), &table, &first, &expected, RELU);
+
+        let options = FastOptions { threads, dtype: Dtype::Bf16, ..FastOptions::default() };
+        let bf16 = || Fast::new(network.clone(), options).unwrap();
+        let first = step(&mut bf16(), &weights, &batch);
+        assert_eq!(first, step(&mut bf16(), &weights, &batch), "bf16, {threads} threads");
+        assert_ne!(first, other, "bf16 is f32");
     }
 }
 

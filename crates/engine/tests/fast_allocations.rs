@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::{Network, NetworkOptions, ParameterTable};
 use bninception_engine::sgd::SgdStep;
-use bninception_engine::{Executor, Fast, FastOptions, TrainBatch};
+use bninception_engine::{Dtype, Executor, Fast, FastOptions, TrainBatch};
 
 /// Counts allocations of all threads.
 struct Counting;
@@ -35,11 +35,12 @@ static ALLOCATOR: Counting = Counting;
 fn no_allocation_per_step_after_the_first() {
     let base = NetworkOptions { classes: 10, image_size: 47, ..NetworkOptions::default() };
     let plain = NetworkOptions { batch_norm: None, conv_bias: true, ..base.clone() };
-    for options in [NetworkOptions { lrn: true, dropout: 0.4, ..base }, plain] {
+    let full = NetworkOptions { lrn: true, dropout: 0.4, ..base };
+    for (options, dtype) in [(full, Dtype::F32), (plain, Dtype::Bf16)] {
         let network = Network::bn_inception(options).unwrap();
         let table = ParameterTable::new(&network);
         let mut weights = initial_weights(&network, &table, 1);
-        let options = FastOptions { threads: 3, ..FastOptions::default() };
+        let options = FastOptions { threads: 3, dtype, ..FastOptions::default() };
         let mut engine = Fast::new(network.clone(), options).unwrap();
         let n = 4;
         let images = vec![0.5; n * network.layers[0].output.len()];

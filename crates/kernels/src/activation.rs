@@ -1,6 +1,7 @@
 //! The nonlinearities, and their gradient for networks without batch norm.
 
 use crate::conv::View;
+use crate::dtype::Dtype;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -18,8 +19,8 @@ pub enum Activation {
 
 /// Gradient of a nonlinearity behind a convolution with bias, from its output `y`.
 ///
-/// Replaces `dy`, the gradient of the output, by that of the convolution's output, zeroes the halo
-/// of those planes, and overwrites `dbias` (one value per channel) with the gradient of the bias.
+/// Replaces `dy`, the gradient of the output, by that of the convolution's output, rounded to
+/// `dtype`, zeroes the halo of those planes, and overwrites `dbias` (one value per channel) with the gradient of the bias.
 /// `partial` is scratch of at least `batch * channels`.
 ///
 /// # Panics
@@ -27,6 +28,7 @@ pub enum Activation {
 pub fn backward(
     team: &Team,
     isa: Isa,
+    dtype: Dtype,
     activation: Activation,
     map: &Map,
     batch: usize,
@@ -45,9 +47,11 @@ pub fn backward(
     split(team, total, pieces, |index, (dy, sums)| {
         let y = plane(map, y, y_view, index);
         match activation {
-            Activation::Relu => dispatch!(isa, s => backward_plane(s, Relu, map, y, dy, sums)),
+            Activation::Relu => {
+                dispatch!(isa, s => backward_plane(s, Relu, dtype, map, y, dy, sums))
+            }
             Activation::Sigmoid => {
-                dispatch!(isa, s => backward_plane(s, Sigmoid, map, y, dy, sums))
+                dispatch!(isa, s => backward_plane(s, Sigmoid, dtype, map, y, dy, sums))
             }
         }
     });
@@ -119,6 +123,7 @@ impl Nonlinear for Sigmoid {
 fn backward_plane<S: Simd>(
     s: S,
     g: impl Nonlinear,
+    dtype: Dtype,
     map: &Map,
     y: &[f32],
     dy: &mut [f32],
@@ -130,7 +135,7 @@ fn backward_plane<S: Simd>(
         let mut sum = s.zero();
         for (dy, y) in pixels_mut(&mut dy[range.clone()]).iter_mut().zip(pixels(&y[range])) {
             let dz = g.gradient(s, s.load(y), s.load(dy));
-            s.store(dz, dy);
+            s.store_as(dtype, dz, dy);
             sum = s.add(sum, dz);
         }
         let sum = s.array(sum);

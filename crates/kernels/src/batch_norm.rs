@@ -7,6 +7,7 @@
 
 use crate::activation::{Activation, Nonlinear, Relu, Sigmoid};
 use crate::conv::View;
+use crate::dtype::Dtype;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Lanes, Simd, block, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -100,14 +101,15 @@ impl Moments {
     }
 }
 
-/// Normalises `x` and applies the nonlinearity: `y = g(gamma * xhat + beta)`. Writes whole planes
-/// of `y`, the halo as zeros.
+/// Normalises `x` and applies the nonlinearity: `y = g(gamma * xhat + beta)`, rounded to `dtype`.
+/// Writes whole planes of `y`, the halo as zeros.
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
 pub fn normalise(
     team: &Team,
     isa: Isa,
+    dtype: Dtype,
     activation: Activation,
     moments: &Moments,
     map: &Map,
@@ -125,10 +127,10 @@ pub fn normalise(
         let (multiplier, offset) = (block(&moments.multiplier, b), block(&moments.offset, b));
         match activation {
             Activation::Relu => {
-                dispatch!(isa, s => normalise_plane(s, Relu, map, x, y, &multiplier, &offset));
+                dispatch!(isa, s => normalise_plane(s, Relu, dtype, map, x, y, &multiplier, &offset));
             }
             Activation::Sigmoid => {
-                dispatch!(isa, s => normalise_plane(s, Sigmoid, map, x, y, &multiplier, &offset));
+                dispatch!(isa, s => normalise_plane(s, Sigmoid, dtype, map, x, y, &multiplier, &offset));
             }
         }
     });
@@ -138,6 +140,7 @@ pub fn normalise(
 fn normalise_plane<S: Simd>(
     s: S,
     g: impl Nonlinear,
+    dtype: Dtype,
     map: &Map,
     x: &[f32],
     y: &mut [f32],
@@ -148,7 +151,8 @@ fn normalise_plane<S: Simd>(
     for row in 0..map.height {
         let range = map.row(row);
         for (y, x) in pixels_mut(&mut y[range.clone()]).iter_mut().zip(pixels(&x[range])) {
-            s.store(g.value(s, s.add(s.mul(s.load(x), multiplier), offset)), y);
+            let z = s.add(s.mul(s.load(x), multiplier), offset);
+            s.store_as(dtype, g.value(s, z), y);
         }
     }
     map.zero_halo(y);
@@ -156,8 +160,8 @@ fn normalise_plane<S: Simd>(
 
 /// Gradient of [`normalise`].
 ///
-/// `dy` is the gradient of the output; `x`, what was normalised, is replaced by its gradient, with
-/// zeros in the halo of its planes. Overwrites `dgamma` and `dbeta`, one value per channel.
+/// `dy` is the gradient of the output; `x`, what was normalised, is replaced by its gradient,
+/// rounded to `dtype`, with zeros in the halo of its planes. Overwrites `dgamma` and `dbeta`, one value per channel.
 /// `partial` is scratch of at least `2 * batch * channels`.
 ///
 /// # Panics
@@ -165,6 +169,7 @@ fn normalise_plane<S: Simd>(
 pub fn backward(
     team: &Team,
     isa: Isa,
+    dtype: Dtype,
     activation: Activation,
     moments: &Moments,
     map: &Map,
@@ -221,10 +226,10 @@ pub fn backward(
             let (dgamma, dbeta) = (means(dgamma, b), means(dbeta, b));
             match activation {
                 Activation::Relu => {
-                    dispatch!(isa, s => pass.spread(s, Relu, &map, dy, x, &dgamma, &dbeta));
+                    dispatch!(isa, s => pass.spread(s, Relu, dtype, &map, dy, x, &dgamma, &dbeta));
                 }
                 Activation::Sigmoid => {
-                    dispatch!(isa, s => pass.spread(s, Sigmoid, &map, dy, x, &dgamma, &dbeta));
+                    dispatch!(isa, s => pass.spread(s, Sigmoid, dtype, &map, dy, x, &dgamma, &dbeta));
                 }
             }
         });
@@ -287,6 +292,7 @@ impl Pass {
         &self,
         s: S,
         g: impl Nonlinear,
+        dtype: Dtype,
         map: &Map,
         dy: &[f32],
         x: &mut [f32],
@@ -303,7 +309,7 @@ impl Pass {
                 let z = s.add(s.mul(value, multiplier), offset);
                 let dz = g.gradient_at(s, z, s.load(dy));
                 let along = s.mul(s.sub(value, mean), slope);
-                s.store(s.mul(multiplier, s.sub(s.sub(dz, dbeta), along)), x);
+                s.store_as(dtype, s.mul(multiplier, s.sub(s.sub(dz, dbeta), along)), x);
             }
         }
         map.zero_halo(x);

@@ -5,6 +5,7 @@
 //! so that its methods are safe; plain loops over arrays would do if the compiler vectorised
 //! accumulators and comparisons reliably, which it does not.
 
+use crate::dtype::Dtype;
 use crate::isa::Isa;
 
 /// Channels of one pixel of an f32 block.
@@ -70,6 +71,13 @@ pub(crate) trait Simd: Copy {
     fn equal(self, a: Self::Value, b: Self::Value) -> Self::Mask;
     /// a where the mask holds, b elsewhere.
     fn select(self, mask: Self::Mask, a: Self::Value, b: Self::Value) -> Self::Value;
+
+    /// Writes sixteen values, rounded to `dtype`.
+    #[inline(always)]
+    fn store_as(self, dtype: Dtype, value: Self::Value, to: &mut Lanes) {
+        self.store(value, to);
+        dtype.round(to);
+    }
 
     /// Zero in every lane.
     #[inline(always)]

@@ -11,6 +11,7 @@ pub mod activation;
 pub mod arena;
 pub mod batch_norm;
 pub mod conv;
+pub mod dtype;
 pub mod isa;
 mod lanes;
 pub mod linear;

@@ -2,6 +2,7 @@
 //! `y = x / s^beta` with `s = 1 + alpha / size * sum of x^2 over the neighbours`.
 
 use crate::conv::View;
+use crate::dtype::Dtype;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -27,6 +28,7 @@ pub struct Lrn {
 pub fn forward(
     team: &Team,
     isa: Isa,
+    dtype: Dtype,
     lrn: &Lrn,
     map: &Map,
     batch: usize,
@@ -39,7 +41,7 @@ pub fn forward(
     y[end..].fill(0.0);
     split(team, batch, chunks(&mut y[..end], map.image()), |index, y| {
         let x = &x[index * map.image()..][..map.image()];
-        dispatch!(isa, s => forward_image(s, lrn, map, x, y));
+        dispatch!(isa, s => forward_image(s, dtype, lrn, map, x, y));
     });
 }
 
@@ -76,7 +78,7 @@ fn check(lrn: &Lrn, map: &Map, batch: usize, x: &[f32]) {
 }
 
 #[inline(always)]
-fn forward_image<S: Simd>(s: S, lrn: &Lrn, map: &Map, x: &[f32], y: &mut [f32]) {
+fn forward_image<S: Simd>(s: S, dtype: Dtype, lrn: &Lrn, map: &Map, x: &[f32], y: &mut [f32]) {
     let plane = map.plane() / LANES;
     let (x, y) = (pixels(x), pixels_mut(y));
     for row in 0..map.height {
@@ -91,7 +93,7 @@ fn forward_image<S: Simd>(s: S, lrn: &Lrn, map: &Map, x: &[f32], y: &mut [f32]) 
                 }
                 let at = at + b * plane;
                 let factor = power(s, scale(s, lrn, &squares), lrn.beta);
-                s.store(s.mul(s.load(&x[at]), factor), &mut y[at]);
+                s.store_as(dtype, s.mul(s.load(&x[at]), factor), &mut y[at]);
             }
         }
     }

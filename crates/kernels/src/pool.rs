@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use crate::conv::View;
+use crate::dtype::Dtype;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -233,14 +234,15 @@ fn backward_plane<S: Simd>(
     }
 }
 
-/// The mean of the nine neighbours of each pixel, those outside the map counting as zero. Writes
-/// whole planes of `y`, the halo as zeros.
+/// The mean of the nine neighbours of each pixel, those outside the map counting as zero, rounded
+/// to `dtype`. Writes whole planes of `y`, the halo as zeros.
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
 pub fn average(
     team: &Team,
     isa: Isa,
+    dtype: Dtype,
     map: &Map,
     batch: usize,
     x: &[f32],
@@ -251,7 +253,7 @@ pub fn average(
     check_planes(map, batch, x, x_view);
     split(team, batch * map.blocks(), planes(map, batch, y, y_view), |index, y| {
         let x = plane(map, x, x_view, index);
-        dispatch!(isa, s => average_plane(s, map, x, y, false));
+        dispatch!(isa, s => average_plane(s, dtype, map, x, y, false));
         map.zero_halo(y);
     });
 }
@@ -275,7 +277,7 @@ pub fn average_backward(
     check_planes(map, batch, dy, dy_view);
     split(team, batch * map.blocks(), planes(map, batch, dx, dx_view), |index, dx| {
         let dy = plane(map, dy, dy_view, index);
-        dispatch!(isa, s => average_plane(s, map, dy, dx, accumulate));
+        dispatch!(isa, s => average_plane(s, Dtype::F32, map, dy, dx, accumulate));
     });
 }
 
@@ -285,7 +287,14 @@ const SHARE: f32 = 1.0 / (KERNEL * KERNEL) as f32;
 /// Writes the mean of the nine neighbours of each pixel, places outside the map counting as zero,
 /// or adds it to what is there. Each sum over three rows serves three pixels.
 #[inline(always)]
-fn average_plane<S: Simd>(s: S, map: &Map, from: &[f32], to: &mut [f32], accumulate: bool) {
+fn average_plane<S: Simd>(
+    s: S,
+    dtype: Dtype,
+    map: &Map,
+    from: &[f32],
+    to: &mut [f32],
+    accumulate: bool,
+) {
     for row in 0..map.height {
         let rows = [row.saturating_sub(1), row, (row + 1).min(map.height - 1)];
         let rows = rows.map(|row| pixels(&from[map.row(row)]));
@@ -297,7 +306,7 @@ fn average_plane<S: Simd>(s: S, map: &Map, from: &[f32], to: &mut [f32], accumul
             let right = column_sum(s, rows, above, below, c + 1);
             let sum = s.add(s.add(left, middle), right);
             let before = if accumulate { s.load(to) } else { s.zero() };
-            s.store(s.add(s.mul(sum, s.splat(SHARE)), before), to);
+            s.store_as(dtype, s.add(s.mul(sum, s.splat(SHARE)), before), to);
             (left, middle) = (middle, right);
         }
     }

@@ -4,6 +4,7 @@ mod common;
 
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm::{Moments, Running, backward, normalise};
+use bninception_kernels::dtype::Dtype;
 use bninception_kernels::map::Map;
 use common::{Plain, assert_close, assert_surroundings, each_way, map, random, views};
 
@@ -122,6 +123,7 @@ fn training_passes_match_the_definition() {
                     normalise(
                         team,
                         isa,
+                        Dtype::F32,
                         activation,
                         &moments,
                         &map,
@@ -142,6 +144,7 @@ fn training_passes_match_the_definition() {
                     backward(
                         team,
                         isa,
+                        Dtype::F32,
                         activation,
                         &moments,
                         &map,
@@ -188,6 +191,7 @@ fn groups_of_channels_that_fill_the_cache_change_nothing() {
     backward(
         &team,
         isa,
+        Dtype::F32,
         Activation::Relu,
         &moments,
         &map,
@@ -232,6 +236,7 @@ fn gradient_without_batch_norm_matches_the_definition() {
                     activation::backward(
                         team,
                         isa,
+                        Dtype::F32,
                         activation,
                         &map,
                         batch,

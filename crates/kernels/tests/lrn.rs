@@ -3,6 +3,7 @@
 mod common;
 
 use bninception_kernels::conv::View;
+use bninception_kernels::dtype::Dtype;
 use bninception_kernels::lrn::{Lrn, backward, forward};
 use common::{Plain, assert_close, assert_surroundings, each_way, map};
 
@@ -42,7 +43,7 @@ fn both_directions_match_the_definition() {
             each_way(|isa, team| {
                 let what = format!("{lrn:?} {map:?} {isa:?} {} threads", team.len());
                 let mut y_buffer = vec![7.0; x_buffer.len()];
-                forward(team, isa, &lrn, &map, batch, &x_buffer, &mut y_buffer);
+                forward(team, isa, Dtype::F32, &lrn, &map, batch, &x_buffer, &mut y_buffer);
                 let found = Plain::read(map, batch, view, &y_buffer);
                 assert_close(&what, &found.values, &y, TOLERANCE);
                 assert_surroundings(&map, batch, view, &y_buffer, 7.0);

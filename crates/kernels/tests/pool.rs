@@ -3,6 +3,7 @@
 mod common;
 
 use bninception_kernels::conv::View;
+use bninception_kernels::dtype::Dtype;
 use bninception_kernels::map::Map;
 use bninception_kernels::pool::{
     MaxPool, average, average_backward, global_average, global_average_backward,
@@ -109,7 +110,8 @@ fn check(pool: MaxPool, batch: usize, x: &Plain, dy: &Plain, y: &[f64], dx: &[f6
                 pool.forward(team, isa, batch, &x_buffer, x_view, &mut forgetful, y_view, None);
                 assert_eq!(y_buffer, forgetful, "{what}");
             } else {
-                average(team, isa, &pool.input, batch, &x_buffer, x_view, &mut y_buffer, y_view);
+                let (dtype, y) = (Dtype::F32, &mut y_buffer);
+                average(team, isa, dtype, &pool.input, batch, &x_buffer, x_view, y, y_view);
             }
             assert_surroundings(&output, batch, y_view, &y_buffer, 7.0);
             let found = Plain::read(output, batch, y_view, &y_buffer);

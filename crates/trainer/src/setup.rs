@@ -9,9 +9,9 @@ use bninception_data::{DecodeOptions, DemoOptions, ScanOptions, Splits};
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{BatchNormOptions, Network, NetworkOptions};
 use bninception_engine::sgd::SgdStep;
-use bninception_engine::{EngineError, Executor, Fast, FastOptions, Reference};
+use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference};
 
-use crate::config::{self, Config, Dtype, EngineKind};
+use crate::config::{self, Config, EngineKind};
 use crate::error::Error;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
@@ -63,17 +63,22 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
 /// # Errors
 /// A combination that the executor does not offer.
 pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, Error> {
-    if config.train.dtype == Dtype::Bf16 {
-        let engine = config.engine.kind.name();
-        let (what, hint) = ("dtype bf16".to_owned(), "use --dtype f32");
-        return Err(EngineError::Unsupported { what, engine, hint }.into());
-    }
+    let dtype = match config.train.dtype {
+        config::Dtype::F32 => Dtype::F32,
+        config::Dtype::Bf16 => Dtype::Bf16,
+    };
     Ok(match config.engine.kind {
-        EngineKind::Reference => Box::new(Reference::new(network)),
+        EngineKind::Reference if dtype == Dtype::F32 => Box::new(Reference::new(network)),
+        EngineKind::Reference => {
+            let (what, engine) = (format!("dtype {}", dtype.name()), config.engine.kind.name());
+            let hint = "use --dtype f32, or --engine fast";
+            return Err(EngineError::Unsupported { what, engine, hint }.into());
+        }
         EngineKind::Fast => {
             let options = FastOptions {
                 threads: threads(config.train.threads),
                 winograd: config.engine.winograd,
+                dtype,
                 ..FastOptions::default()
             };
             Box::new(Fast::new(network, options)?)

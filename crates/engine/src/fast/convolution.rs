@@ -8,7 +8,7 @@ use bninception_model::Weights;
 use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};
 use super::memory::Buffer;
 use super::profile::Phase;
-use super::training::{Context, Planner};
+use super::training::{Context, Planner, Settings};
 
 /// A stage of convolutions with its memory.
 ///
@@ -50,7 +50,8 @@ impl Convolution {
         let batch = planner.batch;
         let settings = planner.settings;
         let shape = ConvShape { batch, ..stage.shape };
-        let conv = Conv::new(shape, settings.isa, planner.team.len(), settings.winograd);
+        let conv = Conv::new(shape, settings.isa, planner.team.len(), settings.winograd)
+            .with_dtype(settings.dtype);
         let back = planner.backward_moment(row);
 
         let image = match &stage.input {
@@ -117,7 +118,8 @@ impl Convolution {
         images: &[f32],
         weights: &mut Weights,
     ) {
-        let (team, isa, batch) = (cx.team, cx.settings.isa, cx.batch);
+        let (team, batch) = (cx.team, cx.batch);
+        let Settings { isa, dtype, .. } = *cx.settings;
         let (input, input_view) = self.input(cx);
         let members = &self.stage.members;
         let filters = filters(members, weights);
@@ -167,6 +169,7 @@ impl Convolution {
                     batch_norm::normalise(
                         team,
                         isa,
+                        dtype,
                         g,
                         moments,
                         &output.map,
@@ -237,7 +240,8 @@ impl Convolution {
 
     /// Gradient of what follows the convolution; returns where that of its output lies.
     fn backward_follow(&mut self, cx: &mut Context<'_>, gradients: &mut [f32]) -> (Buffer, View) {
-        let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
+        let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
+        let Settings { isa, dtype, .. } = *cx.settings;
         let members = &self.stage.members;
         match &mut self.follow {
             Follow::Norm { raw, moments, .. } => {
@@ -258,6 +262,7 @@ impl Convolution {
                     batch_norm::backward(
                         team,
                         isa,
+                        dtype,
                         g,
                         moments,
                         &output.map,
@@ -286,6 +291,7 @@ impl Convolution {
                 activation::backward(
                     team,
                     isa,
+                    dtype,
                     member.activation,
                     &output.map,
                     batch,

@@ -69,7 +69,8 @@ impl Evaluation {
                 }
                 Stage::Conv(stage) => {
                     let shape = ConvShape { batch, ..stage.shape };
-                    let conv = Conv::new(shape, settings.isa, team.len(), settings.winograd);
+                    let conv = Conv::new(shape, settings.isa, team.len(), settings.winograd)
+                        .with_dtype(settings.dtype);
                     stage.input.iter().for_each(&mut touch);
                     for member in &stage.members {
                         touch(&member.output);
@@ -122,7 +123,8 @@ impl Evaluation {
         logits: &mut [f32],
     ) {
         let mut clock = Clock::start(profile);
-        let (isa, batch, places) = (self.settings.isa, self.batch, &self.places);
+        let (batch, places) = (self.batch, &self.places);
+        let Settings { isa, dtype, .. } = self.settings;
         let value = |place: &Place| self.values[place.id];
         for (row, work) in self.stages.iter().enumerate() {
             match work {
@@ -155,12 +157,12 @@ impl Evaluation {
                 }
                 Work::Other(Stage::AveragePool { input, output, .. }) => {
                     let [x, y] = places.get(arena, [value(input), value(output)]);
-                    average(team, isa, &input.map, batch, x, input.view, y, output.view);
+                    average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
                     clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::Lrn { lrn, input, output, .. }) => {
                     let [x, y] = places.get(arena, [value(input), value(output)]);
-                    lrn::forward(team, isa, lrn, &input.map, batch, x, y);
+                    lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
                     clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::Conv(_)) => unreachable!("convolutions are planned above"),

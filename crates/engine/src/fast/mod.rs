@@ -1,4 +1,4 @@
-//! The fast engine: a static plan over one arena, in f32 on the CPU.
+//! The fast engine: a static plan over one arena, on the CPU.
 //!
 //! The network's layers become [stages](lower), every buffer gets its [place](memory) once per
 //! batch size, and a step then runs kernels over those places without allocating anything.
@@ -12,6 +12,7 @@ mod profile;
 mod training;
 
 use bninception_kernels::arena::Arena;
+use bninception_kernels::dtype::Dtype;
 use bninception_kernels::isa::Isa;
 use bninception_kernels::threads::Team;
 use bninception_model::batch::{check_batch, check_len};
@@ -30,7 +31,7 @@ const EVALUATION_BATCH: usize = 32;
 /// Batch sizes whose plans are kept: that of most batches, and that of an epoch's last one.
 const KEPT_PLANS: usize = 2;
 
-/// Choices of the fast engine that do not change what is computed, beyond rounding.
+/// Choices of the fast engine; none changes what is computed, beyond rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FastOptions {
     /// Threads that share the work, the caller included. A run repeats bit by bit with the same
@@ -42,6 +43,9 @@ pub struct FastOptions {
     pub merge_siblings: bool,
     /// Instruction set; lowered to what the machine has.
     pub isa: Isa,
+    /// Format of the factors of convolutions. The fully connected layer, the loss, sums, statistics
+    /// and the parameters themselves are f32 in both.
+    pub dtype: Dtype,
 }
 
 /// All cores, Winograd, and the best instruction set of the machine.
@@ -52,11 +56,12 @@ impl Default for FastOptions {
             winograd: true,
             merge_siblings: true,
             isa: Isa::chosen(),
+            dtype: Dtype::F32,
         }
     }
 }
 
-/// Runs a network on the CPU in f32 by this project's kernels.
+/// Runs a network on the CPU by this project's kernels.
 pub struct Fast {
     network: Network,
     table: ParameterTable,
@@ -115,6 +120,7 @@ impl Fast {
         let norm = network.options.batch_norm;
         let settings = Settings {
             isa: options.isa,
+            dtype: options.dtype,
             winograd: options.winograd,
             epsilon: norm.map_or(0.0, |norm| norm.epsilon),
             momentum: norm.map_or(0.0, |norm| norm.momentum),
@@ -185,10 +191,11 @@ impl Executor for Fast {
     }
 
     fn describe(&self) -> String {
-        let FastOptions { threads, winograd, isa, .. } = self.options;
+        let FastOptions { threads, winograd, isa, dtype, .. } = self.options;
         let algorithm = if winograd { "Winograd where faster" } else { "direct convolutions" };
         let s = if threads == 1 { "" } else { "s" };
-        format!("fast engine, f32 on the CPU, {}, {threads} thread{s}, {algorithm}", isa.name())
+        let (dtype, isa) = (dtype.name(), isa.name());
+        format!("fast engine, {dtype} on the CPU, {isa}, {threads} thread{s}, {algorithm}")
     }
 
     fn train(

@@ -5,6 +5,7 @@
 //! of its readers that runs backward, and the others add to it, so that no map is ever cleared.
 
 use bninception_kernels::arena::{bytes, bytes_mut};
+use bninception_kernels::dtype::Dtype;
 use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
 use bninception_kernels::pool::{self, MaxPool};
@@ -23,6 +24,8 @@ use crate::executor::TrainBatch;
 pub(super) struct Settings {
     /// Instruction set of all kernels.
     pub isa: Isa,
+    /// Format of the factors of convolutions.
+    pub dtype: Dtype,
     /// Whether 3x3 convolutions may use Winograd's algorithm.
     pub winograd: bool,
     /// Epsilon of batch norm, where the network has it.
@@ -237,7 +240,8 @@ impl Work {
     }
 
     fn forward(&mut self, row: usize, cx: &mut Context<'_>, images: &[f32], weights: &mut Weights) {
-        let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
+        let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
+        let Settings { isa, dtype, .. } = *cx.settings;
         match self {
             Work::Conv(convolution) => return convolution.forward(row, cx, images, weights),
             Work::MaxPool { pool, winners, input, output, .. } => {
@@ -247,11 +251,11 @@ impl Work {
             }
             Work::AveragePool { input, output, .. } => {
                 let [x, y] = cx.get([slots.value(input), slots.value(output)]);
-                pool::average(team, isa, &input.map, batch, x, input.view, y, output.view);
+                pool::average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
             }
             Work::Lrn { lrn, input, output, .. } => {
                 let [x, y] = cx.get([slots.value(input), slots.value(output)]);
-                lrn::forward(team, isa, lrn, &input.map, batch, x, y);
+                lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
             }
         }
         cx.clock.lap(row, Phase::Pointwise);

@@ -4,6 +4,7 @@
 use super::geometry::Layout;
 use super::share::Shared;
 use super::{BLOCK, ConvShape, View};
+use crate::dtype::Dtype;
 use crate::map::Map;
 use crate::split::part;
 
@@ -33,10 +34,12 @@ pub(super) fn widen(
     }
 }
 
-/// Copies this thread's share of NCHW images into `[height + 2 pad][width + 2 pad][channels]`.
+/// Copies this thread's share of NCHW images into `[height + 2 pad][width + 2 pad][channels]`,
+/// rounded to `dtype`.
 pub(super) fn pack_image(
     shape: &ConvShape,
     layout: &Layout,
+    dtype: Dtype,
     images: &[f32],
     packed: Shared,
     thread: usize,
@@ -55,6 +58,7 @@ pub(super) fn pack_image(
                     pixel[c] = *value;
                 }
             }
+            dtype.round(line);
         }
     }
 }

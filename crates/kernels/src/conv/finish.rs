@@ -3,14 +3,17 @@
 use super::vector::Vector;
 use super::{Activation, BLOCK};
 use crate::activation::sigmoid;
+use crate::dtype::Dtype;
 
-/// The steps after the sum, in this order: bias, activation, addition to the target.
+/// The steps after the sum, in this order: bias, activation, rounding, addition to the target.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     /// One value per output channel to add.
     pub bias: Option<&'a [f32]>,
     /// Applied after the bias.
     pub activation: Activation,
+    /// Format that results are rounded to; [`Dtype::F32`] where they are summed or added.
+    pub dtype: Dtype,
     /// Whether to add to what the target holds.
     pub accumulate: bool,
     /// Whether results are summed for batch norm.
@@ -96,6 +99,14 @@ impl Finish<'_> {
                     for v in 0..NV {
                         let values = std::slice::from_raw_parts_mut(target.add(lane(v)), V::LANES);
                         values.iter_mut().for_each(|value| *value = sigmoid(*value));
+                    }
+                }
+            }
+            if self.dtype == Dtype::Bf16 {
+                for &target in &target[..valid] {
+                    for v in 0..NV {
+                        let values = std::slice::from_raw_parts_mut(target.add(lane(v)), V::LANES);
+                        self.dtype.round(values);
                     }
                 }
             }

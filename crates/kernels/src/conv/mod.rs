@@ -29,6 +29,7 @@ mod winograd;
 pub use halo::zero_halo;
 pub use shape::{Algorithm, Algorithms, BLOCK, ConvShape, View};
 
+use crate::dtype::Dtype;
 use crate::isa::Isa;
 use crate::map::{GUARD_PIXELS, Map};
 use crate::threads::Team;
@@ -71,6 +72,7 @@ pub struct Conv {
     isa: Isa,
     tile: Tile,
     threads: usize,
+    dtype: Dtype,
     algorithms: Algorithms,
     forward: Passes,
     /// `None` for convolutions that read images, which need no gradient.
@@ -167,6 +169,7 @@ impl Conv {
             isa,
             tile,
             threads,
+            dtype: Dtype::F32,
             algorithms,
             forward: Passes::forward(s),
             backward_input: (!s.reads_image()).then(|| Passes::backward_input(s)),
@@ -174,6 +177,13 @@ impl Conv {
             backward_chunk,
             parts: direct_weights::parts(s, threads),
         }
+    }
+
+    /// Sets the format of the factors: [`Conv::pack`], [`Conv::pack_backward`] and
+    /// [`Conv::pack_image`] round to it, and [`Conv::forward`] rounds outputs that an epilogue with
+    /// a bias completes, which are the next convolution's factors. Sources are taken as they are.
+    pub fn with_dtype(self, dtype: Dtype) -> Conv {
+        Conv { dtype, ..self }
     }
 
     /// The sizes.
@@ -238,7 +248,7 @@ impl Conv {
         check_len("x", x.len(), self.image_len());
         let x = Shared::new(x);
         self.run(team, |thread, threads| {
-            copy::pack_image(s, &self.forward.layout, images, x, thread, threads);
+            copy::pack_image(s, &self.forward.layout, self.dtype, images, x, thread, threads);
         });
     }
 
@@ -296,7 +306,8 @@ impl Conv {
         assert!(bias.is_none_or(|b| b.len() == s.out_channels), "one bias per output channel");
         let (partial, ws) = ws.split_at_mut(self.sums_len());
         let sums = totals.is_some().then(|| Shared::new(partial));
-        let finish = Finish { bias, activation, accumulate: false, sums: sums.is_some() };
+        let dtype = if bias.is_some() { self.dtype } else { Dtype::F32 };
+        let finish = Finish { bias, activation, dtype, accumulate: false, sums: sums.is_some() };
         let maps = Maps { source: x, source_view: xv, target: y, target_view: yv };
         match &self.winograd.forward {
             Some(sizes) => self.products(team, sizes, maps, packed, finish, sums, ws),
@@ -340,8 +351,8 @@ impl Conv {
         check_len("workspace", ws.len(), self.workspace_len());
         check_map("dy", &s.out_map(), s.batch, dy.len(), dyv);
         check_map("dx", &s.in_map(), s.batch, dx.len(), dxv);
-        let finish =
-            Finish { bias: None, activation: Activation::Identity, accumulate, sums: false };
+        let (activation, dtype) = (Activation::Identity, Dtype::F32);
+        let finish = Finish { bias: None, activation, dtype, accumulate, sums: false };
         let maps = Maps { source: dy, source_view: dyv, target: dx, target_view: dxv };
         match &self.winograd.backward_input {
             Some(sizes) => self.products(team, sizes, maps, packed, finish, None, ws),

@@ -8,6 +8,7 @@ use super::geometry::Passes;
 use super::share::Shared;
 use super::vector::Tile;
 use super::{BLOCK, ConvShape};
+use crate::dtype::Dtype;
 use crate::split::part;
 
 /// Which direction's weights are packed.
@@ -65,12 +66,13 @@ fn origin(
     }
 }
 
-/// Packs this thread's share of the weights.
+/// Packs this thread's share of the weights, rounded to `dtype`.
 pub(super) fn pack(
     shape: &ConvShape,
     passes: &Passes,
     tile: Tile,
     order: Order,
+    dtype: Dtype,
     weights: &[&[f32]],
     packed: Shared,
     thread: usize,
@@ -102,6 +104,7 @@ pub(super) fn pack(
                     for (lane, value) in lanes.iter_mut().enumerate() {
                         *value = from[at + lane * stride];
                     }
+                    dtype.round(lanes);
                 }
             }
             start += pass_rows * out_blocks * BLOCK;

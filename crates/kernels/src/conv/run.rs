@@ -90,16 +90,17 @@ impl Conv {
             Order::BackwardInput => (&self.winograd.backward_input, self.backward_input.as_ref()),
         };
         let packed = Shared::new(packed);
-        let tile = self.tile;
+        let (tile, dtype) = (self.tile, self.dtype);
         if let Some(sizes) = winograd {
             self.run(team, |thread, threads| {
-                let pack = Pack { shape, sizes, tile, order, weights, packed, thread, threads };
+                let pack =
+                    Pack { shape, sizes, tile, order, dtype, weights, packed, thread, threads };
                 // SAFETY: the machine has `isa`, and the lengths were checked.
                 unsafe { dispatch(self.isa, &pack) }
             });
         } else if let Some(passes) = passes {
             self.run(team, |thread, threads| {
-                pack::pack(shape, passes, tile, order, weights, packed, thread, threads);
+                pack::pack(shape, passes, tile, order, dtype, weights, packed, thread, threads);
             });
         }
     }

@@ -8,6 +8,7 @@ use crate::conv::pack::{Order, rows, target_of};
 use crate::conv::share::Shared;
 use crate::conv::vector::{Kernel, Tile, Vector};
 use crate::conv::{BLOCK, ConvShape};
+use crate::dtype::Dtype;
 use crate::split::part;
 
 /// Rows and columns of the filter.
@@ -31,6 +32,8 @@ pub(in crate::conv) struct Pack<'a> {
     pub sizes: &'a Winograd,
     pub tile: Tile,
     pub order: Order,
+    /// Format that weights are rounded to before their transform.
+    pub dtype: Dtype,
     /// OIHW slices that follow one another.
     pub weights: &'a [&'a [f32]],
     pub packed: Shared<'a>,
@@ -69,6 +72,7 @@ impl Kernel for Pack<'_> {
                         taps[turned][lane] = filter[tap];
                     }
                 }
+                self.dtype.round(taps.as_flattened_mut());
                 let (at, point_len) = sizes.weights_at(self.tile, block, source * BLOCK + i);
                 for v in 0..NB {
                     // SAFETY: as the caller vouches; a unit's places in the buffer are its own, and

@@ -1,0 +1,90 @@
+//! Number formats of what convolutions multiply.
+
+/// The number format of activations, of their gradients and of filters where convolutions multiply
+/// them. Sums, statistics, parameters and gradients of parameters are f32 (or f64) in both.
+///
+/// With [`Dtype::Bf16`] every factor is rounded to bf16 where it is made or packed, and stored as
+/// the f32 of that value. A product of two bf16 numbers is exact in f32, so f32 arithmetic on such
+/// values computes what bf16 instructions with f32 sums do, up to the order of the sum; and
+/// algorithms that multiply sums of factors (Winograd's) stay as accurate as they are in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// The upper half of it: 8 bits of significand, the same exponents.
+    Bf16,
+}
+
+impl Dtype {
+    /// The name in options and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+
+    /// Rounds `values` to this format.
+    #[inline(always)]
+    pub(crate) fn round(self, values: &mut [f32]) {
+        if self == Dtype::Bf16 {
+            values.iter_mut().for_each(|value| *value = round_to_bf16(*value));
+        }
+    }
+}
+
+/// The nearest bf16 number, of two equally near ones the even one; NaN stays NaN.
+#[inline(always)]
+pub fn round_to_bf16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    // Adding just less than half a unit of bf16, or just half to odd numbers, carries into the
+    // upper half where rounding up is right; beyond the largest number it carries into infinity.
+    let rounded = bits.wrapping_add(0x7FFF).wrapping_add((bits >> 16) & 1) & 0xFFFF_0000;
+    if value.is_nan() { f32::NAN } else { f32::from_bits(rounded) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_to_nearest_even() {
+        let unit = 1.0 / 128.0; // of bf16 between 1 and 2
+        let cases = [
+            (1.0, 1.0),
+            (1.0 + 0.49 * unit, 1.0),
+            (1.0 + 0.5 * unit, 1.0),
+            (1.0 + 0.51 * unit, 1.0 + unit),
+            (1.0 + 1.5 * unit, 1.0 + 2.0 * unit),
+            (-1.0 - 1.5 * unit, -1.0 - 2.0 * unit),
+            (0.0, 0.0),
+            (f32::MIN_POSITIVE, f32::MIN_POSITIVE),
+            (f32::MAX, f32::INFINITY),
+            (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(round_to_bf16(value), expected, "{value}");
+        }
+        assert_eq!(round_to_bf16(-0.0).to_bits(), (-0.0_f32).to_bits());
+        // The payload of this NaN lies in the lower half, which is cut off.
+        assert!(round_to_bf16(f32::from_bits(0x7F80_0001)).is_nan());
+    }
+
+    #[test]
+    fn every_result_is_the_nearest() {
+        for step in 0..2_000_000_u32 {
+            let value = f32::from_bits(step.wrapping_mul(2147));
+            if !value.is_finite() {
+                continue;
+            }
+            let rounded = round_to_bf16(value);
+            assert_eq!(rounded.to_bits() & 0xFFFF, 0, "{value} became no bf16 number");
+            let below = f32::from_bits(value.to_bits() & 0xFFFF_0000);
+            let above = f32::from_bits((value.to_bits() & 0xFFFF_0000).wrapping_add(0x1_0000));
+            let distance = |to: f32| (f64::from(to) - f64::from(value)).abs();
+            let least = distance(below).min(distance(above));
+            assert!(rounded.is_infinite() || distance(rounded) == least, "{value}: {rounded}");
+        }
+    }
+}
