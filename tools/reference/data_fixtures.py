@@ -2,7 +2,7 @@
 
 Run from the root of the repository:
 
-    pip install pillow numpy
+    pip install pillow numpy torch torchvision
     python tools/reference/data_fixtures.py
 
 decode/NAME.EXT           an image file
@@ -11,21 +11,24 @@ decode/NAME.expected.png  Pillow's `ImageOps.exif_transpose(image).convert("RGB"
 resize/source.png         an image; resize/CASE.png are regions of it resized by Pillow
 resize/cases.txt          a line for each: name, edge, filter, size, left, top, width, height
 eval/NAME.png, cases.txt  torchvision's `Resize` and `CenterCrop` of it, by Pillow: name, size, ratio
-colour/source.png         an image; colour/CASE.png are distortions of it in float64
-colour/cases.txt          a line for each: name, order, brightness, contrast, saturation, hue
+colour/source.png         an image; colour/CASE.png are torchvision's distortions of it
+colour/cases.txt          a line for each: name, then operations and amounts in their order
+crop/deciles.txt          of 200,000 crops of torchvision's `RandomResizedCrop`: width and height of
+                          the image, what is measured, its nine deciles
 
 The files made are deterministic for one version of Pillow; those in the tree are from Pillow 13.0.0
 with libjpeg-turbo 3.2.0.
 """
 
-import colorsys
 import io
 import math
 import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageOps
+from torchvision.transforms import RandomResizedCrop, functional
 
 OUT = Path("crates/data/tests/fixtures")
 
@@ -231,53 +234,61 @@ def eval_fixtures(out):
 
 
 def colour_fixtures(out):
-    """Brightness, contrast, saturation and hue by the definitions, through HSV in float64."""
+    """torchvision's functional operations on tensors: chains on floats, single ones on bytes."""
     source = picture(24, 20, seed=4)
     save_png(source, out / "source.png")
-    values = np.asarray(source).astype(np.float64) / 255.0
-
-    def contrast(x, factor):
-        mean = x.mean(axis=(0, 1), keepdims=True)
-        return (x - mean) * factor + mean
-
-    def hsv(x, saturation, hue):
-        result = np.empty_like(x)
-        for at in np.ndindex(x.shape[:2]):
-            r, g, b = x[at]
-            value = max(r, g, b)
-            if value <= 0:
-                # Darker than black: no saturation and no hue, the value stays.
-                result[at] = value
-                continue
-            h, s, v = colorsys.rgb_to_hsv(r, g, b)
-            result[at] = colorsys.hsv_to_rgb((h + hue) % 1.0, min(max(s * saturation, 0.0), 1.0), v)
-        return result
-
-    cases = [
-        ("brighter", "contrast-last", 32 / 255, 1, 1, 0),
-        ("darker", "contrast-last", -32 / 255, 1, 1, 0),
-        ("contrast", "contrast-last", 0, 1.5, 1, 0),
-        ("flat", "contrast-last", 0, 0.5, 1, 0),
-        ("vivid", "contrast-last", 0, 1, 1.5, 0),
-        ("pale", "contrast-last", 0, 1, 0.5, 0),
-        ("hue_up", "contrast-last", 0, 1, 1, 0.2),
-        ("hue_down", "contrast-last", 0, 1, 1, -0.2),
-        ("all_a", "contrast-last", -0.1, 1.4, 1.3, 0.15),
-        ("all_b", "contrast-second", -0.1, 1.4, 1.3, 0.15),
-        ("all_c", "contrast-last", 0.12, 0.6, 0.7, -0.18),
-        ("all_d", "contrast-second", 0.12, 0.6, 0.7, -0.18),
-    ]
+    operations = {
+        "brightness": functional.adjust_brightness,
+        "contrast": functional.adjust_contrast,
+        "saturation": functional.adjust_saturation,
+        "hue": functional.adjust_hue,
+    }
+    chains = {
+        "all_a": [("brightness", 0.9), ("contrast", 1.4), ("saturation", 1.3), ("hue", 0.15)],
+        "all_b": [("hue", 0.15), ("saturation", 1.3), ("contrast", 1.4), ("brightness", 0.9)],
+        "all_c": [("contrast", 0.6), ("hue", -0.18), ("brightness", 1.12), ("saturation", 0.7)],
+        "all_d": [("saturation", 0.7), ("brightness", 1.12), ("hue", -0.18), ("contrast", 0.6)],
+    }
+    amounts = {
+        "brightness": (1 - 32 / 255, 1 + 32 / 255),
+        "contrast": (0.5, 1.5),
+        "saturation": (0.5, 1.5),
+        "hue": (-0.2, 0.2),
+    }
     lines = []
-    for name, order, b, c, s, h in cases:
-        x = values + b
-        if order == "contrast-second":
-            x = hsv(contrast(x, c), s, h)
-        else:
-            x = contrast(hsv(x, s, h), c)
-        image = np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)
-        save_png(Image.fromarray(image), out / f"{name}.png")
-        lines.append(f"{name} {order} {b} {c} {s} {h}")
+    for name, chain in chains.items():
+        x = functional.to_tensor(source)
+        for operation, amount in chain:
+            x = operations[operation](x, amount)
+        levels = np.round(x.numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+        save_png(Image.fromarray(levels), out / f"{name}.png")
+        lines.append(" ".join([name, *(f"{operation} {amount}" for operation, amount in chain)]))
+    for operation, pair in amounts.items():
+        for i, amount in enumerate(pair):
+            name = f"{operation}_{i}"
+            levels = operations[operation](functional.pil_to_tensor(source), amount)
+            save_png(functional.to_pil_image(levels), out / f"{name}.png")
+            lines.append(f"{name} {operation} {amount}")
     (out / "cases.txt").write_text("\n".join(lines) + "\n")
+
+
+def crop_fixtures(out):
+    """Deciles of torchvision's random crops: left, top, width and height, and their correlation."""
+    torch.manual_seed(0)
+    n = 200_000
+    lines = []
+    for width, height in [(500, 375), (300, 400), (640, 200)]:
+        # Only the sizes of the image count.
+        image = torch.zeros(1, height, width)
+        draws = [RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(n)]
+        top, left, crop_height, crop_width = np.array(draws, dtype=np.float64).T
+        for name, values in [
+            ("left", left), ("top", top), ("width", crop_width), ("height", crop_height),
+            ("area", crop_width * crop_height),
+        ]:  # fmt: skip
+            deciles = np.quantile(values, np.arange(1, 10) / 10, method="inverted_cdf")
+            lines.append(f"{width} {height} {name} " + " ".join(f"{v:.0f}" for v in deciles))
+    (out / "deciles.txt").write_text("\n".join(lines) + "\n")
 
 
 def main():
@@ -288,6 +299,7 @@ def main():
         ("resize", resize_fixtures),
         ("eval", eval_fixtures),
         ("colour", colour_fixtures),
+        ("crop", crop_fixtures),
     ]:
         (OUT / name).mkdir(parents=True)
         write(OUT / name)

@@ -84,7 +84,7 @@ pub(crate) fn augment<R: Rng>(
         None => normaliser.write(rgb, size, mirror, planes),
         Some(distortion) => {
             write_planes(rgb, size, mirror, &UNIT, planes);
-            distortion.apply(planes);
+            distortion.into_iter().for_each(|operation| operation.apply(planes));
             normaliser.normalise(planes);
         }
     }
