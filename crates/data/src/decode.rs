@@ -134,7 +134,12 @@ fn decode_unguarded(
 ) -> Result<RgbImage, DecodeError> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let format = reader.format().ok_or_else(|| unknown_format(bytes))?;
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+    let complete = match format {
+        ImageFormat::Jpeg => jpeg_is_complete(bytes),
+        ImageFormat::WebP => webp_is_complete(bytes),
+        _ => true, // the decoders find out
+    };
+    if !complete {
         return Err(DecodeError::Truncated);
     }
     let mut limits = Limits::no_limits();
@@ -230,6 +235,23 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
     }
 }
 
+/// Returns whether every chunk of a WebP file lies inside the file.
+///
+/// The decoder takes memory for a chunk of metadata by its length alone, up to 4 GiB. A chunk is a
+/// name, a length and as many bytes, padded to an even number, behind the 12 bytes `RIFF....WEBP`
+/// (RFC 9649, section 2.3).
+fn webp_is_complete(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(12..).unwrap_or_default();
+    while let Some((header, body)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        if length > body.len() {
+            return false;
+        }
+        rest = body.get(length + length % 2..).unwrap_or_default();
+    }
+    true
+}
+
 fn unknown_format(bytes: &[u8]) -> DecodeError {
     let begins = bytes[..bytes.len().min(16)].escape_ascii().to_string();
     DecodeError::UnknownFormat { begins }
@@ -281,6 +303,22 @@ mod tests {
         ];
         for (i, (parts, complete)) in cases.into_iter().enumerate() {
             assert_eq!(jpeg_is_complete(&parts.concat()), complete, "case {i}");
+        }
+    }
+
+    #[test]
+    fn a_webp_is_complete_only_with_all_of_its_chunks() {
+        let riff = b"RIFF\0\0\0\0WEBP";
+        let cases: [(&[&[u8]], bool); 6] = [
+            (&[riff, b"VP8L\x02\0\0\0ab"], true),
+            (&[riff, b"VP8L\x03\0\0\0abc\0", b"EXIF\x01\0\0\0a"], true),
+            (&[riff, b"VP8L\x02\0\0\0ab", b"EXIF\xff\xff\xff\xff"], false),
+            (&[riff, b"VP8L\x02\0\0\0a"], false),
+            (&[riff, b"VP8L\x02\0\0\0ab", b"EXI"], true), // no chunk, only bytes behind
+            (&[riff], true),
+        ];
+        for (i, (parts, complete)) in cases.into_iter().enumerate() {
+            assert_eq!(webp_is_complete(&parts.concat()), complete, "case {i}");
         }
     }
 

@@ -11,6 +11,16 @@ pub enum EngineError {
     /// Evaluation was asked for before it was given weights.
     #[error("evaluation without weights: call prepare_evaluation first")]
     NotPrepared,
+    /// A kernel's answer is not that of its definition.
+    #[error(
+        "wrong answer of {what}; do not train with this build on this machine before it is \
+         understood ({} picks other instructions)",
+        bninception_kernels::isa::ISA_VARIABLE
+    )]
+    WrongAnswer {
+        /// The operation, the value found and the one expected.
+        what: String,
+    },
     /// A combination of settings that no executor offers.
     #[error("{what} is not supported by the {engine} engine; {hint}")]
     Unsupported {

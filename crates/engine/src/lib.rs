@@ -4,10 +4,12 @@
 mod error;
 mod executor;
 mod fast;
+pub mod operations;
 mod reference;
 pub mod sgd;
 
 pub use bninception_kernels::dtype::Dtype;
+pub use bninception_kernels::isa::Isa;
 pub use bninception_model as model;
 pub use error::EngineError;
 pub use executor::{Executor, TrainBatch};

@@ -18,6 +18,7 @@ pub mod linear;
 pub mod loss;
 pub mod lrn;
 pub mod map;
+pub mod peak;
 pub mod pool;
 pub mod sgd;
 mod split;

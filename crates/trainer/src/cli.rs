@@ -327,6 +327,25 @@ pub enum DataCommand {
 pub enum BenchCommand {
     /// Time whole steps of training or evaluation on random images.
     Model(BenchModelArgs),
+    /// Time every convolution of the network in every direction, after checking its answer.
+    Ops(BenchOpsArgs),
+}
+
+/// `bench ops`.
+#[derive(Debug, Args)]
+pub struct BenchOpsArgs {
+    /// Settings; without a preset the default network at 224 px.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Timed calls, of which the median is reported.
+    #[arg(long, default_value_t = 9, value_name = "N")]
+    pub repeats: usize,
+    /// Calls before the timed ones.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub warmup: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bench model`.

@@ -63,27 +63,28 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
 /// # Errors
 /// A combination that the executor does not offer.
 pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, Error> {
-    let dtype = match config.train.dtype {
-        config::Dtype::F32 => Dtype::F32,
-        config::Dtype::Bf16 => Dtype::Bf16,
-    };
-    Ok(match config.engine.kind {
-        EngineKind::Reference if dtype == Dtype::F32 => Box::new(Reference::new(network)),
-        EngineKind::Reference => {
+    Ok(match (config.engine.kind, config.train.dtype) {
+        (EngineKind::Reference, config::Dtype::F32) => Box::new(Reference::new(network)),
+        (EngineKind::Reference, dtype) => {
             let (what, engine) = (format!("dtype {}", dtype.name()), config.engine.kind.name());
             let hint = "use --dtype f32, or --engine fast";
             return Err(EngineError::Unsupported { what, engine, hint }.into());
         }
-        EngineKind::Fast => {
-            let options = FastOptions {
-                threads: threads(config.train.threads),
-                winograd: config.engine.winograd,
-                dtype,
-                ..FastOptions::default()
-            };
-            Box::new(Fast::new(network, options)?)
-        }
+        (EngineKind::Fast, _) => Box::new(Fast::new(network, fast_options(config))?),
     })
+}
+
+/// The choices of the fast engine that `config` makes.
+pub fn fast_options(config: &Config) -> FastOptions {
+    FastOptions {
+        threads: threads(config.train.threads),
+        winograd: config.engine.winograd,
+        dtype: match config.train.dtype {
+            config::Dtype::F32 => Dtype::F32,
+            config::Dtype::Bf16 => Dtype::Bf16,
+        },
+        ..FastOptions::default()
+    }
 }
 
 /// Threads asked for, or one for each core.

@@ -165,12 +165,18 @@ fn a_run_from_training_to_prediction() {
 
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one() {
+    for dtype in ["f32", "bf16"] {
+        check_resume(dtype);
+    }
+}
+
+fn check_resume(dtype: &str) {
     let place = Place::with_pictures();
     // The schedule of the preset looks at the length of the run; a constant rate does not, so that
     // a run of 3 steps is the beginning of one of 7.
     let common = ["--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=constant"];
     let run = |name: &str, steps: &str, workers: &str| {
-        let own = ["--run-dir", name, "--steps", steps, "-j", workers];
+        let own = ["--run-dir", name, "--steps", steps, "-j", workers, "--dtype", dtype];
         place.succeed(&[&["train"], common.as_slice(), &own].concat());
     };
     run("whole", "7", "1");
@@ -184,8 +190,8 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
         bytes[8 + header..].to_vec()
     };
     assert_eq!(tensors("whole").len(), tensors("parts").len());
-    assert!(tensors("whole") == tensors("other"), "the same run twice differs");
-    assert!(tensors("whole") == tensors("parts"), "a resumed run differs");
+    assert!(tensors("whole") == tensors("other"), "{dtype}: the same run twice differs");
+    assert!(tensors("whole") == tensors("parts"), "{dtype}: a resumed run differs");
 }
 
 #[test]
@@ -282,6 +288,35 @@ fn a_changed_recipe_is_refused_on_resume() {
     );
     assert_eq!(fs::read(place.path("run/train.log")).unwrap(), log);
     place.succeed(&["resume", "run", "--workers", "2"]);
+}
+
+#[test]
+fn benchmarks_report_what_they_timed() {
+    let place = Place::new();
+    let small = ["--image-size", "64", "--batch-size", "2", "--threads", "2", "--repeats", "1"];
+    let model =
+        place.json(&[&["bench", "model", "--json", "--dtype", "bf16"], &small[..]].concat());
+    assert_eq!((&model["dtype"], &model["image_size"]), (&"bf16".into(), &64.into()));
+    let number = |value: &Value, key: &str| value[key].as_f64().unwrap();
+    assert!(number(&model, "gflops") > 0.0 && number(&model, "peak_gflops") > 1.0);
+
+    let ops = place.json(&[&["bench", "ops", "--json", "--warmup", "0"], &small[..]].concat());
+    let rows = ops["ops"].as_array().unwrap();
+    let first: Vec<&str> = rows[..5].iter().map(|row| row["direction"].as_str().unwrap()).collect();
+    let (forward, weight) = ("forward", "backward_weight");
+    assert_eq!(first, [forward, weight, forward, "backward_input", weight]);
+    let last = rows.last().unwrap();
+    assert_eq!(
+        keys(last),
+        ["name", "direction", "shape", "algorithm", "seconds_median", "gflops", "share_of_peak",]
+    );
+    assert!(rows.iter().all(|row| number(row, "seconds_median") > 0.0));
+    let winograd = |ops: &Value| ops["ops"].to_string().contains("winograd");
+    assert!(winograd(&ops));
+    let direct = ["bench", "ops", "--json", "--warmup", "0", "--set", "engine.winograd=false"];
+    assert!(!winograd(&place.json(&[&direct, &small[..]].concat())));
+    let reference = ["bench", "ops", "--engine", "reference"];
+    place.fail(&reference, 2, &["bench ops times the kernels of the fast engine"]);
 }
 
 #[test]

@@ -146,6 +146,14 @@ impl Algorithms {
 }
 
 impl Algorithm {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Direct => "direct",
+            Algorithm::Winograd => "winograd",
+        }
+    }
+
     /// Whether the algorithm can compute `shape`.
     pub fn supports(self, shape: &ConvShape) -> bool {
         match self {

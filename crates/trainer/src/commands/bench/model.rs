@@ -2,30 +2,23 @@
 
 use std::time::Instant;
 
-use bninception_engine::model::ParameterTable;
-use bninception_engine::{Executor, TrainBatch};
+use bninception_engine::model::{Network, ParameterTable, summary};
+use bninception_engine::{Executor, TrainBatch, operations};
 use serde_json::json;
 
-use crate::cli::{BenchCommand, BenchMode, BenchModelArgs};
+use crate::cli::{BenchMode, BenchModelArgs};
 use crate::config::Config;
 use crate::error::Error;
 use crate::state::TrainState;
-use crate::{setup, signals};
+use crate::{commands, setup, signals};
 
-pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
-    match command {
-        BenchCommand::Model(args) => bench_model(args),
-    }
-}
-
-fn bench_model(args: &BenchModelArgs) -> Result<(), Error> {
-    if args.repeats == 0 {
-        return Err(Error::Usage("--repeats 0: expected at least 1".to_owned()));
-    }
+pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
+    super::check_repeats(args.repeats)?;
     signals::listen()?;
     let config = args.config.resolve(None, None)?.config;
     let classes = setup::classes_without_data(&config);
     let network = setup::network(&config, classes)?;
+    let gflop = gflop(&network, config.train.batch_size, args.mode);
     let table = ParameterTable::new(&network);
     let state = TrainState::new(&network, &table, config.train.seed, false);
     let mut executor = setup::executor(&config, network)?;
@@ -46,8 +39,10 @@ fn bench_model(args: &BenchModelArgs) -> Result<(), Error> {
     };
     let (engine, dtype) = (config.engine.kind.name(), config.train.dtype.name());
     let threads = setup::threads(config.train.threads);
+    let gflops = gflop / median;
+    let peak = operations::peak(&setup::fast_options(&config));
     if args.json {
-        return super::print_json(&json!({
+        return commands::print_json(&json!({
             "mode": mode,
             "engine": engine,
             "device": "cpu",
@@ -57,19 +52,36 @@ fn bench_model(args: &BenchModelArgs) -> Result<(), Error> {
             "image_size": config.data.image_size,
             "step_seconds_median": median,
             "images_per_second": images_per_second,
+            "gflops": gflops,
+            "peak_gflops": peak,
             "peak_rss_bytes": peak_rss_bytes(),
         }));
     }
     let memory = peak_rss_bytes()
         .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));
-    super::print(&format!(
+    commands::print(&format!(
         "{mode}, {engine} engine, {dtype}, {threads} threads, batch {batch_size}, {} px: \
-         {images_per_second:.1} img/s, median step {median:.4} s of {}, from {:.4} to {:.4}{memory}",
+         {images_per_second:.1} img/s, median step {median:.4} s of {}, from {:.4} to {:.4}{memory}, \
+         {gflops:.0} GFLOP/s ({:.2} of the peak in f32; Winograd needs fewer)",
         config.data.image_size,
         seconds.len(),
         seconds[0],
         seconds[seconds.len() - 1],
+        gflops / peak,
     ))
+}
+
+/// Billions of operations of a step, two for each multiply-accumulate by the definition; the gradients
+/// of weights and inputs cost as much as the outputs, and the images have none.
+fn gflop(network: &Network, batch_size: usize, mode: BenchMode) -> f64 {
+    let layers = summary::summarise(network);
+    let macs: usize = layers.iter().map(|layer| layer.macs).sum();
+    let first = layers.iter().map(|layer| layer.macs).find(|&macs| macs > 0).unwrap_or(0);
+    let macs = match mode {
+        BenchMode::Train => 3 * macs - first,
+        BenchMode::Eval => macs,
+    };
+    2.0 * (macs * batch_size) as f64 / 1e9
 }
 
 /// Random images and labels, the same in every run.

@@ -1,0 +1,86 @@
+//! The machine's floor: how fast it multiplies and adds when nothing else is in the way.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use crate::isa::Isa;
+use crate::threads::Team;
+
+/// Rounds of one measurement, about 10 ms.
+const ROUNDS: usize = 2_000_000;
+/// Independent sums, enough to hide the latency of an addition (at most 5 cycles, two a cycle).
+const SUMS: usize = 10;
+/// Measurements, of which the best counts: whatever else the machine does only slows them.
+const TRIES: usize = 10;
+
+/// The best GFLOP/s, two for each multiply-add in f32, of all threads of `team` together.
+pub fn peak_gflops(team: &Team, isa: Isa) -> f64 {
+    let isa = isa.min(Isa::strongest());
+    let lanes = match isa {
+        Isa::Scalar => 4,
+        Isa::Avx2 => 8,
+        Isa::Avx512 | Isa::Avx512Bf16 => 16,
+    };
+    let flops = (2 * lanes * SUMS * ROUNDS * team.len()) as f64;
+    let mut best = 0.0_f64;
+    for _ in 0..TRIES {
+        let start = Instant::now();
+        team.run(&|_| match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `isa` is not above the strongest set of this machine.
+            Isa::Avx512 | Isa::Avx512Bf16 => unsafe { x86::avx512() },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { x86::avx2() },
+            _ => portable(),
+        });
+        best = best.max(flops / start.elapsed().as_secs_f64() / 1e9);
+    }
+    best
+}
+
+/// Multiplies and adds in four lanes, which is what the portable kernels do.
+fn portable() {
+    let mut sums = [[0.0_f32; 4]; SUMS];
+    let factor = black_box([1.0_f32; 4]);
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            for lane in 0..4 {
+                sum[lane] = sum[lane] * factor[lane] + factor[lane];
+            }
+        }
+    }
+    black_box(sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::{ROUNDS, SUMS};
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn avx512() {
+        let factor = _mm512_set1_ps(black_box(1.0));
+        let mut sums = [factor; SUMS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(factor, factor, *sum);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2() {
+        let factor = _mm256_set1_ps(black_box(1.0));
+        let mut sums = [factor; SUMS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(factor, factor, *sum);
+            }
+        }
+        black_box(sums);
+    }
+}

@@ -1,0 +1,22 @@
+//! `bench`: speed, measured on answers that were checked.
+
+mod model;
+mod ops;
+
+use crate::cli::BenchCommand;
+use crate::error::Error;
+
+pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
+    match command {
+        BenchCommand::Model(args) => model::bench(args),
+        BenchCommand::Ops(args) => ops::bench(args),
+    }
+}
+
+/// At least one timed repeat must be asked for.
+fn check_repeats(repeats: usize) -> Result<(), Error> {
+    match repeats {
+        0 => Err(Error::Usage("--repeats 0: expected at least 1".to_owned())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,103 @@
+//! `bench ops`.
+
+use bninception_engine::operations::{self, Measured};
+use serde_json::json;
+
+use crate::cli::BenchOpsArgs;
+use crate::commands;
+use crate::config::EngineKind;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::{setup, signals};
+
+pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
+    super::check_repeats(args.repeats)?;
+    signals::listen()?;
+    let config = args.config.resolve(None, None)?.config;
+    if config.engine.kind != EngineKind::Fast {
+        let message = "bench ops times the kernels of the fast engine; leave out --engine";
+        return Err(Error::Usage(message.to_owned()));
+    }
+    let network = setup::network(&config, setup::classes_without_data(&config))?;
+    let options = setup::fast_options(&config);
+    let batch_size = config.train.batch_size;
+    let list = operations::convolutions(&network, batch_size);
+    let mut progress = Progress::start("timing", list.len() as u64);
+    let mut peak = operations::peak(&options);
+    let mut rows = Vec::new();
+    for operation in &list {
+        signals::check()?;
+        rows.extend(operations::measure(operation, &options, args.warmup, args.repeats)?);
+        progress.advance(1, std::time::Duration::ZERO);
+    }
+    // A machine that is shared, or that slows down as it warms up, shows in the better of two.
+    peak = peak.max(operations::peak(&options));
+    drop(progress);
+
+    let (dtype, size) = (config.train.dtype.name(), config.data.image_size);
+    if args.json {
+        let ops: Vec<_> = rows.iter().map(|row| as_json(row, peak)).collect();
+        return commands::print_json(&json!({
+            "ops": ops,
+            "peak_gflops": peak,
+            "dtype": dtype,
+            "threads": options.threads,
+            "batch_size": batch_size,
+            "image_size": size,
+        }));
+    }
+    commands::print(&table(&rows, peak))?;
+    commands::print(&format!(
+        "{dtype}, {} threads, {}, batch {batch_size}, {size} px; medians of {}; every answer checked\n\
+         GFLOP/s count the multiply-adds of the definition, of which Winograd needs fewer; the peak of \
+         f32 is {peak:.0}",
+        options.threads,
+        options.isa.name(),
+        args.repeats,
+    ))
+}
+
+fn as_json(row: &Measured, peak: f64) -> serde_json::Value {
+    let s = &row.operation.shape;
+    json!({
+        "name": row.operation.name,
+        "direction": row.direction.name(),
+        "shape": {
+            "inputs": s.in_channels,
+            "outputs": s.out_channels,
+            "kernel": s.kernel,
+            "stride": s.stride,
+            "size": s.in_height,
+        },
+        "algorithm": row.algorithm.name(),
+        "seconds_median": row.median(),
+        "gflops": row.gflops(),
+        "share_of_peak": row.gflops() / peak,
+    })
+}
+
+fn table(rows: &[Measured], peak: f64) -> String {
+    let mut lines = vec![format!(
+        "{:<30} {:<20} {:<15} {:<8} {:>8} {:>8} {:>5}",
+        "layer", "shape", "direction", "by", "ms", "GFLOP/s", "peak"
+    )];
+    for row in rows {
+        let s = &row.operation.shape;
+        let shape = format!(
+            "{}->{} {}x{}/{} @{}",
+            s.in_channels, s.out_channels, s.kernel, s.kernel, s.stride, s.in_height
+        );
+        lines.push(format!(
+            "{:<30} {shape:<20} {:<15} {:<8} {:>8.2} {:>8.1} {:>4.0}%",
+            row.operation.name,
+            row.direction.name(),
+            row.algorithm.name(),
+            1e3 * row.median(),
+            row.gflops(),
+            100.0 * row.gflops() / peak
+        ));
+    }
+    let total: f64 = rows.iter().map(Measured::median).sum();
+    lines.push(format!("{:<75} {:>8.2}", "each shape once", 1e3 * total));
+    lines.join("\n")
+}

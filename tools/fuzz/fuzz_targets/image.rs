@@ -1,0 +1,60 @@
+//! Any bytes as an image file, all the way to the batches of training and evaluation.
+//!
+//! A panic of an image decoder is caught by the crate and condemns that image: it is no finding. Any
+//! other panic is, and so are too much memory, too much time, and an image that decodes and makes
+//! no batch.
+#![no_main]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bninception_data::decode::DecodeBuffers;
+use bninception_data::{
+    DataError, DecodeOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,
+    decode,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Small, so that the memory limit of the fuzzer shows what goes beyond it.
+const OPTIONS: DecodeOptions = DecodeOptions { max_pixels: 1 << 20, max_bytes: 1 << 20, exif: true };
+
+/// One decoded image.
+struct One(RgbImage);
+
+impl Source for One {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn label(&self, _index: usize) -> u32 {
+        0
+    }
+
+    fn path(&self, _index: usize) -> &Path {
+        Path::new("fuzz")
+    }
+
+    fn load(&self, _index: usize, _buffers: &mut DecodeBuffers) -> Result<RgbImage, DataError> {
+        Ok(self.0.clone())
+    }
+}
+
+fuzz_target!(
+    init: std::panic::set_hook(Box::new(|_| {})), // only panics that nothing catches end the run
+    |bytes: &[u8]| {
+        let Ok(image) = decode(bytes, &OPTIONS) else { return };
+        let pixels = u64::from(image.width()) * u64::from(image.height());
+        assert!(pixels > 0 && pixels <= OPTIONS.max_pixels);
+        let source = Arc::new(One(image));
+        let preprocessing = Preprocessing { image_size: 33, ..Preprocessing::default() };
+        let options = LoadOptions { batch_size: 1, workers: 0, prefetch: 1 };
+        let plan = TrainPlan::new(bytes.len() as u64, 0..2);
+        let train = Loader::train(source.clone(), &preprocessing, &options, &plan).unwrap();
+        let eval = Loader::eval(source, &preprocessing, &options).unwrap();
+        for batch in train.chain(eval) {
+            let batch = batch.unwrap();
+            assert_eq!(batch.images.len(), 3 * 33 * 33);
+            assert!(batch.images.iter().all(|value| value.is_finite()));
+        }
+    }
+);
