@@ -25,8 +25,10 @@ fn main() -> ExitCode {
     let outcome = match task.as_deref() {
         Some("check") => check(),
         Some("lint") => lint(),
-        _ => Err("usage: cargo xtask check | lint\n\
-                  check: everything; lint: everything but the tests"
+        Some("sanitize") => sanitize(),
+        _ => Err("usage: cargo xtask check | lint | sanitize\n\
+                  check: everything; lint: everything but the tests;\n\
+                  sanitize: the tests of the crate with unsafe code under AddressSanitizer"
             .to_owned()),
     };
     match outcome {
@@ -43,6 +45,14 @@ fn check() -> Outcome {
     cargo(&["test", "--release", "--workspace"])
 }
 
+/// Runs the tests of `kernels` with every access to memory checked, for all instruction sets of the
+/// machine. The sanitizer is an unstable flag of the compiler, hence the variable that opens those.
+fn sanitize() -> Outcome {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let arguments = ["test", "--release", "--package", "bninception-kernels", "--target", TARGET];
+    cargo_with(&arguments, &[("RUSTC_BOOTSTRAP", "1"), ("RUSTFLAGS", "-Zsanitizer=address")])
+}
+
 /// All that is not a test, the quick things first.
 fn lint() -> Outcome {
     cargo(&["fmt", "--all", "--check"])?;
@@ -54,12 +64,13 @@ fn lint() -> Outcome {
 }
 
 fn cargo(arguments: &[&str]) -> Outcome {
+    cargo_with(arguments, &[("RUSTDOCFLAGS", "-D warnings")])
+}
+
+fn cargo_with(arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
     say(&format!("cargo {}", arguments.join(" ")));
     let mut command = Command::new(env!("CARGO"));
-    command.args(arguments).current_dir(root());
-    if arguments[0] == "doc" {
-        command.env("RUSTDOCFLAGS", "-D warnings");
-    }
+    command.args(arguments).current_dir(root()).envs(environment.iter().copied());
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo {} ended with {status}", arguments[0])),

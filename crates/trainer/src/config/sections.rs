@@ -64,7 +64,7 @@ pub struct Data {
     pub exif: bool,
     /// Threads that decode and augment; 0 takes the number of cores. Never changes a result.
     pub workers: usize,
-    /// Batches prepared ahead of the network. Never changes a result.
+    /// Batches that each worker prepares ahead of the network. Never changes a result.
     pub prefetch: usize,
     /// How the order of the training images changes from epoch to epoch.
     pub shuffle: Shuffle,
