@@ -34,6 +34,9 @@ pub enum DataError {
         /// Why it cannot be used.
         source: DecodeError,
     },
+    /// A scan was asked to stop.
+    #[error("stopped while listing folders")]
+    Stopped,
     /// A setting is out of its range.
     #[error("{field} = {found}: expected {expected}")]
     Setting {

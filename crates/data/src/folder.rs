@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use rand::seq::SliceRandom;
 
 use crate::DataError;
+use crate::listing::{Entry, Kind, Lister};
 use crate::random::{Purpose, sample_rng};
 
 /// Extensions of the files that count as images, in lower case.
@@ -106,6 +107,18 @@ pub struct Labelled {
 /// A folder is missing, cannot be read or has no images; a training class is empty; fewer than two
 /// classes; a validation class is unknown to training; a name is not UTF-8; the layout is ambiguous.
 pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Splits, DataError> {
+    scan_with(&Lister::new(0), dir, options)
+}
+
+/// [`scan`] with folders listed by `lister`, which changes nothing in the result.
+///
+/// # Errors
+/// As [`scan`]; [`DataError::Stopped`] if the lister was asked to stop.
+pub fn scan_with(
+    lister: &Lister<'_>,
+    dir: &Path,
+    options: &ScanOptions,
+) -> Result<Splits, DataError> {
     if !(0.0..1.0).contains(&options.val_fraction) {
         return Err(DataError::setting(
             "val_fraction",
@@ -113,10 +126,10 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Splits, DataError> {
             "a fraction of at least 0 and less than 1",
         ));
     }
-    let mut scanner = Scanner::default();
-    let folders = subfolders(dir)?;
-    let train_dir = find_train(dir, &folders)?;
-    let val_dir = match (&options.val_dir, find_val(&folders, &mut scanner.notes)?) {
+    let mut scanner = Scanner::new(lister);
+    let folders = subfolders(lister, dir)?;
+    let train_dir = find_train(lister, dir, &folders)?;
+    let val_dir = match (&options.val_dir, find_val(lister, &folders, &mut scanner.notes)?) {
         (Some(val_dir), _) => Some(val_dir.clone()),
         (None, ValFolder::OfClasses(val_dir)) if train_dir.is_some() => Some(val_dir),
         (None, ValFolder::Flat(val_dir)) if train_dir.is_some() => return Err(flat_val(&val_dir)),
@@ -183,10 +196,22 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Splits, DataError> {
 /// A folder is missing, cannot be read or has no images; a class is not in `classes`; `dir` holds
 /// only a training folder.
 pub fn scan_classes(dir: &Path, classes: &[String]) -> Result<Labelled, DataError> {
-    let mut scanner = Scanner::default();
-    let folders = subfolders(dir)?;
-    let train_dir = find_train(dir, &folders)?;
-    let val_dir = match (find_val(&folders, &mut scanner.notes)?, train_dir) {
+    scan_classes_with(&Lister::new(0), dir, classes)
+}
+
+/// [`scan_classes`] with folders listed by `lister`, which changes nothing in the result.
+///
+/// # Errors
+/// As [`scan_classes`]; [`DataError::Stopped`] if the lister was asked to stop.
+pub fn scan_classes_with(
+    lister: &Lister<'_>,
+    dir: &Path,
+    classes: &[String],
+) -> Result<Labelled, DataError> {
+    let mut scanner = Scanner::new(lister);
+    let folders = subfolders(lister, dir)?;
+    let train_dir = find_train(lister, dir, &folders)?;
+    let val_dir = match (find_val(lister, &folders, &mut scanner.notes)?, train_dir) {
         (ValFolder::OfClasses(val_dir), _) => val_dir,
         (ValFolder::Flat(val_dir), Some(_)) => return Err(flat_val(&val_dir)),
         (ValFolder::Missing, Some(train_dir)) => {
@@ -218,10 +243,14 @@ pub fn is_image_path(path: &Path) -> bool {
 /// The training folder among the `folders` of `dir`, if there is one.
 ///
 /// A folder named `train` that holds no folder is no split: it may well be a class of trains.
-fn find_train(dir: &Path, folders: &[Folder]) -> Result<Option<PathBuf>, DataError> {
+fn find_train(
+    lister: &Lister<'_>,
+    dir: &Path,
+    folders: &[Folder],
+) -> Result<Option<PathBuf>, DataError> {
     let mut found = Vec::new();
     for folder in folders.iter().filter(|folder| folder.is_named_one_of(&TRAIN_NAMES)) {
-        if !subfolders(&folder.path)?.is_empty() {
+        if !subfolders(lister, &folder.path)?.is_empty() {
             found.push(folder);
         }
     }
@@ -248,11 +277,15 @@ enum ValFolder {
 }
 
 /// The validation folder among `folders`: the first of [`VAL_NAMES`] that holds folders.
-fn find_val(folders: &[Folder], notes: &mut Vec<String>) -> Result<ValFolder, DataError> {
+fn find_val(
+    lister: &Lister<'_>,
+    folders: &[Folder],
+    notes: &mut Vec<String>,
+) -> Result<ValFolder, DataError> {
     let (mut of_classes, mut flat) = (Vec::new(), Vec::new());
     for name in VAL_NAMES {
         for folder in folders.iter().filter(|folder| folder.is_named_one_of(&[name])) {
-            let is_flat = subfolders(&folder.path)?.is_empty();
+            let is_flat = subfolders(lister, &folder.path)?.is_empty();
             let found = if is_flat { &mut flat } else { &mut of_classes };
             found.push(&folder.path);
         }
@@ -340,67 +373,82 @@ struct ClassFolder {
     images: Vec<PathBuf>,
 }
 
-/// What is gathered beside the images while folders are read.
-#[derive(Default)]
-struct Scanner {
+/// Reads class folders, and gathers what else is found on the way.
+struct Scanner<'a> {
+    lister: &'a Lister<'a>,
     ignored: usize,
     notes: Vec<String>,
 }
 
-impl Scanner {
+impl<'a> Scanner<'a> {
+    fn new(lister: &'a Lister<'a>) -> Scanner<'a> {
+        Scanner { lister, ignored: 0, notes: Vec::new() }
+    }
+
     /// Reads every class folder of `dir`, in the byte order of their names.
     fn class_folders(&mut self, dir: &Path) -> Result<Vec<ClassFolder>, DataError> {
-        let folders = subfolders(dir)?;
+        let folders = subfolders(self.lister, dir)?;
         if folders.is_empty() {
-            return Err(no_images(dir, count_files(dir)?));
+            return Err(no_images(dir, count_files(self.lister, dir)?));
         }
-        let mut classes = Vec::with_capacity(folders.len());
-        for folder in folders {
-            let name = class_name(&folder)?;
-            let mut images = Vec::new();
-            self.walk(&folder.path, &mut Vec::new(), &mut images)?;
-            images.sort_unstable();
+        let walks = self.lister.each(&folders, |folder| {
+            let mut walk = Walk { name: class_name(folder)?, ..Walk::default() };
+            walk.enter(self.lister, &folder.path)?;
+            Ok(walk)
+        })?;
+        let mut classes = Vec::with_capacity(walks.len());
+        for Walk { name, images, ignored, notes, .. } in walks {
+            self.ignored += ignored;
+            self.notes.extend(notes);
             classes.push(ClassFolder { name, images });
         }
         Ok(classes)
     }
+}
 
-    /// Adds the images below `dir` to `images`; `ancestors` are the canonical paths above it.
-    fn walk(
-        &mut self,
-        dir: &Path,
-        ancestors: &mut Vec<PathBuf>,
-        images: &mut Vec<PathBuf>,
-    ) -> Result<(), DataError> {
+/// What lies below one class folder.
+#[derive(Default)]
+struct Walk {
+    name: String,
+    images: Vec<PathBuf>,
+    ignored: usize,
+    notes: Vec<String>,
+    /// Canonical paths of the folders above the one that is being read.
+    ancestors: Vec<PathBuf>,
+}
+
+impl Walk {
+    /// Adds the images below `dir`. Entries come by name and folders are entered in their turn, so
+    /// the images come in the order of their paths.
+    fn enter(&mut self, lister: &Lister<'_>, dir: &Path) -> Result<(), DataError> {
         let canonical = fs::canonicalize(dir).map_err(DataError::io("resolve", dir))?;
-        if ancestors.contains(&canonical) {
+        if self.ancestors.contains(&canonical) {
             self.notes.push(format!(
                 "{} is skipped: it links to a folder that contains it",
                 dir.display()
             ));
             return Ok(());
         }
-        ancestors.push(canonical);
-        for entry in list(dir)? {
+        self.ancestors.push(canonical);
+        for entry in lister.list(dir)? {
             match entry.kind {
-                Kind::Folder => self.walk(&entry.path, ancestors, images)?,
-                Kind::File if is_image_path(&entry.path) => images.push(entry.path),
-                Kind::File => self.ignored += 1,
+                Kind::Folder => self.enter(lister, &entry.path)?,
+                Kind::File if is_image_path(&entry.path) => self.images.push(entry.path),
+                Kind::File | Kind::Other => self.ignored += 1,
                 Kind::Broken => self.notes.push(format!(
                     "{} is skipped: it links to a file that is missing or cannot be read",
                     entry.path.display()
                 )),
-                Kind::Other => self.ignored += 1,
             }
         }
-        ancestors.pop();
+        self.ancestors.pop();
         Ok(())
     }
 }
 
 /// Reads the class folders of `dir` and labels them by their position in `classes`.
 fn label_by_name(
-    scanner: &mut Scanner,
+    scanner: &mut Scanner<'_>,
     dir: &Path,
     classes: &[String],
 ) -> Result<Vec<Sample>, DataError> {
@@ -504,58 +552,9 @@ fn name_list(names: &[&str]) -> String {
     }
 }
 
-// --- Reading one folder ------------------------------------------------------------------------
-
-/// What a directory entry is, after following links.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Folder,
-    File,
-    /// A link whose target is missing.
-    Broken,
-    /// A socket, a device and the like.
-    Other,
-}
-
-struct Entry {
-    path: PathBuf,
-    kind: Kind,
-}
-
-/// The entries of `dir` that are not hidden, sorted by name.
-fn list(dir: &Path) -> Result<Vec<Entry>, DataError> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(dir).map_err(DataError::io("list", dir))? {
-        let entry = entry.map_err(DataError::io("list", dir))?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        // The type comes with the listing; only links cost a further look at the file.
-        let mut kind = entry.file_type().map_err(DataError::io("inspect", &path))?;
-        if kind.is_symlink() {
-            match fs::metadata(&path) {
-                Ok(target) => kind = target.file_type(),
-                Err(_) => {
-                    entries.push(Entry { path, kind: Kind::Broken });
-                    continue;
-                }
-            }
-        }
-        let kind = match kind {
-            kind if kind.is_dir() => Kind::Folder,
-            kind if kind.is_file() => Kind::File,
-            _ => Kind::Other,
-        };
-        entries.push(Entry { path, kind });
-    }
-    entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok(entries)
-}
-
 /// The folders in `dir` that are not hidden, in the byte order of their names.
-fn subfolders(dir: &Path) -> Result<Vec<Folder>, DataError> {
-    let folders = list(dir)?.into_iter().filter(|entry| entry.kind == Kind::Folder);
+fn subfolders(lister: &Lister<'_>, dir: &Path) -> Result<Vec<Folder>, DataError> {
+    let folders = lister.list(dir)?.into_iter().filter(|entry| entry.kind == Kind::Folder);
     let folder = |entry: Entry| {
         let lossy_name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Folder { path: entry.path, lossy_name }
@@ -563,6 +562,6 @@ fn subfolders(dir: &Path) -> Result<Vec<Folder>, DataError> {
     Ok(folders.map(folder).collect())
 }
 
-fn count_files(dir: &Path) -> Result<usize, DataError> {
-    Ok(list(dir)?.iter().filter(|entry| entry.kind == Kind::File).count())
+fn count_files(lister: &Lister<'_>, dir: &Path) -> Result<usize, DataError> {
+    Ok(lister.list(dir)?.iter().filter(|entry| entry.kind == Kind::File).count())
 }

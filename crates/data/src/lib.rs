@@ -3,6 +3,7 @@
 //! The modules stand in the order in which the data flows:
 //!
 //! ```text
+//! listing: DIR                    -> the entries of its folders
 //! folder:  DIR/train/CLASS/*      -> Vec<Sample { path, label }>
 //! decode:  bytes of a file        -> RGB u8, height x width x 3
 //! crop:    width, height, draws   -> the region to look at
@@ -28,6 +29,7 @@ pub mod decode;
 pub mod demo;
 mod error;
 pub mod folder;
+pub mod listing;
 pub mod loader;
 pub mod order;
 pub mod preprocess;
@@ -40,8 +42,9 @@ pub use colour::Colour;
 pub use decode::{DecodeOptions, decode, decode_file};
 pub use demo::{DemoOptions, write_demo};
 pub use error::{DataError, DecodeError};
-pub use folder::{Sample, ScanOptions, Splits, scan, scan_classes};
+pub use folder::{Sample, ScanOptions, Splits, scan, scan_classes, scan_classes_with, scan_with};
 pub use image::RgbImage;
+pub use listing::Lister;
 pub use loader::{Batch, Failure, LoadOptions, Loader, TrainPlan};
 pub use order::{Shuffle, epoch_order};
 pub use preprocess::{Preprocessing, preprocess_file};

@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use bninception_data::{Sample, ScanOptions, Splits, scan, scan_classes};
+use bninception_data::listing::Listed;
+use bninception_data::{
+    DataError, Lister, Sample, ScanOptions, Splits, scan, scan_classes, scan_with,
+};
 use tempfile::TempDir;
 
 /// A folder with the given files; a name that ends with `/` is an empty folder.
@@ -257,4 +260,94 @@ fn class_names_must_be_text() {
         let error = scan(dir.path(), &ScanOptions::default()).unwrap_err().to_string();
         assert!(error.contains("rename the folder"), "{error}");
     }
+}
+
+/// Lets every folder look as if it had last changed an hour ago.
+fn settle(dir: &Path) {
+    let hour = std::time::Duration::from_secs(3600);
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            settle(&path);
+        }
+    }
+    let then = std::time::SystemTime::now() - hour;
+    fs::File::open(dir).unwrap().set_modified(then).unwrap();
+}
+
+/// The splits by way of the cache, and how many folders were listed and reused.
+fn cached(dir: &Path, cache: &Path) -> (Splits, Listed) {
+    let mut lister = Lister::new(2).with_cache(Some(cache.to_path_buf()));
+    lister.load(dir);
+    let splits = scan_with(&lister, dir, &ScanOptions::default()).unwrap();
+    let counts = lister.counts();
+    lister.save(dir, true).unwrap();
+    (splits, counts)
+}
+
+#[test]
+fn a_cached_scan_finds_what_a_fresh_one_does() {
+    let dir = tree(&["train/a/1.jpg", "train/a/deep/2.png", "train/a/x.txt", "train/b/3.jpg"]);
+    let add = |path: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"x").unwrap();
+    };
+    add("val/a/4.jpg");
+    add("val/b/5.jpg");
+    settle(dir.path());
+    let cache = tempfile::tempdir().unwrap();
+    let fresh = || scan(dir.path(), &ScanOptions::default()).unwrap();
+    let check = |expected: Option<Listed>| {
+        let (splits, counts) = cached(dir.path(), cache.path());
+        assert_eq!(splits, fresh());
+        if let Some(expected) = expected {
+            assert_eq!(counts, expected);
+        }
+    };
+    check(None);
+    // DIR, train and val twice each (which split is which, then their classes), and five below.
+    let all = Listed { listed: 0, reused: 10 };
+    check(Some(all));
+
+    // A folder that has just changed is listed again each time until it has settled.
+    add("train/a/deep/6.jpg");
+    let some = Some(Listed { listed: 1, reused: 9 });
+    check(some);
+    check(some);
+    settle(dir.path());
+    check(None);
+    check(Some(all));
+
+    fs::remove_file(dir.path().join("train/a/deep/6.jpg")).unwrap();
+    check(some);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(dir.path().join("val/b/5.jpg"), dir.path().join("val/b/7.jpg"))
+            .unwrap();
+        settle(dir.path());
+        check(None);
+        // The link's target may go without a trace in its folder, so the folder is never reused.
+        check(some);
+        fs::remove_file(dir.path().join("val/b/5.jpg")).unwrap();
+        settle(dir.path());
+        let (splits, _) = cached(dir.path(), cache.path());
+        assert_eq!(splits, fresh());
+        assert!(splits.notes.iter().any(|note| note.contains("7.jpg is skipped")));
+    }
+
+    // A damaged cache is none.
+    for entry in fs::read_dir(cache.path().join("listings")).unwrap() {
+        fs::write(entry.unwrap().path(), b"bninception listings v1\nnonsense").unwrap();
+    }
+    assert_eq!(cached(dir.path(), cache.path()).0, fresh());
+}
+
+#[test]
+fn a_scan_ends_when_it_is_asked_to() {
+    let dir = tree(&["train/a/1.jpg", "train/b/2.jpg"]);
+    let stop = || true;
+    let lister = Lister::new(0).with_stop(&stop);
+    let error = scan_with(&lister, dir.path(), &ScanOptions::default()).unwrap_err();
+    assert!(matches!(error, DataError::Stopped));
 }

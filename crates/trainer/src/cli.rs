@@ -320,6 +320,24 @@ pub enum DataCommand {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// List the folders of a data set and keep the listing for the runs to come.
+    Index(DataIndexArgs),
+}
+
+/// `data index`.
+#[derive(Debug, Args)]
+pub struct DataIndexArgs {
+    /// Folder of images, as for `train --data-dir`.
+    pub dir: PathBuf,
+    /// List every folder anew, whatever is known of it.
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Threads; 0 takes the number of cores.
+    #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
+    pub workers: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bench`.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use bninception_data as data;
-use bninception_data::{DecodeOptions, DemoOptions, ScanOptions, Splits};
+use bninception_data::{DataError, DecodeOptions, DemoOptions, Lister, ScanOptions, Splits};
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{BatchNormOptions, Network, NetworkOptions};
 use bninception_engine::sgd::SgdStep;
@@ -13,6 +13,7 @@ use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Refere
 
 use crate::config::{self, Config, EngineKind};
 use crate::error::Error;
+use crate::signals;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
 const IMAGENET_CLASSES: usize = 1000;
@@ -192,16 +193,48 @@ pub fn scan(config: &Config, dir: &Path) -> Result<Splits, Error> {
         )));
     }
     let val_dir = &config.data.val_dir;
-    let splits = data::scan(
+    let stop = || signals::received().is_some();
+    let mut lister = lister(config).with_stop(&stop);
+    lister.load(dir);
+    let splits = data::scan_with(
+        &lister,
         dir,
         &ScanOptions {
             val_dir: (!val_dir.is_empty()).then(|| PathBuf::from(val_dir)),
             val_fraction: config.data.val_fraction,
             seed: config.train.seed,
         },
-    )?;
+    );
+    let splits = stopped_by_signal(splits)?;
+    keep_listings(&mut lister, dir);
     for note in &splits.notes {
         tracing::warn!("{note}");
     }
     Ok(splits)
+}
+
+/// How folders are listed.
+pub fn lister<'a>(config: &Config) -> Lister<'a> {
+    let cache_dir = if config.data.cache_listings { Lister::default_cache_dir() } else { None };
+    Lister::new(threads(config.data.workers)).with_cache(cache_dir)
+}
+
+/// What a scan found; a scan that a signal stopped becomes that signal's error.
+///
+/// # Errors
+/// The scan's.
+pub fn stopped_by_signal<T>(scanned: Result<T, DataError>) -> Result<T, Error> {
+    if let Err(DataError::Stopped) = scanned {
+        signals::check()?;
+    }
+    Ok(scanned?)
+}
+
+/// Writes the cache of listings of a large tree. A run goes on without.
+pub fn keep_listings(lister: &mut Lister<'_>, dir: &Path) {
+    match lister.save(dir, false) {
+        Ok(Some(file)) => tracing::debug!("wrote {}", file.display()),
+        Ok(None) => {}
+        Err(error) => tracing::debug!("no cache of folder listings: {error}"),
+    }
 }

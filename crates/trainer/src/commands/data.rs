@@ -4,10 +4,16 @@ use bninception_data::demo::DemoOutcome;
 use bninception_data::{DemoOptions, write_demo};
 
 use crate::cli::DataCommand;
+use crate::commands::data_index;
 use crate::error::Error;
 
 pub(super) fn data(command: &DataCommand) -> Result<(), Error> {
-    let DataCommand::Demo { dir, train_per_class, val_per_class, size, seed } = command;
+    let (dir, train_per_class, val_per_class, size, seed) = match command {
+        DataCommand::Demo { dir, train_per_class, val_per_class, size, seed } => {
+            (dir, train_per_class, val_per_class, size, seed)
+        }
+        DataCommand::Index(args) => return data_index::index(args),
+    };
     let options = DemoOptions {
         train_per_class: *train_per_class,
         val_per_class: *val_per_class,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bninception_data::{FileSource, scan_classes};
+use bninception_data::{FileSource, scan_classes_with};
 use serde_json::json;
 
 use crate::checkpoint::{self, Checkpoint};
@@ -21,7 +21,12 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     // folder of them, are found again by the seed.
     let (place, samples) = match &args.data_dir {
         Some(dir) => {
-            let labelled = scan_classes(dir, &metadata.classes)?;
+            let stop = || signals::received().is_some();
+            let mut lister = setup::lister(&config).with_stop(&stop);
+            lister.load(dir);
+            let labelled = scan_classes_with(&lister, dir, &metadata.classes);
+            let labelled = setup::stopped_by_signal(labelled)?;
+            setup::keep_listings(&mut lister, dir);
             for note in &labelled.notes {
                 tracing::warn!("{note}");
             }

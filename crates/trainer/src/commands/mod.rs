@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod data;
+mod data_index;
 mod eval;
 mod info;
 mod predict;
@@ -51,4 +52,12 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
 
 fn stdout_error(source: std::io::Error) -> Error {
     Error::io("write", Path::new("standard output"))(source)
+}
+
+/// The most memory that this process has held, where the system tells (Linux).
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }

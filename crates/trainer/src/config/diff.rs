@@ -43,7 +43,12 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, ConfigError> {
 /// as maths: a new setting is refused until someone decides otherwise.
 pub fn changes_maths(key: &str, schedule: ScheduleKind) -> bool {
     match key {
-        "data.dir" | "data.val_dir" | "data.workers" | "data.prefetch" | "data.max_bad" => false,
+        "data.dir"
+        | "data.val_dir"
+        | "data.workers"
+        | "data.prefetch"
+        | "data.max_bad"
+        | "data.cache_listings" => false,
         "train.val_batch_size" | "train.threads" | "train.on_divergence" => false,
         "train.epochs" | "train.steps" => schedule == ScheduleKind::Cosine,
         _ => {

@@ -66,6 +66,9 @@ pub struct Data {
     pub workers: usize,
     /// Batches that each worker prepares ahead of the network. Never changes a result.
     pub prefetch: usize,
+    /// Whether the listings of the folders of a large data set are kept in the user's cache folder.
+    /// Never changes a result.
+    pub cache_listings: bool,
     /// How the order of the training images changes from epoch to epoch.
     pub shuffle: Shuffle,
     /// Images in a shard, the unit of `shuffle = "shards"` and `"within-shards"`.

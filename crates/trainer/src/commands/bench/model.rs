@@ -54,10 +54,10 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
             "images_per_second": images_per_second,
             "gflops": gflops,
             "peak_gflops": peak,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": commands::peak_rss_bytes(),
         }));
     }
-    let memory = peak_rss_bytes()
+    let memory = commands::peak_rss_bytes()
         .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));
     commands::print(&format!(
         "{mode}, {engine} engine, {dtype}, {threads} threads, batch {batch_size}, {} px: \
@@ -156,12 +156,4 @@ fn time_evaluation(
         }
     }
     Ok(seconds.split_off(args.warmup))
-}
-
-/// The most memory that this process has held, where the system tells (Linux).
-fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }

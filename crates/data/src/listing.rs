@@ -1,0 +1,398 @@
+//! Listing folders, several at a time, and remembering what was in them.
+//!
+//! Nothing but folder listings is remembered, each with the folder's modification time, so that a
+//! scan with a cache goes through the same steps as one without and finds the same. A folder changes
+//! its time when an entry is added, removed or renamed, which is all that a listing shows. Not
+//! remembered are:
+//!
+//! - folders with links, whose targets change without a trace in the folder;
+//! - folders that changed within [`SETTLED`] before they were listed: another change in the same
+//!   tick of the file system's clock would not show (git's index calls such entries racy);
+//! - folders with names that are not UTF-8.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::DataError;
+
+/// Age at which a modification time is believed. File systems tick in 2 s (FAT) or less.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// Entries from which on a scan leaves a cache behind without being asked: fewer are listed again
+/// in less time than a person notices.
+const WORTH_CACHING: usize = 20_000;
+
+/// First bytes of a cache file; the number is the version of the format.
+const MAGIC: &[u8; 24] = b"bninception listings v1\n";
+
+/// How folders are listed.
+#[derive(Default)]
+pub struct Lister<'a> {
+    cache_dir: Option<PathBuf>,
+    workers: usize,
+    stop: Option<&'a (dyn Fn() -> bool + Sync)>,
+    known: HashMap<PathBuf, Listing>,
+    /// What was listed and may be remembered.
+    found: Mutex<Vec<(PathBuf, Listing)>>,
+    listed: AtomicUsize,
+    reused: AtomicUsize,
+}
+
+/// What a scan read and reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Folders that were listed.
+    pub listed: usize,
+    /// Folders whose listing came from the cache.
+    pub reused: usize,
+}
+
+/// What a directory entry is, after following links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Folder,
+    File,
+    /// A link whose target is missing.
+    Broken,
+    /// A socket, a device and the like.
+    Other,
+}
+
+/// An entry of a folder.
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+}
+
+/// A folder's entries that are not hidden, by name.
+struct Listing {
+    modified: Duration,
+    /// One byte for the kind, the name, and a NUL, for each entry.
+    entries: String,
+}
+
+impl<'a> Lister<'a> {
+    /// Lists with `workers` threads, 0 for one on each core, and without a cache.
+    pub fn new(workers: usize) -> Lister<'a> {
+        Lister { workers, ..Lister::default() }
+    }
+
+    /// Keeps cache files in `cache_dir`; none keeps nothing.
+    pub fn with_cache(self, cache_dir: Option<PathBuf>) -> Lister<'a> {
+        Lister { cache_dir, ..self }
+    }
+
+    /// Looks at `stop` before each folder; `true` ends the scan with [`DataError::Stopped`].
+    pub fn with_stop(self, stop: &'a (dyn Fn() -> bool + Sync)) -> Lister<'a> {
+        Lister { stop: Some(stop), ..self }
+    }
+
+    /// The folder for caches: `BNINCEPTION_CACHE`, else `bninception` in `XDG_CACHE_HOME` or
+    /// `~/.cache`; none where the environment names none of them.
+    pub fn default_cache_dir() -> Option<PathBuf> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let user = || {
+            let home = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
+            Some(variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?.join("bninception"))
+        };
+        variable("BNINCEPTION_CACHE").map(PathBuf::from).or_else(user)
+    }
+
+    /// The cache file for the tree at `dir`, which must exist.
+    pub fn cache_file(&self, dir: &Path) -> Option<PathBuf> {
+        let canonical = fs::canonicalize(dir).ok()?;
+        let key = fnv(canonical.as_os_str().as_encoded_bytes());
+        Some(self.cache_dir.as_ref()?.join("listings").join(format!("{key:016x}.cache")))
+    }
+
+    /// Takes over what the cache knows of the tree at `dir`. A cache that is missing or damaged is
+    /// none.
+    pub fn load(&mut self, dir: &Path) {
+        let bytes = self.cache_file(dir).and_then(|file| fs::read(file).ok());
+        self.known = bytes.and_then(|bytes| parse(&bytes)).unwrap_or_default();
+    }
+
+    /// Writes the cache for the tree at `dir` if the scan found anything new and the tree is large,
+    /// or if `always`. Says where, or why not.
+    ///
+    /// # Errors
+    /// The cache cannot be written; whoever does not ask for it may ignore that.
+    pub fn save(&mut self, dir: &Path, always: bool) -> Result<Option<PathBuf>, DataError> {
+        let found = std::mem::take(self.found.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if found.is_empty() && !always {
+            return Ok(None);
+        }
+        self.known.extend(found);
+        let entries: usize = self.known.values().map(|listing| listing.entries().count()).sum();
+        let Some(file) = self.cache_file(dir).filter(|_| always || entries >= WORTH_CACHING) else {
+            return Ok(None);
+        };
+        let folder = file.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
+        // Of two processes that write at once one wins; each writes its own file first.
+        let partial = file.with_extension(format!("{}.partial", std::process::id()));
+        let written = fs::File::create(&partial)
+            .and_then(|mut to| to.write_all(&serialise(&self.known)))
+            .and_then(|()| fs::rename(&partial, &file));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&partial); // it may not exist; the error says what counts
+            return Err(DataError::io("write", &file)(error));
+        }
+        Ok(Some(file))
+    }
+
+    /// What was listed and reused so far.
+    pub fn counts(&self) -> Listed {
+        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        Listed { listed: count(&self.listed), reused: count(&self.reused) }
+    }
+
+    /// The entries of `dir` that are not hidden, sorted by name.
+    pub(crate) fn list(&self, dir: &Path) -> Result<Vec<Entry>, DataError> {
+        if self.stop.is_some_and(|stop| stop()) {
+            return Err(DataError::Stopped);
+        }
+        let known = self.known.get(dir);
+        if let Some(known) = known
+            && modified(dir).is_some_and(|modified| modified == known.modified)
+        {
+            self.reused.fetch_add(1, Ordering::Relaxed);
+            let entry = |(kind, name): (Kind, &str)| Entry { path: dir.join(name), kind };
+            return Ok(known.entries().map(entry).collect());
+        }
+        // The time is taken before the listing: a change in between makes the listing look old.
+        let before = modified(dir);
+        let (entries, has_links) = read(dir)?;
+        self.listed.fetch_add(1, Ordering::Relaxed);
+        let remembered = before
+            .filter(|&modified| !has_links && is_settled(modified))
+            .and_then(|modified| Listing::new(modified, &entries));
+        if self.cache_dir.is_some()
+            && let Some(listing) = remembered
+        {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.push((dir.to_path_buf(), listing));
+        }
+        Ok(entries)
+    }
+
+    /// `visit` of every folder, in the order of `folders`, several at a time.
+    pub(crate) fn each<T: Send, F: Sync>(
+        &self,
+        folders: &[F],
+        visit: impl Fn(&F) -> Result<T, DataError> + Sync,
+    ) -> Result<Vec<T>, DataError> {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let workers = if self.workers == 0 { cores() } else { self.workers }.min(folders.len());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((index, folder)) = {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                folders.get(index).map(|folder| (index, folder))
+            } {
+                let visited = visit(folder);
+                let failed = visited.is_err();
+                done.push((index, visited));
+                if failed {
+                    break; // the others end with the folder in hand
+                }
+            }
+            done
+        };
+        let mut done: Vec<(usize, Result<T, DataError>)> = if workers <= 1 {
+            work()
+        } else {
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+                let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+                    Ok(done) => done,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                };
+                threads.into_iter().flat_map(join).collect()
+            })
+        };
+        // Of several errors the first in order is reported, whichever thread met its own first: a
+        // folder before it was taken earlier and is therefore among the results.
+        done.sort_unstable_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, visited)| visited).collect()
+    }
+}
+
+impl Listing {
+    /// `None` if a name cannot be remembered.
+    fn new(modified: Duration, entries: &[Entry]) -> Option<Listing> {
+        let mut text = String::new();
+        for Entry { path, kind } in entries {
+            text.push(match kind {
+                Kind::Folder => 'd',
+                Kind::File => 'f',
+                Kind::Broken => return None,
+                Kind::Other => 'o',
+            });
+            text.push_str(path.file_name()?.to_str()?);
+            text.push('\0');
+        }
+        Some(Listing { modified, entries: text })
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (Kind, &str)> {
+        self.entries.split_terminator('\0').filter_map(|entry| {
+            let kind = match entry.as_bytes().first()? {
+                b'd' => Kind::Folder,
+                b'f' => Kind::File,
+                _ => Kind::Other,
+            };
+            Some((kind, &entry[1..]))
+        })
+    }
+}
+
+/// Lists `dir`, and says whether there are links in it.
+fn read(dir: &Path) -> Result<(Vec<Entry>, bool), DataError> {
+    let mut named = Vec::new();
+    let mut has_links = false;
+    for entry in fs::read_dir(dir).map_err(DataError::io("list", dir))? {
+        let entry = entry.map_err(DataError::io("list", dir))?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        // The type comes with the listing; only links cost a further look at the file.
+        let mut kind = entry.file_type().map_err(DataError::io("inspect", &dir.join(&name)))?;
+        if kind.is_symlink() {
+            has_links = true;
+            match fs::metadata(dir.join(&name)) {
+                Ok(target) => kind = target.file_type(),
+                Err(_) => {
+                    named.push((name, Kind::Broken));
+                    continue;
+                }
+            }
+        }
+        let kind = match kind {
+            kind if kind.is_dir() => Kind::Folder,
+            kind if kind.is_file() => Kind::File,
+            _ => Kind::Other,
+        };
+        named.push((name, kind));
+    }
+    named.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let entry = |(name, kind)| Entry { path: dir.join(name), kind };
+    Ok((named.into_iter().map(entry).collect(), has_links))
+}
+
+/// The folder's modification time since 1970; none where the system does not tell.
+fn modified(dir: &Path) -> Option<Duration> {
+    fs::metadata(dir).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()
+}
+
+fn is_settled(modified: Duration) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.is_ok_and(|now| now.checked_sub(modified).is_some_and(|age| age > SETTLED))
+}
+
+/// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>): names a file; the paths inside tell apart
+/// what it may confuse.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Magic, then for each folder seconds (8 bytes), nanoseconds (4), and path and entries, each with
+/// its length (4); last the CRC-32C of all before. Little endian. Paths that are not UTF-8 are left
+/// out.
+fn serialise(known: &HashMap<PathBuf, Listing>) -> Vec<u8> {
+    let mut folders: Vec<(&str, &Listing)> =
+        known.iter().filter_map(|(path, listing)| Some((path.to_str()?, listing))).collect();
+    folders.sort_unstable_by_key(|(path, _)| *path);
+    let mut bytes = MAGIC.to_vec();
+    for (path, listing) in folders {
+        bytes.extend(listing.modified.as_secs().to_le_bytes());
+        bytes.extend(listing.modified.subsec_nanos().to_le_bytes());
+        for text in [path, &listing.entries] {
+            bytes.extend((text.len() as u32).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
+    }
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+/// `None` if the bytes are not what [`serialise`] wrote.
+fn parse(bytes: &[u8]) -> Option<HashMap<PathBuf, Listing>> {
+    let (content, checksum) = bytes.split_last_chunk::<4>()?;
+    if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let mut rest = content.strip_prefix(MAGIC)?;
+    let mut known = HashMap::new();
+    while !rest.is_empty() {
+        let (seconds, after) = rest.split_first_chunk::<8>()?;
+        let (nanos, after) = after.split_first_chunk::<4>()?;
+        rest = after;
+        let mut text = || {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let (text, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            rest = after;
+            std::str::from_utf8(text).ok()
+        };
+        let (path, entries) = (PathBuf::from(text()?), text()?.to_owned());
+        let nanos = Duration::from_nanos(u32::from_le_bytes(*nanos).into());
+        let modified = Duration::from_secs(u64::from_le_bytes(*seconds)).checked_add(nanos)?;
+        known.insert(path, Listing { modified, entries });
+    }
+    Some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> HashMap<PathBuf, Listing> {
+        let entry = |name: &str, kind| Entry { path: Path::new("/a").join(name), kind };
+        let entries = [entry("x y.jpg", Kind::File), entry("ü", Kind::Folder)];
+        let listing = Listing::new(Duration::new(5, 7), &entries).unwrap();
+        HashMap::from([(PathBuf::from("/a"), listing)])
+    }
+
+    #[test]
+    fn caches_survive_the_disk_and_damage_is_noticed() {
+        let bytes = serialise(&known());
+        let back = parse(&bytes).unwrap();
+        let listing = &back[Path::new("/a")];
+        assert_eq!(listing.modified, Duration::new(5, 7));
+        let entries: Vec<_> = listing.entries().collect();
+        assert_eq!(entries, [(Kind::File, "x y.jpg"), (Kind::Folder, "ü")]);
+        for cut in 0..bytes.len() {
+            assert!(parse(&bytes[..cut]).is_none(), "cut at {cut}");
+        }
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(parse(&damaged).is_none(), "damaged at {at}");
+        }
+    }
+
+    #[test]
+    fn results_come_in_order_and_the_first_error_wins() {
+        let lister = Lister::new(4);
+        let numbers: Vec<usize> = (0..100).collect();
+        let squares = lister.each(&numbers, |n| Ok(n * n)).unwrap();
+        assert!(squares.iter().enumerate().all(|(n, square)| n * n == *square));
+        for _ in 0..50 {
+            let error = lister.each(&numbers, |n| match n {
+                10.. => Err(DataError::setting("n", n, "less")),
+                _ => Ok(()),
+            });
+            assert!(error.unwrap_err().to_string().starts_with("n = 10"));
+        }
+    }
+}
