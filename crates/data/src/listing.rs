@@ -10,12 +10,12 @@
 //!   tick of the file system's clock would not show (git's index calls such entries racy);
 //! - folders with names that are not UTF-8.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,10 +38,12 @@ pub struct Lister<'a> {
     workers: usize,
     stop: Option<&'a (dyn Fn() -> bool + Sync)>,
     known: HashMap<PathBuf, Listing>,
+    /// Folders whose listing was taken from `known`.
+    seen: Mutex<BTreeSet<PathBuf>>,
     /// What was listed and may be remembered.
     found: Mutex<Vec<(PathBuf, Listing)>>,
     listed: AtomicUsize,
-    reused: AtomicUsize,
+    marked: bool,
 }
 
 /// What a scan read and reused.
@@ -73,6 +75,8 @@ pub(crate) struct Entry {
 /// A folder's entries that are not hidden, by name.
 struct Listing {
     modified: Duration,
+    /// Whether the headers of its images were found to be sound.
+    sound: bool,
     /// One byte for the kind, the name, and a NUL, for each entry.
     entries: String,
 }
@@ -118,6 +122,25 @@ impl<'a> Lister<'a> {
         self.known = bytes.and_then(|bytes| parse(&bytes)).unwrap_or_default();
     }
 
+    /// Whether the headers of the images in `dir` were found to be sound, and the folder has not
+    /// changed since.
+    pub fn is_sound(&self, dir: &Path) -> bool {
+        self.known.get(dir).is_some_and(|listing| listing.sound) && lock(&self.seen).contains(dir)
+    }
+
+    /// Notes that the headers of all images that the scan found are sound, for [`Lister::save`].
+    pub fn mark_sound(&mut self) {
+        let seen = self.seen.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for dir in &*seen {
+            if let Some(listing) = self.known.get_mut(dir) {
+                listing.sound = true;
+            }
+        }
+        let found = self.found.get_mut().unwrap_or_else(PoisonError::into_inner);
+        found.iter_mut().for_each(|(_, listing)| listing.sound = true);
+        self.marked = true;
+    }
+
     /// Writes the cache for the tree at `dir` if the scan found anything new and the tree is large,
     /// or if `always`. Says where, or why not.
     ///
@@ -125,7 +148,7 @@ impl<'a> Lister<'a> {
     /// The cache cannot be written; whoever does not ask for it may ignore that.
     pub fn save(&mut self, dir: &Path, always: bool) -> Result<Option<PathBuf>, DataError> {
         let found = std::mem::take(self.found.get_mut().unwrap_or_else(PoisonError::into_inner));
-        if found.is_empty() && !always {
+        if found.is_empty() && !self.marked && !always {
             return Ok(None);
         }
         self.known.extend(found);
@@ -149,20 +172,25 @@ impl<'a> Lister<'a> {
 
     /// What was listed and reused so far.
     pub fn counts(&self) -> Listed {
-        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        Listed { listed: count(&self.listed), reused: count(&self.reused) }
+        Listed { listed: self.listed.load(Ordering::Relaxed), reused: lock(&self.seen).len() }
+    }
+
+    /// [`DataError::Stopped`] once the lister is asked to stop.
+    pub(crate) fn check_stop(&self) -> Result<(), DataError> {
+        match self.stop {
+            Some(stop) if stop() => Err(DataError::Stopped),
+            _ => Ok(()),
+        }
     }
 
     /// The entries of `dir` that are not hidden, sorted by name.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<Entry>, DataError> {
-        if self.stop.is_some_and(|stop| stop()) {
-            return Err(DataError::Stopped);
-        }
+        self.check_stop()?;
         let known = self.known.get(dir);
         if let Some(known) = known
             && modified(dir).is_some_and(|modified| modified == known.modified)
         {
-            self.reused.fetch_add(1, Ordering::Relaxed);
+            lock(&self.seen).insert(dir.to_path_buf());
             let entry = |(kind, name): (Kind, &str)| Entry { path: dir.join(name), kind };
             return Ok(known.entries().map(entry).collect());
         }
@@ -176,8 +204,7 @@ impl<'a> Lister<'a> {
         if self.cache_dir.is_some()
             && let Some(listing) = remembered
         {
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.push((dir.to_path_buf(), listing));
+            lock(&self.found).push((dir.to_path_buf(), listing));
         }
         Ok(entries)
     }
@@ -239,7 +266,7 @@ impl Listing {
             text.push_str(path.file_name()?.to_str()?);
             text.push('\0');
         }
-        Some(Listing { modified, entries: text })
+        Some(Listing { modified, sound: false, entries: text })
     }
 
     fn entries(&self) -> impl Iterator<Item = (Kind, &str)> {
@@ -298,6 +325,11 @@ fn is_settled(modified: Duration) -> bool {
     now.is_ok_and(|now| now.checked_sub(modified).is_some_and(|age| age > SETTLED))
 }
 
+/// Locks `mutex`; what is behind it is whole at every moment, whoever panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>): names a file; the paths inside tell apart
 /// what it may confuse.
 fn fnv(bytes: &[u8]) -> u64 {
@@ -306,7 +338,7 @@ fn fnv(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Magic, then for each folder seconds (8 bytes), nanoseconds (4), and path and entries, each with
+/// Magic, then for each folder seconds (8 bytes), nanoseconds (4), soundness (1), and path and entries, each with
 /// its length (4); last the CRC-32C of all before. Little endian. Paths that are not UTF-8 are left
 /// out.
 fn serialise(known: &HashMap<PathBuf, Listing>) -> Vec<u8> {
@@ -317,6 +349,7 @@ fn serialise(known: &HashMap<PathBuf, Listing>) -> Vec<u8> {
     for (path, listing) in folders {
         bytes.extend(listing.modified.as_secs().to_le_bytes());
         bytes.extend(listing.modified.subsec_nanos().to_le_bytes());
+        bytes.push(u8::from(listing.sound));
         for text in [path, &listing.entries] {
             bytes.extend((text.len() as u32).to_le_bytes());
             bytes.extend(text.as_bytes());
@@ -337,6 +370,7 @@ fn parse(bytes: &[u8]) -> Option<HashMap<PathBuf, Listing>> {
     while !rest.is_empty() {
         let (seconds, after) = rest.split_first_chunk::<8>()?;
         let (nanos, after) = after.split_first_chunk::<4>()?;
+        let (sound, after) = after.split_first()?;
         rest = after;
         let mut text = || {
             let (length, after) = rest.split_first_chunk::<4>()?;
@@ -347,7 +381,7 @@ fn parse(bytes: &[u8]) -> Option<HashMap<PathBuf, Listing>> {
         let (path, entries) = (PathBuf::from(text()?), text()?.to_owned());
         let nanos = Duration::from_nanos(u32::from_le_bytes(*nanos).into());
         let modified = Duration::from_secs(u64::from_le_bytes(*seconds)).checked_add(nanos)?;
-        known.insert(path, Listing { modified, entries });
+        known.insert(path, Listing { modified, sound: *sound == 1, entries });
     }
     Some(known)
 }

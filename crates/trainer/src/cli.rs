@@ -347,6 +347,22 @@ pub enum BenchCommand {
     Model(BenchModelArgs),
     /// Time every convolution of the network in every direction, after checking its answer.
     Ops(BenchOpsArgs),
+    /// Time reading, decoding and augmenting the training images, by number of workers.
+    Data(BenchDataArgs),
+}
+
+/// `bench data`.
+#[derive(Debug, Args)]
+pub struct BenchDataArgs {
+    /// Settings; --data-dir, --image-size, -j, --set augment.colour=none and so on.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Images to time, over several epochs where there are fewer; 0 takes every image once.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub images: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bench ops`.

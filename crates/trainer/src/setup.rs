@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use bninception_data as data;
-use bninception_data::{DataError, DecodeOptions, DemoOptions, Lister, ScanOptions, Splits};
+use bninception_data::{
+    DataError, DecodeOptions, DemoOptions, Failure, Lister, ScanOptions, Splits,
+};
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{BatchNormOptions, Network, NetworkOptions};
 use bninception_engine::sgd::SgdStep;
@@ -13,6 +17,7 @@ use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Refere
 
 use crate::config::{self, Config, EngineKind};
 use crate::error::Error;
+use crate::progress::Progress;
 use crate::signals;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
@@ -180,11 +185,63 @@ pub fn data_dir(config: &Config) -> Result<PathBuf, Error> {
     Ok(dir)
 }
 
+/// Finds the images to train and validate on, and looks at the headers of the former if the settings
+/// ask for it.
+///
+/// # Errors
+/// As [`scan`]; a training image that cannot be read.
+pub fn scan_to_train(config: &Config, dir: &Path) -> Result<Splits, Error> {
+    let stop = || signals::received().is_some();
+    let mut lister = lister(config).with_stop(&stop);
+    let splits = scan_with(config, dir, &mut lister)?;
+    if config.data.check_headers {
+        let options = decode_options(config);
+        let progress = Mutex::new(Progress::start("looking at headers", splits.train.len() as u64));
+        let advance = |done: usize| {
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.advance(done as u64, Duration::ZERO);
+        };
+        let bad = data::check_headers(&lister, &splits.train, &options, &advance);
+        drop(progress);
+        let bad = stopped_by_signal(bad)?;
+        if !bad.is_empty() {
+            return Err(unreadable(&bad, splits.train.len()));
+        }
+        lister.mark_sound();
+    }
+    keep_listings(&mut lister, dir);
+    Ok(splits)
+}
+
+/// Names the first of the images that cannot be read.
+fn unreadable(bad: &[Failure], n_images: usize) -> Error {
+    const SHOWN: usize = 10;
+    let mut lines: Vec<String> =
+        bad.iter().take(SHOWN).map(|failure| format!("  {}", failure.error)).collect();
+    if bad.len() > SHOWN {
+        lines.push(format!("  and {} more", bad.len() - SHOWN));
+    }
+    Error::Unusable(format!(
+        "{} of {n_images} training images cannot be read:\n{}\nmend or remove them, or leave them \
+         out as they come, up to data.max_bad, with --set data.check_headers=false",
+        bad.len(),
+        lines.join("\n")
+    ))
+}
+
 /// Finds the training and validation images.
 ///
 /// # Errors
 /// The folder is not laid out as class folders of images.
 pub fn scan(config: &Config, dir: &Path) -> Result<Splits, Error> {
+    let stop = || signals::received().is_some();
+    let mut lister = lister(config).with_stop(&stop);
+    let splits = scan_with(config, dir, &mut lister)?;
+    keep_listings(&mut lister, dir);
+    Ok(splits)
+}
+
+fn scan_with(config: &Config, dir: &Path, lister: &mut Lister<'_>) -> Result<Splits, Error> {
     if !dir.is_dir() {
         return Err(Error::Unusable(format!(
             "{} is not a folder; --data-dir expects one with train/CLASS/* and val/CLASS/*, or \
@@ -193,11 +250,9 @@ pub fn scan(config: &Config, dir: &Path) -> Result<Splits, Error> {
         )));
     }
     let val_dir = &config.data.val_dir;
-    let stop = || signals::received().is_some();
-    let mut lister = lister(config).with_stop(&stop);
     lister.load(dir);
     let splits = data::scan_with(
-        &lister,
+        lister,
         dir,
         &ScanOptions {
             val_dir: (!val_dir.is_empty()).then(|| PathBuf::from(val_dir)),
@@ -206,7 +261,6 @@ pub fn scan(config: &Config, dir: &Path) -> Result<Splits, Error> {
         },
     );
     let splits = stopped_by_signal(splits)?;
-    keep_listings(&mut lister, dir);
     for note in &splits.notes {
         tracing::warn!("{note}");
     }

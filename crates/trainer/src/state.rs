@@ -1,5 +1,7 @@
 //! Everything that must survive a stop: what a checkpoint holds and an executor changes.
 
+use std::collections::BTreeSet;
+
 use bninception_engine::Executor;
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::{Network, ParameterTable, Weights};
@@ -36,8 +38,8 @@ pub struct Progress {
     pub epoch_metrics: Metrics,
     /// Training images since the last row of `metrics.jsonl`.
     pub log_metrics: Metrics,
-    /// Training images that could not be read, in the whole run.
-    pub bad_images: u64,
+    /// Training images that could not be read, by their place in the list of training images.
+    pub bad_images: BTreeSet<u32>,
     /// Seconds of training and evaluation, in the whole run.
     pub seconds: f64,
     /// The value of `seconds` at the last row of `summary.csv`.

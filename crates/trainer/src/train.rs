@@ -422,20 +422,29 @@ fn end_epoch(
     Ok(())
 }
 
-/// Names every training image that could not be read, and ends the run when there are too many.
+/// Unreadable training images that a run puts up with: `max_bad`, but no more than one in a hundred
+/// of `n_images`, rounded up.
+fn bad_limit(max_bad: usize, n_images: usize) -> usize {
+    max_bad.min(n_images.div_ceil(100))
+}
+
+/// Names every training image that could not be read, once, and ends the run when there are too many.
 fn count_bad_images(job: &Job, state: &mut TrainState, batch: &Batch) -> Result<(), Error> {
     for failure in &batch.failed {
-        state.progress.bad_images += 1;
-        tracing::warn!("skipped in training: {}", failure.error);
+        if state.progress.bad_images.insert(failure.index) {
+            tracing::warn!("skipped in training: {}", failure.error);
+        }
     }
-    let (bad, limit) = (state.progress.bad_images, job.config.data.max_bad as u64);
+    let bad = state.progress.bad_images.len();
+    let limit = bad_limit(job.config.data.max_bad, job.train.len());
     if batch.failed.is_empty() || bad <= limit {
         return Ok(());
     }
     save(job, state)?;
     Err(Error::Unusable(format!(
-        "{bad} training images could not be read, more than data.max_bad = {limit}; the run is \
-         saved: mend or remove the files named above, then go on with: bninception resume {}",
+        "{bad} training images could not be read, more than the {limit} that data.max_bad and the \
+         size of the data set allow; the run is saved: mend the files named above, then go on with: \
+         bninception resume {}",
         job.folder.path().display()
     )))
 }

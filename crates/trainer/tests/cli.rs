@@ -218,6 +218,39 @@ fn an_unreadable_picture_counts_as_wrong_and_is_named() {
 }
 
 #[test]
+fn unreadable_training_pictures_stop_a_run_before_its_first_step_or_are_counted() {
+    let place = Place::with_pictures();
+    let class = fs::read_dir(place.path("pictures/train")).unwrap().next().unwrap().unwrap();
+    let pictures: Vec<PathBuf> =
+        fs::read_dir(class.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    fs::write(&pictures[0], "not a picture").unwrap();
+    let name = pictures[0].file_name().unwrap().to_str().unwrap().to_owned();
+    let train = |more: &[&'static str]| [&["train"], SMOKE.as_slice(), more].concat();
+    let steps = ["--steps", "10"];
+    place.fail(
+        &train(&steps),
+        3,
+        &["1 of 40 training images cannot be read", &name, "check_headers"],
+    );
+
+    // One in a hundred, rounded up, is one: it is left out, named once, and remembered.
+    let lenient = ["--steps", "10", "--set", "data.check_headers=false"];
+    let output = place.run(&train(&lenient));
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{talk}");
+    assert_eq!(talk.matches("skipped in training").count(), 1, "{talk}");
+
+    // The second one ends the run, saved.
+    fs::write(&pictures[1], "not a picture").unwrap();
+    let overwrite = [&lenient[..], &["--overwrite"]].concat();
+    let output = place.run(&train(&overwrite));
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{talk}");
+    assert!(talk.contains("2 training images could not be read"), "{talk}");
+    assert!(place.path("run/last.safetensors").is_file());
+}
+
+#[test]
 fn wrong_settings_are_named_before_anything_is_written() {
     let place = Place::with_pictures();
     place.fail(&["train", "--preset", "bn-x50"], 2, &["`bn-x50`", "did you mean `bn-x5`"]);

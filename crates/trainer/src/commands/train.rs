@@ -38,7 +38,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
     signals::listen()?;
 
     let data_dir = setup::data_dir(&config)?;
-    let splits = setup::scan(&config, &data_dir)?;
+    let splits = setup::scan_to_train(&config, &data_dir)?;
     signals::check()?;
     let network = setup::network(&config, splits.classes.len())?;
     check_batch(&config, &splits)?;
@@ -66,7 +66,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     let config = resumed_config(&stored, &args.config, &args.allow_change, &folder)?;
 
     let data_dir = setup::data_dir(&config)?;
-    let splits = setup::scan(&config, &data_dir)?;
+    let splits = setup::scan_to_train(&config, &data_dir)?;
     signals::check()?;
     if splits.classes != metadata.classes {
         return Err(Error::Unusable(format!(

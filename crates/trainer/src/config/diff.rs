@@ -48,7 +48,8 @@ pub fn changes_maths(key: &str, schedule: ScheduleKind) -> bool {
         | "data.workers"
         | "data.prefetch"
         | "data.max_bad"
-        | "data.cache_listings" => false,
+        | "data.cache_listings"
+        | "data.check_headers" => false,
         "train.val_batch_size" | "train.threads" | "train.on_divergence" => false,
         "train.epochs" | "train.steps" => schedule == ScheduleKind::Cosine,
         _ => {

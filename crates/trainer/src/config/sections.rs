@@ -73,7 +73,11 @@ pub struct Data {
     pub shuffle: Shuffle,
     /// Images in a shard, the unit of `shuffle = "shards"` and `"within-shards"`.
     pub shard_size: usize,
-    /// Unreadable training images that a run puts up with; it stops at the next one.
+    /// Whether a run looks at the header of every training image before its first step, and does not
+    /// begin if one cannot be read.
+    pub check_headers: bool,
+    /// Unreadable training images that a run puts up with, but no more than one in a hundred; it
+    /// stops, saved, at the next one.
     pub max_bad: usize,
     /// Largest picture that is decoded, in pixels.
     pub max_pixels: u64,

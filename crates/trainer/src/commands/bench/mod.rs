@@ -1,5 +1,6 @@
 //! `bench`: speed, measured on answers that were checked.
 
+mod data;
 mod model;
 mod ops;
 
@@ -8,6 +9,7 @@ use crate::error::Error;
 
 pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
     match command {
+        BenchCommand::Data(args) => data::bench(args),
         BenchCommand::Model(args) => model::bench(args),
         BenchCommand::Ops(args) => ops::bench(args),
     }

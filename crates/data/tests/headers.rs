@@ -1,0 +1,107 @@
+//! Which files a look at their headers finds unusable.
+
+#![allow(clippy::unwrap_used)] // a temporary folder that cannot be written is a failed test
+
+use std::fs;
+use std::path::Path;
+
+use bninception_data::{
+    DecodeOptions, Lister, Sample, ScanOptions, check_headers, decode, scan_with,
+};
+
+fn sound_files() -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        if decode(&bytes, &DecodeOptions::default()).is_ok() {
+            files.push((path.file_name().unwrap().to_str().unwrap().to_owned(), bytes));
+        }
+    }
+    assert!(files.len() > 30, "the fixtures are there");
+    files
+}
+
+fn check(dir: &Path, names: &[&str], options: &DecodeOptions) -> Vec<String> {
+    let sample = |name: &&str| Sample { path: dir.join(name), label: 0 };
+    let samples: Vec<Sample> = names.iter().map(sample).collect();
+    let failures = check_headers(&Lister::new(2), &samples, options, &|_| {}).unwrap();
+    failures.into_iter().map(|failure| failure.error).collect()
+}
+
+#[test]
+fn whatever_decodes_has_a_sound_header() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = sound_files();
+    for (name, bytes) in &files {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(check(dir.path(), &names, &DecodeOptions::default()), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_no_image_is_named_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    // A PNG header that announces 60,000 x 60,000 pixels.
+    let mut huge =
+        b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xea\x60\0\0\xea\x60\x08\x02\0\0\0".to_vec();
+    huge.extend([0; 4]);
+    let cases: [(&str, &[u8], &str); 6] = [
+        ("empty.jpg", b"", "the file is empty"),
+        ("text.jpg", b"this is not a picture, whatever its name says", "no readable header"),
+        ("page.png", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "header"),
+        ("cut.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF", "truncated"),
+        ("huge.png", &huge, "60000 x 60000"),
+        ("missing.jpg", b"", "cannot read the file"),
+    ];
+    for (name, bytes, _) in &cases[..5] {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let names: Vec<&str> = cases.iter().map(|case| case.0).collect();
+    let errors = check(dir.path(), &names, &DecodeOptions::default());
+    assert_eq!(errors.len(), cases.len(), "{errors:?}");
+    for ((name, _, reason), error) in cases.iter().zip(&errors) {
+        assert!(error.contains(name) && error.contains(reason), "{name}: {error}");
+    }
+}
+
+#[test]
+fn sound_folders_are_passed_over_until_they_change() {
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_, bytes) = &sound_files()[0];
+    for name in ["a/1.png", "a/2.png", "b/3.png"] {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let settle = || {
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        for name in ["a", "b", "."] {
+            fs::File::open(dir.path().join(name)).unwrap().set_modified(then).unwrap();
+        }
+    };
+    // A scan with a look at headers, which is noted if all are sound, as a run does it.
+    let bad = || {
+        let mut lister = Lister::new(1).with_cache(Some(cache.path().to_path_buf()));
+        lister.load(dir.path());
+        let splits = scan_with(&lister, dir.path(), &ScanOptions::default()).unwrap();
+        let options = DecodeOptions::default();
+        let bad = check_headers(&lister, &splits.train, &options, &|_| {}).unwrap();
+        if bad.is_empty() {
+            lister.mark_sound();
+        }
+        lister.save(dir.path(), true).unwrap();
+        bad.len()
+    };
+    settle();
+    assert_eq!(bad(), 0);
+    // Written over in place: the folder does not change, and the file is met when it is decoded.
+    fs::write(dir.path().join("a/2.png"), b"broken").unwrap();
+    assert_eq!(bad(), 0, "a is known to be sound");
+    fs::write(dir.path().join("a/4.png"), bytes).unwrap();
+    assert_eq!(bad(), 1, "a has changed");
+    settle();
+    assert_eq!(bad(), 1, "and stays unsound");
+}
