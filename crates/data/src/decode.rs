@@ -213,7 +213,7 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
     loop {
         // In entropy-coded data 0xFF is followed by 0 (a plain 0xFF) or by a restart marker.
         let marker = loop {
-            let Some(found) = bytes[at.min(bytes.len())..].iter().position(|&b| b == 0xFF) else {
+            let Some(found) = memchr::memchr(0xFF, &bytes[at.min(bytes.len())..]) else {
                 return false;
             };
             at += found + 1;
