@@ -45,7 +45,8 @@ def compare(options: argparse.Namespace, data_dir: Path, images: int) -> str:
     theirs = [str(options.python), str(HERE / "torch_loader.py"), "--workers", str(options.workers)]
     contenders = [Contender(OURS, ours), Contender("torchvision", theirs)]
     table = {contender.name: Samples() for contender in contenders}
-    arguments = ["--data-dir", str(data_dir), "--images", str(images)]
+    # Small batches, so that a handful of photos fills one.
+    arguments = ["--data-dir", str(data_dir), "--images", str(images), "--batch-size", "8"]
     for round_number in range(1, options.rounds + 1):
         log(f"round {round_number} of {options.rounds}")
         for contender in contenders:

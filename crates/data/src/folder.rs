@@ -238,6 +238,37 @@ pub fn is_image_path(path: &Path) -> bool {
     extension.is_some_and(|found| IMAGE_EXTENSIONS.iter().any(|e| e.eq_ignore_ascii_case(found)))
 }
 
+/// The trees of class folders below `dir`, with what each is for: `train` and `val`, or `all`. Unlike
+/// [`scan`] it takes empty, unknown and single classes as they are.
+pub(crate) fn trees(
+    lister: &Lister<'_>,
+    dir: &Path,
+) -> Result<Vec<(&'static str, Vec<ClassFolder>)>, DataError> {
+    let mut scanner = Scanner::new(lister);
+    let folders = subfolders(lister, dir)?;
+    let Some(train_dir) = find_train(lister, dir, &folders)? else {
+        return Ok(vec![("all", scanner.class_folders(dir)?)]);
+    };
+    let mut trees = vec![("train", scanner.class_folders(&train_dir)?)];
+    if let ValFolder::OfClasses(val_dir) = find_val(lister, &folders, &mut Vec::new())? {
+        trees.push(("val", scanner.class_folders(&val_dir)?));
+    }
+    Ok(trees)
+}
+
+/// The folder of the training classes if nothing but they is below `dir`; none if there is a folder
+/// of validation classes beside them.
+pub(crate) fn train_root(lister: &Lister<'_>, dir: &Path) -> Result<Option<PathBuf>, DataError> {
+    let folders = subfolders(lister, dir)?;
+    let Some(train_dir) = find_train(lister, dir, &folders)? else {
+        return Ok(Some(dir.to_path_buf()));
+    };
+    match find_val(lister, &folders, &mut Vec::new())? {
+        ValFolder::OfClasses(_) => Ok(None),
+        ValFolder::Flat(_) | ValFolder::Missing => Ok(Some(train_dir)),
+    }
+}
+
 // --- Finding the splits ------------------------------------------------------------------------
 
 /// The training folder among the `folders` of `dir`, if there is one.
@@ -368,9 +399,9 @@ impl Folder {
 }
 
 /// A class and its images, sorted.
-struct ClassFolder {
-    name: String,
-    images: Vec<PathBuf>,
+pub(crate) struct ClassFolder {
+    pub(crate) name: String,
+    pub(crate) images: Vec<PathBuf>,
 }
 
 /// Reads class folders, and gathers what else is found on the way.

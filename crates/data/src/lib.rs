@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod augment;
+pub mod check;
 pub mod colour;
 pub mod crop;
 pub mod decode;
@@ -37,8 +38,10 @@ pub mod preprocess;
 pub mod random;
 pub mod resize;
 pub mod source;
+pub mod split;
 
 pub use augment::AugmentConfig;
+pub use check::check;
 pub use colour::Colour;
 pub use decode::{DecodeOptions, decode, decode_file};
 pub use demo::{DemoOptions, write_demo};
@@ -52,3 +55,4 @@ pub use order::{Shuffle, epoch_order};
 pub use preprocess::{Preprocessing, preprocess_file};
 pub use resize::{Filter, Interpolation};
 pub use source::{FileSource, Source};
+pub use split::split;

@@ -3,7 +3,6 @@
 mod bench;
 mod config;
 mod data;
-mod data_index;
 mod eval;
 mod info;
 mod predict;

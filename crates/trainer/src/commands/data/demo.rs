@@ -3,17 +3,12 @@
 use bninception_data::demo::DemoOutcome;
 use bninception_data::{DemoOptions, write_demo};
 
-use crate::cli::DataCommand;
-use crate::commands::data_index;
+use crate::cli::DataDemoArgs;
+use crate::commands;
 use crate::error::Error;
 
-pub(super) fn data(command: &DataCommand) -> Result<(), Error> {
-    let (dir, train_per_class, val_per_class, size, seed) = match command {
-        DataCommand::Demo { dir, train_per_class, val_per_class, size, seed } => {
-            (dir, train_per_class, val_per_class, size, seed)
-        }
-        DataCommand::Index(args) => return data_index::index(args),
-    };
+pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
+    let DataDemoArgs { dir, train_per_class, val_per_class, size, seed } = args;
     let options = DemoOptions {
         train_per_class: *train_per_class,
         val_per_class: *val_per_class,
@@ -24,7 +19,7 @@ pub(super) fn data(command: &DataCommand) -> Result<(), Error> {
         DemoOutcome::Written => "drew",
         DemoOutcome::Reused => "found, complete already,",
     };
-    super::print(&format!(
+    commands::print(&format!(
         "{what} 10 classes of {train_per_class} training and {val_per_class} validation pictures \
          in {}\ntrain on them with: bninception train --preset demo --data-dir {}",
         dir.display(),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::DataIndexArgs;
 use crate::error::Error;
-use crate::{setup, signals};
+use crate::{commands, setup, signals};
 
 pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
     signals::listen()?;
@@ -34,17 +34,17 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
     let images = splits.train.len() + splits.val.len();
     let file = file.map(|file| file.display().to_string());
     if args.json {
-        return super::print_json(&json!({
+        return commands::print_json(&json!({
             "images": images,
             "classes": splits.classes.len(),
             "folders_listed": counts.listed,
             "folders_reused": counts.reused,
             "seconds": seconds,
             "cache": file,
-            "peak_rss_bytes": super::peak_rss_bytes(),
+            "peak_rss_bytes": commands::peak_rss_bytes(),
         }));
     }
-    super::print(&format!(
+    commands::print(&format!(
         "{images} images of {} classes in {seconds:.2} s: {} folders listed, {} unchanged since the \
          last time\nkept in {}",
         splits.classes.len(),

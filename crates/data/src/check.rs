@@ -1,0 +1,266 @@
+//! A look at every file of a data set: what would break a run, and what a person should know.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::metadata::Orientation;
+use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
+
+use crate::decode::{DecodeOptions, decode};
+use crate::folder::{ScanOptions, scan_with, trees};
+use crate::listing::Lister;
+use crate::{DataError, DecodeError};
+
+/// Files of a piece of work.
+const PIECE: usize = 64;
+
+/// A short side below this is suspicious: less than the smallest input of the network.
+const TINY: u32 = 32;
+
+/// A long side of more than this many short sides is suspicious: a crop of the usual shapes shows
+/// little of it.
+const EXTREME: u32 = 5;
+
+/// What [`check`] found. Lists are in the order of the data set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Why a run would refuse the folder's layout, if it would.
+    pub layout: Option<String>,
+    /// Things that scanning notes.
+    pub notes: Vec<String>,
+    /// The splits with their classes.
+    pub splits: Vec<Split>,
+    /// Files that cannot be decoded.
+    pub unreadable: Vec<Finding>,
+    /// Pictures of one colour, tiny ones, and those of an extreme shape.
+    pub suspicious: Vec<Finding>,
+    /// Files whose content is of another format than their extension says; they are read.
+    pub misnamed: Vec<Finding>,
+    /// Files with the same bytes.
+    pub duplicates: Vec<Duplicate>,
+    /// Files by format.
+    pub formats: BTreeMap<&'static str, usize>,
+    /// Pictures by pixels: the key is the upper end of a range, a power of four.
+    pub sizes: BTreeMap<u64, usize>,
+    /// Pictures that their EXIF orientation turns or mirrors.
+    pub turned: usize,
+}
+
+/// A split and how many images each of its classes has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// `train`, `val`, or `all` where there is one tree of classes.
+    pub name: &'static str,
+    /// Classes in the order of their names.
+    pub classes: Vec<(String, usize)>,
+}
+
+/// A file, and what is to be said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// What was found.
+    pub what: String,
+}
+
+/// Files with the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// The files, two or more.
+    pub paths: Vec<PathBuf>,
+    /// Whether they stand under different classes.
+    pub across_classes: bool,
+    /// Whether they stand in different splits, so that evaluation sees training images.
+    pub across_splits: bool,
+}
+
+impl Report {
+    /// Whether a run on this folder would stop, or would meet files that it cannot read.
+    pub fn breaks_a_run(&self) -> bool {
+        self.layout.is_some() || !self.unreadable.is_empty()
+    }
+
+    /// Images of all splits.
+    pub fn images(&self) -> usize {
+        self.splits.iter().flat_map(|split| &split.classes).map(|(_, images)| images).sum()
+    }
+}
+
+/// Reads and decodes every image below `dir`, on the threads of `lister`. `start` is told how many
+/// there are, `advance` of each piece that is done. The report does not depend on the threads.
+///
+/// # Errors
+/// `dir` cannot be listed, holds no class folder at all, or [`DataError::Stopped`].
+pub fn check(
+    lister: &Lister<'_>,
+    dir: &Path,
+    options: &DecodeOptions,
+    start: impl FnOnce(usize),
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<Report, DataError> {
+    let mut report = Report::default();
+    match scan_with(lister, dir, &ScanOptions::default()) {
+        Ok(splits) => report.notes = splits.notes,
+        Err(DataError::Stopped) => return Err(DataError::Stopped),
+        Err(error) => report.layout = Some(error.to_string()),
+    }
+    let trees = trees(lister, dir)?;
+    let mut files: Vec<File<'_>> = Vec::new();
+    for (name, classes) in &trees {
+        let counts = classes.iter().map(|class| (class.name.clone(), class.images.len()));
+        report.splits.push(Split { name, classes: counts.collect() });
+        for class in classes {
+            let file = |path| File { split: name, class: &class.name, path };
+            files.extend(class.images.iter().map(file));
+        }
+    }
+    start(files.len());
+    let pieces: Vec<&[File<'_>]> = files.chunks(PIECE).collect();
+    let inspected = lister.each(&pieces, |piece| {
+        let mut inspected = Vec::with_capacity(piece.len());
+        for file in *piece {
+            lister.check_stop()?;
+            inspected.push(inspect(file.path, options));
+        }
+        advance(piece.len());
+        Ok(inspected)
+    })?;
+
+    let mut by_hash: BTreeMap<[u8; 32], Vec<usize>> = BTreeMap::new();
+    for (index, inspected) in inspected.into_iter().flatten().enumerate() {
+        let path = files[index].path;
+        let finding = |what| Finding { path: path.clone(), what };
+        if let Some(hash) = inspected.hash {
+            by_hash.entry(hash).or_default().push(index);
+        }
+        if let Some(format) = inspected.format {
+            *report.formats.entry(name_of(format)).or_default() += 1;
+            if ImageFormat::from_path(path).is_ok_and(|named| named != format) {
+                report.misnamed.push(finding(format!("is a {} file", name_of(format))));
+            }
+        }
+        match inspected.outcome {
+            Err(error) => report.unreadable.push(finding(error.to_string())),
+            Ok(picture) => {
+                let pixels = u64::from(picture.width) * u64::from(picture.height);
+                *report.sizes.entry(range_of(pixels)).or_default() += 1;
+                report.turned += usize::from(picture.is_turned);
+                report.suspicious.extend(picture.suspicion().map(finding));
+            }
+        }
+    }
+    let mut groups: Vec<Vec<usize>> =
+        by_hash.into_values().filter(|group| group.len() > 1).collect();
+    groups.sort_unstable();
+    report.duplicates = groups
+        .into_iter()
+        .map(|group| {
+            let first = &files[group[0]];
+            let others = || group.iter().map(|&index| &files[index]);
+            Duplicate {
+                across_classes: others().any(|file| file.class != first.class),
+                across_splits: others().any(|file| file.split != first.split),
+                paths: group.iter().map(|&index| files[index].path.clone()).collect(),
+            }
+        })
+        .collect();
+    Ok(report)
+}
+
+/// An image file and where it stands.
+struct File<'a> {
+    split: &'static str,
+    class: &'a str,
+    path: &'a PathBuf,
+}
+
+/// What one file is.
+struct Inspected {
+    hash: Option<[u8; 32]>,
+    format: Option<ImageFormat>,
+    outcome: Result<Picture, DecodeError>,
+}
+
+/// What a decoded picture is.
+struct Picture {
+    width: u32,
+    height: u32,
+    is_turned: bool,
+    has_one_colour: bool,
+}
+
+impl Picture {
+    fn suspicion(&self) -> Option<String> {
+        let (width, height) = (self.width, self.height);
+        let (short, long) = (width.min(height), width.max(height));
+        if short < TINY {
+            Some(format!("tiny: {width} x {height} pixels"))
+        } else if long / short > EXTREME {
+            Some(format!("extreme shape: {width} x {height} pixels"))
+        } else {
+            self.has_one_colour.then(|| "one colour all over".to_owned())
+        }
+    }
+}
+
+fn inspect(path: &Path, options: &DecodeOptions) -> Inspected {
+    let bytes = match read(path, options) {
+        Ok(bytes) => bytes,
+        Err(error) => return Inspected { hash: None, format: None, outcome: Err(error) },
+    };
+    let outcome = decode(&bytes, options).map(|image| Picture {
+        width: image.width(),
+        height: image.height(),
+        is_turned: is_turned(&bytes),
+        has_one_colour: has_one_colour(&image),
+    });
+    let hash = (!bytes.is_empty()).then(|| *blake3::hash(&bytes).as_bytes());
+    Inspected { hash, format: image::guess_format(&bytes).ok(), outcome }
+}
+
+fn read(path: &Path, options: &DecodeOptions) -> Result<Vec<u8>, DecodeError> {
+    let found = fs::metadata(path)?.len();
+    if found > options.max_bytes {
+        return Err(DecodeError::TooManyBytes { found, max: options.max_bytes });
+    }
+    Ok(fs::read(path)?)
+}
+
+/// Whether EXIF turns or mirrors the picture, which has been decoded once without harm.
+fn is_turned(bytes: &[u8]) -> bool {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let decoder = reader.ok().and_then(|reader| reader.into_decoder().ok());
+    decoder
+        .and_then(|mut decoder| decoder.orientation().ok())
+        .is_some_and(|orientation| orientation != Orientation::NoTransforms)
+}
+
+fn has_one_colour(image: &RgbImage) -> bool {
+    let mut pixels = image.as_raw().chunks_exact(3);
+    let first = pixels.next();
+    pixels.all(|pixel| Some(pixel) == first)
+}
+
+fn name_of(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Png => "PNG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Gif => "GIF",
+        ImageFormat::Tiff => "TIFF",
+        _ => "other",
+    }
+}
+
+/// The least power of four that is at least `pixels`; its root doubles from range to range.
+fn range_of(pixels: u64) -> u64 {
+    let mut end = 1;
+    while end < pixels {
+        end *= 4;
+    }
+    end
+}

@@ -1,0 +1,161 @@
+//! `data check`.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bninception_data::check::{Duplicate, Finding, Report};
+use bninception_data::{DecodeOptions, Lister};
+use serde_json::{Value, json};
+
+use crate::cli::DataCheckArgs;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::{commands, setup, signals};
+
+/// Entries of a list that are shown without `--all`.
+const SHOWN: usize = 10;
+
+pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
+    signals::listen()?;
+    let stop = || signals::received().is_some();
+    let lister = Lister::new(args.workers).with_stop(&stop);
+    // Made when the number of files is known.
+    let progress: Mutex<Option<Progress>> = Mutex::new(None);
+    let shown = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = |files: usize| *shown() = Some(Progress::start("checking", files as u64));
+    let advance = |done: usize| {
+        if let Some(progress) = shown().as_mut() {
+            progress.advance(done as u64, Duration::ZERO);
+        }
+    };
+    let options = DecodeOptions::default();
+    let report = bninception_data::check(&lister, &args.dir, &options, start, &advance);
+    *shown() = None;
+    let report = setup::stopped_by_signal(report)?;
+    if args.json {
+        commands::print_json(&as_json(&report))?;
+    } else {
+        commands::print(&as_text(&report, if args.all { usize::MAX } else { SHOWN }))?;
+    }
+    if !report.breaks_a_run() {
+        return Ok(());
+    }
+    let mut problems = Vec::new();
+    if report.layout.is_some() {
+        problems.push("its layout".to_owned());
+    }
+    if !report.unreadable.is_empty() {
+        problems.push(format!("{} files that cannot be read", report.unreadable.len()));
+    }
+    let (dir, problems) = (args.dir.display(), problems.join(" and "));
+    Err(Error::Unusable(format!("{dir} would break a run: {problems}; see the report")))
+}
+
+fn as_text(report: &Report, shown: usize) -> String {
+    let mut lines = Vec::new();
+    for split in &report.splits {
+        let counts: Vec<usize> = split.classes.iter().map(|(_, images)| *images).collect();
+        lines.push(format!(
+            "{}: {} images of {} classes, from {} to {} a class",
+            split.name,
+            counts.iter().sum::<usize>(),
+            counts.len(),
+            counts.iter().min().unwrap_or(&0),
+            counts.iter().max().unwrap_or(&0)
+        ));
+        let empty = split.classes.iter().filter(|(_, images)| *images == 0);
+        let empty: Vec<String> = empty.map(|(name, _)| name.clone()).collect();
+        list(&mut lines, "empty classes", &empty, shown);
+    }
+    let formats: Vec<String> =
+        report.formats.iter().map(|(format, files)| format!("{files} {format}")).collect();
+    lines.push(format!("formats: {}", formats.join(", ")));
+    let sizes = report.sizes.iter().map(|(end, files)| {
+        let side = (*end as f64).sqrt();
+        format!("{files} up to {side:.0} x {side:.0}")
+    });
+    lines.push(format!("sizes, by area: {}", sizes.collect::<Vec<_>>().join(", ")));
+    lines.push(format!("turned by EXIF: {}", report.turned));
+    list(&mut lines, "notes", &report.notes, shown);
+    list(&mut lines, "of another format than their name says", &findings(&report.misnamed), shown);
+    list(&mut lines, "suspicious", &findings(&report.suspicious), shown);
+    let duplicates: Vec<String> = report.duplicates.iter().map(duplicate).collect();
+    list(&mut lines, "same content", &duplicates, shown);
+    list(&mut lines, "cannot be read", &findings(&report.unreadable), shown);
+    if let Some(layout) = &report.layout {
+        lines.push(format!("the layout is refused: {layout}"));
+    }
+    if !report.breaks_a_run() {
+        lines.push(format!("{} images, every one can be read", report.images()));
+    }
+    lines.join("\n")
+}
+
+/// Adds a titled list, cut at `shown` entries; nothing if it is empty.
+fn list(lines: &mut Vec<String>, title: &str, entries: &[String], shown: usize) {
+    if entries.is_empty() {
+        return;
+    }
+    lines.push(format!("{title}: {}", entries.len()));
+    lines.extend(entries.iter().take(shown).map(|entry| format!("  {entry}")));
+    if entries.len() > shown {
+        lines.push(format!("  and {} more; --all shows them", entries.len() - shown));
+    }
+}
+
+fn findings(findings: &[Finding]) -> Vec<String> {
+    findings.iter().map(|finding| format!("{}: {}", name(&finding.path), finding.what)).collect()
+}
+
+fn duplicate(duplicate: &Duplicate) -> String {
+    let names: Vec<String> = duplicate.paths.iter().map(|path| name(path)).collect();
+    let mut what = String::new();
+    if duplicate.across_splits {
+        what.push_str(" (in training and validation)");
+    }
+    if duplicate.across_classes {
+        what.push_str(" (under different classes)");
+    }
+    format!("{}{what}", names.join(" = "))
+}
+
+/// A path on one line, whatever is in its name.
+fn name(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
+}
+
+fn as_json(report: &Report) -> Value {
+    let findings = |findings: &[Finding]| -> Vec<Value> {
+        let one = |finding: &Finding| json!({ "path": finding.path, "what": finding.what });
+        findings.iter().map(one).collect()
+    };
+    let splits = report.splits.iter().map(|split| {
+        let classes = split.classes.iter();
+        let classes: Vec<Value> =
+            classes.map(|(name, images)| json!({ "name": name, "images": images })).collect();
+        json!({ "name": split.name, "classes": classes })
+    });
+    let duplicates = report.duplicates.iter().map(|duplicate| {
+        json!({
+            "paths": duplicate.paths,
+            "across_classes": duplicate.across_classes,
+            "across_splits": duplicate.across_splits,
+        })
+    });
+    json!({
+        "images": report.images(),
+        "breaks_a_run": report.breaks_a_run(),
+        "layout": report.layout,
+        "notes": report.notes,
+        "splits": splits.collect::<Vec<_>>(),
+        "unreadable": findings(&report.unreadable),
+        "suspicious": findings(&report.suspicious),
+        "misnamed": findings(&report.misnamed),
+        "duplicates": duplicates.collect::<Vec<_>>(),
+        "formats": report.formats,
+        "pixels_up_to": report.sizes,
+        "turned": report.turned,
+    })
+}

@@ -1,0 +1,40 @@
+//! `data split`.
+
+use bninception_data::Lister;
+use serde_json::json;
+
+use crate::cli::DataSplitArgs;
+use crate::error::Error;
+use crate::{commands, setup, signals};
+
+pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
+    if !(args.val_fraction > 0.0 && args.val_fraction < 1.0) {
+        let found = args.val_fraction;
+        return Err(Error::Usage(format!("--val-fraction {found}: expected above 0, below 1")));
+    }
+    signals::listen()?;
+    let stop = || signals::received().is_some();
+    let lister = Lister::new(0).with_stop(&stop);
+    let (dir, out) = (&args.dir, &args.out);
+    let made = bninception_data::split(&lister, dir, out, args.val_fraction, args.seed);
+    let made = setup::stopped_by_signal(made)?;
+    if args.json {
+        return commands::print_json(&json!({
+            "classes": made.classes,
+            "train": made.train,
+            "val": made.val,
+            "symbolic_links": made.symbolic,
+        }));
+    }
+    let links = match made.symbolic {
+        0 => "hard links, no image was copied".to_owned(),
+        n => format!("{n} symbolic links, the others hard links; no image was copied"),
+    };
+    commands::print(&format!(
+        "{}: {} training and {} validation images of {} classes ({links})",
+        out.display(),
+        made.train,
+        made.val,
+        made.classes
+    ))
+}

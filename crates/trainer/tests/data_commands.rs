@@ -1,0 +1,77 @@
+//! The `data` commands as a user meets them.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use bninception_data::{DemoOptions, write_demo};
+use serde_json::Value;
+
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bninception"))
+        .args(arguments)
+        .current_dir(dir)
+        .env("BNINCEPTION_CACHE", dir.join("cache"))
+        .output()
+        .unwrap()
+}
+
+fn json(dir: &Path, arguments: &[&str]) -> Value {
+    let output = run(dir, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn pictures() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let options = DemoOptions { train_per_class: 4, val_per_class: 2, size: 32, seed: 1 };
+    write_demo(&dir.path().join("pictures"), &options).unwrap();
+    dir
+}
+
+#[test]
+fn check_reports_and_ends_with_code_3_if_a_run_would_break() {
+    let dir = pictures();
+    let good = json(dir.path(), &["data", "check", "pictures", "--json"]);
+    assert_eq!((&good["images"], &good["breaks_a_run"]), (&60.into(), &false.into()));
+    assert_eq!(good["formats"]["PNG"], 60);
+
+    let class = fs::read_dir(dir.path().join("pictures/train")).unwrap().next().unwrap().unwrap();
+    fs::write(class.path().join("odd\nname.jpg"), "no picture").unwrap();
+    let output = run(dir.path(), &["data", "check", "pictures"]);
+    let (text, errors) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(text.contains("cannot be read: 1") && text.contains("odd\\nname.jpg"), "{text}");
+    assert!(errors.contains("1 files that cannot be read"), "{errors}");
+    let output = run(dir.path(), &["data", "check", "pictures", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["unreadable"].as_array().unwrap().len(), 1);
+    assert_eq!(run(dir.path(), &["data", "check", "nowhere"]).status.code(), Some(3));
+}
+
+#[test]
+fn split_makes_a_folder_to_train_on() {
+    let dir = pictures();
+    let split = ["data", "split", "pictures/train", "--out", "halves", "--val-fraction", "0.5"];
+    let made = json(dir.path(), &[&split[..], &["--json"]].concat());
+    assert_eq!((&made["train"], &made["val"]), (&20.into(), &20.into()));
+    let again = run(dir.path(), &split);
+    assert_eq!(again.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("it exists"));
+    let train = ["train", "--preset", "smoke", "--data-dir", "halves", "--steps", "1", "--json"];
+    assert!(json(dir.path(), &train).is_object());
+}
+
+#[test]
+fn index_keeps_listings_and_uses_them() {
+    let dir = pictures();
+    let index = ["data", "index", "pictures", "--json"];
+    let first = json(dir.path(), &index);
+    assert_eq!((&first["images"], &first["classes"]), (&60.into(), &10.into()));
+    let file = first["cache"].as_str().unwrap();
+    assert!(fs::metadata(dir.path().join(file)).is_ok(), "{file}");
+    // The folders have just been written: their listings are not to be trusted yet.
+    assert_eq!(json(dir.path(), &index)["folders_reused"], 0);
+}
