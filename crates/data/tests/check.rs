@@ -179,7 +179,7 @@ fn links_and_permissions_end_well() {
     symlink("nowhere.jpg", dir.path().join("train/cat/dangling.jpg")).unwrap();
     let locked = dir.path().join("train/cat/locked.jpg");
     fs::copy(dir.path().join("train/cat/one.jpg"), &locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     let report = report(dir.path(), 2);
     assert!(report.notes.iter().any(|note| note.contains("dangling.jpg")), "{:?}", report.notes);
     assert!(report.notes.iter().any(|note| note.contains("loop")), "{:?}", report.notes);
