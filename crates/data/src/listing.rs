@@ -6,7 +6,7 @@
 //! remembered are:
 //!
 //! - folders with links, whose targets change without a trace in the folder;
-//! - folders that changed within [`SETTLED`] before they were listed: another change in the same
+//! - folders that changed within two seconds before they were listed: another change in the same
 //!   tick of the file system's clock would not show (git's index calls such entries racy);
 //! - folders with names that are not UTF-8.
 
