@@ -5,10 +5,10 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
-use crate::colour::Colour;
-use crate::crop::random_crop;
+use crate::colour::{Colour, Operation};
+use crate::crop::{Region, random_crop};
 use crate::preprocess::{Normaliser, write_planes};
-use crate::resize::{Edge, Interpolation, Resizer};
+use crate::resize::{Edge, Filter, Interpolation, Resizer};
 
 /// How training images are varied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,34 +60,88 @@ impl AugmentConfig {
     }
 }
 
-/// Writes a random view of `image` to `planes` (3 x size x size, normalised).
-///
-/// Crop, filter, mirroring and colours are drawn in this order, so a config that changes a later
-/// one leaves the earlier ones as they were.
-pub(crate) fn augment<R: Rng>(
-    image: &RgbImage,
-    config: &AugmentConfig,
+/// One random view of an image, drawn before the image is decoded.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Width and height of the whole image.
+    full: (u32, u32),
+    /// Side of the square that the network sees.
     size: usize,
-    normaliser: &Normaliser,
-    rng: &mut R,
-    resizer: &mut Resizer,
-    planes: &mut [f32],
-) {
-    let (width, height) = image.dimensions();
-    let region = random_crop(width, height, config.crop_area, config.crop_aspect, rng);
-    let filter = config.interpolation.filter(rng);
-    let mirror = config.mirror && rng.random();
-    let distortion = config.colour.draw(rng);
+    region: Region,
+    filter: Filter,
+    mirror: bool,
+    distortion: Option<[Operation; 4]>,
+}
 
-    let rgb = resizer.resize(image, region, Edge::Cut, filter, size);
-    match distortion {
-        None => normaliser.write(rgb, size, mirror, planes),
-        Some(distortion) => {
-            write_planes(rgb, size, mirror, &UNIT, planes);
-            distortion.into_iter().for_each(|operation| operation.apply(planes));
-            normaliser.normalise(planes);
+impl View {
+    /// Draws a view of `size` x `size` pixels of an image of `width` x `height`.
+    ///
+    /// Crop, filter, mirroring and colours are drawn in this order, so a config that changes a later
+    /// one leaves the earlier ones as they were.
+    pub fn draw<R: Rng>(
+        width: u32,
+        height: u32,
+        config: &AugmentConfig,
+        size: usize,
+        rng: &mut R,
+    ) -> View {
+        let region = random_crop(width, height, config.crop_area, config.crop_aspect, rng);
+        let filter = config.interpolation.filter(rng);
+        let mirror = config.mirror && rng.random();
+        let distortion = config.colour.draw(rng);
+        View { full: (width, height), size, region, filter, mirror, distortion }
+    }
+
+    /// By how much the image may be shrunk while it is decoded: the crop keeps at least the pixels
+    /// that the network sees. The nearest pixel has no mean to be taken before it is chosen.
+    pub fn shrink(&self) -> u32 {
+        match self.filter {
+            Filter::Nearest => 1,
+            _ => ((self.region.width.min(self.region.height) / self.size as f64) as u32).max(1),
         }
     }
+
+    /// Writes the view of `image`, which may be smaller than the whole, to `planes`
+    /// (3 x size x size, normalised).
+    pub(crate) fn render(
+        self,
+        image: &RgbImage,
+        normaliser: &Normaliser,
+        resizer: &mut Resizer,
+        planes: &mut [f32],
+    ) {
+        let (region, edge) = scale_region(self.region, self.full, image.dimensions());
+        let rgb = resizer.resize(image, region, edge, self.filter, self.size);
+        match self.distortion {
+            None => normaliser.write(rgb, self.size, self.mirror, planes),
+            Some(distortion) => {
+                write_planes(rgb, self.size, self.mirror, &UNIT, planes);
+                distortion.into_iter().for_each(|operation| operation.apply(planes));
+                normaliser.normalise(planes);
+            }
+        }
+    }
+}
+
+/// The part of an image of size `to` that shows `region` of one of size `from`, of which `to` is a
+/// half, a quarter or an eighth, rounded up; and how to treat its edge. Of a smaller image the region
+/// need not lie on whole pixels, and its neighbours take part in the pixels that it begins inside.
+fn scale_region(region: Region, from: (u32, u32), to: (u32, u32)) -> (Region, Edge) {
+    if from == to {
+        return (region, Edge::Cut);
+    }
+    let fits = |divisor: &u32| (from.0.div_ceil(*divisor), from.1.div_ceil(*divisor)) == to;
+    let scale = match [2, 4, 8].into_iter().find(fits) {
+        Some(divisor) => [1.0 / f64::from(divisor); 2],
+        None => [f64::from(to.0) / f64::from(from.0), f64::from(to.1) / f64::from(from.1)],
+    };
+    let region = Region {
+        left: region.left * scale[0],
+        top: region.top * scale[1],
+        width: region.width * scale[0],
+        height: region.height * scale[1],
+    };
+    (region, Edge::Continue)
 }
 
 /// The levels as fractions of 255, for each channel.
@@ -115,7 +169,8 @@ mod tests {
         let mut rng = sample_rng(4, 1, index, Purpose::Augment);
         let mut planes = vec![0.0; 3 * 16 * 16];
         let mut resizer = Resizer::default();
-        augment(&image, config, 16, &normaliser, &mut rng, &mut resizer, &mut planes);
+        let view = View::draw(image.width(), image.height(), config, 16, &mut rng);
+        view.render(&image, &normaliser, &mut resizer, &mut planes);
         planes
     }
 
@@ -144,6 +199,19 @@ mod tests {
         let coloured = AugmentConfig { colour: Colour::Full, ..plain.clone() };
         assert_ne!(view(&plain, 0), view(&coloured, 0));
         assert_eq!(view(&coloured, 0), view(&coloured, 0));
+    }
+
+    #[test]
+    fn regions_scale_with_the_image() {
+        let region = |left, top, width, height| Region { left, top, width, height };
+        let wanted = region(100.0, 40.0, 80.0, 60.0);
+        assert_eq!(scale_region(wanted, (403, 300), (403, 300)), (wanted, Edge::Cut));
+        // The last block reaches over the edge of the image, so that pixels keep their places.
+        let expected = (region(12.5, 5.0, 10.0, 7.5), Edge::Continue);
+        assert_eq!(scale_region(wanted, (403, 300), (51, 38)), expected);
+        let expected = (region(50.0, 20.0, 40.0, 30.0), Edge::Continue);
+        assert_eq!(scale_region(wanted, (400, 300), (200, 150)), expected);
+        assert_eq!(scale_region(wanted, (1, 1), (1, 1)).1, Edge::Cut);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use crate::decode::{DecodeOptions, decode};
 use crate::folder::{ScanOptions, scan_with, trees};
 use crate::listing::Lister;
+use crate::pack::{Packed, Place};
 use crate::{DataError, DecodeError};
 
 /// Files of a piece of work.
@@ -118,12 +119,22 @@ pub fn check(
         }
     }
     start(files.len());
-    let pieces: Vec<&[File<'_>]> = files.chunks(PIECE).collect();
-    let inspected = lister.each(&pieces, |piece| {
+    let packed = Packed::find(files.iter().map(|file| file.path.as_path()))?;
+    let pieces: Vec<(usize, &[File<'_>])> =
+        files.chunks(PIECE).enumerate().map(|(i, piece)| (i * PIECE, piece)).collect();
+    let inspected = lister.each(&pieces, |&(first, piece)| {
         let mut inspected = Vec::with_capacity(piece.len());
-        for file in *piece {
+        for (index, file) in (first..).zip(piece) {
             lister.check_stop()?;
-            inspected.push(inspect(file.path, options));
+            inspected.push(match packed.place(index) {
+                Place::File => inspect(file.path, options),
+                Place::Shard(shard, record) => {
+                    inspect_record(record.read(packed.shard(*shard), Vec::new()))
+                }
+                Place::Missing(reason) => {
+                    inspect_record(Err(DecodeError::Corrupt(reason.to_string())))
+                }
+            });
         }
         advance(piece.len());
         Ok(inspected)
@@ -219,6 +230,18 @@ fn inspect(path: &Path, options: &DecodeOptions) -> Inspected {
     });
     let hash = (!bytes.is_empty()).then(|| *blake3::hash(&bytes).as_bytes());
     Inspected { hash, format: image::guess_format(&bytes).ok(), outcome }
+}
+
+/// What an image of a shard is; it has no format, and is turned already.
+fn inspect_record(image: Result<RgbImage, DecodeError>) -> Inspected {
+    let hash = image.as_ref().ok().map(|image| *blake3::hash(image.as_raw()).as_bytes());
+    let outcome = image.map(|image| Picture {
+        width: image.width(),
+        height: image.height(),
+        is_turned: false,
+        has_one_colour: has_one_colour(&image),
+    });
+    Inspected { hash, format: None, outcome }
 }
 
 fn read(path: &Path, options: &DecodeOptions) -> Result<Vec<u8>, DecodeError> {

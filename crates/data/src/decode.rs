@@ -27,7 +27,7 @@ use image::{
     ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
 };
 
-use crate::{DataError, DecodeError};
+use crate::{DataError, DecodeError, scaled};
 
 /// Settings of [`decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +38,22 @@ pub struct DecodeOptions {
     pub max_bytes: u64,
     /// Whether the EXIF orientation is applied.
     pub exif: bool,
+    /// Whether a JPEG may be decoded at a half, a quarter or an eighth of its sides where the caller
+    /// has no use for more.
+    pub scaled: bool,
 }
 
 impl Default for DecodeOptions {
     /// 200 million pixels are 600 MB decoded: above any camera, below what hurts. Pillow warns from
     /// 89 million on and refuses twice as many (`Image.MAX_IMAGE_PIXELS`).
     fn default() -> Self {
-        DecodeOptions { max_pixels: 200_000_000, max_bytes: 1 << 30, exif: true }
+        DecodeOptions { max_pixels: 200_000_000, max_bytes: 1 << 30, exif: true, scaled: true }
     }
 }
+
+/// Is told the width and height of an image before its pixels are decoded, once, and says by how much
+/// at most its sides may be divided: 1 for an image as it is.
+pub type Shrink<'a> = &'a mut dyn FnMut(u32, u32) -> u32;
 
 /// Memory that decoding image after image uses again.
 #[derive(Debug, Default)]
@@ -60,6 +67,21 @@ impl DecodeBuffers {
     pub fn recycle(&mut self, image: RgbImage) {
         self.pixels = image.into_raw();
     }
+
+    /// Gives the memory of an earlier image away.
+    pub(crate) fn take_pixels(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.pixels)
+    }
+
+    /// Reads a file and returns its length.
+    pub(crate) fn read(
+        &mut self,
+        path: &Path,
+        options: &DecodeOptions,
+    ) -> Result<usize, DecodeError> {
+        read_file(path, options.max_bytes, &mut self.file)?;
+        Ok(self.file.len())
+    }
 }
 
 /// Reads and decodes the image file at `path`.
@@ -67,21 +89,23 @@ impl DecodeBuffers {
 /// # Errors
 /// [`DataError::Image`], with the path and the reason. No content makes it panic.
 pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<RgbImage, DataError> {
-    decode_file_with(path, options, &mut DecodeBuffers::default())
+    decode_file_with(path, options, &mut |_, _| 1, &mut DecodeBuffers::default())
 }
 
-/// [`decode_file`] with the memory of an earlier call.
+/// [`decode_file`] with the memory of an earlier call, of an image that may be smaller than the file's
+/// if `shrink` allows it.
 ///
 /// # Errors
 /// As [`decode_file`].
 pub fn decode_file_with(
     path: &Path,
     options: &DecodeOptions,
+    shrink: Shrink<'_>,
     buffers: &mut DecodeBuffers,
 ) -> Result<RgbImage, DataError> {
     let DecodeBuffers { file, pixels } = buffers;
     read_file(path, options.max_bytes, file)
-        .and_then(|()| decode_into(file, options, std::mem::take(pixels)))
+        .and_then(|()| decode_into(file, options, shrink, std::mem::take(pixels)))
         .map_err(|source| DataError::Image { path: path.to_path_buf(), source })
 }
 
@@ -90,7 +114,19 @@ pub fn decode_file_with(
 /// # Errors
 /// Says why `bytes` are no image that can be used. No content makes it panic.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, DecodeError> {
-    decode_into(bytes, options, Vec::new())
+    decode_with(bytes, options, &mut |_, _| 1)
+}
+
+/// [`decode`] of an image that may be smaller than the one in `bytes` if `shrink` allows it.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_with(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    shrink: Shrink<'_>,
+) -> Result<RgbImage, DecodeError> {
+    decode_into(bytes, options, shrink, Vec::new())
 }
 
 fn read_file(path: &Path, max_bytes: u64, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
@@ -109,6 +145,7 @@ fn read_file(path: &Path, max_bytes: u64, bytes: &mut Vec<u8>) -> Result<(), Dec
 fn decode_into(
     bytes: &[u8],
     options: &DecodeOptions,
+    shrink: Shrink<'_>,
     pixels: Vec<u8>,
 ) -> Result<RgbImage, DecodeError> {
     if bytes.is_empty() {
@@ -120,7 +157,8 @@ fn decode_into(
     }
     // The decoders are large and meet hostile bytes: a panic of theirs condemns the image, not the
     // run. All that they could leave half-done is memory that is dropped here.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_unguarded(bytes, options, pixels)));
+    let decoded =
+        catch_unwind(AssertUnwindSafe(|| decode_unguarded(bytes, options, shrink, pixels)));
     decoded.unwrap_or_else(|panic| {
         let message = panic_message(panic.as_ref());
         Err(DecodeError::Corrupt(format!("the decoder panicked: {message}")))
@@ -130,6 +168,7 @@ fn decode_into(
 fn decode_unguarded(
     bytes: &[u8],
     options: &DecodeOptions,
+    shrink: Shrink<'_>,
     mut pixels: Vec<u8>,
 ) -> Result<RgbImage, DecodeError> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
@@ -161,6 +200,17 @@ fn decode_unguarded(
         false => Orientation::NoTransforms,
     };
 
+    let allowed = match turns_sides(orientation) {
+        true => shrink(height, width),
+        false => shrink(width, height),
+    };
+    if options.scaled
+        && format == ImageFormat::Jpeg
+        && let Some(rgb) = scaled::decode(bytes, width, height, allowed)
+    {
+        return Ok(turn(rgb, orientation));
+    }
+
     let colour_type = decoder.color_type();
     // Zeroed first: a decoder that leaves a part unwritten must not show an earlier image.
     pixels.clear();
@@ -170,12 +220,22 @@ fn decode_unguarded(
     let rgb = to_rgb(pixels, colour_type)?;
     let rgb = RgbImage::from_raw(width, height, rgb)
         .ok_or_else(|| DecodeError::Corrupt("the decoder returned too few pixels".into()))?;
+    Ok(turn(rgb, orientation))
+}
+
+/// Whether width and height change places.
+fn turns_sides(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
+}
+
+fn turn(rgb: RgbImage, orientation: Orientation) -> RgbImage {
     if orientation == Orientation::NoTransforms {
-        return Ok(rgb);
+        return rgb;
     }
     let mut image = DynamicImage::ImageRgb8(rgb);
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    image.into_rgb8()
 }
 
 /// Turns samples as the decoder wrote them (16-bit ones in the byte order of the machine) to RGB.

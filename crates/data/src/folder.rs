@@ -10,25 +10,21 @@
 //! Rules, the same for both:
 //! - Classes are the sub-folders, in the byte order of their names; a folder inside a class belongs
 //!   to that class. Classes of different splits are matched by name, never by position.
-//! - Names that begin with a dot are skipped. Files are taken by extension ([`IMAGE_EXTENSIONS`],
+//! - Names that begin with a dot are skipped. Files are taken by extension ([`IMAGE_EXTENSIONS`](crate::IMAGE_EXTENSIONS),
 //!   any case); other files are counted as ignored.
 //! - Links to files and folders are followed. A folder that is one of its own ancestors (compared
 //!   by canonical path) is skipped with a note, so a loop of links ends; a broken link gives a note.
 //! - Samples of a class are in the order of their paths, compared component by component as
 //!   bytes, so the list does not depend on the operating system.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
 
 use crate::DataError;
-use crate::listing::{Entry, Kind, Lister};
+use crate::class_folders::{ClassFolder, EXAMPLE, Folder, Scanner, no_images, subfolders};
+use crate::listing::Lister;
 use crate::random::{Purpose, sample_rng};
-
-/// Extensions of the files that count as images, in lower case.
-pub const IMAGE_EXTENSIONS: [&str; 11] =
-    ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "gif", "tif", "tiff"];
 
 /// Names of the training folder, compared without case; one at most may be present.
 pub const TRAIN_NAMES: [&str; 2] = ["train", "training"];
@@ -38,10 +34,6 @@ pub const VAL_NAMES: [&str; 6] = ["val", "valid", "validation", "eval", "evaluat
 
 /// How many names an error or a note lists.
 const MAX_NAMES: usize = 10;
-
-/// What the messages show as the expected layout.
-const EXAMPLE: &str = "expected class folders of images, such as train/cat/1.jpg, \
-                       train/dog/2.jpg, val/cat/3.jpg, or cat/1.jpg, dog/2.jpg";
 
 /// One image file and its class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,12 +224,6 @@ pub fn scan_classes_with(
     Ok(Labelled { samples, ignored: scanner.ignored, notes: scanner.notes })
 }
 
-/// Returns whether the extension of `path` is that of an image.
-pub fn is_image_path(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|found| IMAGE_EXTENSIONS.iter().any(|e| e.eq_ignore_ascii_case(found)))
-}
-
 /// The trees of class folders below `dir`, with what each is for: `train` and `val`, or `all`. Unlike
 /// [`scan`] it takes empty, unknown and single classes as they are.
 pub(crate) fn trees(
@@ -384,98 +370,7 @@ fn note_classes_without_val(
     }
 }
 
-// --- Reading class folders ---------------------------------------------------------------------
-
-/// A folder inside the folder that is scanned.
-struct Folder {
-    path: PathBuf,
-    lossy_name: String,
-}
-
-impl Folder {
-    fn is_named_one_of(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.lossy_name.eq_ignore_ascii_case(name))
-    }
-}
-
-/// A class and its images, sorted.
-pub(crate) struct ClassFolder {
-    pub(crate) name: String,
-    pub(crate) images: Vec<PathBuf>,
-}
-
-/// Reads class folders, and gathers what else is found on the way.
-struct Scanner<'a> {
-    lister: &'a Lister<'a>,
-    ignored: usize,
-    notes: Vec<String>,
-}
-
-impl<'a> Scanner<'a> {
-    fn new(lister: &'a Lister<'a>) -> Scanner<'a> {
-        Scanner { lister, ignored: 0, notes: Vec::new() }
-    }
-
-    /// Reads every class folder of `dir`, in the byte order of their names.
-    fn class_folders(&mut self, dir: &Path) -> Result<Vec<ClassFolder>, DataError> {
-        let folders = subfolders(self.lister, dir)?;
-        if folders.is_empty() {
-            return Err(no_images(dir, count_files(self.lister, dir)?));
-        }
-        let walks = self.lister.each(&folders, |folder| {
-            let mut walk = Walk { name: class_name(folder)?, ..Walk::default() };
-            walk.enter(self.lister, &folder.path)?;
-            Ok(walk)
-        })?;
-        let mut classes = Vec::with_capacity(walks.len());
-        for Walk { name, images, ignored, notes, .. } in walks {
-            self.ignored += ignored;
-            self.notes.extend(notes);
-            classes.push(ClassFolder { name, images });
-        }
-        Ok(classes)
-    }
-}
-
-/// What lies below one class folder.
-#[derive(Default)]
-struct Walk {
-    name: String,
-    images: Vec<PathBuf>,
-    ignored: usize,
-    notes: Vec<String>,
-    /// Canonical paths of the folders above the one that is being read.
-    ancestors: Vec<PathBuf>,
-}
-
-impl Walk {
-    /// Adds the images below `dir`. Entries come by name and folders are entered in their turn, so
-    /// the images come in the order of their paths.
-    fn enter(&mut self, lister: &Lister<'_>, dir: &Path) -> Result<(), DataError> {
-        let canonical = fs::canonicalize(dir).map_err(DataError::io("resolve", dir))?;
-        if self.ancestors.contains(&canonical) {
-            self.notes.push(format!(
-                "{} is skipped: it links to a folder that contains it",
-                dir.display()
-            ));
-            return Ok(());
-        }
-        self.ancestors.push(canonical);
-        for entry in lister.list(dir)? {
-            match entry.kind {
-                Kind::Folder => self.enter(lister, &entry.path)?,
-                Kind::File if is_image_path(&entry.path) => self.images.push(entry.path),
-                Kind::File | Kind::Other => self.ignored += 1,
-                Kind::Broken => self.notes.push(format!(
-                    "{} is skipped: it links to a file that is missing or cannot be read",
-                    entry.path.display()
-                )),
-            }
-        }
-        self.ancestors.pop();
-        Ok(())
-    }
-}
+// --- Labels -------------------------------------------------------------------------------------
 
 /// Reads the class folders of `dir` and labels them by their position in `classes`.
 fn label_by_name(
@@ -540,32 +435,6 @@ fn classes_without_samples<'a>(classes: &'a [String], samples: &[Sample]) -> Vec
     classes.iter().zip(present).filter(|(_, present)| !present).map(|(c, _)| c.as_str()).collect()
 }
 
-fn class_name(folder: &Folder) -> Result<String, DataError> {
-    let name = folder.path.file_name().and_then(|name| name.to_str());
-    match name {
-        Some(name) if !name.chars().any(char::is_control) => Ok(name.to_owned()),
-        _ => Err(DataError::layout(
-            &folder.path,
-            format!(
-                "the class name {:?} is not UTF-8 text or has control characters, so it cannot be \
-                 written to a list of classes; rename the folder",
-                folder.lossy_name
-            ),
-        )),
-    }
-}
-
-fn no_images(dir: &Path, ignored: usize) -> DataError {
-    DataError::layout(
-        dir,
-        format!(
-            "no image found in class folders ({ignored} other files); {EXAMPLE}, with one of the \
-             extensions {}",
-            IMAGE_EXTENSIONS.join(", ")
-        ),
-    )
-}
-
 /// Refuses more samples than an index of 32 bits can count.
 fn check_count(dir: &Path, n: usize) -> Result<(), DataError> {
     match u32::try_from(n) {
@@ -581,18 +450,4 @@ fn name_list(names: &[&str]) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
-}
-
-/// The folders in `dir` that are not hidden, in the byte order of their names.
-fn subfolders(lister: &Lister<'_>, dir: &Path) -> Result<Vec<Folder>, DataError> {
-    let folders = lister.list(dir)?.into_iter().filter(|entry| entry.kind == Kind::Folder);
-    let folder = |entry: Entry| {
-        let lossy_name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Folder { path: entry.path, lossy_name }
-    };
-    Ok(folders.map(folder).collect())
-}
-
-fn count_files(lister: &Lister<'_>, dir: &Path) -> Result<usize, DataError> {
-    Ok(lister.list(dir)?.iter().filter(|entry| entry.kind == Kind::File).count())
 }

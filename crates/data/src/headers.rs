@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::decode::DecodeOptions;
 use crate::folder::Sample;
 use crate::listing::Lister;
+use crate::pack::{Packed, Place};
 use crate::{DataError, DecodeError, Failure};
 
 /// Files of a piece of work.
@@ -18,13 +19,14 @@ const PIECE: usize = 512;
 /// A sound header does not make a sound file; one that breaks off later is met when it is decoded.
 ///
 /// # Errors
-/// [`DataError::Stopped`].
+/// [`DataError::Stopped`]; a shard that is damaged.
 pub fn check_headers(
     lister: &Lister<'_>,
     samples: &[Sample],
     options: &DecodeOptions,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Failure>, DataError> {
+    let packed = Packed::find(samples.iter().map(|sample| sample.path.as_path()))?;
     let pieces: Vec<(usize, &[Sample])> =
         samples.chunks(PIECE).enumerate().map(|(i, piece)| (i * PIECE, piece)).collect();
     let found = lister.each(&pieces, |&(first, piece)| {
@@ -32,16 +34,28 @@ pub fn check_headers(
         let mut failures = Vec::new();
         // Samples of a folder stand together, so that one look serves many.
         let mut folder: Option<(&Path, bool)> = None;
+        let failure = |index: usize, sample: &Sample, source| {
+            let path = sample.path.clone();
+            let error = DataError::Image { path: path.clone(), source }.to_string();
+            Failure { index: index as u32, path, error }
+        };
         for (index, sample) in (first..).zip(piece) {
+            match packed.place(index) {
+                Place::File => {}
+                Place::Shard(..) => continue, // it was decoded once
+                Place::Missing(reason) => {
+                    let reason = DecodeError::Corrupt(reason.to_string());
+                    failures.push(failure(index, sample, reason));
+                    continue;
+                }
+            }
             let parent = sample.path.parent().unwrap_or(Path::new(""));
             let is_sound = match folder {
                 Some((known, is_sound)) if known == parent => is_sound,
                 _ => folder.insert((parent, lister.is_sound(parent))).1,
             };
             if !is_sound && let Err(source) = check_header(&sample.path, options) {
-                let path = sample.path.clone();
-                let error = DataError::Image { path: path.clone(), source }.to_string();
-                failures.push(Failure { index: index as u32, path, error });
+                failures.push(failure(index, sample, source));
             }
         }
         advance(piece.len());

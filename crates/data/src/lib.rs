@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! listing: DIR                    -> the entries of its folders
+//! packing: DIR                    -> a folder of shards, decoded once, that is read like DIR
 //! folder:  DIR/train/CLASS/*      -> Vec<Sample { path, label }>
 //! decode:  bytes of a file        -> RGB u8, height x width x 3
 //! crop:    width, height, draws   -> the region to look at
@@ -24,6 +25,7 @@
 
 pub mod augment;
 pub mod check;
+mod class_folders;
 pub mod colour;
 pub mod crop;
 pub mod decode;
@@ -34,14 +36,18 @@ pub mod headers;
 pub mod listing;
 pub mod loader;
 pub mod order;
+mod pack;
+pub mod packing;
 pub mod preprocess;
 pub mod random;
 pub mod resize;
+mod scaled;
 pub mod source;
 pub mod split;
 
 pub use augment::AugmentConfig;
 pub use check::check;
+pub use class_folders::{IMAGE_EXTENSIONS, is_image_path};
 pub use colour::Colour;
 pub use decode::{DecodeOptions, decode, decode_file};
 pub use demo::{DemoOptions, write_demo};
@@ -52,6 +58,7 @@ pub use image::RgbImage;
 pub use listing::Lister;
 pub use loader::{Batch, Failure, LoadOptions, Loader, TrainPlan};
 pub use order::{Shuffle, epoch_order};
+pub use packing::{PackOptions, PackSummary, pack};
 pub use preprocess::{Preprocessing, preprocess_file};
 pub use resize::{Filter, Interpolation};
 pub use source::{FileSource, Source};

@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::DataError;
-use crate::augment::{AugmentConfig, augment};
+use crate::augment::{AugmentConfig, View};
 use crate::decode::{DecodeBuffers, panic_message};
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
 use crate::preprocess::{Normaliser, Preprocessing, preprocess};
@@ -353,7 +353,20 @@ impl Worker {
             if recipe.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let image = match recipe.source.load(index as usize, &mut self.decode) {
+            let draw = |width, height| match &recipe.kind {
+                Kind::Eval => None,
+                Kind::Train { plan, .. } => {
+                    let size = recipe.preprocessing.image_size;
+                    let mut rng = sample_rng(plan.seed, epoch, index.into(), Purpose::Augment);
+                    Some(View::draw(width, height, &plan.augment, size, &mut rng))
+                }
+            };
+            let mut view = None;
+            let mut shrink = |width, height| {
+                view = draw(width, height);
+                view.as_ref().map_or(1, View::shrink)
+            };
+            let image = match recipe.source.load(index as usize, &mut shrink, &mut self.decode) {
                 Ok(image) => image,
                 Err(error) => {
                     let path = recipe.source.path(index as usize).to_path_buf();
@@ -363,20 +376,11 @@ impl Worker {
             };
             let slot = batch.labels.len();
             let planes = &mut batch.images[slot * n_values..][..n_values];
-            match &recipe.kind {
-                Kind::Eval => {
-                    let Recipe { preprocessing, normaliser, .. } = &*recipe;
-                    preprocess(&image, preprocessing, normaliser, &mut self.resizer, planes);
-                }
-                Kind::Train { plan, .. } => augment(
-                    &image,
-                    &plan.augment,
-                    recipe.preprocessing.image_size,
-                    &recipe.normaliser,
-                    &mut sample_rng(plan.seed, epoch, index.into(), Purpose::Augment),
-                    &mut self.resizer,
-                    planes,
-                ),
+            let Recipe { preprocessing, normaliser, .. } = &*recipe;
+            // A source that has its images at hand may not have asked.
+            match view.or_else(|| draw(image.width(), image.height())) {
+                Some(view) => view.render(&image, normaliser, &mut self.resizer, planes),
+                None => preprocess(&image, preprocessing, normaliser, &mut self.resizer, planes),
             }
             self.decode.recycle(image);
             batch.labels.push(recipe.source.label(index as usize));

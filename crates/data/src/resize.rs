@@ -90,8 +90,30 @@ impl Resizer {
         filter: Filter,
         size: usize,
     ) -> &[u8] {
+        self.resize_to(image, region, edge, filter, [size, size])
+    }
+
+    /// Resamples all of `image` to `width` x `height` pixels, RGB interleaved.
+    pub fn fit(&mut self, image: &RgbImage, filter: Filter, width: u32, height: u32) -> &[u8] {
+        let region = Region {
+            left: 0.0,
+            top: 0.0,
+            width: image.width().into(),
+            height: image.height().into(),
+        };
+        self.resize_to(image, region, Edge::Cut, filter, [width as usize, height as usize])
+    }
+
+    fn resize_to(
+        &mut self,
+        image: &RgbImage,
+        region: Region,
+        edge: Edge,
+        filter: Filter,
+        [target_width, target_height]: [usize; 2],
+    ) -> &[u8] {
         const INSIDE: &str = "the region lies in the image";
-        self.resized.resize(size * size * 3, 0);
+        self.resized.resize(target_width * target_height * 3, 0);
         let algorithm = match filter {
             Filter::Nearest => fir::ResizeAlg::Nearest,
             Filter::Area => fir::ResizeAlg::Convolution(fir::FilterType::Box),
@@ -103,9 +125,12 @@ impl Resizer {
         // Typed, because the untyped call compiles the code of all pixel types: a minute's work.
         let source = TypedImageRef::<U8x3>::from_buffer(width, height, image.as_raw())
             .expect("an RGB image has 3 bytes a pixel");
-        let side = size as u32;
-        let mut target = TypedImage::<U8x3>::from_buffer(side, side, &mut self.resized)
-            .expect("the buffer was sized above");
+        let mut target = TypedImage::<U8x3>::from_buffer(
+            target_width as u32,
+            target_height as u32,
+            &mut self.resized,
+        )
+        .expect("the buffer was sized above");
         match edge {
             Edge::Cut => {
                 let whole = |v: f64| v as u32;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bninception_data::decode::DecodeBuffers;
+use bninception_data::decode::{DecodeBuffers, Shrink};
 use bninception_data::loader::batches_per_epoch;
 use bninception_data::{
     AugmentConfig, Batch, DataError, DecodeOptions, FileSource, Interpolation, LoadOptions, Loader,
@@ -51,7 +51,12 @@ impl Source for Pictures {
         &self.paths[index]
     }
 
-    fn load(&self, index: usize, _: &mut DecodeBuffers) -> Result<RgbImage, DataError> {
+    fn load(
+        &self,
+        index: usize,
+        _: Shrink<'_>,
+        _: &mut DecodeBuffers,
+    ) -> Result<RgbImage, DataError> {
         self.loads.fetch_add(1, Ordering::Relaxed);
         if self.bad == Some(index) {
             assert!(!self.panics, "the picture bites");
@@ -258,7 +263,7 @@ fn files_give_the_values_of_preprocess_file() {
     fs::write(&broken, b"no image").unwrap();
     samples.insert(1, Sample { path: broken.clone(), label: 9 });
 
-    let source = Arc::new(FileSource::new(samples, DecodeOptions::default()));
+    let source = Arc::new(FileSource::new(samples, DecodeOptions::default()).unwrap());
     let mut loader = Loader::eval(source, &preprocessing(), &options(2, 1)).unwrap();
     let (first, second) = (loader.next().unwrap().unwrap(), loader.next().unwrap().unwrap());
     assert_eq!([first.labels, second.labels].concat(), [0, 1, 2, 3]);

@@ -151,6 +151,7 @@ pub fn decode_options(config: &Config) -> DecodeOptions {
     DecodeOptions {
         max_pixels: config.data.max_pixels,
         exif: config.data.exif,
+        scaled: config.data.scaled_decoding,
         ..DecodeOptions::default()
     }
 }

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bninception_data::decode::DecodeBuffers;
+use bninception_data::decode::{DecodeBuffers, Shrink, decode_with};
 use bninception_data::{
     DataError, DecodeOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,
     decode,
@@ -16,10 +16,14 @@ use bninception_data::{
 use libfuzzer_sys::fuzz_target;
 
 /// Small, so that the memory limit of the fuzzer shows what goes beyond it.
-const OPTIONS: DecodeOptions = DecodeOptions { max_pixels: 1 << 20, max_bytes: 1 << 20, exif: true };
+const OPTIONS: DecodeOptions =
+    DecodeOptions { max_pixels: 1 << 20, max_bytes: 1 << 20, exif: true, scaled: true };
 
-/// One decoded image.
-struct One(RgbImage);
+/// So small that many images are decoded at a part of their sides.
+const SIZE: usize = 7;
+
+/// One image that can be decoded.
+struct One(Vec<u8>);
 
 impl Source for One {
     fn len(&self) -> usize {
@@ -34,8 +38,13 @@ impl Source for One {
         Path::new("fuzz")
     }
 
-    fn load(&self, _index: usize, _buffers: &mut DecodeBuffers) -> Result<RgbImage, DataError> {
-        Ok(self.0.clone())
+    fn load(
+        &self,
+        _index: usize,
+        shrink: Shrink<'_>,
+        _buffers: &mut DecodeBuffers,
+    ) -> Result<RgbImage, DataError> {
+        Ok(decode_with(&self.0, &OPTIONS, shrink).expect("it was decoded in full"))
     }
 }
 
@@ -45,15 +54,15 @@ fuzz_target!(
         let Ok(image) = decode(bytes, &OPTIONS) else { return };
         let pixels = u64::from(image.width()) * u64::from(image.height());
         assert!(pixels > 0 && pixels <= OPTIONS.max_pixels);
-        let source = Arc::new(One(image));
-        let preprocessing = Preprocessing { image_size: 33, ..Preprocessing::default() };
+        let source = Arc::new(One(bytes.to_vec()));
+        let preprocessing = Preprocessing { image_size: SIZE, ..Preprocessing::default() };
         let options = LoadOptions { batch_size: 1, workers: 0, prefetch: 1 };
         let plan = TrainPlan::new(bytes.len() as u64, 0..2);
         let train = Loader::train(source.clone(), &preprocessing, &options, &plan).unwrap();
         let eval = Loader::eval(source, &preprocessing, &options).unwrap();
         for batch in train.chain(eval) {
             let batch = batch.unwrap();
-            assert_eq!(batch.images.len(), 3 * 33 * 33);
+            assert_eq!(batch.images.len(), 3 * SIZE * SIZE);
             assert!(batch.images.iter().all(|value| value.is_finite()));
         }
     }

@@ -48,7 +48,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
 
     let mut executor = setup::executor(&config, checkpoint.network.clone())?;
     tracing::info!("{}", executor.describe());
-    let source = Arc::new(FileSource::new(samples, setup::decode_options(&config)));
+    let source = Arc::new(FileSource::new(samples, setup::decode_options(&config))?);
     let options = setup::load_options(&config, setup::val_batch_size(&config));
     let weights = checkpoint.state.evaluation_weights();
     let result = evaluate(executor.as_mut(), weights, source, &metadata.preprocessing, &options)?;

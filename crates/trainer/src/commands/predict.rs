@@ -113,7 +113,7 @@ fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
         let mut inside: Vec<PathBuf> = entries
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| path.is_file() && bninception_data::folder::is_image_path(path))
+            .filter(|path| path.is_file() && bninception_data::is_image_path(path))
             .collect();
         if inside.is_empty() {
             return Err(Error::Unusable(format!("{}: the folder has no image", path.display())));

@@ -51,7 +51,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
     let parent = PathBuf::from(&config.checkpoint.dir);
     let folder = RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
     write_folder(&folder, &config, &splits.classes)?;
-    let job = job(config, splits, folder, network);
+    let job = job(config, splits, folder, network)?;
     let Job { network, table, config, .. } = &job;
     let state = TrainState::new(network, table, config.train.seed, config.train.ema > 0.0);
     say_start(&job, executor.as_ref(), &data_dir);
@@ -77,7 +77,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     }
     check_batch(&config, &splits)?;
     let mut executor = setup::executor(&config, network.clone())?;
-    let job = job(config, splits, folder, network);
+    let job = job(config, splits, folder, network)?;
     if job.steps_per_epoch() != metadata.steps_per_epoch {
         return Err(Error::Unusable(format!(
             "{} has {} training images: an epoch would have {} batches, and that of the run has {}",
@@ -171,17 +171,17 @@ fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error> {
     Ok(())
 }
 
-fn job(config: Config, splits: Splits, folder: RunFolder, network: Network) -> Job {
+fn job(config: Config, splits: Splits, folder: RunFolder, network: Network) -> Result<Job, Error> {
     let decode = setup::decode_options(&config);
-    Job {
+    Ok(Job {
         classes: splits.classes,
-        train: Arc::new(FileSource::new(splits.train, decode)),
-        val: Arc::new(FileSource::new(splits.val, decode)),
+        train: Arc::new(FileSource::new(splits.train, decode)?),
+        val: Arc::new(FileSource::new(splits.val, decode)?),
         folder,
         table: ParameterTable::new(&network),
         network,
         config,
-    }
+    })
 }
 
 fn write_folder(folder: &RunFolder, config: &Config, classes: &[String]) -> Result<(), Error> {
@@ -278,7 +278,7 @@ fn dry_run(
     let n_images = config.train.batch_size;
     let preprocessing = setup::preprocessing(config);
     let decode = setup::decode_options(config);
-    let source = Arc::new(FileSource::new(splits.train.clone(), decode));
+    let source = Arc::new(FileSource::new(splits.train.clone(), decode)?);
     let plan = setup::train_plan(config, 0..1);
     let options = setup::load_options(config, n_images);
     let mut loader = bninception_data::Loader::train(source, &preprocessing, &options, &plan)?;

@@ -81,6 +81,9 @@ pub struct Data {
     pub max_bad: usize,
     /// Largest picture that is decoded, in pixels.
     pub max_pixels: u64,
+    /// Whether a JPEG is decoded at a half, a quarter or an eighth of its sides in training where the
+    /// crop keeps enough pixels.
+    pub scaled_decoding: bool,
 }
 
 /// Stochastic gradient descent: `[optimizer]`.

@@ -1,11 +1,12 @@
 //! `bench data`.
 
-use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bninception_data::augment::View;
 use bninception_data::decode::DecodeBuffers;
+use bninception_data::random::{Purpose, sample_rng};
 use bninception_data::{FileSource, LoadOptions, Loader, Source};
 use serde_json::json;
 
@@ -37,7 +38,7 @@ pub(super) fn bench(args: &BenchDataArgs) -> Result<(), Error> {
     let config = args.config.resolve(None, None)?.config;
     let dir = setup::data_dir(&config)?;
     let splits = setup::scan(&config, &dir)?;
-    let source = Arc::new(FileSource::new(splits.train, setup::decode_options(&config)));
+    let source = Arc::new(FileSource::new(splits.train, setup::decode_options(&config))?);
     let n = source.len();
     let images = if args.images == 0 { n } else { args.images };
 
@@ -120,17 +121,22 @@ fn whole(
 
 fn stages(config: &Config, source: &Arc<FileSource>, images: usize) -> Result<Stages, Error> {
     let n = source.len();
-    let start = Instant::now();
-    for index in 0..images {
-        let path = source.path(index % n);
-        black_box(fs::read(path).map_err(Error::io("read", path))?);
-    }
-    let read = start.elapsed().as_secs_f64();
     let mut buffers = DecodeBuffers::default();
     let start = Instant::now();
     for index in 0..images {
+        black_box(source.read(index % n, &mut buffers)?);
+    }
+    let read = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    for index in 0..images {
         signals::check()?;
-        let image = source.load(index % n, &mut buffers)?;
+        // As for a training crop: large photographs are decoded at a part of their size.
+        let mut rng = sample_rng(config.train.seed, 0, index as u64, Purpose::Augment);
+        let mut shrink = |width, height| {
+            let size = config.data.image_size;
+            View::draw(width, height, &config.augment, size, &mut rng).shrink()
+        };
+        let image = source.load(index % n, &mut shrink, &mut buffers)?;
         buffers.recycle(black_box(image));
     }
     let decode = start.elapsed().as_secs_f64();

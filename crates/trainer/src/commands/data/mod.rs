@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod index;
+mod pack;
 mod split;
 
 use crate::cli::DataCommand;
@@ -13,6 +14,7 @@ pub(super) fn data(command: &DataCommand) -> Result<(), Error> {
         DataCommand::Demo(args) => demo::demo(args),
         DataCommand::Index(args) => index::index(args),
         DataCommand::Check(args) => check::check(args),
+        DataCommand::Pack(args) => pack::pack(args),
         DataCommand::Split(args) => split::split(args),
     }
 }

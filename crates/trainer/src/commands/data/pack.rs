@@ -1,0 +1,75 @@
+//! `data pack`.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bninception_data::{DecodeOptions, Lister, PackOptions};
+use serde_json::{Value, json};
+
+use crate::cli::DataPackArgs;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::{commands, setup, signals};
+
+pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
+    signals::listen()?;
+    let stop = || signals::received().is_some();
+    let lister = Lister::new(args.workers).with_stop(&stop);
+    // Made when the number of images is known.
+    let progress: Mutex<Option<Progress>> = Mutex::new(None);
+    let shown = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let begin = |images: usize| *shown() = Some(Progress::start("packing", images as u64));
+    let advance = |done: usize| {
+        if let Some(progress) = shown().as_mut() {
+            progress.advance(done as u64, Duration::ZERO);
+        }
+    };
+    let (dir, out) = (&args.dir, &args.out);
+    let options = PackOptions {
+        short_side: args.short_side,
+        decode: DecodeOptions { exif: !args.ignore_exif, ..DecodeOptions::default() },
+    };
+    let start = Instant::now();
+    let packed = bninception_data::pack(&lister, dir, out, &options, begin, &advance);
+    *shown() = None;
+    if stop() {
+        tracing::info!("what is packed stays; the same command goes on with the rest");
+    }
+    let packed = setup::stopped_by_signal(packed)?;
+    let seconds = start.elapsed().as_secs_f64();
+    for failure in &packed.failed {
+        tracing::warn!("packed without pixels: {}: {}", failure.path.display(), failure.error);
+    }
+    if args.json {
+        let failed: Vec<Value> = packed
+            .failed
+            .iter()
+            .map(|failure| json!({ "path": failure.path, "error": failure.error }))
+            .collect();
+        return commands::print_json(&json!({
+            "images": packed.images,
+            "failed": failed,
+            "shards_made": packed.made,
+            "shards_kept": packed.kept,
+            "bytes": packed.bytes,
+            "seconds": seconds,
+        }));
+    }
+    let unreadable = match packed.failed.len() {
+        0 => String::new(),
+        n => format!(
+            "{n} of them cannot be read: evaluation counts those as wrong, and training refuses to \
+             begin unless data.check_headers=false\n"
+        ),
+    };
+    commands::print(&format!(
+        "{}: {} images in {:.1} MB, {} shards made and {} kept in {seconds:.1} s\n{unreadable}\
+         train on it with: bninception train --preset bn-baseline --data-dir {}",
+        out.display(),
+        packed.images,
+        packed.bytes as f64 / 1e6,
+        packed.made,
+        packed.kept,
+        out.display()
+    ))
+}
