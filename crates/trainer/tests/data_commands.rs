@@ -75,3 +75,35 @@ fn index_keeps_listings_and_uses_them() {
     // The folders have just been written: their listings are not to be trusted yet.
     assert_eq!(json(dir.path(), &index)["folders_reused"], 0);
 }
+
+#[test]
+fn pack_makes_a_folder_that_trains_and_evaluates_as_its_source() {
+    let dir = pictures();
+    let pack = ["data", "pack", "pictures", "packed", "--json"];
+    let made = json(dir.path(), &pack);
+    assert_eq!((&made["images"], &made["shards_made"]), (&60.into(), &20.into()));
+    let again = json(dir.path(), &pack);
+    assert_eq!((&again["shards_made"], &again["shards_kept"]), (&0.into(), &20.into()));
+
+    // No picture is larger than its pack, so not a bit may differ.
+    let results = ["pictures", "packed"].map(|data| {
+        let train = ["train", "--preset", "smoke", "--data-dir", data, "--steps", "3", "--json"];
+        let trained =
+            json(dir.path(), &[&train[..], &["--run-dir", &format!("run-{data}")]].concat());
+        let checkpoint = format!("run-{data}/last.safetensors");
+        let eval = json(dir.path(), &["eval", &checkpoint, "--data-dir", data, "--json"]);
+        assert_eq!(eval["images"], 20);
+        (trained["val_loss"].clone(), eval["loss"].clone(), eval["top1"].clone())
+    });
+    assert!(results[0].1.is_number());
+    assert_eq!(results[0], results[1]);
+
+    let half = run(dir.path(), &["data", "pack", "pictures", "pictures/inside"]);
+    assert_eq!(half.status.code(), Some(3));
+    fs::write(dir.path().join("packed/.packing"), b"").unwrap();
+    let refused = run(dir.path(), &["train", "--preset", "smoke", "--data-dir", "packed"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("run `data pack` with it to the end")
+    );
+}
