@@ -1,7 +1,7 @@
 //! A folder of images decoded once, into shards.
 //!
 //! `OUT` has the class folders of `DIR`, each with shards (see [`crate::pack`]) of up to
-//! [`SHARD_IMAGES`] images, whose short side is at most the one that was asked for. Training and
+//! `SHARD_IMAGES` images, whose short side is at most the one that was asked for. Training and
 //! evaluation read it like `DIR`: the same classes, the same order, the same images held out.
 //!
 //! Every shard is written under another name, synced and renamed, so that one with its own name is

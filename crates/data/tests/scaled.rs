@@ -133,6 +133,5 @@ fn training_views_differ_by_little_and_only_where_photos_are_large() {
     assert_ne!(small, full);
     let mean = small.iter().zip(&full).map(|(a, b)| (a - b).abs()).sum::<f32>() / full.len() as f32;
     let most = small.iter().zip(&full).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    println!("mean {mean}, most {most}");
     assert!(mean < 2.0 && most < 24.0, "mean {mean}, most {most} levels apart");
 }
