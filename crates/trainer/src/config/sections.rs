@@ -82,7 +82,8 @@ pub struct Data {
     /// Largest picture that is decoded, in pixels.
     pub max_pixels: u64,
     /// Whether a JPEG is decoded at a half, a quarter or an eighth of its sides in training where the
-    /// crop keeps enough pixels.
+    /// crop keeps enough pixels. A run that was begun before the key existed goes on without.
+    #[serde(default)]
     pub scaled_decoding: bool,
 }
 
