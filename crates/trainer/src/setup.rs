@@ -150,9 +150,9 @@ pub fn sgd(config: &Config, lr: f64) -> SgdStep {
 pub fn decode_options(config: &Config) -> DecodeOptions {
     DecodeOptions {
         max_pixels: config.data.max_pixels,
+        max_bytes: config.data.max_bytes,
         exif: config.data.exif,
         scaled: config.data.scaled_decoding,
-        ..DecodeOptions::default()
     }
 }
 

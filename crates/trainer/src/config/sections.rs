@@ -81,10 +81,18 @@ pub struct Data {
     pub max_bad: usize,
     /// Largest picture that is decoded, in pixels.
     pub max_pixels: u64,
+    /// Largest image file that is read, in bytes. A run that was begun before the key existed has the
+    /// limit of that time, which is the default.
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: u64,
     /// Whether a JPEG is decoded at a half, a quarter or an eighth of its sides in training where the
     /// crop keeps enough pixels. A run that was begun before the key existed goes on without.
     #[serde(default)]
     pub scaled_decoding: bool,
+}
+
+fn default_max_bytes() -> u64 {
+    bninception_data::DecodeOptions::default().max_bytes
 }
 
 /// Stochastic gradient descent: `[optimizer]`.

@@ -94,6 +94,7 @@ fn data(config: &Config, check: &mut Check) {
     check.that((1..=1024).contains(&data.prefetch), "data.prefetch", "1 to 1024 batches");
     check.that(data.shard_size >= 1, "data.shard_size", "at least 1 image");
     check.that(data.max_pixels >= 1, "data.max_pixels", "at least 1 pixel");
+    check.that(data.max_bytes >= 1, "data.max_bytes", "at least 1 byte");
 }
 
 fn augment(config: &Config, check: &mut Check) {
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let table: [(&str, &[Edit]); 35] = [
+        let table: [(&str, &[Edit]); 36] = [
             ("network.classes", &[|c| c.network.classes = 1_000_001]),
             (
                 "network.bn_epsilon",
@@ -291,6 +292,7 @@ mod tests {
             ("data.prefetch", &[|c| c.data.prefetch = 0, |c| c.data.prefetch = 1025]),
             ("data.shard_size", &[|c| c.data.shard_size = 0]),
             ("data.max_pixels", &[|c| c.data.max_pixels = 0]),
+            ("data.max_bytes", &[|c| c.data.max_bytes = 0]),
             (
                 "augment.crop_area",
                 &[
