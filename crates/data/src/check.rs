@@ -1,17 +1,16 @@
 //! A look at every file of a data set: what would break a run, and what a person should know.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
-use crate::decode::{DecodeOptions, decode};
+use crate::decode::{DecodeOptions, decode, read_file};
 use crate::folder::{ScanOptions, scan_with, trees};
-use crate::listing::Lister;
-use crate::pack::{Packed, Place};
+use crate::listing::{Lister, pieces};
+use crate::pack::Packed;
 use crate::{DataError, DecodeError};
 
 /// Files of a piece of work.
@@ -120,20 +119,13 @@ pub fn check(
     }
     start(files.len());
     let packed = Packed::find(files.iter().map(|file| file.path.as_path()))?;
-    let pieces: Vec<(usize, &[File<'_>])> =
-        files.chunks(PIECE).enumerate().map(|(i, piece)| (i * PIECE, piece)).collect();
-    let inspected = lister.each(&pieces, |&(first, piece)| {
+    let inspected = lister.each(&pieces(&files, PIECE), |&(first, piece)| {
         let mut inspected = Vec::with_capacity(piece.len());
         for (index, file) in (first..).zip(piece) {
             lister.check_stop()?;
-            inspected.push(match packed.place(index) {
-                Place::File => inspect(file.path, options),
-                Place::Shard(shard, record) => {
-                    inspect_record(record.read(packed.shard(*shard), Vec::new()))
-                }
-                Place::Missing(reason) => {
-                    inspect_record(Err(DecodeError::Corrupt(reason.to_string())))
-                }
+            inspected.push(match packed.load(index, &mut Vec::new()) {
+                Some(image) => inspect_packed(image),
+                None => inspect(file.path, options),
             });
         }
         advance(piece.len());
@@ -204,6 +196,11 @@ struct Picture {
 }
 
 impl Picture {
+    fn new(image: &RgbImage, is_turned: bool) -> Picture {
+        let (width, height) = image.dimensions();
+        Picture { width, height, is_turned, has_one_colour: has_one_colour(image) }
+    }
+
     fn suspicion(&self) -> Option<String> {
         let (width, height) = (self.width, self.height);
         let (short, long) = (width.min(height), width.max(height));
@@ -218,38 +215,20 @@ impl Picture {
 }
 
 fn inspect(path: &Path, options: &DecodeOptions) -> Inspected {
-    let bytes = match read(path, options) {
-        Ok(bytes) => bytes,
-        Err(error) => return Inspected { hash: None, format: None, outcome: Err(error) },
-    };
-    let outcome = decode(&bytes, options).map(|image| Picture {
-        width: image.width(),
-        height: image.height(),
-        is_turned: is_turned(&bytes),
-        has_one_colour: has_one_colour(&image),
-    });
+    let mut bytes = Vec::new();
+    if let Err(error) = read_file(path, options.max_bytes, &mut bytes) {
+        return Inspected { hash: None, format: None, outcome: Err(error) };
+    }
+    let outcome = decode(&bytes, options).map(|image| Picture::new(&image, is_turned(&bytes)));
     let hash = (!bytes.is_empty()).then(|| *blake3::hash(&bytes).as_bytes());
     Inspected { hash, format: image::guess_format(&bytes).ok(), outcome }
 }
 
 /// What an image of a shard is; it has no format, and is turned already.
-fn inspect_record(image: Result<RgbImage, DecodeError>) -> Inspected {
+fn inspect_packed(image: Result<RgbImage, DecodeError>) -> Inspected {
     let hash = image.as_ref().ok().map(|image| *blake3::hash(image.as_raw()).as_bytes());
-    let outcome = image.map(|image| Picture {
-        width: image.width(),
-        height: image.height(),
-        is_turned: false,
-        has_one_colour: has_one_colour(&image),
-    });
+    let outcome = image.map(|image| Picture::new(&image, false));
     Inspected { hash, format: None, outcome }
-}
-
-fn read(path: &Path, options: &DecodeOptions) -> Result<Vec<u8>, DecodeError> {
-    let found = fs::metadata(path)?.len();
-    if found > options.max_bytes {
-        return Err(DecodeError::TooManyBytes { found, max: options.max_bytes });
-    }
-    Ok(fs::read(path)?)
 }
 
 /// Whether EXIF turns or mirrors the picture, which has been decoded once without harm.

@@ -68,9 +68,9 @@ impl DecodeBuffers {
         self.pixels = image.into_raw();
     }
 
-    /// Gives the memory of an earlier image away.
-    pub(crate) fn take_pixels(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.pixels)
+    /// The memory of an earlier image, to be taken.
+    pub(crate) fn pixels(&mut self) -> &mut Vec<u8> {
+        &mut self.pixels
     }
 
     /// Reads a file and returns its length.
@@ -106,7 +106,7 @@ pub fn decode_file_with(
     let DecodeBuffers { file, pixels } = buffers;
     read_file(path, options.max_bytes, file)
         .and_then(|()| decode_into(file, options, shrink, std::mem::take(pixels)))
-        .map_err(|source| DataError::Image { path: path.to_path_buf(), source })
+        .map_err(|source| DataError::image(path, source))
 }
 
 /// Decodes the image in `bytes` to RGB, height x width x 3.
@@ -129,7 +129,12 @@ pub fn decode_with(
     decode_into(bytes, options, shrink, Vec::new())
 }
 
-fn read_file(path: &Path, max_bytes: u64, bytes: &mut Vec<u8>) -> Result<(), DecodeError> {
+/// Reads a file of at most `max_bytes` into `bytes`.
+pub(crate) fn read_file(
+    path: &Path,
+    max_bytes: u64,
+    bytes: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
     bytes.clear();
     let file = File::open(path)?;
     let found = file.metadata()?.len();

@@ -66,6 +66,10 @@ impl DataError {
         move |source| DataError::Io { action, path: path.to_path_buf(), source }
     }
 
+    pub(crate) fn image(path: &Path, source: DecodeError) -> DataError {
+        DataError::Image { path: path.to_path_buf(), source }
+    }
+
     pub(crate) fn layout(dir: &Path, problem: impl Into<String>) -> DataError {
         DataError::Layout { dir: dir.to_path_buf(), problem: problem.into() }
     }

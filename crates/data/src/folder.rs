@@ -10,8 +10,8 @@
 //! Rules, the same for both:
 //! - Classes are the sub-folders, in the byte order of their names; a folder inside a class belongs
 //!   to that class. Classes of different splits are matched by name, never by position.
-//! - Names that begin with a dot are skipped. Files are taken by extension ([`IMAGE_EXTENSIONS`](crate::IMAGE_EXTENSIONS),
-//!   any case); other files are counted as ignored.
+//! - Names that begin with a dot are skipped. Files are taken by extension
+//!   ([`IMAGE_EXTENSIONS`](crate::IMAGE_EXTENSIONS), any case); other files are counted as ignored.
 //! - Links to files and folders are followed. A folder that is one of its own ancestors (compared
 //!   by canonical path) is skipped with a note, so a loop of links ends; a broken link gives a note.
 //! - Samples of a class are in the order of their paths, compared component by component as

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::decode::DecodeOptions;
 use crate::folder::Sample;
-use crate::listing::Lister;
-use crate::pack::{Packed, Place};
+use crate::listing::{Lister, pieces};
+use crate::pack::Packed;
 use crate::{DataError, DecodeError, Failure};
 
 /// Files of a piece of work.
@@ -27,27 +27,21 @@ pub fn check_headers(
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Failure>, DataError> {
     let packed = Packed::find(samples.iter().map(|sample| sample.path.as_path()))?;
-    let pieces: Vec<(usize, &[Sample])> =
-        samples.chunks(PIECE).enumerate().map(|(i, piece)| (i * PIECE, piece)).collect();
-    let found = lister.each(&pieces, |&(first, piece)| {
+    let found = lister.each(&pieces(samples, PIECE), |&(first, piece)| {
         lister.check_stop()?;
         let mut failures = Vec::new();
         // Samples of a folder stand together, so that one look serves many.
         let mut folder: Option<(&Path, bool)> = None;
         let failure = |index: usize, sample: &Sample, source| {
             let path = sample.path.clone();
-            let error = DataError::Image { path: path.clone(), source }.to_string();
+            let error = DataError::image(&path, source).to_string();
             Failure { index: index as u32, path, error }
         };
         for (index, sample) in (first..).zip(piece) {
-            match packed.place(index) {
-                Place::File => {}
-                Place::Shard(..) => continue, // it was decoded once
-                Place::Missing(reason) => {
-                    let reason = DecodeError::Corrupt(reason.to_string());
-                    failures.push(failure(index, sample, reason));
-                    continue;
-                }
+            if packed.has(index) {
+                // What has pixels was decoded once.
+                failures.extend(packed.missing(index).map(|reason| failure(index, sample, reason)));
+                continue;
             }
             let parent = sample.path.parent().unwrap_or(Path::new(""));
             let is_sound = match folder {

@@ -31,6 +31,7 @@ pub mod crop;
 pub mod decode;
 pub mod demo;
 mod error;
+mod fields;
 pub mod folder;
 pub mod headers;
 pub mod listing;

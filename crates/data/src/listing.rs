@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::DataError;
+use crate::fields::{Reader, put_text};
 
 /// Age at which a modification time is believed. File systems tick in 2 s (FAT) or less.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -252,6 +253,11 @@ impl<'a> Lister<'a> {
     }
 }
 
+/// `items` in pieces of `size`, each with the position of its first, for [`Lister::each`].
+pub(crate) fn pieces<T>(items: &[T], size: usize) -> Vec<(usize, &[T])> {
+    items.chunks(size).enumerate().map(|(i, piece)| (i * size, piece)).collect()
+}
+
 impl Listing {
     /// `None` if a name cannot be remembered.
     fn new(modified: Duration, entries: &[Entry]) -> Option<Listing> {
@@ -317,7 +323,12 @@ fn read(dir: &Path) -> Result<(Vec<Entry>, bool), DataError> {
 
 /// The folder's modification time since 1970; none where the system does not tell.
 fn modified(dir: &Path) -> Option<Duration> {
-    fs::metadata(dir).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()
+    changed(&fs::metadata(dir).ok()?)
+}
+
+/// The time of the last change since 1970; none where the system does not tell.
+pub(crate) fn changed(metadata: &fs::Metadata) -> Option<Duration> {
+    metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()
 }
 
 fn is_settled(modified: Duration) -> bool {
@@ -326,7 +337,7 @@ fn is_settled(modified: Duration) -> bool {
 }
 
 /// Locks `mutex`; what is behind it is whole at every moment, whoever panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -338,9 +349,9 @@ fn fnv(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Magic, then for each folder seconds (8 bytes), nanoseconds (4), soundness (1), and path and entries, each with
-/// its length (4); last the CRC-32C of all before. Little endian. Paths that are not UTF-8 are left
-/// out.
+/// Magic, then for each folder seconds (8 bytes), nanoseconds (4), soundness (1), and path and
+/// entries, each with its length (4); last the CRC-32C of all before. Little endian. Paths that are
+/// not UTF-8 are left out.
 fn serialise(known: &HashMap<PathBuf, Listing>) -> Vec<u8> {
     let mut folders: Vec<(&str, &Listing)> =
         known.iter().filter_map(|(path, listing)| Some((path.to_str()?, listing))).collect();
@@ -350,10 +361,8 @@ fn serialise(known: &HashMap<PathBuf, Listing>) -> Vec<u8> {
         bytes.extend(listing.modified.as_secs().to_le_bytes());
         bytes.extend(listing.modified.subsec_nanos().to_le_bytes());
         bytes.push(u8::from(listing.sound));
-        for text in [path, &listing.entries] {
-            bytes.extend((text.len() as u32).to_le_bytes());
-            bytes.extend(text.as_bytes());
-        }
+        put_text(&mut bytes, path);
+        put_text(&mut bytes, &listing.entries);
     }
     bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
     bytes
@@ -365,23 +374,14 @@ fn parse(bytes: &[u8]) -> Option<HashMap<PathBuf, Listing>> {
     if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
         return None;
     }
-    let mut rest = content.strip_prefix(MAGIC)?;
+    let mut rest = Reader(content.strip_prefix(MAGIC)?);
     let mut known = HashMap::new();
-    while !rest.is_empty() {
-        let (seconds, after) = rest.split_first_chunk::<8>()?;
-        let (nanos, after) = after.split_first_chunk::<4>()?;
-        let (sound, after) = after.split_first()?;
-        rest = after;
-        let mut text = || {
-            let (length, after) = rest.split_first_chunk::<4>()?;
-            let (text, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-            rest = after;
-            std::str::from_utf8(text).ok()
-        };
-        let (path, entries) = (PathBuf::from(text()?), text()?.to_owned());
-        let nanos = Duration::from_nanos(u32::from_le_bytes(*nanos).into());
-        let modified = Duration::from_secs(u64::from_le_bytes(*seconds)).checked_add(nanos)?;
-        known.insert(path, Listing { modified, sound: *sound == 1, entries });
+    while !rest.0.is_empty() {
+        let (seconds, nanos, sound) = (rest.u64()?, rest.u32()?, rest.u8()?);
+        let (path, entries) = (PathBuf::from(rest.text()?), rest.text()?);
+        let nanos = Duration::from_nanos(nanos.into());
+        let modified = Duration::from_secs(seconds).checked_add(nanos)?;
+        known.insert(path, Listing { modified, sound: sound == 1, entries });
     }
     Some(known)
 }

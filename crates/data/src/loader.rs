@@ -14,13 +14,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::DataError;
 use crate::augment::{AugmentConfig, View};
 use crate::decode::{DecodeBuffers, panic_message};
+use crate::listing::lock;
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
 use crate::preprocess::{Normaliser, Preprocessing, preprocess};
 use crate::random::{Purpose, sample_rng};
@@ -441,10 +442,4 @@ fn check_batch_size(options: &LoadOptions) -> Result<(), DataError> {
         0 => Err(DataError::setting("batch_size", 0, "at least 1")),
         _ => Ok(()),
     }
-}
-
-/// Locks `mutex`. The values behind our locks are whole at every moment, so a panic elsewhere does
-/// not spoil them.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

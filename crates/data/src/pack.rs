@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use image::RgbImage;
 
+use crate::fields::{Reader, put_text};
 use crate::{DataError, DecodeError};
 
 /// First bytes of a shard; the number is the version of the format.
@@ -204,46 +205,11 @@ fn read_index(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     Ok(is_whole.then_some((start, bytes)))
 }
 
-fn put_text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u32).to_le_bytes());
-    bytes.extend(text.as_bytes());
-}
-
-/// Takes numbers and texts from the front of bytes that may be anything.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = self.u32()? as usize;
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        std::str::from_utf8(text).ok().map(str::to_owned)
-    }
-}
-
 // --- Images by path ----------------------------------------------------------------------------
 
 /// Where an image is.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+enum Place {
     /// In a file of its own.
     File,
     /// In a shard, by its position in [`Packed::shards`].
@@ -271,27 +237,31 @@ impl Packed {
         paths: impl Iterator<Item = &'a Path> + Clone,
     ) -> Result<Packed, DataError> {
         let mut packed = Packed::default();
-        let mut open: HashMap<&Path, Option<Opened>> = HashMap::new();
-        let mut any = false;
+        let mut open: HashMap<&Path, Opened> = HashMap::new();
+        // Images of a folder stand together, so that most are passed over by one comparison.
+        let mut last = None;
         for path in paths.clone() {
             let parent = path.parent().unwrap_or(path);
-            if !open.contains_key(parent) {
-                let shard = parent.ancestors().find(|ancestor| is_shard(ancestor));
-                // A folder may have the name of a shard.
-                let shard = shard.filter(|shard| shard.is_file());
-                let opened = shard.map(|shard| packed.open(shard)).transpose()?;
-                any |= opened.is_some();
-                open.insert(parent, opened);
+            if last.replace(parent.as_os_str()) == Some(parent.as_os_str()) {
+                continue;
+            }
+            // A folder may have the name of a shard.
+            let mut shards = parent.ancestors().filter(|ancestor| is_shard(ancestor));
+            if let Some(shard) = shards.find(|shard| shard.is_file())
+                && !open.contains_key(shard)
+            {
+                let opened = packed.open(shard)?;
+                open.insert(shard, opened);
             }
         }
-        if !any {
-            return Ok(Packed::default());
+        if open.is_empty() {
+            return Ok(packed);
         }
         for path in paths {
-            let parent = path.parent().unwrap_or(path);
-            let place = match open.get(parent) {
-                Some(Some(opened)) => opened.place(&packed.shards, path)?,
-                _ => Place::File,
+            let opened = path.ancestors().skip(1).find_map(|ancestor| open.get(ancestor));
+            let place = match opened {
+                Some(opened) => opened.place(&packed.shards, path)?,
+                None => Place::File,
             };
             packed.places.push(place);
         }
@@ -311,14 +281,35 @@ impl Packed {
         Ok(Opened { number, entries })
     }
 
-    /// Where image `index` is.
-    pub(crate) fn place(&self, index: usize) -> &Place {
-        self.places.get(index).unwrap_or(&Place::File)
+    /// Whether image `index` is in a shard, with or without pixels.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        !matches!(self.place(index), Place::File)
     }
 
-    /// The file of a shard.
-    pub(crate) fn shard(&self, number: u32) -> &Path {
-        &self.shards[number as usize]
+    /// Why image `index` of a shard has no pixels, if it has none.
+    pub(crate) fn missing(&self, index: usize) -> Option<DecodeError> {
+        match self.place(index) {
+            Place::Missing(reason) => Some(DecodeError::Corrupt(reason.to_string())),
+            Place::File | Place::Shard(..) => None,
+        }
+    }
+
+    /// Reads image `index` into the memory of `pixels`; `None` if it is in a file of its own.
+    pub(crate) fn load(
+        &self,
+        index: usize,
+        pixels: &mut Vec<u8>,
+    ) -> Option<Result<RgbImage, DecodeError>> {
+        match self.place(index) {
+            Place::Shard(shard, record) => {
+                Some(record.read(&self.shards[*shard as usize], std::mem::take(pixels)))
+            }
+            Place::File | Place::Missing(_) => self.missing(index).map(Err),
+        }
+    }
+
+    fn place(&self, index: usize) -> &Place {
+        self.places.get(index).unwrap_or(&Place::File)
     }
 }
 

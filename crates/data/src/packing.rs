@@ -13,12 +13,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use crate::class_folders::ClassFolder;
 use crate::decode::{DecodeBuffers, DecodeOptions, decode_file_with};
 use crate::folder::trees;
-use crate::listing::Lister;
+use crate::listing::{Lister, changed};
 use crate::pack::{self, Entry, Index, MAGIC, Record, Stamp};
 use crate::resize::{Filter, Resizer};
 use crate::{DataError, Failure};
@@ -93,11 +92,9 @@ pub fn pack(
 
     let mut summary = PackSummary::default();
     for done in done {
-        for entry in &done.failed {
-            let index = (summary.images + entry.0) as u32;
-            let failure = Failure { index, path: entry.1.clone(), error: entry.2.clone() };
-            summary.failed.push(failure);
-        }
+        let first = summary.images as u32;
+        let failed = done.failed.into_iter();
+        summary.failed.extend(failed.map(|f| Failure { index: first + f.index, ..f }));
         summary.images += done.images;
         summary.bytes += done.bytes;
         let count = if done.is_new { &mut summary.made } else { &mut summary.kept };
@@ -205,8 +202,8 @@ struct Done {
     images: usize,
     bytes: u64,
     is_new: bool,
-    /// Position, path and reason of the images without pixels.
-    failed: Vec<(usize, PathBuf, String)>,
+    /// The images without pixels, by their position in the shard.
+    failed: Vec<Failure>,
 }
 
 impl Job<'_> {
@@ -244,10 +241,9 @@ impl Job<'_> {
                 return Err(error);
             }
         }
-        let failed = index.entries.iter().enumerate().filter_map(|(position, entry)| {
-            let reason = entry.stored.as_ref().err()?;
-            let path = self.images[position].clone();
-            Some((position, path, reason.clone()))
+        let entries = (0..).zip(self.images).zip(index.entries);
+        let failed = entries.filter_map(|((index, path), entry)| {
+            Some(Failure { index, path: path.clone(), error: entry.stored.err()? })
         });
         let failed = failed.collect();
         let bytes = fs::metadata(&self.path).map_err(DataError::io("read", &self.path))?.len();
@@ -300,10 +296,9 @@ impl Index {
     /// Whether this shard was made as `wanted` would be, from the same files.
     fn is_of(&self, wanted: &Index) -> bool {
         let settings = |index: &Index| (index.short_side, index.exif, index.number, index.count);
-        let files = |index: &Index| -> Vec<(String, Stamp)> {
-            index.entries.iter().map(|entry| (entry.name.clone(), entry.stamp)).collect()
-        };
-        settings(self) == settings(wanted) && files(self) == files(wanted)
+        let file = |entry: &Entry| (entry.name.clone(), entry.stamp);
+        settings(self) == settings(wanted)
+            && self.entries.iter().map(file).eq(wanted.entries.iter().map(file))
     }
 }
 
@@ -320,8 +315,7 @@ fn put_in_place(partial: &Path, path: &Path) -> Result<(), DataError> {
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
-    let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(Stamp { bytes: metadata.len(), modified })
+    Some(Stamp { bytes: metadata.len(), modified: changed(&metadata)? })
 }
 
 /// Width and height with a short side of at most `short_side`, the long one rounded down, as

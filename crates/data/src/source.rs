@@ -4,10 +4,10 @@ use std::path::Path;
 
 use image::RgbImage;
 
+use crate::DataError;
 use crate::decode::{DecodeBuffers, DecodeOptions, Shrink, decode_file_with};
 use crate::folder::Sample;
-use crate::pack::{Packed, Place};
-use crate::{DataError, DecodeError};
+use crate::pack::Packed;
 
 /// A list of labelled images that several threads read at once.
 ///
@@ -69,22 +69,17 @@ impl FileSource {
     /// It cannot be read.
     pub fn read(&self, index: usize, buffers: &mut DecodeBuffers) -> Result<usize, DataError> {
         let path = &self.samples[index].path;
-        match self.packed.place(index) {
-            Place::File => {
-                buffers.read(path, &self.options).map_err(|source| image_error(path, source))
-            }
-            _ => {
-                let image = self.load(index, &mut |_, _| 1, buffers)?;
+        match self.packed.load(index, buffers.pixels()) {
+            Some(image) => {
+                let image = image.map_err(|source| DataError::image(path, source))?;
                 let bytes = image.as_raw().len();
                 buffers.recycle(image);
                 Ok(bytes)
             }
+            None => {
+                buffers.read(path, &self.options).map_err(|source| DataError::image(path, source))
+            }
         }
-    }
-
-    /// The samples, in their order.
-    pub fn samples(&self) -> &[Sample] {
-        &self.samples
     }
 }
 
@@ -108,20 +103,9 @@ impl Source for FileSource {
         buffers: &mut DecodeBuffers,
     ) -> Result<RgbImage, DataError> {
         let path = &self.samples[index].path;
-        match self.packed.place(index) {
-            Place::File => decode_file_with(path, &self.options, shrink, buffers),
-            Place::Shard(shard, record) => {
-                shrink(record.width, record.height);
-                let image = record.read(self.packed.shard(*shard), buffers.take_pixels());
-                image.map_err(|source| image_error(path, source))
-            }
-            Place::Missing(reason) => {
-                Err(image_error(path, DecodeError::Corrupt(reason.to_string())))
-            }
+        match self.packed.load(index, buffers.pixels()) {
+            Some(image) => image.map_err(|source| DataError::image(path, source)),
+            None => decode_file_with(path, &self.options, shrink, buffers),
         }
     }
-}
-
-fn image_error(path: &Path, source: DecodeError) -> DataError {
-    DataError::Image { path: path.to_path_buf(), source }
 }

@@ -1,7 +1,7 @@
 //! Progress of long work on stderr: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -95,6 +95,35 @@ impl Drop for Progress {
             bar.finish_and_clear();
             bars().remove(bar);
         }
+    }
+}
+
+/// A [`Progress`] that several threads advance, and that begins when the total is known.
+pub struct SharedProgress {
+    what: &'static str,
+    shown: Mutex<Option<Progress>>,
+}
+
+impl SharedProgress {
+    /// Shows nothing yet.
+    pub fn new(what: &'static str) -> SharedProgress {
+        SharedProgress { what, shown: Mutex::new(None) }
+    }
+
+    /// Starts showing `total` units.
+    pub fn start(&self, total: usize) {
+        *self.lock() = Some(Progress::start(self.what, total as u64));
+    }
+
+    /// Counts `units` more.
+    pub fn advance(&self, units: usize) {
+        if let Some(progress) = self.lock().as_mut() {
+            progress.advance(units as u64, Duration::ZERO);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Progress>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use bninception_data as data;
 use bninception_data::{
@@ -17,7 +15,7 @@ use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Refere
 
 use crate::config::{self, Config, EngineKind};
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::progress::SharedProgress;
 use crate::signals;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
@@ -197,11 +195,9 @@ pub fn scan_to_train(config: &Config, dir: &Path) -> Result<Splits, Error> {
     let splits = scan_with(config, dir, &mut lister)?;
     if config.data.check_headers {
         let options = decode_options(config);
-        let progress = Mutex::new(Progress::start("looking at headers", splits.train.len() as u64));
-        let advance = |done: usize| {
-            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-            progress.advance(done as u64, Duration::ZERO);
-        };
+        let progress = SharedProgress::new("looking at headers");
+        progress.start(splits.train.len());
+        let advance = |done| progress.advance(done);
         let bad = data::check_headers(&lister, &splits.train, &options, &advance);
         drop(progress);
         let bad = stopped_by_signal(bad)?;

@@ -1,8 +1,6 @@
 //! `data check`.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use bninception_data::check::{Duplicate, Finding, Report};
 use bninception_data::{DecodeOptions, Lister};
@@ -10,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::DataCheckArgs;
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::progress::SharedProgress;
 use crate::{commands, setup, signals};
 
 /// Entries of a list that are shown without `--all`.
@@ -20,18 +18,12 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
     signals::listen()?;
     let stop = || signals::received().is_some();
     let lister = Lister::new(args.workers).with_stop(&stop);
-    // Made when the number of files is known.
-    let progress: Mutex<Option<Progress>> = Mutex::new(None);
-    let shown = || progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let start = |files: usize| *shown() = Some(Progress::start("checking", files as u64));
-    let advance = |done: usize| {
-        if let Some(progress) = shown().as_mut() {
-            progress.advance(done as u64, Duration::ZERO);
-        }
-    };
+    let progress = SharedProgress::new("checking");
+    let start = |images| progress.start(images);
+    let advance = |done| progress.advance(done);
     let options = DecodeOptions::default();
     let report = bninception_data::check(&lister, &args.dir, &options, start, &advance);
-    *shown() = None;
+    drop(progress);
     let report = setup::stopped_by_signal(report)?;
     if args.json {
         commands::print_json(&as_json(&report))?;

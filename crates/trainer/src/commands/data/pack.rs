@@ -1,29 +1,22 @@
 //! `data pack`.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bninception_data::{DecodeOptions, Lister, PackOptions};
 use serde_json::{Value, json};
 
 use crate::cli::DataPackArgs;
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::progress::SharedProgress;
 use crate::{commands, setup, signals};
 
 pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
     signals::listen()?;
     let stop = || signals::received().is_some();
     let lister = Lister::new(args.workers).with_stop(&stop);
-    // Made when the number of images is known.
-    let progress: Mutex<Option<Progress>> = Mutex::new(None);
-    let shown = || progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let begin = |images: usize| *shown() = Some(Progress::start("packing", images as u64));
-    let advance = |done: usize| {
-        if let Some(progress) = shown().as_mut() {
-            progress.advance(done as u64, Duration::ZERO);
-        }
-    };
+    let progress = SharedProgress::new("packing");
+    let begin = |images| progress.start(images);
+    let advance = |done| progress.advance(done);
     let (dir, out) = (&args.dir, &args.out);
     let options = PackOptions {
         short_side: args.short_side,
@@ -31,7 +24,7 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
     };
     let start = Instant::now();
     let packed = bninception_data::pack(&lister, dir, out, &options, begin, &advance);
-    *shown() = None;
+    drop(progress);
     if stop() {
         tracing::info!("what is packed stays; the same command goes on with the rest");
     }
