@@ -64,10 +64,16 @@ pub trait Executor: Send {
     /// No weights were prepared, or the images have the wrong length.
     fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError>;
 
+    /// Bytes that this executor will hold to train on batches of `batch` images and to evaluate in
+    /// between, besides the vectors that its callers own; `None` if it cannot say.
+    fn memory_bytes(&self, _batch: usize) -> Option<usize> {
+        None
+    }
+
     /// The threads that passes over whole vectors of weights may use.
     fn team(&self) -> &Team;
 
-    /// [`sgd_step_on`] this executor's threads.
+    /// [`sgd_step_on`] this executor's threads; whether all weights are finite afterwards.
     ///
     /// # Panics
     /// If a vector has another length than the table.
@@ -78,8 +84,8 @@ pub trait Executor: Send {
         gradients: &[f32],
         velocity: &mut [f32],
         weights: &mut [f32],
-    ) {
-        sgd_step_on(self.team(), table, step, gradients, velocity, weights);
+    ) -> bool {
+        sgd_step_on(self.team(), table, step, gradients, velocity, weights)
     }
 
     /// Moves an average towards `values` on this executor's threads:

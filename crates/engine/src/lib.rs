@@ -10,6 +10,7 @@ pub mod sgd;
 
 pub use bninception_kernels::dtype::Dtype;
 pub use bninception_kernels::isa::Isa;
+pub use bninception_kernels::threads::Team;
 pub use bninception_model as model;
 pub use error::EngineError;
 pub use executor::{Executor, TrainBatch};

@@ -34,12 +34,13 @@ pub fn sgd_step(
     gradients: &[f32],
     velocity: &mut [f32],
     weights: &mut [f32],
-) {
-    sgd_step_on(&Team::new(1), table, step, gradients, velocity, weights);
+) -> bool {
+    sgd_step_on(&Team::new(1), table, step, gradients, velocity, weights)
 }
 
 /// Moves `weights` and `velocity` by one step, on the threads of `team`; their number never changes
-/// a bit. All vectors have the trainable layout of `table`; velocity starts as zeros.
+/// a bit. All vectors have the trainable layout of `table`; velocity starts as zeros. Returns whether
+/// all weights are finite afterwards.
 ///
 /// # Panics
 /// If a vector has another length than the table.
@@ -50,7 +51,8 @@ pub fn sgd_step_on(
     gradients: &[f32],
     velocity: &mut [f32],
     weights: &mut [f32],
-) {
+) -> bool {
+    let mut finite = true;
     for len in [gradients.len(), velocity.len(), weights.len()] {
         assert_eq!(len, table.n_trainable(), "vector of another layout");
     }
@@ -64,6 +66,7 @@ pub fn sgd_step_on(
             nesterov: step.nesterov,
         };
         let (gradients, velocity) = (&gradients[range.clone()], &mut velocity[range.clone()]);
-        sgd::step(team, Isa::chosen(), &step, gradients, velocity, &mut weights[range]);
+        finite &= sgd::step(team, Isa::chosen(), &step, gradients, velocity, &mut weights[range]);
     }
+    finite
 }

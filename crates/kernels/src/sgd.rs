@@ -1,5 +1,7 @@
 //! The optimizer's passes over the weights.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::isa::Isa;
 use crate::lanes::dispatch;
 use crate::split::{chunks, split};
@@ -25,6 +27,9 @@ pub struct Step {
 /// Nesterov's form `w <- w - lr * (g + momentum * v)`
 /// (<https://pytorch.org/docs/stable/generated/torch.optim.SGD.html>).
 ///
+/// Returns whether all weights are finite afterwards, which is known here for free. A velocity or a
+/// gradient that is not finite makes its weight so too.
+///
 /// # Panics
 /// If the vectors differ in length.
 pub fn step(
@@ -34,22 +39,30 @@ pub fn step(
     gradients: &[f32],
     velocity: &mut [f32],
     weights: &mut [f32],
-) {
+) -> bool {
     assert_eq!(gradients.len(), velocity.len(), "lengths of gradients and velocity");
     assert_eq!(gradients.len(), weights.len(), "lengths of gradients and weights");
     let total = weights.len().div_ceil(PIECE);
     let pieces = (chunks(velocity, PIECE), chunks(weights, PIECE));
     let Step { lr, momentum, weight_decay, nesterov } = *step;
+    let finite = AtomicBool::new(true);
     split(team, total, pieces, |index, (velocity, weights)| {
         let gradients = &gradients[index * PIECE..][..weights.len()];
+        let mut largest = 0;
         dispatch!(isa, _simd => {
             for ((w, v), &g) in weights.iter_mut().zip(velocity).zip(gradients) {
                 let g = g + weight_decay * *w;
                 *v = momentum * *v + g;
                 *w -= lr * if nesterov { g + momentum * *v } else { *v };
+                // As integers, absolute values of floats keep their order, and NaN comes last.
+                largest = largest.max(w.abs().to_bits());
             }
         });
+        if largest >= f32::INFINITY.to_bits() {
+            finite.store(false, Ordering::Relaxed);
+        }
     });
+    finite.into_inner()
 }
 
 /// Moves an exponential moving average towards `values`: `a <- a + share * (value - a)`, where share

@@ -4,27 +4,30 @@
 //! `optimizer.momentum.NAME`, averaged weights under `ema.NAME`. The metadata key `bninception`
 //! holds [`Metadata`] as JSON. The format is described in `checkpoints/README.md`.
 //!
-//! A file is written under another name beside its place, flushed to the disk, renamed, and the
-//! folder flushed: at every moment there is either the old file or the new one, whole.
+//! A file replaces the one before in one step ([`atomic_file`]), carries a checksum over its content,
+//! and never holds a number that is not finite. Reading one takes at most three times the memory of
+//! the file, whatever it claims about itself, and the file at most [`MAX_FILE_BYTES`].
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bninception_data::Preprocessing;
 use bninception_engine::model::parameters::TensorSpec;
 use bninception_engine::model::{Network, ParameterTable, Weights};
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::{Deserialize, Serialize};
 
+use crate::atomic_file;
 use crate::config::{Config, ConfigError, ConfigFile, Sources, resolve};
+use crate::image_lists::ImageLists;
 use crate::setup;
 use crate::state::{Progress, TrainState};
 
-/// Version of the metadata; raised when an older program could no longer read it.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the metadata; raised when an older program could no longer read it. Version 1 had no
+/// checksum and no digest of the images; it is still read.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The one metadata key, beside what safetensors needs itself. One key only, because several would
 /// be written in the order of a hash map and the bytes of a file would differ from run to run.
@@ -34,7 +37,16 @@ const EMA_PREFIX: &str = "ema.";
 
 /// Largest file that is read, in bytes. A run with 21,841 classes (ImageNet-21k) and a moving
 /// average has 0.4 GB.
-const MAX_FILE_BYTES: u64 = 4 << 30;
+pub const MAX_FILE_BYTES: u64 = 4 << 30;
+
+/// Largest header, in bytes: names, shapes and metadata. 21,841 classes take 2 MB.
+const MAX_HEADER_BYTES: u64 = 32 << 20;
+
+/// Bytes in front of the header: its length, little endian.
+const LENGTH_BYTES: usize = 8;
+
+/// Longest name of a class, in bytes: that of a file on common file systems.
+const MAX_CLASS_NAME_BYTES: usize = 255;
 
 /// What a checkpoint says about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +72,13 @@ pub struct Metadata {
     pub steps_per_epoch: u64,
     /// Counters and sums of the run.
     pub progress: Progress,
+    /// Which images the run is on; empty in files of version 1.
+    #[serde(default)]
+    pub images: ImageLists,
+    /// BLAKE3 of this JSON text, with nothing in place of the checksum, and of the tensors; empty in
+    /// files of version 1. [`save`] sets it.
+    #[serde(default)]
+    pub checksum: String,
 }
 
 /// A checkpoint that has been read.
@@ -96,6 +115,14 @@ pub enum CheckpointError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// A state that must not replace a good one.
+    #[error("{} was not written: {tensor} is not finite", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, and the place in it.
+        tensor: String,
+    },
     /// The settings in the metadata are not valid.
     #[error("{}: the settings stored in it are not valid: {source}", path.display())]
     Settings {
@@ -109,34 +136,29 @@ pub enum CheckpointError {
 /// Writes a checkpoint to `path`, replacing a file there in one step.
 ///
 /// # Errors
-/// The folder cannot be written; the old file is then as it was.
+/// A value is not finite, or the folder cannot be written; the old file is then as it was.
 pub fn save(
     path: &Path,
     metadata: &Metadata,
     table: &ParameterTable,
     state: &TrainState,
 ) -> Result<(), CheckpointError> {
-    let error = |source| CheckpointError::Io { action: "write", path: path.to_owned(), source };
-    let bytes = to_bytes(metadata, table, state).map_err(error)?;
-    write_atomically(path, &bytes).map_err(error)
-}
-
-/// Gives `path` the content of the checkpoint `from` in the same folder, in one step: as a second
-/// name of the same file where the file system can, as a copy otherwise.
-///
-/// # Errors
-/// The folder cannot be written; an old file at `path` is then as it was.
-pub fn duplicate(from: &Path, path: &Path) -> Result<(), CheckpointError> {
-    let error = |source| CheckpointError::Io { action: "write", path: path.to_owned(), source };
-    let mut name = std::ffi::OsString::from(".new-");
-    name.push(path.file_name().unwrap_or_default());
-    let temporary = path.with_file_name(name);
-    let _ = fs::remove_file(&temporary); // left behind by a killed process
-    if fs::hard_link(from, &temporary).is_err() {
-        let bytes = fs::read(from).map_err(error)?;
-        return write_atomically(path, &bytes).map_err(error);
+    let tensors = tensors_of(table, state);
+    for tensor in &tensors {
+        if let Some(index) = tensor.values.iter().position(|value| !value.is_finite()) {
+            let tensor = format!("{} at value {index}", tensor.name);
+            return Err(CheckpointError::NotFinite { path: path.to_owned(), tensor });
+        }
     }
-    fs::rename(&temporary, path).and_then(|()| sync_folder(path)).map_err(error)
+    let write = || -> io::Result<()> {
+        let header = header(metadata, &tensors)?;
+        atomic_file::write(path, |file| {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            tensors.iter().try_for_each(|tensor| tensor.bytes(|bytes| file.write_all(bytes)))
+        })
+    };
+    write().map_err(|source| CheckpointError::Io { action: "write", path: path.to_owned(), source })
 }
 
 /// Reads and checks a checkpoint.
@@ -146,50 +168,98 @@ pub fn duplicate(from: &Path, path: &Path) -> Result<(), CheckpointError> {
 pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let io_error = |source| CheckpointError::Io { action: "read", path: path.to_owned(), source };
     let format = |reason: String| CheckpointError::Format { path: path.to_owned(), reason };
-
-    let file = File::open(path).map_err(io_error)?;
+    let mut file = File::open(path).map_err(io_error)?;
     let size = file.metadata().map_err(io_error)?.len();
     if size > MAX_FILE_BYTES {
         return Err(format(format!("{size} bytes, more than the limit of {MAX_FILE_BYTES}")));
     }
     let mut bytes = Vec::new();
+    (&mut file).take(LENGTH_BYTES as u64).read_to_end(&mut bytes).map_err(io_error)?;
+    if let Ok(length) = <[u8; LENGTH_BYTES]>::try_from(bytes.as_slice()) {
+        let length = u64::from_le_bytes(length);
+        if length > size.min(MAX_HEADER_BYTES) {
+            return Err(format(format!(
+                "its header would have {length} bytes, more than the file or the limit of \
+                 {MAX_HEADER_BYTES}"
+            )));
+        }
+    }
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(io_error)?;
+    parse(&bytes, path)
+}
 
+/// [`load`] of a file's content; `path` is for messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(bytes: &[u8], path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let format = |reason: String| CheckpointError::Format { path: path.to_owned(), reason };
     let not_safetensors = |error| format(format!("it is no valid safetensors file ({error})"));
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_safetensors)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_safetensors)?;
     let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
     let Some(json) = json else {
         return Err(format(format!("its metadata lacks the key `{METADATA_KEY}`")));
     };
-    let metadata: Metadata = parse_metadata(json).map_err(format)?;
+    let metadata: Metadata = Metadata::from_json(json).map_err(format)?;
     check_settings(path, &metadata)?;
     let network = setup::network(&metadata.config, metadata.classes.len())
         .map_err(|error| format(error.to_string()))?;
     let table = ParameterTable::new(&network);
-    let file = SafeTensors::deserialize(&bytes).map_err(not_safetensors)?;
+    let file = SafeTensors::deserialize(bytes).map_err(not_safetensors)?;
+    if !metadata.checksum.is_empty() {
+        check_sum(&file, json, &metadata.checksum).map_err(format)?;
+    }
     let state = read_state(&file, &table, metadata.progress.clone()).map_err(format)?;
     Ok(Checkpoint { path: path.to_owned(), metadata, network, state })
 }
 
-/// Checks the version before the rest, so that a newer file is called newer and not broken.
-fn parse_metadata(json: &str) -> Result<Metadata, String> {
-    #[derive(Deserialize)]
-    struct Version {
-        format_version: u32,
+impl Metadata {
+    /// Reads the text of the metadata. Checks the version before the rest, so that a newer file is
+    /// called newer and not broken.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(json: &str) -> Result<Metadata, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u32,
+        }
+        let broken = |error| format!("its metadata cannot be understood ({error})");
+        let Version { format_version } = serde_json::from_str(json).map_err(broken)?;
+        if !(1..=FORMAT_VERSION).contains(&format_version) {
+            return Err(format!(
+                "it has format version {format_version}, this program reads 1 to \
+                 {FORMAT_VERSION}; use the program that wrote it"
+            ));
+        }
+        let metadata: Metadata = serde_json::from_str(json).map_err(broken)?;
+        if format_version > 1 && metadata.checksum.is_empty() {
+            return Err("its metadata has no checksum".to_owned());
+        }
+        check_classes(&metadata.classes)?;
+        Ok(metadata)
     }
-    let broken = |error| format!("its metadata cannot be understood ({error})");
-    let Version { format_version } = serde_json::from_str(json).map_err(broken)?;
-    if format_version != FORMAT_VERSION {
-        return Err(format!(
-            "it has format version {format_version}, this program reads {FORMAT_VERSION}; \
-             use the program that wrote it"
-        ));
-    }
-    let metadata: Metadata = serde_json::from_str(json).map_err(broken)?;
-    if metadata.classes.is_empty() {
+}
+
+/// Class names are names of folders and lines of files: whatever else comes from outside.
+fn check_classes(classes: &[String]) -> Result<(), String> {
+    if classes.is_empty() {
         return Err("its metadata names no class".to_owned());
     }
-    Ok(metadata)
+    let mut seen = HashSet::with_capacity(classes.len());
+    for name in classes {
+        let is_folder_name = !["", ".", ".."].contains(&name.as_str())
+            && name.len() <= MAX_CLASS_NAME_BYTES
+            && !name.contains(|c: char| c.is_control() || c == '/' || c == '\\');
+        if !is_folder_name {
+            let name: String = name.chars().take(40).collect();
+            return Err(format!("its class {name:?} is not the name of a folder"));
+        }
+        if !seen.insert(name) {
+            return Err(format!("its class `{name}` stands there twice"));
+        }
+    }
+    Ok(())
 }
 
 /// Runs the stored settings through the same checks as those of a new run.
@@ -206,39 +276,39 @@ fn check_settings(path: &Path, metadata: &Metadata) -> Result<(), CheckpointErro
 }
 
 /// One tensor on its way into a file.
-struct F32View<'a> {
+struct Tensor<'a> {
+    name: String,
     shape: &'a [usize],
     values: &'a [f32],
 }
 
-impl View for F32View<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
-    }
-
-    fn data_len(&self) -> usize {
+impl Tensor<'_> {
+    fn len_bytes(&self) -> usize {
         size_of_val(self.values)
+    }
+
+    /// Hands over the values as little-endian bytes, piece by piece.
+    fn bytes(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        const PIECE: usize = 1 << 14;
+        let mut bytes = [0; 4 * PIECE];
+        for values in self.values.chunks(PIECE) {
+            let bytes = &mut bytes[..size_of_val(values)];
+            for (four, value) in bytes.chunks_exact_mut(4).zip(values) {
+                four.copy_from_slice(&value.to_le_bytes());
+            }
+            take(bytes)?;
+        }
+        Ok(())
     }
 }
 
-fn to_bytes<'a>(
-    metadata: &Metadata,
-    table: &'a ParameterTable,
-    state: &'a TrainState,
-) -> io::Result<Vec<u8>> {
-    let mut tensors: Vec<(String, F32View<'a>)> = Vec::new();
+/// The tensors of a state in the order of their names, which is their order in the file.
+fn tensors_of<'a>(table: &'a ParameterTable, state: &'a TrainState) -> Vec<Tensor<'a>> {
+    let mut tensors = Vec::new();
     let mut add = |prefix: &str, specs: &'a [TensorSpec], values: &'a [f32]| {
         for spec in specs {
-            let view = F32View { shape: &spec.shape, values: &values[spec.range.clone()] };
-            tensors.push((format!("{prefix}{}", spec.name), view));
+            let name = format!("{prefix}{}", spec.name);
+            tensors.push(Tensor { name, shape: &spec.shape, values: &values[spec.range.clone()] });
         }
     };
     add("", &table.trainable, &state.weights.trainable);
@@ -248,9 +318,85 @@ fn to_bytes<'a>(
         add(EMA_PREFIX, &table.trainable, &ema.trainable);
         add(EMA_PREFIX, &table.statistics, &ema.statistics);
     }
-    let json = serde_json::to_string(metadata)?;
-    let header = HashMap::from([(METADATA_KEY.to_owned(), json)]);
-    safetensors::serialize(tensors, Some(header)).map_err(io::Error::other)
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    tensors
+}
+
+/// The header of a file of `tensors`, checksum included, filled up to a multiple of 8 bytes.
+fn header(metadata: &Metadata, tensors: &[Tensor<'_>]) -> io::Result<Vec<u8>> {
+    let without = Metadata { checksum: String::new(), ..metadata.clone() };
+    let mut checksum = Checksum::of_metadata(&serde_json::to_string(&without)?);
+    for tensor in tensors {
+        checksum.tensor(&tensor.name, tensor.len_bytes());
+        tensor.bytes(|bytes| {
+            checksum.hasher.update(bytes);
+            Ok(())
+        })?;
+    }
+    let metadata = Metadata { checksum: checksum.text(), ..without };
+    let json = serde_json::to_string(&metadata)?;
+
+    let mut end = 0;
+    let infos = tensors.iter().map(|tensor| {
+        let start = end;
+        end += tensor.len_bytes();
+        let shape = tensor.shape.to_vec();
+        let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) };
+        (tensor.name.clone(), info)
+    });
+    let about = HashMap::from([(METADATA_KEY.to_owned(), json)]);
+    let header = safetensors::tensor::Metadata::new(Some(about), infos.collect());
+    let mut bytes = serde_json::to_vec(&header.map_err(io::Error::other)?)?;
+    bytes.resize(bytes.len().next_multiple_of(LENGTH_BYTES), b' ');
+    Ok(bytes)
+}
+
+/// A checksum over metadata and tensors. BLAKE3, because it is as fast as reading a disk and no
+/// accident escapes it (<https://github.com/BLAKE3-team/BLAKE3>).
+struct Checksum {
+    hasher: blake3::Hasher,
+}
+
+impl Checksum {
+    /// `json` has an empty checksum.
+    fn of_metadata(json: &str) -> Checksum {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(json.as_bytes());
+        Checksum { hasher }
+    }
+
+    /// The name of a tensor, before its bytes.
+    fn tensor(&mut self, name: &str, bytes: usize) {
+        self.hasher.update(name.as_bytes());
+        self.hasher.update(&[0]);
+        self.hasher.update(&(bytes as u64).to_le_bytes());
+    }
+
+    fn text(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// Compares the checksum that a file states with that of its content.
+fn check_sum(file: &SafeTensors<'_>, json: &str, stated: &str) -> Result<(), String> {
+    // The last field: whatever stands in front of it may hold the same letters.
+    let (before, after) = json.rsplit_once(stated).unwrap_or((json, ""));
+    let mut checksum = Checksum::of_metadata(&format!("{before}{after}"));
+    let mut names = file.names();
+    names.sort_unstable();
+    for name in names {
+        let tensor = file.tensor(name).map_err(|error| error.to_string())?;
+        checksum.tensor(name, tensor.data().len());
+        checksum.hasher.update(tensor.data());
+    }
+    let found = checksum.text();
+    if found == stated {
+        return Ok(());
+    }
+    Err(format!(
+        "it is damaged: its content has the checksum {found}, its metadata says {stated}; \
+         take an earlier checkpoint of the run, such as one of its epochs"
+    ))
 }
 
 fn read_state(
@@ -258,6 +404,12 @@ fn read_state(
     table: &ParameterTable,
     progress: Progress,
 ) -> Result<TrainState, String> {
+    // Nothing is allocated for tensors that are not there.
+    let values: usize = table.n_trainable() + table.n_statistics();
+    let stored: usize = file.iter().map(|(_, tensor)| tensor.data().len() / size_of::<f32>()).sum();
+    if stored < values {
+        return Err(format!("its network has {values} values, its tensors hold {stored}"));
+    }
     let mut expected = 0;
     let mut read = |prefix: &str, specs: &[TensorSpec]| -> Result<Vec<f32>, String> {
         let mut values = Vec::with_capacity(specs.last().map_or(0, |spec| spec.range.end));
@@ -307,40 +459,4 @@ fn read_tensor(
         Some(index) => Err(format!("tensor {name} is not finite at value {index}")),
         None => Ok(()),
     }
-}
-
-/// Writes `bytes` beside `path` and renames, flushing file and folder.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".new-").suffix(".safetensors");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file: what the umask leaves of read and write for all.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_folder(path)
-}
-
-/// Flushes the folder of `path`, without which a rename may be lost when the power fails.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(folder)?.sync_all()?;
-    }
-    #[cfg(not(unix))]
-    let _ = path; // folders cannot be flushed there
-    Ok(())
 }

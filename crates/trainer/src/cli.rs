@@ -1,6 +1,7 @@
 //! The command line, as clap parses it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
@@ -199,6 +200,9 @@ pub struct TrainArgs {
     /// Build everything, run one step, print the plan, and write nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Save and leave after this time, such as 90m or 7h30m; `resume` goes on.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_time: Option<Duration>,
     /// Print the result as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -212,9 +216,13 @@ pub struct ResumeArgs {
     /// Settings that differ from those of the run; such as change the result are refused.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Accept another value of this setting although it changes the result; may be repeated.
+    /// Accept another value of this setting although it changes the result, or with `data.images`
+    /// other images; may be repeated.
     #[arg(long, value_name = "KEY")]
     pub allow_change: Vec<String>,
+    /// Save and leave after this time, such as 90m or 7h30m.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_time: Option<Duration>,
     /// Print the result as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -14,7 +14,7 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
-pub use diff::{Change, changes_maths, diff};
+pub use diff::{Change, changes_maths, diff, nearest_setting};
 pub use error::{ConfigError, Problem};
 pub use origin::Origin;
 pub use presets::{BASE, preset_names, preset_text, preset_title};

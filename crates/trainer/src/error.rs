@@ -8,6 +8,7 @@ use bninception_engine::EngineError;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::divergence::Culprit;
 
 /// Any failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -40,30 +41,46 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// The loss is no longer a finite number.
+    /// A number of the training is no longer finite.
     #[error(
-        "the loss is {loss} at step {step} (learning rate {lr}): the run has diverged\n\
-         images of the batch: {files}\n\
-         the last checkpoint holds the state before; try a lower optimizer.lr, \
-         or more schedule.warmup_epochs"
+        "{culprit} at step {step} (learning rate {lr:e}): the run has diverged\n\
+         images of the batch, which is kept in {}: {files}\n\
+         the last checkpoint holds an earlier state; try a lower optimizer.lr, \
+         more schedule.warmup_epochs, or train.on_divergence = \"rollback\"",
+        dump.display()
     )]
     Diverged {
         /// The step that failed, counted from 0.
         step: u64,
-        /// The loss.
-        loss: f64,
+        /// What was not finite.
+        culprit: Culprit,
         /// Learning rate of the step.
         lr: f64,
-        /// Paths of the images of the batch.
+        /// Paths of the first images of the batch.
         files: String,
+        /// The file that holds the batch.
+        dump: PathBuf,
+    },
+    /// A run could not write its state into its folder.
+    #[error("{source}\n{outcome}")]
+    Unsaved {
+        /// Why not.
+        source: Box<Error>,
+        /// Where the state is, and what to do.
+        outcome: String,
     },
     /// A signal ended the run after it was saved.
-    #[error("stopped by {name} after saving; go on with: bninception resume {}", run.display())]
+    #[error(
+        "stopped by {name}; the state of step {step} is saved, go on with: bninception resume {}",
+        run.display()
+    )]
     Stopped {
         /// The signal's name.
         name: &'static str,
         /// Its number.
         signal: i32,
+        /// Updates done.
+        step: u64,
         /// The run folder.
         run: PathBuf,
     },
@@ -90,7 +107,9 @@ impl Error {
         match self {
             Error::Config(_) | Error::Usage(_) => 2,
             Error::Data(DataError::Setting { .. }) => 2,
+            Error::Checkpoint(CheckpointError::NotFinite { .. }) => 4,
             Error::Data(_) | Error::Unusable(_) | Error::Checkpoint(_) | Error::Io { .. } => 3,
+            Error::Unsaved { .. } => 3,
             Error::Engine(EngineError::Model(_) | EngineError::Unsupported { .. }) => 2,
             Error::Engine(_) => 1,
             Error::Diverged { .. } => 4,

@@ -65,6 +65,7 @@ pub fn evaluate(
         return Err(Error::Unusable("there is no image to evaluate".to_owned()));
     }
     let classes = executor.network().options.classes;
+    tracing::debug!("evaluating {n_images} images");
     executor.prepare_evaluation(weights)?;
     let start = Instant::now();
     let mut progress = Progress::start("evaluating", n_images as u64);

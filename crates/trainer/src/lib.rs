@@ -4,18 +4,25 @@
 //! settings ([`config`]), [`setup`] turns those into objects, and [`mod@train`] is the loop.
 #![forbid(unsafe_code)]
 
+pub mod atomic_file;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod divergence;
 pub mod error;
 pub mod evaluate;
+pub mod image_lists;
+pub mod journal;
 pub mod logging;
 pub mod metrics;
+pub mod needs;
 pub mod output;
 pub mod progress;
 pub mod run_folder;
+pub mod run_lock;
 pub mod run_log;
+pub mod saver;
 pub mod schedule;
 pub mod setup;
 pub mod signals;

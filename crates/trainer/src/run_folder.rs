@@ -1,12 +1,28 @@
 //! The folder of one run: what lies in it under which name, and which epochs are kept.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use bninception_engine::model::ParameterTable;
+
+use crate::atomic_file;
 use crate::checkpoint::{self, CheckpointError, Metadata};
 use crate::error::Error;
-use crate::state::TrainState;
-use bninception_engine::model::ParameterTable;
+use crate::run_lock::RunLock;
+use crate::state::{Progress, TrainState};
+
+/// How the file of a batch begins on which a run diverged.
+const DIVERGED_PREFIX: &str = "diverged-step-";
+
+/// A name that a checkpoint gets besides that of the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// The best so far.
+    Best,
+    /// That of an epoch, counted from 1.
+    Epoch(u64),
+}
 
 /// The folder of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,43 +31,46 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run: `wanted` if it is given, otherwise the first free one of
-    /// `parent/name`, `parent/name-2` and so on.
+    /// Makes the folder of a new run, and takes its lock: `wanted` if it is given, otherwise the
+    /// first free one of `parent/name`, `parent/name-2` and so on.
     ///
     /// # Errors
-    /// `wanted` holds a run already and `overwrite` is not set, or a folder cannot be made.
+    /// `wanted` holds a run already and `overwrite` is not set, another process is training there,
+    /// or a folder cannot be made.
     pub fn create(
         wanted: Option<&Path>,
         parent: &Path,
         name: &str,
         overwrite: bool,
-    ) -> Result<RunFolder, Error> {
+    ) -> Result<(RunFolder, RunLock), Error> {
         let path = match wanted {
             Some(path) => path.to_owned(),
             None if overwrite => parent.join(name),
-            None => free_name(parent, name),
+            None => make_free(parent, name)?,
         };
+        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         let folder = RunFolder { path };
+        if folder.holds_run() && !overwrite {
+            return Err(Error::Usage(format!(
+                "{} holds a run already; continue it with: bninception resume {}, \
+                 choose another --run-dir, or replace it with --overwrite",
+                folder.path.display(),
+                folder.path.display()
+            )));
+        }
+        let lock = folder.lock()?;
         if folder.holds_run() {
-            if !overwrite {
-                return Err(Error::Usage(format!(
-                    "{} holds a run already; continue it with: bninception resume {}, \
-                     choose another --run-dir, or replace it with --overwrite",
-                    folder.path.display(),
-                    folder.path.display()
-                )));
-            }
             folder.clear()?;
         }
-        fs::create_dir_all(&folder.path).map_err(Error::io("create", &folder.path))?;
-        Ok(folder)
+        Ok((folder, lock))
     }
 
-    /// The folder of a run that is to go on. `path` may also name a checkpoint inside it.
+    /// The folder of a run that is to go on, and its lock. `path` may also name a checkpoint inside
+    /// it.
     ///
     /// # Errors
-    /// There is no run.
-    pub fn open(path: &Path) -> Result<RunFolder, Error> {
+    /// There is no run, or another process is training it.
+    pub fn open(path: &Path) -> Result<(RunFolder, RunLock), Error> {
         let path = match path.parent() {
             Some(parent) if path.is_file() => parent,
             _ => path,
@@ -63,7 +82,18 @@ impl RunFolder {
                 path.display()
             )));
         }
-        Ok(folder)
+        let lock = folder.lock()?;
+        Ok((folder, lock))
+    }
+
+    /// Takes the lock and removes what killed processes left half written.
+    fn lock(&self) -> Result<RunLock, Error> {
+        let lock = RunLock::take(&self.path)?;
+        let orphans = atomic_file::remove_orphans(&self.path);
+        for path in orphans.map_err(Error::io("clean", &self.path))? {
+            tracing::info!("removed {}, which a process left half written", path.display());
+        }
+        Ok(lock)
     }
 
     /// The folder itself.
@@ -116,6 +146,11 @@ impl RunFolder {
         self.path.join("tensorboard")
     }
 
+    /// The batch on which `step` diverged.
+    pub fn diverged(&self, step: u64) -> PathBuf {
+        self.path.join(format!("{DIVERGED_PREFIX}{step:06}.safetensors"))
+    }
+
     /// Writes the newest checkpoint.
     ///
     /// # Errors
@@ -129,13 +164,19 @@ impl RunFolder {
         checkpoint::save(&self.last(), metadata, table, state)
     }
 
-    /// Keeps the newest checkpoint under the name of its epoch, and removes the oldest such files
+    /// Gives the newest checkpoint these names too, and removes the checkpoints of the oldest epochs
     /// so that `keep` are left (0 keeps all).
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn keep_epoch(&self, epoch: u64, keep: usize) -> Result<(), Error> {
-        checkpoint::duplicate(&self.last(), &self.epoch(epoch))?;
+    pub fn keep_as(&self, names: &[Name], keep: usize) -> Result<(), Error> {
+        for name in names {
+            let path = match name {
+                Name::Best => self.best(),
+                Name::Epoch(epoch) => self.epoch(*epoch),
+            };
+            atomic_file::duplicate(&self.last(), &path).map_err(Error::io("write", &path))?;
+        }
         for old in superseded(&self.epochs()?, keep) {
             let path = self.epoch(old);
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
@@ -145,12 +186,16 @@ impl RunFolder {
 
     /// The epochs that have a checkpoint, in no order.
     fn epochs(&self) -> Result<Vec<u64>, Error> {
-        let entries = fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
         let number = |name: &str| -> Option<u64> {
             name.strip_prefix("epoch-")?.strip_suffix(".safetensors")?.parse().ok()
         };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        Ok(names.filter_map(|name| number(&name)).collect())
+        Ok(self.names()?.iter().filter_map(|name| number(name)).collect())
+    }
+
+    /// The names of the files in the folder, in no order.
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let entries = fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
     fn holds_run(&self) -> bool {
@@ -162,6 +207,11 @@ impl RunFolder {
         let mut files = vec![self.last(), self.best(), self.config(), self.classes()];
         files.extend([self.metrics(), self.summary(), self.log()]);
         files.extend(self.epochs()?.into_iter().map(|epoch| self.epoch(epoch)));
+        files.extend(
+            self.names()?
+                .into_iter()
+                .filter_map(|name| name.starts_with(DIVERGED_PREFIX).then(|| self.path.join(name))),
+        );
         for path in files.iter().filter(|path| path.exists()) {
             fs::remove_file(path).map_err(Error::io("remove", path))?;
         }
@@ -173,13 +223,47 @@ impl RunFolder {
     }
 }
 
-fn free_name(parent: &Path, name: &str) -> PathBuf {
-    let first = parent.join(name);
-    if !first.exists() {
-        return first;
+/// Makes the first folder of `name`, `name-2` and so on that is not there yet.
+fn make_free(parent: &Path, name: &str) -> Result<PathBuf, Error> {
+    fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    let mut path = parent.join(name);
+    for number in 2_u64.. {
+        match fs::create_dir(&path) {
+            // Another run, or one that begins at the same time.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                path = parent.join(format!("{name}-{number}"));
+            }
+            Err(error) => return Err(Error::io("create", &path)(error)),
+            Ok(()) => break,
+        }
     }
-    let numbered = (2u64..).map(|number| parent.join(format!("{name}-{number}")));
-    numbered.into_iter().find(|path| !path.exists()).unwrap_or(first)
+    Ok(path)
+}
+
+/// The names that the checkpoint of a state gets: `best` if its evaluation is the best so far, and
+/// that of its epoch behind every `every_epochs`-th (0: none) and at the end of the run. Only a state
+/// that has been evaluated where an epoch ends gets any.
+pub fn names_of(
+    progress: &Progress,
+    steps_per_epoch: u64,
+    total_steps: u64,
+    every_epochs: u64,
+) -> Vec<Name> {
+    let step = progress.step;
+    let finished = step >= total_steps;
+    let at_epoch_end = step > 0 && (step.is_multiple_of(steps_per_epoch) || finished);
+    let mut names = Vec::new();
+    if !at_epoch_end || progress.evaluated_step != Some(step) {
+        return names;
+    }
+    if progress.best.is_some_and(|best| best.step == step) {
+        names.push(Name::Best);
+    }
+    let epoch = step.div_ceil(steps_per_epoch);
+    if every_epochs > 0 && (epoch.is_multiple_of(every_epochs) || finished) {
+        names.push(Name::Epoch(epoch));
+    }
+    names
 }
 
 /// The epochs whose checkpoints go when `keep` of `epochs` are to stay, the newest (0: all stay).
@@ -209,14 +293,47 @@ mod tests {
     }
 
     #[test]
+    fn names_follow_evaluations_at_the_ends_of_epochs() {
+        use crate::state::EvaluationResult;
+        let result =
+            |step| EvaluationResult { step, images: 1, failed: 0, top1: 0.5, top5: 1.0, loss: 1.0 };
+        let (best, epoch) = (Name::Best, Name::Epoch);
+        // 10 steps an epoch, 25 in all: (step, evaluated step, best step, every epochs, names).
+        let table: [(u64, Option<u64>, Option<u64>, u64, &[Name]); 9] = [
+            (0, None, None, 1, &[]),
+            (10, Some(10), Some(10), 1, &[best, epoch(1)]),
+            (10, Some(10), Some(10), 2, &[best]),
+            (20, Some(20), Some(10), 2, &[epoch(2)]),
+            (20, Some(20), Some(20), 0, &[best]),
+            // Stopped before or during the evaluation: it is still to come.
+            (20, Some(10), Some(10), 1, &[]),
+            // Inside an epoch.
+            (15, Some(10), Some(10), 1, &[]),
+            // The end of the run is the end of its last epoch, whatever the interval.
+            (25, Some(25), Some(20), 2, &[epoch(3)]),
+            // No validation images: nothing is best.
+            (20, Some(20), None, 1, &[epoch(2)]),
+        ];
+        for (step, evaluated_step, best_step, every, names) in table {
+            let best = best_step.map(result);
+            let progress = Progress { step, evaluated_step, best, ..Progress::default() };
+            assert_eq!(names_of(&progress, 10, 25, every), names, "step {step}, every {every}");
+        }
+    }
+
+    #[test]
     fn a_run_is_not_overwritten_unless_asked() {
         let parent = tempfile::tempdir().unwrap();
         let create = |wanted: Option<&Path>, overwrite| {
             RunFolder::create(wanted, parent.path(), "demo", overwrite)
         };
-        let first = create(None, false).unwrap();
+        let (first, lock) = create(None, false).unwrap();
         assert_eq!(first.path(), parent.path().join("demo"));
-        assert_eq!(create(None, false).unwrap().path(), parent.path().join("demo-2"));
+        assert_eq!(create(None, false).unwrap().0.path(), parent.path().join("demo-2"));
+        // While another trains there, not even --overwrite may touch it.
+        let error = create(Some(first.path()), true).unwrap_err().to_string();
+        assert!(error.contains("is training into"), "{error}");
+        drop(lock);
 
         fs::write(first.last(), "a run").unwrap();
         fs::write(first.epoch(7), "a run").unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Both are lists of lines in the order of their steps. A line reaches the system in one write, so
 //! a killed process leaves whole lines; a line that a failing machine tore is cut off when the file
-//! is opened. A resumed run first cuts what lies behind its checkpoint: its files then equal those
+//! is opened. A line that cannot be written, because the disk is full, waits in memory for the next. A resumed run first cuts what lies behind its checkpoint: its files then equal those
 //! of a run without a stop, apart from times.
 
 use std::fs::{File, OpenOptions};
@@ -77,7 +77,7 @@ impl MetricsLog {
     /// # Errors
     /// The file cannot be read or written.
     pub fn open(path: &Path) -> io::Result<MetricsLog> {
-        let mut lines = Lines::open(path)?;
+        let mut lines = Lines::open(path, "")?;
         lines.cut(|line| step_of_record(line).is_some())?;
         Ok(MetricsLog { lines })
     }
@@ -88,6 +88,15 @@ impl MetricsLog {
     /// The file cannot be written.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         self.lines.push(&serde_json::to_string(record)?)
+    }
+
+    /// Writes what is still in memory, and gives the file, to be flushed to the disk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush(&mut self) -> io::Result<File> {
+        self.lines.flush()?;
+        self.lines.file.try_clone()
     }
 
     /// Cuts the lines of later steps, and all lines from one on that is not a record. Without
@@ -154,7 +163,7 @@ impl Summary {
     /// # Errors
     /// The file cannot be read or written, or has another header.
     pub fn open(path: &Path) -> io::Result<Summary> {
-        let mut lines = Lines::open(path)?;
+        let mut lines = Lines::open(path, SUMMARY_HEADER)?;
         match lines.first()? {
             // A header without its end of line was torn before any row.
             first if !first.ends_with('\n') && SUMMARY_HEADER.starts_with(&first) => {
@@ -192,6 +201,15 @@ impl Summary {
         ))
     }
 
+    /// Writes what is still in memory, and gives the file, to be flushed to the disk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush(&mut self) -> io::Result<File> {
+        self.lines.flush()?;
+        self.lines.file.try_clone()
+    }
+
     /// Cuts the rows of later steps, and all rows from one on that is not a row.
     ///
     /// # Errors
@@ -216,12 +234,16 @@ fn step_of_row(line: &str) -> Option<u64> {
 struct Lines {
     path: PathBuf,
     file: File,
+    /// What the file begins with, empty for nothing.
+    header: &'static str,
+    /// Lines that the file does not have yet.
+    pending: Vec<u8>,
 }
 
 impl Lines {
-    fn open(path: &Path) -> io::Result<Lines> {
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        Ok(Lines { path: path.to_owned(), file })
+    fn open(path: &Path, header: &'static str) -> io::Result<Lines> {
+        let file = open_to_append(path)?;
+        Ok(Lines { path: path.to_owned(), file, header, pending: Vec::new() })
     }
 
     /// The first line with its end, empty in an empty file.
@@ -233,7 +255,35 @@ impl Lines {
     }
 
     fn push(&mut self, line: &str) -> io::Result<()> {
-        self.file.write_all(format!("{line}\n").as_bytes())
+        self.pending.extend(line.as_bytes());
+        self.pending.push(b'\n');
+        self.flush()
+    }
+
+    /// Writes the pending lines, all or none of them, into the file that stands at the path: another
+    /// than before if someone removed that.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if !self.path.exists() {
+            if let Some(folder) = self.path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            tracing::warn!("{} was removed; it is begun again", self.path.display());
+            self.file = open_to_append(&self.path)?;
+            if !self.header.is_empty() {
+                self.pending.splice(..0, format!("{}\n", self.header).into_bytes());
+            }
+        }
+        let len = self.file.metadata()?.len();
+        if let Err(error) = self.file.write_all(&self.pending) {
+            // Part of it may be there.
+            let _ = self.file.set_len(len);
+            return Err(error);
+        }
+        self.pending.clear();
+        Ok(())
     }
 
     /// Cuts the file in front of the first line that is torn or not to be kept.
@@ -264,6 +314,10 @@ impl Lines {
         }
         Ok(())
     }
+}
+
+fn open_to_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).open(path)
 }
 
 #[cfg(test)]
@@ -352,6 +406,33 @@ mod tests {
         log.truncate_after(4, true).unwrap();
         write(&mut log, 5..=9);
         assert_eq!(fs::read(&whole).unwrap(), fs::read(&resumed).unwrap());
+    }
+
+    #[test]
+    fn a_log_whose_folder_is_removed_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/metrics.jsonl");
+        fs::create_dir(dir.path().join("run")).unwrap();
+        let mut log = MetricsLog::open(&path).unwrap();
+        log.write(&train(1)).unwrap();
+        fs::remove_dir_all(dir.path().join("run")).unwrap();
+        // A file stands where the folder was: the line waits.
+        fs::write(dir.path().join("run"), "").unwrap();
+        assert!(log.write(&train(2)).is_err());
+        fs::remove_file(dir.path().join("run")).unwrap();
+        log.write(&train(3)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let steps: Vec<u64> = text.lines().map(|line| step_of_record(line).unwrap().0).collect();
+        assert_eq!(steps, [2, 3]);
+
+        let path = dir.path().join("run/summary.csv");
+        let mut summary = Summary::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        summary.write(&row(2)).unwrap();
+        Summary::open(&path).unwrap().write(&row(3)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.starts_with(SUMMARY_HEADER), "{text}");
     }
 
     #[test]

@@ -168,20 +168,38 @@ pub fn val_batch_size(config: &Config) -> usize {
     }
 }
 
-/// The folder of images, drawing the embedded pictures where `data.dir` is empty.
+/// The folder of images; where `data.dir` is empty that of the embedded pictures inside `parent`, in
+/// which they are drawn if they are not there.
 ///
 /// # Errors
 /// The pictures cannot be written.
-pub fn data_dir(config: &Config) -> Result<PathBuf, Error> {
+pub fn data_dir(config: &Config, parent: &Path) -> Result<PathBuf, Error> {
     if !config.data.dir.is_empty() {
         return Ok(PathBuf::from(&config.data.dir));
     }
-    let dir = Path::new(&config.checkpoint.dir).join(DEMO_FOLDER);
+    let dir = parent.join(DEMO_FOLDER);
     let outcome = data::write_demo(&dir, &DemoOptions::default())?;
     if outcome == data::demo::DemoOutcome::Written {
         tracing::info!("drew the embedded pictures: {}", dir.display());
     }
     Ok(dir)
+}
+
+/// [`data_dir`] for settings that came with a checkpoint in `run`, which may be a stranger's: the
+/// embedded pictures are taken from beside that folder or drawn where this program draws them by
+/// default, but never where the checkpoint says.
+///
+/// # Errors
+/// As [`data_dir`].
+pub fn stored_data_dir(config: &Config, run: &Path) -> Result<PathBuf, Error> {
+    let beside = run.parent().filter(|parent| parent.join(DEMO_FOLDER).is_dir());
+    match beside {
+        Some(parent) => data_dir(config, parent),
+        None => {
+            let default = config::resolve(&config::Sources::default())?.config;
+            data_dir(config, Path::new(&default.checkpoint.dir))
+        }
+    }
 }
 
 /// Finds the images to train and validate on, and looks at the headers of the former if the settings
@@ -195,6 +213,7 @@ pub fn scan_to_train(config: &Config, dir: &Path) -> Result<Splits, Error> {
     let splits = scan_with(config, dir, &mut lister)?;
     if config.data.check_headers {
         let options = decode_options(config);
+        tracing::debug!("looking at headers of {} images", splits.train.len());
         let progress = SharedProgress::new("looking at headers");
         progress.start(splits.train.len());
         let advance = |done| progress.advance(done);
@@ -246,6 +265,7 @@ fn scan_with(config: &Config, dir: &Path, lister: &mut Lister<'_>) -> Result<Spl
             dir.display()
         )));
     }
+    tracing::debug!("looking for images in {}", dir.display());
     let val_dir = &config.data.val_dir;
     lister.load(dir);
     let splits = data::scan_with(

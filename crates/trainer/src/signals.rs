@@ -29,6 +29,10 @@ fn register() -> std::io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_usize(signal, Arc::clone(received), signal as usize)?;
     }
+    // A write beyond the limit on file sizes fails like one on a full disk, if the signal that comes
+    // with it does not end the process.
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
     Ok(())
 }
 

@@ -44,6 +44,10 @@ pub struct Progress {
     pub seconds: f64,
     /// The value of `seconds` at the last row of `summary.csv`.
     pub epoch_start_seconds: f64,
+    /// How often the run went back to a checkpoint after it diverged; each time halves the learning
+    /// rate from there on.
+    #[serde(default)]
+    pub rollbacks: u32,
 }
 
 /// The numbers of one evaluation.
@@ -74,6 +78,21 @@ impl TrainState {
             weights,
             progress: Progress::default(),
         }
+    }
+
+    /// Becomes a copy of `other`, in the memory that it has.
+    pub fn copy_from(&mut self, other: &TrainState) {
+        let copy = |to: &mut Weights, from: &Weights| {
+            to.trainable.clone_from(&from.trainable);
+            to.statistics.clone_from(&from.statistics);
+        };
+        copy(&mut self.weights, &other.weights);
+        self.velocity.clone_from(&other.velocity);
+        match (&mut self.ema, &other.ema) {
+            (Some(to), Some(from)) => copy(to, from),
+            (to, from) => to.clone_from(from),
+        }
+        self.progress.clone_from(&other.progress);
     }
 
     /// The weights that evaluation and prediction use: the moving average where there is one.

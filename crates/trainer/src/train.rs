@@ -1,25 +1,27 @@
 //! The training loop.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bninception_data::{Batch, Loader, Source};
 use bninception_engine::model::{Network, ParameterTable};
 use bninception_engine::{Executor, TrainBatch};
 
-use crate::checkpoint::{FORMAT_VERSION, Metadata};
+use crate::checkpoint::{self, FORMAT_VERSION, Metadata};
 use crate::config::Config;
+use crate::divergence::{self, Culprit, lr_factor, may_roll_back};
 use crate::error::Error;
 use crate::evaluate::evaluate;
+use crate::image_lists::ImageLists;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::progress::{Progress, duration};
-use crate::run_folder::RunFolder;
-use crate::run_log::{MetricsLog, Record, Summary, SummaryRow, Weights};
+use crate::run_folder::{Name, RunFolder, names_of};
+use crate::run_log::{Record, SummaryRow, Weights};
+use crate::saver::{Saver, persist};
 use crate::schedule::learning_rate;
+use crate::setup;
 use crate::state::{EvaluationResult, TrainState, ema_decay, update_ema};
-use crate::tensorboard::EventWriter;
-use crate::{setup, signals};
 
 /// What a run works on.
 pub struct Job {
@@ -31,12 +33,34 @@ pub struct Job {
     pub train: Arc<dyn Source>,
     /// Validation images; may be empty.
     pub val: Arc<dyn Source>,
+    /// What the run remembers of these images.
+    pub images: ImageLists,
     /// Where results go.
     pub folder: RunFolder,
     /// The network.
     pub network: Network,
     /// Its tensors.
     pub table: ParameterTable,
+    /// Asked between two steps, with the number of updates done, whether to save and leave.
+    pub stop: Box<dyn Fn(u64) -> Option<Stop>>,
+}
+
+/// Why a run leaves before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal, by its number and name.
+    Signal(i32, &'static str),
+    /// The time given to this process is over.
+    TimeIsUp,
+}
+
+/// How a call of [`train`] ended well.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The state, which is on the disk.
+    pub state: TrainState,
+    /// Whether the run is at its end; otherwise its time was up.
+    pub finished: bool,
 }
 
 impl Job {
@@ -51,7 +75,7 @@ impl Job {
     }
 
     /// What a checkpoint of `state` says about itself.
-    fn metadata(&self, state: &TrainState) -> Metadata {
+    pub fn metadata(&self, state: &TrainState) -> Metadata {
         let (step, steps_per_epoch) = (state.progress.step, self.steps_per_epoch());
         Metadata {
             format_version: FORMAT_VERSION,
@@ -64,75 +88,85 @@ impl Job {
             position: step % steps_per_epoch,
             steps_per_epoch,
             progress: state.progress.clone(),
+            images: self.images.clone(),
+            checksum: String::new(),
         }
     }
-}
 
-/// The files that a run writes besides checkpoints.
-struct Journal {
-    metrics: MetricsLog,
-    summary: Summary,
-    events: Option<EventWriter>,
-}
-
-impl Journal {
-    /// Opens the files, and cuts what lies behind `step`: rows of steps that will be done again.
-    fn open(job: &Job, state: &TrainState) -> Result<Journal, Error> {
-        let Job { folder, config, .. } = job;
-        let step = state.progress.step;
-        let wrap = |path: &Path| Error::io("write", path);
-        let path = folder.metrics();
-        let mut metrics = MetricsLog::open(&path).map_err(wrap(&path))?;
-        // A state saved behind an epoch's last step but before its evaluation makes that again.
-        let pending = state.progress.evaluated_step != Some(step);
-        metrics.truncate_after(step, !pending).map_err(wrap(&path))?;
-        let path = folder.summary();
-        let mut summary = Summary::open(&path).map_err(wrap(&path))?;
-        let rows_until = if pending { step.saturating_sub(1) } else { step };
-        summary.truncate_after(rows_until).map_err(wrap(&path))?;
-        let events = match config.log.tensorboard {
-            true => {
-                let path = folder.tensorboard();
-                Some(EventWriter::create(&path, wall_time(), step).map_err(wrap(&path))?)
-            }
-            false => None,
-        };
-        Ok(Journal { metrics, summary, events })
+    fn names(&self, state: &TrainState) -> Vec<Name> {
+        let every = self.config.checkpoint.every_epochs;
+        names_of(&state.progress, self.steps_per_epoch(), self.total_steps(), every)
     }
 
-    fn record(&mut self, folder: &RunFolder, record: &Record) -> Result<(), Error> {
-        let path = folder.metrics();
-        self.metrics.write(record).map_err(Error::io("write", &path))?;
-        let Some(events) = &mut self.events else { return Ok(()) };
-        let written = match *record {
-            Record::Train { step, loss, top1, lr, images_per_second, data_wait, .. } => {
-                let scalars = [
-                    ("train/loss", loss),
-                    ("train/top1", top1),
-                    ("train/lr", lr),
-                    ("train/images_per_second", images_per_second),
-                    ("train/data_wait", data_wait),
-                ];
-                events.scalars(wall_time(), step, &scalars)
-            }
-            Record::Eval { step, loss, top1, top5, .. } => {
-                let scalars = [("val/loss", loss), ("val/top1", top1), ("val/top5", top5)];
-                events.scalars(wall_time(), step, &scalars)
-            }
-        };
-        written.map_err(Error::io("write", &folder.tensorboard()))
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.config.checkpoint.retry_seconds)
     }
 }
 
-/// Trains from `state` to the end of the run and returns the final state.
+/// The files of a run while it goes on.
+struct Files {
+    journal: Journal,
+    saver: Saver,
+}
+
+impl Files {
+    /// Hands the state over to be written, behind all rows of the journal.
+    fn save(&mut self, job: &Job, state: &TrainState) -> Result<(), Error> {
+        let mut rows = Vec::new();
+        persist(job.patience(), || {
+            rows = self.journal.flush()?;
+            Ok(())
+        })?;
+        tracing::debug!("saving the state of step {}", state.progress.step);
+        self.saver.save(job.metadata(state), state, job.names(state), rows)
+    }
+
+    /// Saves and waits until it is done. If it cannot be, the state goes somewhere else.
+    fn save_now(&mut self, job: &Job, state: &TrainState) -> Result<(), Error> {
+        let saved = self.save(job, state).and_then(|()| self.saver.wait());
+        saved.map_err(|error| rescue(job, state, error))
+    }
+}
+
+/// Trains from `state` to the end of the run, or until [`Job::stop`] says so.
+///
+/// With `train.on_divergence = "rollback"` a run that diverges goes back to its last checkpoint, with
+/// the learning rate halved, at most [`divergence::MOST_ROLLBACKS`] times.
 ///
 /// # Errors
-/// A loss that is not finite; data, executor or disk that fails; a signal, behind a checkpoint.
+/// A number that is not finite; data, executor or disk that fails; a signal, behind a checkpoint.
 pub fn train(
     job: &Job,
     executor: &mut dyn Executor,
     mut state: TrainState,
-) -> Result<TrainState, Error> {
+) -> Result<Outcome, Error> {
+    loop {
+        let rollbacks = state.progress.rollbacks;
+        match train_until_divergence(job, executor, state) {
+            Err(diverged @ Error::Diverged { .. })
+                if may_roll_back(job.config.train.on_divergence, rollbacks) =>
+            {
+                state = checkpoint::load(&job.folder.last())?.state;
+                state.progress.rollbacks = rollbacks + 1;
+                tracing::warn!(
+                    "{diverged}\nback to step {} with {} of the learning rate ({} of {} times)",
+                    state.progress.step,
+                    lr_factor(state.progress.rollbacks),
+                    state.progress.rollbacks,
+                    divergence::MOST_ROLLBACKS
+                );
+                job.folder.save_last(&job.metadata(&state), &job.table, &state)?;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn train_until_divergence(
+    job: &Job,
+    executor: &mut dyn Executor,
+    mut state: TrainState,
+) -> Result<Outcome, Error> {
     let Job { config, folder, table, .. } = job;
     let (steps_per_epoch, total_steps) = (job.steps_per_epoch(), job.total_steps());
     let batch_size = config.train.batch_size;
@@ -142,14 +176,19 @@ pub fn train(
     let preprocessing = setup::preprocessing(config);
     let options = setup::load_options(config, batch_size);
     let mut loader = Loader::train(Arc::clone(&job.train), &preprocessing, &options, &plan)?;
-    let mut journal = Journal::open(job, &state)?;
+    let journal = Journal::open(folder, &state.progress, config.log.tensorboard)?;
+    let keep = config.checkpoint.keep;
+    // A process that was killed may have written the checkpoint and not all its names.
+    folder.keep_as(&job.names(&state), keep)?;
+    let mut files = Files { journal, saver: Saver::start(folder, table, keep, job.patience())? };
 
     // ---- Memory that every step uses again
     let mut gradients = vec![0.0; table.n_trainable()];
     let mut logits = Vec::new();
+    let factor = lr_factor(state.progress.rollbacks);
     let lr_at = |step| {
         let base_lr = config.optimizer.lr;
-        learning_rate(&config.schedule, base_lr, step, steps_per_epoch, total_steps)
+        factor * learning_rate(&config.schedule, base_lr, step, steps_per_epoch, total_steps)
     };
 
     // ---- Clocks: of the log lines, of the checkpoints by time, and of this process
@@ -170,36 +209,33 @@ pub fn train(
         // ---- End of an epoch: evaluate, write its row, keep its checkpoint
         if at_epoch_end && state.progress.evaluated_step != Some(step) {
             drop(bar.take());
-            let evaluation = evaluate_now(job, executor, &mut state, &mut journal, epoch)?;
+            let evaluation = evaluate_now(job, executor, &mut state, &mut files, epoch)?;
             state.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
-            let is_best = state.progress.best.is_some_and(|best| best.step == step);
             let rate = Rate {
                 steps_per_second: (step - steps_before) as f64 / session.elapsed().as_secs_f64(),
                 steps_left: total_steps - step,
             };
-            end_epoch(job, &mut state, &mut journal, lr_at(step - 1), evaluation, is_best, &rate)?;
-            save(job, &state)?;
+            end_epoch(job, &mut state, &mut files.journal, lr_at(step - 1), evaluation, &rate);
+            files.save(job, &state).map_err(|error| rescue(job, &state, error))?;
             last_save = Instant::now();
-            if is_best {
-                crate::checkpoint::duplicate(&folder.last(), &folder.best())?;
-            }
-            let number = step.div_ceil(steps_per_epoch);
-            let every = config.checkpoint.every_epochs;
-            if every > 0 && (number.is_multiple_of(every) || finished) {
-                folder.keep_epoch(number, config.checkpoint.keep)?;
-            }
             line = Clock::start();
         }
         if finished {
-            return Ok(state);
+            files.save_now(job, &state)?;
+            return Ok(Outcome { state, finished });
         }
 
-        // ---- A signal: save and leave
-        if let Some((signal, name)) = signals::received() {
+        // ---- A reason to stop: save and leave
+        if let Some(stop) = (job.stop)(step) {
             drop(bar.take());
-            save(job, &state)?;
-            let run = folder.path().to_owned();
-            return Err(Error::Stopped { name, signal, run });
+            files.save_now(job, &state)?;
+            return match stop {
+                Stop::TimeIsUp => Ok(Outcome { state, finished }),
+                Stop::Signal(signal, name) => {
+                    let run = folder.path().to_owned();
+                    Err(Error::Stopped { name, signal, step, run })
+                }
+            };
         }
 
         // ---- One step
@@ -212,7 +248,7 @@ pub fn train(
         };
         let batch = batch?;
         line.waited += batch.wait;
-        count_bad_images(job, &mut state, &batch)?;
+        count_bad_images(job, &mut state, &mut files, &batch)?;
         let lr = lr_at(step);
         if !batch.labels.is_empty() {
             let input = TrainBatch {
@@ -224,12 +260,15 @@ pub fn train(
             };
             let loss = executor.train(&input, &mut state.weights, &mut gradients, &mut logits)?;
             if !loss.is_finite() {
-                let files = batch_files(job, &batch);
-                return Err(Error::Diverged { step, loss, lr, files });
+                return Err(diverged(job, &batch, step, lr, Culprit::Loss(loss)));
             }
             let sgd = setup::sgd(config, lr);
             let (velocity, weights) = (&mut state.velocity, &mut state.weights.trainable);
-            executor.sgd_step(table, &sgd, &gradients, velocity, weights);
+            let finite = executor.sgd_step(table, &sgd, &gradients, velocity, weights);
+            let culprit = divergence::find(table, &gradients, &state.weights, finite);
+            if let Some(culprit) = culprit {
+                return Err(diverged(job, &batch, step, lr, culprit));
+            }
             if let Some(ema) = &mut state.ema {
                 let decay = ema_decay(config.train.ema, step);
                 update_ema(ema, &state.weights, decay, executor);
@@ -251,7 +290,7 @@ pub fn train(
             let metrics = std::mem::take(&mut state.progress.log_metrics);
             if let (Some(loss), Some(top1)) = (metrics.loss(), metrics.top1()) {
                 let seconds = line.start.elapsed().as_secs_f64().max(1e-9);
-                let record = Record::Train {
+                files.journal.record(&Record::Train {
                     step,
                     epoch: step as f64 / steps_per_epoch as f64,
                     loss,
@@ -259,8 +298,7 @@ pub fn train(
                     lr,
                     images_per_second: line.images as f64 / seconds,
                     data_wait: line.waited.as_secs_f64() / seconds,
-                };
-                journal.record(folder, &record)?;
+                });
                 tracing::debug!(
                     "step {step}: loss {loss:.4}, top-1 {:.1} %, lr {lr:.2e}",
                     100.0 * top1
@@ -277,9 +315,10 @@ pub fn train(
             every_minutes > 0 && last_save.elapsed() >= Duration::from_secs(60 * every_minutes);
         if by_steps || by_time {
             state.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
-            save(job, &state)?;
+            files.save(job, &state).map_err(|error| rescue(job, &state, error))?;
             last_save = Instant::now();
         }
+        files.saver.check().map_err(|error| rescue(job, &state, error))?;
     }
 }
 
@@ -308,8 +347,41 @@ fn epoch_images(step: u64, steps_per_epoch: u64, total_steps: u64, batch_size: u
     (epoch_end.min(total_steps) - step) * batch_size as u64
 }
 
-fn save(job: &Job, state: &TrainState) -> Result<(), Error> {
-    Ok(job.folder.save_last(&job.metadata(state), &job.table, state)?)
+/// What a run ends with that cannot write its checkpoints: the error, and where else its state is.
+fn rescue(job: &Job, state: &TrainState, error: Error) -> Error {
+    if let Error::Checkpoint(checkpoint::CheckpointError::NotFinite { .. }) = error {
+        return error;
+    }
+    let name = format!("bninception-rescued-{}", std::process::id());
+    let path = std::env::temp_dir().join(name).join("last.safetensors");
+    let run = job.folder.path().display();
+    let step = state.progress.step;
+    let outcome = match checkpoint::save(&path, &job.metadata(state), &job.table, state) {
+        Ok(()) => format!(
+            "the state of step {step} is in {} instead: make room, copy it into {run}, then go on \
+             with: bninception resume {run}",
+            path.display()
+        ),
+        Err(other) => format!(
+            "nor could it be written elsewhere ({other}); go on from the last checkpoint with: \
+             bninception resume {run}"
+        ),
+    };
+    Error::Unsaved { source: Box::new(error), outcome }
+}
+
+/// The error for a number that is not finite, behind a dump of the batch.
+fn diverged(job: &Job, batch: &Batch, step: u64, lr: f64, culprit: Culprit) -> Error {
+    let path = job.folder.diverged(step);
+    let files = batch_files(job, batch);
+    if let Err(error) = divergence::dump(&path, batch, &files, step, lr, &culprit) {
+        tracing::warn!("the batch was not kept: {error}");
+    }
+    let mut shown: Vec<String> = files.iter().take(8).cloned().collect();
+    if files.len() > shown.len() {
+        shown.push(format!("and {} more", files.len() - shown.len()));
+    }
+    Error::Diverged { step, culprit, lr, files: shown.join(", "), dump: path }
 }
 
 /// Evaluates the present weights if there are validation images, and updates the best result.
@@ -318,7 +390,7 @@ fn evaluate_now(
     job: &Job,
     executor: &mut dyn Executor,
     state: &mut TrainState,
-    journal: &mut Journal,
+    files: &mut Files,
     epoch: f64,
 ) -> Result<Option<EvaluationResult>, Error> {
     let step = state.progress.step;
@@ -332,8 +404,8 @@ fn evaluate_now(
     let outcome = evaluate(executor, state.evaluation_weights(), val, &preprocessing, &options);
     let evaluation = match outcome {
         Err(Error::Interrupted { name, signal }) => {
-            save(job, state)?;
-            return Err(Error::Stopped { name, signal, run: job.folder.path().to_owned() });
+            files.save_now(job, state)?;
+            return Err(Error::Stopped { name, signal, step, run: job.folder.path().to_owned() });
         }
         outcome => outcome?,
     };
@@ -348,20 +420,17 @@ fn evaluate_now(
         top5: evaluation.top5(),
         loss: evaluation.loss(),
     };
-    journal.record(
-        &job.folder,
-        &Record::Eval {
-            step,
-            epoch,
-            weights: if state.ema.is_some() { Weights::Ema } else { Weights::Model },
-            images: result.images,
-            failed: result.failed,
-            loss: result.loss,
-            top1: result.top1,
-            top5: result.top5,
-            seconds: evaluation.seconds,
-        },
-    )?;
+    files.journal.record(&Record::Eval {
+        step,
+        epoch,
+        weights: if state.ema.is_some() { Weights::Ema } else { Weights::Model },
+        images: result.images,
+        failed: result.failed,
+        loss: result.loss,
+        top1: result.top1,
+        top5: result.top5,
+        seconds: evaluation.seconds,
+    });
     if state.progress.best.is_none_or(|best| result.top1 > best.top1) {
         state.progress.best = Some(result);
     }
@@ -377,9 +446,8 @@ fn end_epoch(
     journal: &mut Journal,
     lr: f64,
     evaluation: Option<EvaluationResult>,
-    is_best: bool,
     rate: &Rate,
-) -> Result<(), Error> {
+) {
     let progress = &mut state.progress;
     let metrics = std::mem::take(&mut progress.epoch_metrics);
     let seconds = progress.seconds - progress.epoch_start_seconds;
@@ -396,9 +464,8 @@ fn end_epoch(
         val_top5: evaluation.map(|result| result.top5),
         seconds,
     };
-    let path = job.folder.summary();
-    journal.summary.write(&row).map_err(Error::io("write", &path))?;
-
+    journal.epoch(&row);
+    let is_best = progress.best.is_some_and(|best| best.step == progress.step);
     let n_epochs = job.total_steps().div_ceil(job.steps_per_epoch());
     let validation = evaluation.map_or("no validation images".to_owned(), |result| {
         format!(
@@ -419,7 +486,6 @@ fn end_epoch(
         100.0 * row.train_top1,
         duration(seconds),
     );
-    Ok(())
 }
 
 /// Unreadable training images that a run puts up with: `max_bad`, but no more than one in a hundred
@@ -429,7 +495,12 @@ fn bad_limit(max_bad: usize, n_images: usize) -> usize {
 }
 
 /// Names every training image that could not be read, once, and ends the run when there are too many.
-fn count_bad_images(job: &Job, state: &mut TrainState, batch: &Batch) -> Result<(), Error> {
+fn count_bad_images(
+    job: &Job,
+    state: &mut TrainState,
+    files: &mut Files,
+    batch: &Batch,
+) -> Result<(), Error> {
     for failure in &batch.failed {
         if state.progress.bad_images.insert(failure.index) {
             tracing::warn!("skipped in training: {}", failure.error);
@@ -440,7 +511,7 @@ fn count_bad_images(job: &Job, state: &mut TrainState, batch: &Batch) -> Result<
     if batch.failed.is_empty() || bad <= limit {
         return Ok(());
     }
-    save(job, state)?;
+    files.save_now(job, state)?;
     Err(Error::Unusable(format!(
         "{bad} training images could not be read, more than the {limit} that data.max_bad and the \
          size of the data set allow; the run is saved: mend the files named above, then go on with: \
@@ -449,16 +520,8 @@ fn count_bad_images(job: &Job, state: &mut TrainState, batch: &Batch) -> Result<
     )))
 }
 
-/// Names the first files of a batch.
-fn batch_files(job: &Job, batch: &Batch) -> String {
+/// The files of a batch.
+fn batch_files(job: &Job, batch: &Batch) -> Vec<String> {
     let path = |&index: &u32| job.train.path(index as usize).display().to_string();
-    let mut names: Vec<String> = batch.indices.iter().take(8).map(path).collect();
-    if batch.indices.len() > names.len() {
-        names.push(format!("and {} more", batch.indices.len() - names.len()));
-    }
-    names.join(", ")
-}
-
-fn wall_time() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+    batch.indices.iter().map(path).collect()
 }

@@ -2,84 +2,13 @@
 //! with its message, its exit code, and nothing written.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
 
-use bninception_data::{DemoOptions, write_demo};
+use common::{Place, listing};
 use serde_json::Value;
-
-/// A temporary folder in which the binary runs.
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Place {
-        Place { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Small pictures of ten classes: 4 training and 2 validation pictures of each.
-    fn with_pictures() -> Place {
-        let place = Place::new();
-        let options = DemoOptions { train_per_class: 4, val_per_class: 2, size: 32, seed: 1 };
-        write_demo(&place.path("pictures"), &options).unwrap();
-        place
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_bninception"))
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .env_remove("BNINCEPTION_LOG")
-            .output()
-            .unwrap()
-    }
-
-    /// Runs a command that must succeed, and gives its standard output.
-    fn succeed(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The JSON value in the last line of a successful command's output.
-    fn json(&self, arguments: &[&str]) -> Value {
-        let output = self.succeed(arguments);
-        serde_json::from_str(output.lines().last().unwrap()).unwrap()
-    }
-
-    /// Runs a command that must fail with `code`, name each of `parts`, and write nothing.
-    fn fail(&self, arguments: &[&str], code: i32, parts: &[&str]) {
-        let before = listing(self.dir.path());
-        let output = self.run(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
-        for part in parts {
-            assert!(errors.contains(part), "{arguments:?}: no `{part}` in\n{errors}");
-        }
-        assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
-        assert_eq!(listing(self.dir.path()), before, "{arguments:?} left something behind");
-    }
-}
-
-fn listing(dir: &Path) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            paths.extend(listing(&path));
-        }
-        paths.push(path);
-    }
-    paths.sort();
-    paths
-}
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -92,8 +21,10 @@ fn a_run_from_training_to_prediction() {
     let place = Place::with_pictures();
     let train = [&["train"], SMOKE.as_slice(), &["--json"]].concat();
     let result = place.json(&train);
-    let expected = ["run_dir", "epochs", "steps", "best_top1", "top1", "top5", "loss", "seconds"];
+    let expected =
+        ["run_dir", "epochs", "steps", "best_top1", "top1", "top5", "loss", "seconds", "finished"];
     assert_eq!(keys(&result), expected);
+    assert_eq!(result["finished"], true);
     assert_eq!(result["run_dir"], "run");
     // 40 pictures make 5 batches of 8 an epoch; the preset asks for 8 steps.
     assert_eq!((&result["epochs"], &result["steps"]), (&Value::from(1), &Value::from(8)));
@@ -321,6 +252,26 @@ fn a_changed_recipe_is_refused_on_resume() {
     );
     assert_eq!(fs::read(place.path("run/train.log")).unwrap(), log);
     place.succeed(&["resume", "run", "--workers", "2"]);
+}
+
+#[test]
+fn moved_images_are_recognised() {
+    let place = Place::with_pictures();
+    place.succeed(&[&["train"], SMOKE.as_slice(), &["--steps", "1"]].concat());
+    fs::rename(place.path("pictures"), place.path("moved")).unwrap();
+    place.fail(&["resume", "run"], 3, &["pictures is not a folder"]);
+    place.succeed(&["resume", "run", "--data-dir", "moved"]);
+
+    let classes = fs::read_to_string(place.path("run/classes.txt")).unwrap();
+    let class = classes.lines().nth(2).unwrap();
+    let picture = place.path(&format!("moved/train/{class}/0001.png"));
+    fs::rename(&picture, picture.with_file_name("zzzz.png")).unwrap();
+    let other = format!("training images of `{class}`: 4 as in the run, but of other names");
+    place.fail(&["resume", "run"], 3, &["moved has other images", &other, "data.images"]);
+    place.fail(&["resume", "run", "--allow-change", "data.image"], 2, &["no such setting"]);
+    place.succeed(&["resume", "run", "--allow-change", "data.images"]);
+    // From then on these are the images of the run.
+    place.succeed(&["resume", "run"]);
 }
 
 #[test]

@@ -26,9 +26,11 @@ fn main() -> ExitCode {
         Some("check") => check(),
         Some("lint") => lint(),
         Some("sanitize") => sanitize(),
-        _ => Err("usage: cargo xtask check | lint | sanitize\n\
+        Some("kill") => kill(std::env::args().nth(2)),
+        _ => Err("usage: cargo xtask check | lint | sanitize | kill [N]\n\
                   check: everything; lint: everything but the tests;\n\
-                  sanitize: the tests of the crate with unsafe code under AddressSanitizer"
+                  sanitize: the tests of the crate with unsafe code under AddressSanitizer;\n\
+                  kill: a run that is killed N times (200) and must end as if it were not"
             .to_owned()),
     };
     match outcome {
@@ -51,6 +53,15 @@ fn sanitize() -> Outcome {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let arguments = ["test", "--release", "--package", "bninception-kernels", "--target", TARGET];
     cargo_with(&arguments, &[("RUSTC_BOOTSTRAP", "1"), ("RUSTFLAGS", "-Zsanitizer=address")])
+}
+
+/// The long form of the test that kills a run.
+fn kill(times: Option<String>) -> Outcome {
+    let times = times.unwrap_or_else(|| "200".to_owned());
+    let test = "kill::a_run_that_is_killed_again_and_again_ends_as_if_it_were_not";
+    let arguments = ["test", "--release", "--package", "bninception", "--test", "reliability"];
+    let arguments = [&arguments[..], &["--", "--exact", "--nocapture", test]].concat();
+    cargo_with(&arguments, &[("BNINCEPTION_KILLS", &times)])
 }
 
 /// All that is not a test, the quick things first.

@@ -106,6 +106,15 @@ impl Evaluation {
         self.batch
     }
 
+    /// Values of the packed filters.
+    pub(super) fn packed_len(&self) -> usize {
+        let packed = self.stages.iter().map(|work| match work {
+            Work::Conv(convolution) => convolution.packed.len(),
+            Work::Other(_) => 0,
+        });
+        packed.sum()
+    }
+
     /// Length of the arena that the plan needs.
     pub(super) fn arena_len(&self) -> usize {
         self.places.total

@@ -190,6 +190,22 @@ impl Executor for Fast {
         &self.team
     }
 
+    fn memory_bytes(&self, batch: usize) -> Option<usize> {
+        let (settings, team) = (self.settings, &self.team);
+        let training = Training::new(&self.training.lowered, batch, settings, team).arena_len();
+        let weights = Weights {
+            trainable: vec![0.0; self.table.n_trainable()],
+            statistics: vec![0.0; self.table.n_statistics()],
+        };
+        let lowered = &self.evaluation.lowered;
+        let evaluation = Evaluation::new(lowered, EVALUATION_BATCH, settings, team, &weights);
+        // The weights of evaluation are kept as they came, and packed once for each plan.
+        let weights = weights.trainable.len() + weights.statistics.len();
+        let packed = KEPT_PLANS * evaluation.packed_len();
+        let values = training + evaluation.arena_len() + packed + weights;
+        Some(values * size_of::<f32>())
+    }
+
     fn describe(&self) -> String {
         let FastOptions { threads, winograd, isa, dtype, .. } = self.options;
         let algorithm = if winograd { "Winograd where faster" } else { "direct convolutions" };

@@ -1,5 +1,6 @@
 //! `eval`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bninception_data::{FileSource, scan_classes_with};
@@ -33,7 +34,8 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
             (dir.clone(), labelled.samples)
         }
         None => {
-            let dir = setup::data_dir(&config)?;
+            let run = args.checkpoint.parent().unwrap_or(Path::new(""));
+            let dir = setup::stored_data_dir(&config, run)?;
             let splits = setup::scan(&config, &dir)?;
             if splits.classes != metadata.classes {
                 return Err(Error::Unusable(format!(

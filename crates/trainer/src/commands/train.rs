@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bninception_data::{FileSource, Splits};
 use bninception_engine::model::summary::summarise;
@@ -12,13 +12,15 @@ use serde_json::json;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::{ConfigArgs, ResumeArgs, TrainArgs};
-use crate::config::{Config, ConfigFile, ScheduleKind, changes_maths, diff};
+use crate::config::{Config, ConfigFile, ScheduleKind, changes_maths, diff, nearest_setting};
 use crate::error::Error;
+use crate::image_lists::ImageLists;
+use crate::needs::{Free, Needs, bytes};
 use crate::progress::duration;
 use crate::run_folder::RunFolder;
 use crate::state::TrainState;
-use crate::train::{Job, train as run_training};
-use crate::{logging, setup, signals};
+use crate::train::{Job, Outcome, Stop, train as run_training};
+use crate::{atomic_file, logging, setup, signals};
 
 /// The preset of `train` without arguments, and of its name in the run folder.
 const DEMO: &str = "demo";
@@ -36,36 +38,44 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
         ));
     }
     signals::listen()?;
+    let stop = stop_when(args.max_time);
 
-    let data_dir = setup::data_dir(&config)?;
+    let data_dir = setup::data_dir(&config, Path::new(&config.checkpoint.dir))?;
     let splits = setup::scan_to_train(&config, &data_dir)?;
     signals::check()?;
     let network = setup::network(&config, splits.classes.len())?;
     check_batch(&config, &splits)?;
     let mut executor = setup::executor(&config, network.clone())?;
-    if args.dry_run {
-        return dry_run(&config, &data_dir, &splits, &network, executor.as_mut());
-    }
-
     let name = preset.unwrap_or_else(|| default.to_owned());
     let parent = PathBuf::from(&config.checkpoint.dir);
-    let folder = RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
-    write_folder(&folder, &config, &splits.classes)?;
-    let job = job(config, splits, folder, network)?;
-    let Job { network, table, config, .. } = &job;
-    let state = TrainState::new(network, table, config.train.seed, config.train.ema > 0.0);
-    say_start(&job, executor.as_ref(), &data_dir);
+    let planned = args.run_dir.clone().unwrap_or_else(|| parent.join(&name));
+    let table = ParameterTable::new(&network);
+    let room = check_room(&config, &table, executor.as_ref(), splits.train.len(), &planned)?;
+    if args.dry_run {
+        return dry_run(&config, &data_dir, &splits, &network, executor.as_mut(), &room);
+    }
+
+    let images = image_lists(&config, &splits, &data_dir);
+    let (folder, _lock) =
+        RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
+    let job = job(config, splits, images, folder, network, stop)?;
+    let state = TrainState::new(&job.network, &job.table, job.config.train.seed, keeps_ema(&job));
+    // From here on there is a checkpoint at every moment.
+    job.folder.save_last(&job.metadata(&state), &job.table, &state)?;
+    write_folder(&job)?;
+    say_start(&job, executor.as_ref(), &data_dir, &room);
     finish(&job, executor.as_mut(), state, args.json)
 }
 
 pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     signals::listen()?;
-    let folder = RunFolder::open(&args.run)?;
+    let stop = stop_when(args.max_time);
+    let (folder, _lock) = RunFolder::open(&args.run)?;
     let Checkpoint { metadata, state, network, .. } = checkpoint::load(&folder.last())?;
     let stored = metadata.config;
     let config = resumed_config(&stored, &args.config, &args.allow_change, &folder)?;
 
-    let data_dir = setup::data_dir(&config)?;
+    let data_dir = setup::stored_data_dir(&config, folder.path())?;
     let splits = setup::scan_to_train(&config, &data_dir)?;
     signals::check()?;
     if splits.classes != metadata.classes {
@@ -75,10 +85,28 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
             class_difference(&metadata.classes, &splits.classes)
         )));
     }
+    let images = image_lists(&config, &splits, &data_dir);
+    let others_allowed = args.allow_change.iter().any(|key| key == IMAGES);
+    match metadata.images.difference(&images, &splits.classes) {
+        Some(difference) if others_allowed => {
+            tracing::warn!("{} has other images than the run: {difference}", data_dir.display());
+        }
+        Some(difference) => {
+            return Err(Error::Unusable(format!(
+                "{} has other images than the run: {difference}\nput them back, or go on with what \
+                 is there by --allow-change {IMAGES}; the result will be another",
+                data_dir.display()
+            )));
+        }
+        None => {}
+    }
     check_batch(&config, &splits)?;
     let mut executor = setup::executor(&config, network.clone())?;
-    let job = job(config, splits, folder, network)?;
-    if job.steps_per_epoch() != metadata.steps_per_epoch {
+    let table = ParameterTable::new(&network);
+    let n_images = splits.train.len();
+    let room = check_room(&config, &table, executor.as_ref(), n_images, folder.path())?;
+    let job = job(config, splits, images, folder, network, stop)?;
+    if job.steps_per_epoch() != metadata.steps_per_epoch && !others_allowed {
         return Err(Error::Unusable(format!(
             "{} has {} training images: an epoch would have {} batches, and that of the run has {}",
             data_dir.display(),
@@ -87,8 +115,8 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
             metadata.steps_per_epoch
         )));
     }
-    write_folder(&job.folder, &job.config, &job.classes)?;
-    say_start(&job, executor.as_ref(), &data_dir);
+    write_folder(&job)?;
+    say_start(&job, executor.as_ref(), &data_dir, &room);
     let step = state.progress.step;
     match step >= job.total_steps() && state.progress.evaluated_step == Some(step) {
         true => tracing::info!(
@@ -101,6 +129,55 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
         ),
     }
     finish(&job, executor.as_mut(), state, args.json)
+}
+
+/// The key by which `--allow-change` permits other images.
+const IMAGES: &str = "data.images";
+
+/// Asks for a stop when a signal has come, or when `max_time` is over.
+fn stop_when(max_time: Option<Duration>) -> Box<dyn Fn(u64) -> Option<Stop>> {
+    let start = Instant::now();
+    Box::new(move |_step| match signals::received() {
+        Some((signal, name)) => Some(Stop::Signal(signal, name)),
+        None if max_time.is_some_and(|most| start.elapsed() >= most) => Some(Stop::TimeIsUp),
+        None => None,
+    })
+}
+
+fn keeps_ema(job: &Job) -> bool {
+    job.config.train.ema > 0.0
+}
+
+fn image_lists(config: &Config, splits: &Splits, data_dir: &Path) -> ImageLists {
+    let val_dir = match config.data.val_dir.as_str() {
+        "" => data_dir,
+        val_dir => Path::new(val_dir),
+    };
+    ImageLists::of(splits, data_dir, val_dir)
+}
+
+/// Refuses a run that its machine has no room for; gives the needs in words.
+fn check_room(
+    config: &Config,
+    table: &ParameterTable,
+    executor: &dyn Executor,
+    n_images: usize,
+    folder: &Path,
+) -> Result<String, Error> {
+    let batch = config.train.batch_size;
+    let needs_with = |batch| Needs::of(config, table, executor, batch, n_images);
+    let (needs, free) = (needs_with(batch), Free::now(folder));
+    needs.check(&free, batch, needs_with)?;
+    let of_free = |needed: u64, free: Option<u64>| match free {
+        Some(free) => format!("{} of {} free", bytes(needed), bytes(free)),
+        None => bytes(needed),
+    };
+    let memory = needs.memory.map_or("unknown".to_owned(), |memory| of_free(memory, free.memory));
+    Ok(format!(
+        "memory about {memory}; disk up to {} ({} a checkpoint)",
+        of_free(needs.disk, free.disk),
+        bytes(needs.checkpoint)
+    ))
 }
 
 /// Whether an empty `data.dir` means the embedded pictures: in the presets made for them.
@@ -120,6 +197,13 @@ fn resumed_config(
             "resume takes the recipe from the run; single settings may be given, not a preset"
                 .to_owned(),
         ));
+    }
+    for key in allowed.iter().filter(|key| *key != IMAGES) {
+        if let Some(nearest) = nearest_setting(stored, key)? {
+            return Err(Error::Usage(format!(
+                "--allow-change {key}: there is no such setting; did you mean `{nearest}`?"
+            )));
+        }
     }
     let name = folder.path().display().to_string();
     let text = stored.to_toml()?;
@@ -171,30 +255,41 @@ fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error> {
     Ok(())
 }
 
-fn job(config: Config, splits: Splits, folder: RunFolder, network: Network) -> Result<Job, Error> {
+fn job(
+    config: Config,
+    splits: Splits,
+    images: ImageLists,
+    folder: RunFolder,
+    network: Network,
+    stop: Box<dyn Fn(u64) -> Option<Stop>>,
+) -> Result<Job, Error> {
     let decode = setup::decode_options(&config);
     Ok(Job {
         classes: splits.classes,
         train: Arc::new(FileSource::new(splits.train, decode)?),
         val: Arc::new(FileSource::new(splits.val, decode)?),
+        images,
         folder,
         table: ParameterTable::new(&network),
         network,
         config,
+        stop,
     })
 }
 
-fn write_folder(folder: &RunFolder, config: &Config, classes: &[String]) -> Result<(), Error> {
+/// Writes what a person reads, and begins the log.
+fn write_folder(job: &Job) -> Result<(), Error> {
     let write = |path: PathBuf, text: String| {
-        std::fs::write(&path, text).map_err(Error::io("write", &path))
+        atomic_file::write(&path, |file| file.write_all(text.as_bytes()))
+            .map_err(Error::io("write", &path))
     };
-    write(folder.config(), config.to_toml()?)?;
-    write(folder.classes(), classes.iter().map(|name| format!("{name}\n")).collect())?;
-    let log = folder.log();
+    write(job.folder.config(), job.config.to_toml()?)?;
+    write(job.folder.classes(), job.classes.iter().map(|name| format!("{name}\n")).collect())?;
+    let log = job.folder.log();
     logging::also_to(&log).map_err(Error::io("write", &log))
 }
 
-fn say_start(job: &Job, executor: &dyn Executor, data_dir: &Path) {
+fn say_start(job: &Job, executor: &dyn Executor, data_dir: &Path, room: &str) {
     let layers = summarise(&job.network);
     let parameters: usize = layers.iter().map(|layer| layer.parameters).sum();
     let macs: usize = layers.iter().map(|layer| layer.macs).sum();
@@ -213,6 +308,7 @@ fn say_start(job: &Job, executor: &dyn Executor, data_dir: &Path) {
         job.config.data.image_size
     );
     tracing::info!("{}", executor.describe());
+    tracing::info!("{room}");
     tracing::info!(
         "{} steps of {} images, {} an epoch",
         job.total_steps(),
@@ -228,7 +324,7 @@ fn finish(
     state: TrainState,
     as_json: bool,
 ) -> Result<(), Error> {
-    let state = run_training(job, executor, state)?;
+    let Outcome { state, finished } = run_training(job, executor, state)?;
     let progress = &state.progress;
     let epochs = progress.step / job.steps_per_epoch();
     if as_json {
@@ -241,7 +337,16 @@ fn finish(
             "top5": progress.evaluation.map(|result| result.top5),
             "loss": progress.evaluation.map(|result| result.loss),
             "seconds": progress.seconds,
+            "finished": finished,
         }));
+    }
+    if !finished {
+        return super::print(&format!(
+            "the time is up: {} of {} steps are done and saved; go on with: bninception resume {}",
+            progress.step,
+            job.total_steps(),
+            job.folder.path().display()
+        ));
     }
     let result = match (progress.evaluation, progress.best) {
         (Some(result), Some(best)) => format!(
@@ -272,6 +377,7 @@ fn dry_run(
     splits: &Splits,
     network: &Network,
     executor: &mut dyn Executor,
+    room: &str,
 ) -> Result<(), Error> {
     let table = ParameterTable::new(network);
     let mut state = TrainState::new(network, &table, config.train.seed, false);
@@ -299,25 +405,17 @@ fn dry_run(
     let seconds = start.elapsed().as_secs_f64();
 
     let (steps_per_epoch, total_steps) = setup::steps(config, splits.train.len());
-    // Weights, running statistics, momentum, and the moving average if there is one.
-    let values = table.n_trainable() * 2 + table.n_statistics();
-    let ema = if config.train.ema > 0.0 { table.n_trainable() + table.n_statistics() } else { 0 };
-    let checkpoint_mb = 4.0 * (values + ema) as f64 / 1e6;
     super::print(&format!(
         "data {}: {} classes, {} training and {} validation images\n\
          {}\n\
          plan: {total_steps} steps of {n_images} images, {steps_per_epoch} an epoch\n\
          first step: loss {loss:.4} in {seconds:.2} s (it includes setting up)\n\
-         a checkpoint takes {checkpoint_mb:.0} MB; up to {} are kept\n\
+         {room}\n\
          dry run: nothing was written",
         data_dir.display(),
         splits.classes.len(),
         splits.train.len(),
         splits.val.len(),
         executor.describe(),
-        match config.checkpoint.keep {
-            0 => "all".to_owned(),
-            keep => (keep + 2).to_string(),
-        },
     ))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::error::ConfigError;
+use super::presets::nearest;
 use super::{Config, ScheduleKind};
 
 /// A setting that two configs give different values.
@@ -33,6 +34,18 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, ConfigError> {
         }
     }
     Ok(changes)
+}
+
+/// The setting most like `key`, if `key` is none.
+///
+/// # Errors
+/// A config that TOML cannot hold.
+pub fn nearest_setting(config: &Config, key: &str) -> Result<Option<String>, ConfigError> {
+    let settings = settings(config)?;
+    if settings.contains_key(key) {
+        return Ok(None);
+    }
+    Ok(Some(nearest(key, settings.keys().map(String::as_str)).to_owned()))
 }
 
 /// Whether another value of this setting makes a resumed run compute something else.

@@ -209,6 +209,13 @@ pub struct Checkpoint {
     pub every_minutes: u64,
     /// How many `epoch-NNNN.safetensors` are kept, the newest; 0 keeps all.
     pub keep: usize,
+    /// Seconds for which a write that fails is tried again before the run ends.
+    #[serde(default = "default_retry_seconds")]
+    pub retry_seconds: u64,
+}
+
+fn default_retry_seconds() -> u64 {
+    60
 }
 
 /// What is written down while training: `[log]`.

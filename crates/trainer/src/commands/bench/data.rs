@@ -1,6 +1,7 @@
 //! `bench data`.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +37,7 @@ impl Stages {
 pub(super) fn bench(args: &BenchDataArgs) -> Result<(), Error> {
     signals::listen()?;
     let config = args.config.resolve(None, None)?.config;
-    let dir = setup::data_dir(&config)?;
+    let dir = setup::data_dir(&config, Path::new(&config.checkpoint.dir))?;
     let splits = setup::scan(&config, &dir)?;
     let source = Arc::new(FileSource::new(splits.train, setup::decode_options(&config))?);
     let n = source.len();

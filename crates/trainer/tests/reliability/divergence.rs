@@ -1,0 +1,167 @@
+//! Numbers that are not finite end a run within a step, and never reach a checkpoint.
+
+use std::fs;
+
+use bninception::checkpoint::{self, CheckpointError};
+use bninception::error::Error;
+use bninception_engine::model::{Network, Weights};
+use bninception_engine::{EngineError, Executor, Team, TrainBatch};
+use serde_json::Value;
+
+use super::common::Place;
+use super::job::Runs;
+
+/// What an executor spoils.
+#[derive(Clone, Copy, Debug)]
+enum Spoilt {
+    Loss,
+    Gradient,
+    Parameter,
+    Statistic,
+}
+
+/// An executor whose numbers go wrong at a step, a number of times.
+struct Spoiling {
+    inner: Box<dyn Executor>,
+    spoilt: Spoilt,
+    step: u64,
+    times: u32,
+}
+
+impl Executor for Spoiling {
+    fn network(&self) -> &Network {
+        self.inner.network()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn train(
+        &mut self,
+        batch: &TrainBatch<'_>,
+        weights: &mut Weights,
+        gradients: &mut [f32],
+        logits: &mut Vec<f32>,
+    ) -> Result<f64, EngineError> {
+        let loss = self.inner.train(batch, weights, gradients, logits)?;
+        if batch.step != self.step || self.times == 0 {
+            return Ok(loss);
+        }
+        self.times -= 1;
+        let middle = gradients.len() / 2;
+        match self.spoilt {
+            Spoilt::Loss => return Ok(f64::NAN),
+            Spoilt::Gradient => gradients[middle] = f32::NAN,
+            Spoilt::Parameter => weights.trainable[middle] = f32::INFINITY,
+            Spoilt::Statistic => weights.statistics[1] = f32::NEG_INFINITY,
+        }
+        Ok(loss)
+    }
+
+    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
+        self.inner.prepare_evaluation(weights)
+    }
+
+    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.inner.evaluate(images, logits)
+    }
+
+    fn team(&self) -> &Team {
+        self.inner.team()
+    }
+}
+
+fn spoil(
+    spoilt: Spoilt,
+    step: u64,
+    times: u32,
+) -> impl FnOnce(Box<dyn Executor>) -> Box<dyn Executor> {
+    move |inner| Box::new(Spoiling { inner, spoilt, step, times })
+}
+
+#[test]
+fn every_kind_of_number_stops_the_run_in_its_step() {
+    let runs = Runs::new();
+    for (spoilt, part) in [
+        (Spoilt::Loss, "the loss is NaN"),
+        (Spoilt::Gradient, "the gradient "),
+        (Spoilt::Parameter, "the parameter "),
+        (Spoilt::Statistic, "the statistic conv1_7x7_s2_bn.running_mean is -inf at value 1"),
+    ] {
+        let run = format!("{spoilt:?}");
+        let sets = ["checkpoint.every_steps=2"];
+        let error = runs.train_on(&run, &sets, spoil(spoilt, 6, 1)).unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+        let message = error.to_string();
+        assert!(message.contains(part) && message.contains("at step 6"), "{message}");
+        assert!(message.contains(".png"), "no file of the batch: {message}");
+        // The batch is kept, the checkpoint is that of the step before, and the run can go on.
+        let dump = fs::read(runs.path(&run).join("diverged-step-000006.safetensors")).unwrap();
+        let dump = safetensors::SafeTensors::deserialize(&dump).unwrap();
+        assert_eq!(dump.tensor("images").unwrap().shape(), [8, 3, 32, 32]);
+        assert_eq!(dump.tensor("labels").unwrap().shape(), [8]);
+        let last = checkpoint::load(&runs.path(&run).join("last.safetensors")).unwrap();
+        assert_eq!(last.metadata.step, 6, "{spoilt:?}");
+    }
+    // What was resumed without the fault ends as if there had been none.
+    runs.train("whole", &[], None);
+    runs.train("Gradient", &[], None);
+    runs.result("Gradient").assert_equals(&runs.result("whole"), "resumed behind a divergence");
+}
+
+#[test]
+fn a_run_goes_back_three_times_with_half_the_rate() {
+    let runs = Runs::new();
+    let sets = ["train.on_divergence=rollback", "checkpoint.every_steps=2", "log.every_steps=1"];
+    let outcome = runs.train_on("twice", &sets, spoil(Spoilt::Gradient, 7, 2)).unwrap();
+    assert!(outcome.finished);
+    assert_eq!(outcome.state.progress.rollbacks, 2);
+    let metrics = fs::read_to_string(runs.path("twice").join("metrics.jsonl")).unwrap();
+    let rows: Vec<Value> = metrics.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let rates: Vec<(u64, f64)> = rows
+        .iter()
+        .filter(|row| row["kind"] == "train")
+        .map(|row| (row["step"].as_u64().unwrap(), row["lr"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(rates.len(), 12, "each step once: {rates:?}");
+    let full = rates[0].1;
+    for (step, rate) in rates {
+        // Back to the checkpoint of step 6 both times.
+        assert_eq!(rate, if step <= 6 { full } else { full / 4.0 }, "step {step}");
+    }
+
+    let error = runs.train_on("always", &sets, spoil(Spoilt::Loss, 7, 99)).unwrap_err();
+    assert!(matches!(error, Error::Diverged { step: 7, .. }), "{error}");
+    let last = checkpoint::load(&runs.path("always").join("last.safetensors")).unwrap();
+    assert_eq!((last.metadata.step, last.state.progress.rollbacks), (6, 3));
+}
+
+#[test]
+fn what_is_not_finite_is_not_saved() {
+    let runs = Runs::new();
+    let (job, mut state) = runs.job("run", &[], None);
+    let before = fs::read(job.folder.last()).unwrap();
+    let spec = &job.table.trainable[4];
+    state.weights.trainable[spec.range.start + 3] = f32::NAN;
+    let error = job.folder.save_last(&job.metadata(&state), &job.table, &state).unwrap_err();
+    assert!(matches!(error, CheckpointError::NotFinite { .. }));
+    let expected = format!("{} at value 3 is not finite", spec.name);
+    assert!(error.to_string().contains(&expected), "{error}");
+    assert!(fs::read(job.folder.last()).unwrap() == before);
+}
+
+#[test]
+fn the_binary_says_so_with_code_4() {
+    let place = Place::with_pictures();
+    let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", "run"];
+    let output = place.run(&[&train[..], &["--lr", "1e38"]].concat());
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{talk}");
+    for part in ["conv1_7x7_s2.weight", "at step 0", "1e38", ".png", "diverged-step-000000"] {
+        assert!(talk.contains(part), "no `{part}` in {talk}");
+    }
+    assert!(output.stdout.is_empty());
+    assert_eq!(checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata.step, 0);
+    assert!(!place.path("run/best.safetensors").exists());
+}

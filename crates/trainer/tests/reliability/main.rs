@@ -1,0 +1,12 @@
+//! A run is never lost: what `RELIABILITY.md` promises, promise by promise.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests; they say what they skip
+
+#[path = "../common/mod.rs"]
+mod common;
+mod disk;
+mod divergence;
+mod hostile;
+mod job;
+mod kill;
+mod resume;
+mod signals;
