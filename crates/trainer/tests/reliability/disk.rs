@@ -58,12 +58,11 @@ impl SmallDisk<'_> {
         fs::write(self.0.join("filler"), vec![1; size]).unwrap();
     }
 
-    /// Takes all the room for so long, whatever a run that goes on gives back in between.
-    fn hog(&self, time: Duration) {
+    /// Takes all the room until `over`, whatever a run that goes on gives back in between.
+    fn hog(&self, mut over: impl FnMut() -> bool) {
         let mut filler = fs::File::create(self.0.join("filler")).unwrap();
-        let start = Instant::now();
         let megabyte = vec![1; 1 << 20];
-        while start.elapsed() < time {
+        while !over() {
             if filler.write_all(&megabyte).is_err() {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -97,7 +96,8 @@ fn a_disk_that_fills_up() {
     let patient = [&TRAIN[..], &steps, &["--set", "checkpoint.retry_seconds=50"]].concat();
     let mut run = place.command(&patient).stderr(Stdio::piped()).spawn().unwrap();
     wait_until(|| step().is_ok_and(|step| step >= 2));
-    disk.hog(Duration::from_secs(3));
+    let start = Instant::now();
+    disk.hog(|| start.elapsed() > Duration::from_secs(3));
     let full = step().unwrap();
     fs::remove_file(path.join("filler")).unwrap();
     let mut said = String::new();
@@ -112,16 +112,18 @@ fn a_disk_that_fills_up() {
         .assert_equals(&RunResult::of(&whole.path("disk/run")), "a full disk in between");
 
     // Room that is not made: an error, the last good checkpoint, and the state in another place.
-    disk.fill(20);
-    let more = ["resume", "disk/run", "--steps", "50", "--set", "checkpoint.retry_seconds=1"];
-    let output = place.run(&more);
-    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(3), "{talk}");
-    assert!(talk.contains("last.safetensors") && talk.contains("No space left"), "{talk}");
-    assert_eq!(step().unwrap(), 40);
+    let more = ["resume", "disk/run", "--steps", "100000", "--set", "checkpoint.retry_seconds=1"];
+    let mut run = place.command(&more).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(|| step().is_ok_and(|step| step > 40));
+    disk.hog(|| run.try_wait().unwrap().is_some());
+    let mut talk = String::new();
+    std::io::Read::read_to_string(run.stderr.as_mut().unwrap(), &mut talk).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(3), "{talk}");
+    assert!(talk.contains("No space left") && talk.contains("resume disk/run"), "{talk}");
+    let last_good = step().unwrap();
     let rescued = talk.split("is in ").nth(1).and_then(|text| text.split(" instead").next());
     let rescued = Path::new(rescued.unwrap());
-    assert!(checkpoint::load(rescued).unwrap().metadata.step > 40);
+    assert!(checkpoint::load(rescued).unwrap().metadata.step > last_good);
     fs::remove_dir_all(rescued.parent().unwrap()).unwrap();
 
     // And a run that cannot fit is not begun.
