@@ -12,6 +12,7 @@ pub mod config;
 pub mod divergence;
 pub mod error;
 pub mod evaluate;
+pub mod figure;
 pub mod image_lists;
 pub mod journal;
 pub mod logging;
