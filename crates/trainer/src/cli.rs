@@ -32,6 +32,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Name the class of images.
     Predict(PredictArgs),
+    /// Set runs side by side: steps to the best accuracy of a baseline, best accuracy, curves.
+    Compare(CompareArgs),
+    /// Write a page on a run into its folder: result, curves, settings, commands.
+    Report(ReportArgs),
     /// Show the layers, parameters and multiply-accumulates of a network.
     Info(InfoArgs),
     /// List the presets, or show one.
@@ -274,6 +278,37 @@ pub struct PredictArgs {
     /// Engine, threads, batch size, form of the result.
     #[command(flatten)]
     pub options: UseArgs,
+}
+
+/// `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Folders of runs, or folders that hold such folders. Runs that differ in their seed alone are
+    /// one model.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// What the others are measured by, a path or a name; by default the paper's Inception, which
+    /// has no batch norm.
+    #[arg(long, value_name = "RUN")]
+    pub baseline: Option<String>,
+    /// Folder for compare.svg, compare.png, compare.csv and compare.md.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Folders of runs, or folders that hold such folders. Each gets report.md, curves.svg and
+    /// curves.png.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `info`.

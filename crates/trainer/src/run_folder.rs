@@ -65,6 +65,11 @@ impl RunFolder {
         Ok((folder, lock))
     }
 
+    /// The folder at `path`, whatever is in it.
+    pub fn at(path: &Path) -> RunFolder {
+        RunFolder { path: path.to_owned() }
+    }
+
     /// The folder of a run that is to go on, and its lock. `path` may also name a checkpoint inside
     /// it.
     ///

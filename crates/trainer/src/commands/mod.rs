@@ -1,12 +1,14 @@
 //! One file for each verb of the command line: thin glue between settings and work.
 
 mod bench;
+mod compare;
 mod config;
 mod data;
 mod eval;
 mod info;
 mod predict;
 mod presets;
+mod report;
 mod train;
 
 use std::path::Path;
@@ -26,6 +28,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Resume(args) => train::resume(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Predict(args) => predict::predict(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Report(args) => report::report(&args),
         Command::Info(args) => info::info(&args),
         Command::Presets(command) => presets::presets(&command),
         Command::Config(command) => config::config(&command),

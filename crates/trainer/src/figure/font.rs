@@ -2,7 +2,7 @@
 //! (`assets/DejaVuSans-LICENSE.txt`). Its widths are those of Verdana, so an SVG that names both
 //! looks the same where neither is missing.
 //!
-//! The file is made from DejaVuSans.ttf 2.37 by fontTools: `pyftsubset DejaVuSans.ttf --no-hinting
+//! The file is made from DejaVuSans.ttf 2.35 by fontTools: `pyftsubset DejaVuSans.ttf --no-hinting
 //! --layout-features= --unicodes=U+0020-007E,U+00A0-017F,U+0391-03C9,U+0410-044F,U+2010-2015,
 //! U+2018-201E,U+2020-2022,U+2026,U+2030,U+2070,U+2074-208E,U+2190-2193,U+2212,U+2248,U+2260,
 //! U+2264,U+2265`.

@@ -339,16 +339,19 @@ impl Frame {
 
     /// Along the line, at that of a few places where it covers least of the curves.
     fn draw_mark_label(&self, mark: &Mark, panel: &Panel, scene: &mut Scene, face: &Face) {
+        const PARTS: [f64; 5] = [0.0, 1.0, 0.5, 0.25, 0.75];
         let Some((from, to)) = self.mark_ends(mark) else { return };
         let length = font::width(face, &mark.label, TICK_SIZE);
         let (upwards, places): (bool, Vec<Place>) = match mark.direction {
             Direction::Horizontal => {
-                let starts = [from.0 + 6.0, to.0 - 6.0 - length, (from.0 + to.0 - length) / 2.0];
+                let (first, last) = (from.0 + 6.0, to.0 - 6.0 - length);
+                let starts = PARTS.map(|part| first + part * (last - first));
                 let above = starts.map(|x| (x, from.1 - 5.0));
                 (false, above.into_iter().chain(starts.map(|x| (x, from.1 + 14.0))).collect())
             }
             Direction::Vertical => {
-                let starts = [from.1 - 6.0, to.1 + 6.0 + length, (from.1 + to.1 + length) / 2.0];
+                let (first, last) = (from.1 - 6.0, to.1 + 6.0 + length);
+                let starts = PARTS.map(|part| first + part * (last - first));
                 let before = starts.map(|y| (from.0 - 5.0, y));
                 (true, before.into_iter().chain(starts.map(|y| (from.0 + 14.0, y))).collect())
             }

@@ -1,0 +1,181 @@
+//! `compare` and `report` on made-up runs, as a user meets them.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bninception::config::{Sources, resolve};
+use serde_json::Value;
+
+/// Writes the folder of a run of a preset; `rows` are (step, top-1).
+fn make_run(dir: &Path, preset: &str, seed: u64, rows: &[(u64, f64)]) -> PathBuf {
+    let path = dir.join(format!("{preset}-seed-{seed}"));
+    fs::create_dir_all(&path).unwrap();
+    let sets = [format!("train.seed={seed}"), "data.dir=\"my pictures\"".to_owned()];
+    let sources = Sources { preset: Some(preset), sets: &sets, ..Sources::default() };
+    let config = resolve(&sources).unwrap().config;
+    fs::write(path.join("config.toml"), config.to_toml().unwrap()).unwrap();
+    let mut text = String::new();
+    for (step, top1) in rows {
+        text.push_str(&format!(
+            "{{\"kind\":\"train\",\"step\":{step},\"epoch\":1.0,\"loss\":1.5,\"top1\":0.5,\
+             \"lr\":0.0015,\"images_per_second\":30.0,\"data_wait\":0.0}}\n\
+             {{\"kind\":\"eval\",\"step\":{step},\"epoch\":1.0,\"weights\":\"model\",\
+             \"images\":400,\"failed\":0,\"loss\":null,\"top1\":{top1},\"top5\":1.0,\
+             \"seconds\":2.0}}\n"
+        ));
+    }
+    fs::write(path.join("metrics.jsonl"), text).unwrap();
+    path
+}
+
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_bninception");
+    let mut command = Command::new(binary);
+    command.args(arguments).current_dir(dir).env_remove("BNINCEPTION_LOG").output().unwrap()
+}
+
+fn succeed(dir: &Path, arguments: &[&str]) -> (String, String) {
+    let output = run(dir, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
+    (String::from_utf8(output.stdout).unwrap(), errors)
+}
+
+fn fail(dir: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = run(dir, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
+    for part in parts {
+        assert!(errors.contains(part), "{arguments:?}: no `{part}` in\n{errors}");
+    }
+}
+
+#[test]
+fn two_runs_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let slow = [(100, 0.25), (200, 0.5), (300, 0.5)];
+    make_run(dir, "inception", 1, &slow);
+    make_run(dir, "bn-x5", 1, &[(50, 0.5), (100, 0.75)]);
+    // A run that goes on writes while it is read.
+    let metrics = dir.join("bn-x5-seed-1/metrics.jsonl");
+    let text = fs::read_to_string(&metrics).unwrap() + "{\"kind\":\"eval\",\"st";
+    fs::write(&metrics, text).unwrap();
+
+    let arguments = ["compare", "inception-seed-1", "bn-x5-seed-1", "--json", "--out", "out"];
+    let (output, _) = succeed(dir, &arguments);
+    let value: Value = serde_json::from_str(output.trim_end()).unwrap();
+    let keys =
+        |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    assert_eq!(keys(&value), ["baseline", "target_top1", "models"]);
+    assert_eq!((&value["baseline"], &value["target_top1"]), (&"inception".into(), &0.5.into()));
+    let fast = &value["models"][1];
+    let expected = [
+        "model",
+        "preset",
+        "lr",
+        "best_top1",
+        "best_step",
+        "steps_to_target",
+        "n_reached",
+        "ratio",
+        "evaluated_every",
+        "last_step",
+        "runs",
+    ];
+    assert_eq!(keys(fast), expected);
+    assert_eq!((&fast["model"], &fast["preset"]), (&"bn-x5".into(), &"bn-x5".into()));
+    assert_eq!(fast["steps_to_target"]["mean"], 50.0);
+    assert_eq!((&fast["ratio"], &fast["evaluated_every"]), (&4.0.into(), &50.into()));
+    assert_eq!(fast["best_top1"]["mean"], 0.75);
+    assert_eq!(fast["runs"][0]["best_step"], 100);
+    assert_eq!(value["models"][0]["ratio"], 1.0);
+
+    let read = |name: &str| fs::read(dir.join("out").join(name)).unwrap();
+    assert!(read("compare.png").starts_with(b"\x89PNG"));
+    for (name, part) in [
+        ("compare.svg", "bn-x5 (lr 0.0075)"),
+        ("compare.csv", "\nbn-x5,bn-x5,bn-x5-seed-1,1,0.0075,false,0.5,50,0.75,100,50,100,false\n"),
+        ("compare.md", "| bn-x5 | 0.0075 | 1 | 50 | 4.0 | 75.00 % | 100 | 50 | 100 |"),
+    ] {
+        let text = String::from_utf8(read(name)).unwrap();
+        assert!(text.contains(part), "{name} lacks `{part}`:\n{text}");
+    }
+
+    // The folder of both, as a table; different intervals are said.
+    let (output, errors) = succeed(dir, &["compare", "."]);
+    for part in ["steps to 50.00 %", "inception", "4.0", "Baseline: inception"] {
+        assert!(output.contains(part), "no `{part}` in\n{output}");
+    }
+    assert!(errors.contains("different intervals"), "{errors}");
+    // The same run twice is one run.
+    let (output, _) = succeed(dir, &["compare", ".", "bn-x5-seed-1", "--json"]);
+    let value: Value = serde_json::from_str(output.trim_end()).unwrap();
+    assert_eq!(value["models"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn runs_that_cannot_be_compared_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    make_run(dir, "inception", 1, &[(100, 0.5)]);
+    make_run(dir, "bn-x5", 1, &[]);
+    fail(
+        dir,
+        &["compare", "inception-seed-1", "bn-x5-seed-1"],
+        3,
+        &["bn-x5-seed-1 has no evaluation"],
+    );
+    // In a folder, a run that has just begun is passed over.
+    let (output, errors) = succeed(dir, &["compare", "."]);
+    assert!(output.contains("inception") && !output.contains("bn-x5"), "{output}");
+    assert!(errors.contains("bn-x5-seed-1 is left out"), "{errors}");
+    fail(dir, &["compare", "nowhere"], 2, &["nowhere is no folder"]);
+    fs::create_dir(dir.join("empty")).unwrap();
+    fail(dir, &["compare", "empty"], 3, &["no run in empty", "metrics.jsonl"]);
+    fail(dir, &["compare", ".", "--baseline", "resnet"], 2, &["--baseline resnet", "inception"]);
+
+    let broken = make_run(dir, "bn-x30", 1, &[(100, 0.5)]);
+    let metrics = broken.join("metrics.jsonl");
+    fs::write(&metrics, "not a record\n").unwrap();
+    let parts = ["bn-x30-seed-1", "line 1 is not a record", "bninception resume"];
+    fail(dir, &["compare", "."], 3, &parts);
+    fs::remove_file(broken.join("config.toml")).unwrap();
+    fail(dir, &["compare", "bn-x30-seed-1"], 3, &["bn-x30-seed-1", "config.toml"]);
+    fs::write(broken.join("config.toml"), "optimizer = 3").unwrap();
+    fail(dir, &["compare", "bn-x30-seed-1"], 2, &["bn-x30-seed-1"]);
+}
+
+#[test]
+fn a_report_is_a_page_in_the_run_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let path = make_run(dir, "bn-x5", 7, &[(100, 0.25), (200, 0.75), (300, 0.5)]);
+    let (output, _) = succeed(dir, &["report", "bn-x5-seed-7"]);
+    assert_eq!(output.trim_end(), "bn-x5-seed-7/report.md");
+    let page = fs::read_to_string(path.join("report.md")).unwrap();
+    for part in [
+        "# bn-x5-seed-7",
+        "| best | 200 | 1.00 | 400 | 75.00 % |",
+        "| last | 300 |",
+        "![loss, accuracy and learning rate](curves.svg)",
+        "| `train.seed` | `42` | `7` |",
+        "| `data.dir` | `\"\"` | `\"my pictures\"` |",
+        "bninception resume bn-x5-seed-7",
+        "bninception predict bn-x5-seed-7/last.safetensors IMAGE...",
+    ] {
+        assert!(page.contains(part), "no `{part}` in\n{page}");
+    }
+    let svg = fs::read_to_string(path.join("curves.svg")).unwrap();
+    assert!(svg.contains("validation") && svg.contains("learning rate"), "{svg}");
+    assert!(fs::read(path.join("curves.png")).unwrap().starts_with(b"\x89PNG"));
+
+    let (output, _) = succeed(dir, &["report", ".", "--json"]);
+    let value: Value = serde_json::from_str(output.trim_end()).unwrap();
+    assert!(value["reports"][0]["report"].as_str().unwrap().ends_with("bn-x5-seed-7/report.md"));
+
+    make_run(dir, "bn-x30", 1, &[]);
+    fail(dir, &["report", "bn-x30-seed-1"], 3, &["bn-x30-seed-1", "nothing yet"]);
+}
