@@ -1,5 +1,8 @@
 //! The project's own checks. `cargo xtask check` runs them all: format, lints, tests, docs, and the
-//! rules of the tree that no compiler knows.
+//! rules of the tree that no compiler knows. `cargo xtask experiment` trains and compares the paper's
+//! networks.
+
+mod experiment;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,16 +24,18 @@ const MAX_LINES: usize = 600;
 type Outcome = Result<(), String>;
 
 fn main() -> ExitCode {
-    let task = std::env::args().nth(1);
-    let outcome = match task.as_deref() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("experiment") => return experiment::main(&arguments[1..]),
         Some("check") => check(),
         Some("lint") => lint(),
         Some("sanitize") => sanitize(),
         Some("kill") => kill(std::env::args().nth(2)),
-        _ => Err("usage: cargo xtask check | lint | sanitize | kill [N]\n\
+        _ => Err("usage: cargo xtask check | lint | sanitize | kill [N] | experiment\n\
                   check: everything; lint: everything but the tests;\n\
                   sanitize: the tests of the crate with unsafe code under AddressSanitizer;\n\
-                  kill: a run that is killed N times (200) and must end as if it were not"
+                  kill: a run that is killed N times (200) and must end as if it were not;\n\
+                  experiment: the paper's networks, trained and compared"
             .to_owned()),
     };
     match outcome {

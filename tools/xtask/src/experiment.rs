@@ -1,0 +1,592 @@
+//! `cargo xtask experiment paper`: trains the networks of the paper's figure 3 on any folder of images
+//! and compares them.
+//!
+//! Every run is a run of the program itself, in a folder of its own, OUT/MODEL-seed-SEED. The command
+//! can be stopped and given again at any time: finished runs are passed over, begun ones go on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::{cargo, root, say};
+
+const USAGE: &str = "\
+usage: cargo xtask experiment paper --data-dir DIR [--out DIR] [--seeds 1,2,3] [--epochs N]
+           [--image-size N] [--base-lr X] [--only MODEL,...]
+           [--search X,... --search-epochs N] [--dry-run]
+Trains each model with each seed into OUT/MODEL-seed-SEED (OUT is checkpoints/paper unless given), and
+compares them in OUT/compare. Given again, it goes on where it stopped. The rates are 1, 5 and 30 times
+the base rate: that of --base-lr, or the best of --search, which trains `inception` for N epochs at each
+rate, or the paper's 0.0015.";
+
+/// The learning rate of the paper's Inception (section 4.2.2).
+const PAPER_RATE: f64 = 0.0015;
+
+/// The exit code of a run whose loss is no longer finite.
+const DIVERGED_CODE: i32 = 4;
+/// Exit codes of a run that a signal stopped after it was saved.
+const STOPPED_CODES: [i32; 2] = [130, 143];
+/// The file that marks a run that has diverged; `bninception compare` knows it.
+const DIVERGED_FILE: &str = "DIVERGED";
+
+/// A network of the comparison.
+#[derive(Debug, PartialEq)]
+struct Model {
+    name: &'static str,
+    preset: &'static str,
+    /// Its rate, as a multiple of the base rate.
+    factor: f64,
+    /// What differs from the preset besides.
+    set: Option<&'static str>,
+}
+
+const fn model(name: &'static str, preset: &'static str, factor: f64) -> Model {
+    Model { name, preset, factor, set: None }
+}
+
+/// The models of section 4.2.2, GoogLeNet, and two controls that the section only tells of: Inception
+/// at five times its rate, and a sigmoid without batch norm.
+const MODELS: [Model; 8] = [
+    model("inception", "inception", 1.0),
+    model("googlenet", "googlenet", 1.0),
+    model("bn-baseline", "bn-baseline", 1.0),
+    model("bn-x5", "bn-x5", 5.0),
+    model("bn-x30", "bn-x30", 30.0),
+    model("bn-x5-sigmoid", "bn-x5-sigmoid", 5.0),
+    model("inception-x5", "inception", 5.0),
+    Model {
+        name: "inception-sigmoid",
+        preset: "inception",
+        factor: 1.0,
+        set: Some("network.activation=sigmoid"),
+    },
+];
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+struct Options {
+    data_dir: String,
+    out: PathBuf,
+    seeds: Vec<u64>,
+    epochs: Option<u64>,
+    image_size: Option<u64>,
+    base_lr: Option<f64>,
+    only: Vec<String>,
+    search: Vec<f64>,
+    search_epochs: Option<u64>,
+    dry_run: bool,
+}
+
+/// A run to be made.
+#[derive(Debug, PartialEq)]
+struct Run {
+    folder: PathBuf,
+    preset: &'static str,
+    lr: f64,
+    seed: u64,
+    epochs: Option<u64>,
+    set: Option<&'static str>,
+}
+
+/// How a run ended.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    /// With this validation top-1, unless nothing was evaluated.
+    Done(Option<f64>),
+    Diverged,
+}
+
+/// Why the experiment ended early.
+enum Failure {
+    Message(String),
+    Stopped,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::Message(message)
+    }
+}
+
+/// Runs the command; `arguments` are those behind `experiment`.
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
+    match experiment(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Message(message)) => {
+            say(&format!("xtask: {message}"));
+            ExitCode::FAILURE
+        }
+        Err(Failure::Stopped) => {
+            say("stopped; the same command goes on from here");
+            ExitCode::from(130)
+        }
+    }
+}
+
+fn experiment(arguments: &[String]) -> Result<(), Failure> {
+    let options = parse(arguments)?;
+    let program = Program::build()?;
+    let presets = program.presets()?;
+    let search = search_plan(&options);
+    if options.dry_run {
+        let base = options.base_lr.or(search.is_empty().then_some(PAPER_RATE));
+        print(&search.iter().map(describe).collect::<String>());
+        match base {
+            Some(base) => {
+                print(&plan(&options, &presets, base)?.iter().map(describe).collect::<String>())
+            }
+            None => print("then, with the best of these rates as the base rate (here 1):"),
+        }
+        if base.is_none() {
+            print(&plan(&options, &presets, 1.0)?.iter().map(describe).collect::<String>());
+        }
+        return Ok(());
+    }
+
+    let base = match (options.base_lr, search.is_empty()) {
+        (Some(base), true) => base,
+        (None, true) => PAPER_RATE,
+        (given, false) => {
+            let best = program.search(&options, &search)?;
+            given.unwrap_or(best)
+        }
+    };
+    let runs = plan(&options, &presets, base)?;
+    for (index, run) in runs.iter().enumerate() {
+        say(&format!("run {} of {}: {}", index + 1, runs.len(), describe(run).trim_end()));
+        match program.carry_out(&options, run)? {
+            Outcome::Done(Some(top1)) => say(&format!("top-1 {:.2} %", 100.0 * top1)),
+            Outcome::Done(None) => {}
+            Outcome::Diverged => say("it has diverged"),
+        }
+        program.compare(&options.out);
+    }
+    Ok(())
+}
+
+/// The models and seeds in their order: all models of the first seed, then all of the second.
+fn plan(options: &Options, presets: &[String], base: f64) -> Result<Vec<Run>, String> {
+    for name in &options.only {
+        if !MODELS.iter().any(|model| model.name == name) {
+            let known: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
+            return Err(format!("--only {name}: there are {}", known.join(", ")));
+        }
+    }
+    let is_wanted = |model: &&Model| {
+        let is_asked_for =
+            options.only.is_empty() || options.only.iter().any(|name| name == model.name);
+        is_asked_for && presets.iter().any(|preset| preset == model.preset)
+    };
+    let mut runs = Vec::new();
+    for &seed in &options.seeds {
+        for model in MODELS.iter().filter(is_wanted) {
+            runs.push(Run {
+                folder: options.out.join(format!("{}-seed-{seed}", model.name)),
+                preset: model.preset,
+                lr: product(base, model.factor),
+                seed,
+                epochs: options.epochs,
+                set: model.set,
+            });
+        }
+    }
+    Ok(runs)
+}
+
+/// The short runs that look for the base rate.
+fn search_plan(options: &Options) -> Vec<Run> {
+    let run = |&lr: &f64| Run {
+        folder: options.out.join("search").join(format!("lr-{lr}")),
+        preset: "inception",
+        lr,
+        seed: options.seeds[0],
+        epochs: options.search_epochs,
+        set: None,
+    };
+    options.search.iter().map(run).collect()
+}
+
+/// A product without the last digits that a float adds: 0.0075 for 5 x 0.0015.
+fn product(base: f64, factor: f64) -> f64 {
+    let exact = base * factor;
+    format!("{exact:.12e}").parse().unwrap_or(exact)
+}
+
+fn describe(run: &Run) -> String {
+    let Run { folder, preset, lr, seed, epochs, set } = run;
+    let epochs = epochs.map(|epochs| format!(", {epochs} epochs")).unwrap_or_default();
+    let set = set.map(|set| format!(", {set}")).unwrap_or_default();
+    format!("{}: preset {preset}, lr {lr}, seed {seed}{epochs}{set}\n", folder.display())
+}
+
+/// What the program is given to begin a run or, where there is a checkpoint, to go on with it.
+fn arguments(options: &Options, run: &Run, go_on: bool) -> Vec<String> {
+    let folder = run.folder.display().to_string();
+    let mut arguments = match go_on {
+        // The recipe stands in the run itself.
+        true => vec!["resume".to_owned(), folder],
+        // A folder without a checkpoint may hold what a run left that was stopped before its first.
+        false => {
+            let text = format!("train --overwrite --preset {} --lr {}", run.preset, run.lr);
+            let mut arguments: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            let text = format!(
+                "--seed {} --set log.tensorboard=false --set checkpoint.every_epochs=0",
+                run.seed
+            );
+            arguments.extend(text.split(' ').map(str::to_owned));
+            arguments.extend(["--run-dir".to_owned(), folder]);
+            if let Some(size) = options.image_size {
+                arguments.extend(["--image-size".to_owned(), size.to_string()]);
+            }
+            if let Some(set) = run.set {
+                arguments.extend(["--set".to_owned(), set.to_owned()]);
+            }
+            arguments
+        }
+    };
+    if let Some(epochs) = run.epochs {
+        arguments.extend(["--epochs".to_owned(), epochs.to_string()]);
+    }
+    arguments.extend(["--data-dir".to_owned(), options.data_dir.clone(), "--json".to_owned()]);
+    arguments
+}
+
+/// The binary `bninception`, and whether a signal has come.
+struct Program {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+}
+
+impl Program {
+    fn build() -> Result<Program, String> {
+        cargo(&["build", "--release", "--package", "bninception"])?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = target.unwrap_or_else(|| root().join("target"));
+        let name = format!("bninception{}", std::env::consts::EXE_SUFFIX);
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))
+                .map_err(|error| format!("cannot listen for signals: {error}"))?;
+        }
+        Ok(Program { path: target.join("release").join(name), stop })
+    }
+
+    /// The names of the presets that the program has.
+    fn presets(&self) -> Result<Vec<String>, String> {
+        let output = Command::new(&self.path)
+            .args(["presets", "list"])
+            .output()
+            .map_err(|error| format!("cannot run {}: {error}", self.path.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let first_words = text.lines().filter_map(|line| line.split_whitespace().next());
+        Ok(first_words.map(str::to_owned).collect())
+    }
+
+    /// Trains at each rate and gives the one with the best top-1 at its end, the first of equals.
+    fn search(&self, options: &Options, runs: &[Run]) -> Result<f64, Failure> {
+        let mut best: Option<(f64, f64)> = None;
+        let mut table = "rate        top-1 at the end\n".to_owned();
+        for run in runs {
+            say(&format!("search: {}", describe(run).trim_end()));
+            let cell = match self.carry_out(options, run)? {
+                Outcome::Done(Some(top1)) => {
+                    if best.is_none_or(|(_, most)| top1 > most) {
+                        best = Some((run.lr, top1));
+                    }
+                    format!("{:.2} %", 100.0 * top1)
+                }
+                Outcome::Done(None) => "not evaluated".to_owned(),
+                Outcome::Diverged => "diverged".to_owned(),
+            };
+            table.push_str(&format!("{:<10}  {cell}\n", run.lr));
+        }
+        print(&table);
+        let (lr, _) = best.ok_or_else(|| {
+            "no rate of --search gave a top-1; try lower rates, or give --base-lr".to_owned()
+        })?;
+        Ok(lr)
+    }
+
+    /// Begins a run or goes on with it, to its end; one that is finished or has diverged stays as it is.
+    fn carry_out(&self, options: &Options, run: &Run) -> Result<Outcome, Failure> {
+        let mark = run.folder.join(DIVERGED_FILE);
+        if mark.exists() {
+            return Ok(Outcome::Diverged);
+        }
+        let go_on = run.folder.join("last.safetensors").is_file();
+        let mut command = Command::new(&self.path);
+        command.args(arguments(options, run, go_on)).stdout(Stdio::piped());
+        let child = command
+            .spawn()
+            .map_err(|error| format!("cannot run {}: {error}", self.path.display()))?;
+        let (code, output) = self.wait(child)?;
+        match code {
+            Some(0) => Ok(Outcome::Done(top1(&output))),
+            Some(DIVERGED_CODE) => {
+                let reason = last_error(&run.folder.join("train.log"));
+                fs::write(&mark, reason)
+                    .map_err(|error| format!("cannot write {}: {error}", mark.display()))?;
+                Ok(Outcome::Diverged)
+            }
+            Some(code) if STOPPED_CODES.contains(&code) => Err(Failure::Stopped),
+            _ if self.stop.load(Ordering::Relaxed) => Err(Failure::Stopped),
+            code => {
+                let code = code.map_or("a signal".to_owned(), |code| format!("code {code}"));
+                Err(Failure::Message(format!(
+                    "the run {} ended with {code}, for the reason above; the same command goes on \
+                     from here when that is mended",
+                    run.folder.display()
+                )))
+            }
+        }
+    }
+
+    /// Waits for a child; a signal that reaches this process makes the child save and leave. Gives its
+    /// exit code and what it wrote to stdout.
+    fn wait(&self, mut child: Child) -> Result<(Option<i32>, String), String> {
+        let mut told = false;
+        loop {
+            match child.try_wait() {
+                Ok(None) => {}
+                Ok(Some(_)) => break,
+                Err(error) => return Err(format!("cannot wait for the run: {error}")),
+            }
+            if self.stop.load(Ordering::Relaxed) && !told {
+                told = true;
+                // Ctrl-C reaches the child by itself, a signal to this process alone does not. Asked
+                // twice, the child still saves.
+                let pid = child.id().to_string();
+                let _ = Command::new("kill").args(["-TERM", &pid]).status();
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        // The result is one line: the pipe holds it.
+        let output =
+            child.wait_with_output().map_err(|error| format!("cannot read a result: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((output.status.code(), text))
+    }
+
+    /// Compares what there is; too little for it, such as a run without an evaluation, is no failure.
+    fn compare(&self, out: &Path) {
+        let status = Command::new(&self.path)
+            .arg("compare")
+            .arg(out)
+            .arg("--out")
+            .arg(out.join("compare"))
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            say("there is nothing to compare yet");
+        }
+    }
+}
+
+/// `top1` of the JSON object in the last line of a run's output.
+fn top1(output: &str) -> Option<f64> {
+    let value: serde_json::Value = serde_json::from_str(output.lines().last()?).ok()?;
+    value.get("top1")?.as_f64()
+}
+
+/// The last error in a run's log, to the end of the log.
+fn last_error(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    match text.rsplit_once("ERROR") {
+        Some((_, reason)) => format!("{}\n", reason.trim()),
+        None => "the loss is no longer a finite number\n".to_owned(),
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Options, String> {
+    let mut arguments = arguments.iter().map(String::as_str);
+    if arguments.next() != Some("paper") {
+        return Err(USAGE.to_owned());
+    }
+    let mut options = Options {
+        data_dir: String::new(),
+        out: PathBuf::from("checkpoints/paper"),
+        seeds: vec![1, 2, 3],
+        epochs: None,
+        image_size: None,
+        base_lr: None,
+        only: Vec::new(),
+        search: Vec::new(),
+        search_epochs: None,
+        dry_run: false,
+    };
+    while let Some(flag) = arguments.next() {
+        if flag == "--dry-run" {
+            options.dry_run = true;
+            continue;
+        }
+        let known = [
+            "--data-dir",
+            "--out",
+            "--seeds",
+            "--epochs",
+            "--image-size",
+            "--base-lr",
+            "--only",
+            "--search",
+            "--search-epochs",
+        ];
+        if !known.contains(&flag) {
+            return Err(format!("`{flag}` is not known\n{USAGE}"));
+        }
+        let value = arguments.next().ok_or_else(|| format!("{flag} needs a value\n{USAGE}"))?;
+        match flag {
+            "--data-dir" => options.data_dir = value.to_owned(),
+            "--out" => options.out = PathBuf::from(value),
+            "--seeds" => options.seeds = numbers(flag, value)?,
+            "--epochs" => options.epochs = Some(number(flag, value)?),
+            "--image-size" => options.image_size = Some(number(flag, value)?),
+            "--base-lr" => options.base_lr = Some(number(flag, value)?),
+            "--only" => options.only = value.split(',').map(str::to_owned).collect(),
+            "--search" => options.search = numbers(flag, value)?,
+            _ => options.search_epochs = Some(number(flag, value)?),
+        }
+    }
+    if options.data_dir.is_empty() {
+        return Err(format!("--data-dir DIR is missing\n{USAGE}"));
+    }
+    if options.search.is_empty() != options.search_epochs.is_none() {
+        return Err("--search and --search-epochs belong together".to_owned());
+    }
+    let rates = options.search.iter().chain(&options.base_lr);
+    if let Some(rate) = rates.into_iter().find(|rate| !(rate.is_finite() && **rate > 0.0)) {
+        return Err(format!("a learning rate must be above 0, found {rate}"));
+    }
+    Ok(options)
+}
+
+fn number<T: std::str::FromStr>(flag: &str, value: &str) -> Result<T, String> {
+    value.trim().parse().map_err(|_| format!("{flag}: expected a number, found `{value}`"))
+}
+
+fn numbers<T: std::str::FromStr>(flag: &str, value: &str) -> Result<Vec<T>, String> {
+    value.split(',').map(|part| number(flag, part)).collect()
+}
+
+#[expect(clippy::print_stdout, reason = "results, in a tool for the terminal")]
+fn print(text: &str) {
+    println!("{}", text.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(extra: &str) -> Result<Options, String> {
+        let text = format!("paper --data-dir pictures --out out {extra}");
+        parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn presets() -> Vec<String> {
+        MODELS.iter().map(|model| model.preset.to_owned()).collect()
+    }
+
+    fn names(runs: &[Run]) -> Vec<String> {
+        runs.iter().map(|run| run.folder.display().to_string()).collect()
+    }
+
+    #[test]
+    fn the_plan_has_the_papers_models_and_rates() {
+        let runs = plan(&options("--seeds 7").unwrap(), &presets(), PAPER_RATE).unwrap();
+        let found: Vec<(String, &str, f64, Option<&str>)> = runs
+            .iter()
+            .map(|run| (run.folder.display().to_string(), run.preset, run.lr, run.set))
+            .collect();
+        let row = |name: &str, preset, lr, set| (format!("out/{name}-seed-7"), preset, lr, set);
+        let expected = [
+            row("inception", "inception", 0.0015, None),
+            row("googlenet", "googlenet", 0.0015, None),
+            row("bn-baseline", "bn-baseline", 0.0015, None),
+            row("bn-x5", "bn-x5", 0.0075, None),
+            row("bn-x30", "bn-x30", 0.045, None),
+            row("bn-x5-sigmoid", "bn-x5-sigmoid", 0.0075, None),
+            row("inception-x5", "inception", 0.0075, None),
+            row("inception-sigmoid", "inception", 0.0015, Some("network.activation=sigmoid")),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn seeds_are_outermost_and_models_can_be_chosen() {
+        let asked = options("--seeds 1,2 --only bn-x5,inception").unwrap();
+        let runs = plan(&asked, &presets(), 0.003).unwrap();
+        let expected = [
+            "out/inception-seed-1",
+            "out/bn-x5-seed-1",
+            "out/inception-seed-2",
+            "out/bn-x5-seed-2",
+        ];
+        assert_eq!(names(&runs), expected);
+        assert_eq!(runs[3].lr, 0.015);
+
+        // A program without the preset googlenet.
+        let without: Vec<String> =
+            presets().into_iter().filter(|name| name != "googlenet").collect();
+        let runs = plan(&options("--seeds 1").unwrap(), &without, PAPER_RATE).unwrap();
+        assert_eq!(runs.len(), 7);
+        let error = plan(&options("--only resnet").unwrap(), &presets(), PAPER_RATE).unwrap_err();
+        assert!(error.contains("resnet") && error.contains("bn-x30"), "{error}");
+    }
+
+    #[test]
+    fn rates_are_searched_with_inception() {
+        let asked = options("--search 0.0015,0.005 --search-epochs 3 --seeds 4,5").unwrap();
+        let runs = search_plan(&asked);
+        assert_eq!(names(&runs), ["out/search/lr-0.0015", "out/search/lr-0.005"]);
+        assert!(runs.iter().all(|run| run.preset == "inception" && run.epochs == Some(3)));
+        assert_eq!((runs[1].lr, runs[1].seed), (0.005, 4));
+    }
+
+    #[test]
+    fn a_run_begins_with_its_settings_and_goes_on_without() {
+        let asked =
+            options("--seeds 1 --epochs 30 --image-size 64 --only inception-sigmoid").unwrap();
+        let run = &plan(&asked, &presets(), PAPER_RATE).unwrap()[0];
+        assert_eq!(
+            arguments(&asked, run, false).join(" "),
+            "train --overwrite --preset inception --lr 0.0015 --seed 1 --set log.tensorboard=false \
+             --set checkpoint.every_epochs=0 --run-dir out/inception-sigmoid-seed-1 --image-size 64 \
+             --set network.activation=sigmoid --epochs 30 --data-dir pictures --json"
+        );
+        assert_eq!(
+            arguments(&asked, run, true).join(" "),
+            "resume out/inception-sigmoid-seed-1 --epochs 30 --data-dir pictures --json"
+        );
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        for (extra, part) in [
+            ("--epoch 3", "`--epoch` is not known"),
+            ("--epochs", "--epochs needs a value"),
+            ("--epochs many", "expected a number, found `many`"),
+            ("--seeds 1,,2", "--seeds: expected a number"),
+            ("--search 0.1", "belong together"),
+            ("--search-epochs 1", "belong together"),
+            ("--base-lr -1", "above 0, found -1"),
+            ("--data-dir", "--data-dir needs a value"),
+        ] {
+            let error = options(extra).unwrap_err();
+            assert!(error.contains(part), "{extra}: {error}");
+        }
+        assert!(parse(&[]).unwrap_err().starts_with("usage"));
+    }
+
+    #[test]
+    fn results_are_read() {
+        for (output, expected) in [
+            ("{\"steps\":8,\"top1\":0.25}\n", Some(0.25)),
+            ("{\"steps\":8,\"top1\":null}\n", None),
+            ("", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(top1(output), expected, "{output}");
+        }
+    }
+}
