@@ -8,6 +8,7 @@
 //! folder:  DIR/train/CLASS/*      -> Vec<Sample { path, label }>
 //! decode:  bytes of a file        -> RGB u8, height x width x 3
 //! crop:    width, height, draws   -> the region to look at
+//! crops:   width, height          -> the regions of an evaluation by many crops
 //! resize:  region                 -> RGB u8, size x size x 3
 //! colour:  planes in [0, 1]       -> the same planes, distorted
 //! augment / preprocess: the above -> normalised f32, 3 x size x size
@@ -28,6 +29,7 @@ pub mod check;
 mod class_folders;
 pub mod colour;
 pub mod crop;
+pub mod crops;
 pub mod decode;
 pub mod demo;
 mod error;
@@ -50,6 +52,7 @@ pub use augment::AugmentConfig;
 pub use check::check;
 pub use class_folders::{IMAGE_EXTENSIONS, is_image_path};
 pub use colour::Colour;
+pub use crops::Crops;
 pub use decode::{DecodeOptions, decode, decode_file};
 pub use demo::{DemoOptions, write_demo};
 pub use error::{DataError, DecodeError};

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::DataError;
 use crate::augment::{AugmentConfig, View};
+use crate::crops::Crops;
 use crate::decode::{DecodeBuffers, panic_message};
 use crate::listing::lock;
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
@@ -98,7 +99,8 @@ pub struct Failure {
 /// Some samples, ready for a network.
 #[derive(Debug)]
 pub struct Batch {
-    /// Normalised pixels, n x 3 x size x size, n being the length of `labels`.
+    /// Normalised pixels, n x crops x 3 x size x size, n being the length of `labels`. There is one
+    /// crop but for [`Loader::eval_crops`].
     pub images: Vec<f32>,
     /// Classes of the n images.
     pub labels: Vec<u32>,
@@ -173,9 +175,23 @@ impl Loader {
         preprocessing: &Preprocessing,
         options: &LoadOptions,
     ) -> Result<Loader, DataError> {
+        Loader::eval_crops(source, Crops::One, preprocessing, options)
+    }
+
+    /// [`Loader::eval`] with the given crops of every sample, which is decoded once for all of them.
+    /// The batch size counts samples.
+    ///
+    /// # Errors
+    /// As [`Loader::eval`].
+    pub fn eval_crops(
+        source: Arc<dyn Source>,
+        crops: Crops,
+        preprocessing: &Preprocessing,
+        options: &LoadOptions,
+    ) -> Result<Loader, DataError> {
         check_batch_size(options)?;
         let n_batches = source.len().div_ceil(options.batch_size) as u64;
-        Loader::start(source, preprocessing, options, Kind::Eval, 0..n_batches)
+        Loader::start(source, preprocessing, options, Kind::Eval(crops), 0..n_batches)
     }
 
     /// Takes back the memory of a batch, so that the next ones need no more.
@@ -303,7 +319,16 @@ enum Kind {
         /// The order of the latest epoch that a worker asked for.
         order: Mutex<Option<EpochOrder>>,
     },
-    Eval,
+    Eval(Crops),
+}
+
+impl Kind {
+    fn crops(&self) -> Crops {
+        match self {
+            Kind::Train { .. } => Crops::One,
+            Kind::Eval(crops) => *crops,
+        }
+    }
 }
 
 /// An epoch and its order.
@@ -339,7 +364,8 @@ impl Worker {
     fn make_unguarded(&mut self, step: u64) -> Option<Batch> {
         let recipe = Arc::clone(&self.recipe);
         let (epoch, indices) = self.samples_of(&recipe, step);
-        let n_values = recipe.preprocessing.n_values();
+        let crops = recipe.kind.crops();
+        let n_values = crops.count() * recipe.preprocessing.n_values();
         let mut images = lock(&recipe.spare).pop().unwrap_or_default();
         images.resize(indices.len() * n_values, 0.0);
         let mut batch = Batch {
@@ -355,7 +381,7 @@ impl Worker {
                 return None;
             }
             let draw = |width, height| match &recipe.kind {
-                Kind::Eval => None,
+                Kind::Eval(_) => None,
                 Kind::Train { plan, .. } => {
                     let size = recipe.preprocessing.image_size;
                     let mut rng = sample_rng(plan.seed, epoch, index.into(), Purpose::Augment);
@@ -378,10 +404,11 @@ impl Worker {
             let slot = batch.labels.len();
             let planes = &mut batch.images[slot * n_values..][..n_values];
             let Recipe { preprocessing, normaliser, .. } = &*recipe;
+            let resizer = &mut self.resizer;
             // A source that has its images at hand may not have asked.
             match view.or_else(|| draw(image.width(), image.height())) {
-                Some(view) => view.render(&image, normaliser, &mut self.resizer, planes),
-                None => preprocess(&image, preprocessing, normaliser, &mut self.resizer, planes),
+                Some(view) => view.render(&image, normaliser, resizer, planes),
+                None => preprocess(&image, crops, preprocessing, normaliser, resizer, planes),
             }
             self.decode.recycle(image);
             batch.labels.push(recipe.source.label(index as usize));
@@ -396,7 +423,7 @@ impl Worker {
         let n_samples = recipe.source.len();
         let batch_size = recipe.batch_size;
         match &recipe.kind {
-            Kind::Eval => {
+            Kind::Eval(_) => {
                 let start = step as usize * batch_size;
                 let end = n_samples.min(start + batch_size);
                 (0, (start as u32..end as u32).collect())

@@ -9,7 +9,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::DataError;
-use crate::crop::centre_crop;
+use crate::crops::Crops;
 use crate::decode::{DecodeOptions, decode_file};
 use crate::resize::{Edge, Filter, Resizer};
 
@@ -153,18 +153,25 @@ pub(crate) fn write_planes(
     }
 }
 
-/// Writes the network's input for evaluating `image` to `planes` (3 x size x size).
+/// Writes the network's inputs for evaluating `image`, one for each crop, to `planes` (crops x 3 x
+/// size x size).
 pub(crate) fn preprocess(
     image: &RgbImage,
+    crops: Crops,
     preprocessing: &Preprocessing,
     normaliser: &Normaliser,
     resizer: &mut Resizer,
     planes: &mut [f32],
 ) {
     let Preprocessing { image_size, crop_ratio, interpolation, .. } = *preprocessing;
-    let region = centre_crop(image.width(), image.height(), image_size, crop_ratio);
-    let rgb = resizer.resize(image, region, Edge::Continue, interpolation, image_size);
-    normaliser.write(rgb, image_size, false, planes);
+    let mut inputs = planes.chunks_exact_mut(preprocessing.n_values());
+    for region in crops.regions(image.width(), image.height(), image_size, crop_ratio) {
+        let rgb = resizer.resize(image, region, Edge::Continue, interpolation, image_size);
+        let mirrors: &[bool] = if crops.mirrored() { &[false, true] } else { &[false] };
+        for (&mirror, input) in mirrors.iter().zip(inputs.by_ref()) {
+            normaliser.write(rgb, image_size, mirror, input);
+        }
+    }
 }
 
 /// Reads the image at `path` and returns the network's input, 3 x size x size.
@@ -178,7 +185,8 @@ pub fn preprocess_file(path: &Path, preprocessing: &Preprocessing) -> Result<Vec
     let image = decode_file(path, &preprocessing.decode_options())?;
     let mut planes = vec![0.0; preprocessing.n_values()];
     let normaliser = Normaliser::new(preprocessing);
-    preprocess(&image, preprocessing, &normaliser, &mut Resizer::default(), &mut planes);
+    let resizer = &mut Resizer::default();
+    preprocess(&image, Crops::One, preprocessing, &normaliser, resizer, &mut planes);
     Ok(planes)
 }
 

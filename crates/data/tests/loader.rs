@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bninception_data::decode::{DecodeBuffers, Shrink};
 use bninception_data::loader::batches_per_epoch;
 use bninception_data::{
-    AugmentConfig, Batch, DataError, DecodeOptions, FileSource, Interpolation, LoadOptions, Loader,
-    Preprocessing, RgbImage, Sample, Shuffle, Source, TrainPlan, preprocess_file,
+    AugmentConfig, Batch, Crops, DataError, DecodeOptions, FileSource, Interpolation, LoadOptions,
+    Loader, Preprocessing, RgbImage, Sample, Shuffle, Source, TrainPlan, preprocess_file,
 };
 
 /// What of a batch must repeat: step, pixels, labels, indices, names of the failures.
@@ -272,5 +272,52 @@ fn files_give_the_values_of_preprocess_file() {
     for (name, image) in names.iter().zip(images.chunks_exact(768)) {
         let expected = preprocess_file(&fixtures.join(name), &preprocessing()).unwrap();
         assert_eq!(image, expected, "{name}");
+    }
+}
+
+#[test]
+fn many_crops_of_an_image_come_from_one_decoding() {
+    let preprocessing = preprocessing();
+    let n_values = preprocessing.n_values();
+    let mut centre = Vec::new();
+    for batch in Loader::eval(Arc::new(Pictures::new()), &preprocessing, &options(0, 1)).unwrap() {
+        centre.extend(batch.unwrap().images);
+    }
+    for crops in [Crops::One, Crops::Ten, Crops::All144] {
+        let mut whole: Vec<Content> = Vec::new();
+        for workers in [0, 1, 3] {
+            let mut source = Pictures::new();
+            source.bad = Some(7);
+            let source = Arc::new(source);
+            let options = options(workers, 2);
+            let loader = Loader::eval_crops(source.clone(), crops, &preprocessing, &options);
+            let found: Vec<Content> =
+                loader.unwrap().map(|batch| content(&batch.unwrap())).collect();
+            assert_eq!(source.loads.load(Ordering::Relaxed), 26, "{crops:?}: loads");
+            assert_eq!(found.iter().map(|batch| batch.4.len()).sum::<usize>(), 1);
+            if whole.is_empty() {
+                whole = found;
+            } else {
+                assert!(found == whole, "{crops:?}, {workers} workers");
+            }
+        }
+        // The plain centre follows the plain and mirrored corners.
+        let at = if crops == Crops::One { 0 } else { 8 };
+        for (_, bits, _, indices, _) in &whole {
+            assert_eq!(bits.len(), indices.len() * crops.count() * n_values);
+            let values: Vec<f32> = bits.iter().map(|&bits| f32::from_bits(bits)).collect();
+            for (image, &index) in values.chunks_exact(crops.count() * n_values).zip(indices) {
+                let inputs: Vec<&[f32]> = image.chunks_exact(n_values).collect();
+                if crops != Crops::All144 {
+                    let expected = &centre[index as usize * n_values..][..n_values];
+                    assert!(inputs[at] == expected, "{crops:?} of {index}: the centre");
+                }
+                for pair in inputs.chunks_exact(2) {
+                    let mirrored = pair[0].chunks_exact(16).zip(pair[1].chunks_exact(16));
+                    let is_mirrored = |(a, b): (&[f32], &[f32])| a.iter().eq(b.iter().rev());
+                    assert!(mirrored.into_iter().all(is_mirrored), "{crops:?} of {index}");
+                }
+            }
+        }
     }
 }

@@ -52,6 +52,14 @@ pub trait Executor: Send {
         logits: &mut Vec<f32>,
     ) -> Result<f64, EngineError>;
 
+    /// The forward pass of [`Executor::train`] alone: moves the running statistics in `weights` and
+    /// does nothing else. With a momentum of 1 they are then those of this batch.
+    ///
+    /// # Errors
+    /// As [`Executor::train`].
+    fn move_statistics(&mut self, images: &[f32], weights: &mut Weights)
+    -> Result<(), EngineError>;
+
     /// Takes over `weights` for the calls of [`Executor::evaluate`] that follow.
     ///
     /// # Errors

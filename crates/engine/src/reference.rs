@@ -63,6 +63,14 @@ impl Executor for Reference {
         Ok(output.loss)
     }
 
+    fn move_statistics(
+        &mut self,
+        images: &[f32],
+        weights: &mut Weights,
+    ) -> Result<(), EngineError> {
+        Ok(self.executor.move_statistics(images, weights)?)
+    }
+
     fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
         self.prepared = Some(weights.clone());
         Ok(())

@@ -323,3 +323,25 @@ fn mistakes_are_refused() {
     let short = Weights { trainable: good.trainable[1..].to_vec(), ..good.clone() };
     assert!(engine.prepare_evaluation(&short).is_err());
 }
+
+#[test]
+fn the_forward_pass_alone_moves_the_statistics_of_a_step() {
+    let options = NetworkOptions { dropout: 0.4, lrn: true, conv_bias: true, ..options(64) };
+    let network = Network::bn_inception(options).unwrap();
+    let (weights, batch) = (weights(&network), Batch::new(&network, 3));
+    for executor in
+        [&mut fast(&network, 2) as &mut dyn Executor, &mut Reference::new(network.clone())]
+    {
+        let expected = step(executor, &weights, &batch).statistics;
+        assert!(expected != weights.statistics);
+        let mut found = weights.clone();
+        executor.move_statistics(&batch.images, &mut found).unwrap();
+        let what = executor.describe();
+        assert!(found.statistics == expected, "{what}: other statistics");
+        assert!(found.trainable == weights.trainable, "{what}: the weights have changed");
+        for images in [&batch.images[1..], &[]] {
+            assert!(executor.move_statistics(images, &mut found).is_err(), "{what}");
+        }
+        assert!(found.statistics == expected, "{what}: a refused batch moved them");
+    }
+}

@@ -29,10 +29,24 @@ pub fn check_batch(network: &Network, images: &[f32], labels: &[u32]) -> Result<
     if let Some(image) = labels.iter().position(|&label| label as usize >= classes) {
         return Err(ModelError::Label { image, label: labels[image], classes });
     }
+    check_images(network, images).map(|_| ())
+}
+
+/// Fails unless batch statistics of `images` are defined in every layer; gives the number of images.
+///
+/// # Shapes
+/// `images` `[n][3][size][size]`.
+///
+/// # Errors
+/// No image, images of another length, or a batch norm that would see a single value per channel.
+pub fn check_images(network: &Network, images: &[f32]) -> Result<usize, ModelError> {
+    let image = network.layers[0].output.len();
+    let n_images = images.len() / image;
+    check_len("images", n_images.max(1) * image, images.len())?;
     let sees_one_value =
-        |layer: &&Layer| layer.op == Op::BatchNorm && labels.len() * layer.output.pixels() < 2;
+        |layer: &&Layer| layer.op == Op::BatchNorm && n_images * layer.output.pixels() < 2;
     match network.layers.iter().find(sees_one_value) {
         Some(layer) => Err(ModelError::SingleValue { layer: layer.name.clone() }),
-        None => Ok(()),
+        None => Ok(n_images),
     }
 }

@@ -1,8 +1,9 @@
 //! A checkpoint: one safetensors file that alone is enough to predict, evaluate or continue.
 //!
 //! Network tensors stand under their own names, the optimizer's momentum under
-//! `optimizer.momentum.NAME`, averaged weights under `ema.NAME`. The metadata key `bninception`
-//! holds [`Metadata`] as JSON. The format is described in `checkpoints/README.md`.
+//! `optimizer.momentum.NAME`, averaged weights under `ema.NAME`, population statistics under
+//! `population.NAME`. The metadata key `bninception` holds [`Metadata`] as JSON. The format is
+//! described in `checkpoints/README.md`.
 //!
 //! A file replaces the one before in one step ([`atomic_file`]), carries a checksum over its content,
 //! and never holds a number that is not finite. Reading one takes at most three times the memory of
@@ -20,6 +21,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file;
+use crate::calibrate::Calibration;
 use crate::config::{Config, ConfigError, ConfigFile, Sources, resolve};
 use crate::image_lists::ImageLists;
 use crate::setup;
@@ -34,6 +36,7 @@ pub const FORMAT_VERSION: u32 = 2;
 const METADATA_KEY: &str = "bninception";
 const MOMENTUM_PREFIX: &str = "optimizer.momentum.";
 const EMA_PREFIX: &str = "ema.";
+const POPULATION_PREFIX: &str = "population.";
 
 /// Largest file that is read, in bytes. A run with 21,841 classes (ImageNet-21k) and a moving
 /// average has 0.4 GB.
@@ -75,6 +78,9 @@ pub struct Metadata {
     /// Which images the run is on; empty in files of version 1.
     #[serde(default)]
     pub images: ImageLists,
+    /// How the population statistics were made, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// BLAKE3 of this JSON text, with nothing in place of the checksum, and of the tensors; empty in
     /// files of version 1. [`save`] sets it.
     #[serde(default)]
@@ -92,6 +98,9 @@ pub struct Checkpoint {
     pub network: Network,
     /// Weights, momentum, averages and counters.
     pub state: TrainState,
+    /// Population statistics of the weights that evaluation uses, if `calibrate` made them. They are
+    /// no part of the state: a run that goes on changes the weights that they belong to.
+    pub population: Option<Vec<f32>>,
 }
 
 /// Why a checkpoint cannot be read or written.
@@ -143,7 +152,21 @@ pub fn save(
     table: &ParameterTable,
     state: &TrainState,
 ) -> Result<(), CheckpointError> {
-    let tensors = tensors_of(table, state);
+    save_with(path, metadata, table, state, None)
+}
+
+/// [`save`] with population statistics beside the running ones.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_with(
+    path: &Path,
+    metadata: &Metadata,
+    table: &ParameterTable,
+    state: &TrainState,
+    population: Option<&[f32]>,
+) -> Result<(), CheckpointError> {
+    let tensors = tensors_of(table, state, population);
     for tensor in &tensors {
         if let Some(index) = tensor.values.iter().position(|value| !value.is_finite()) {
             let tensor = format!("{} at value {index}", tensor.name);
@@ -209,8 +232,9 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Checkpoint, CheckpointError> {
     if !metadata.checksum.is_empty() {
         check_sum(&file, json, &metadata.checksum).map_err(format)?;
     }
-    let state = read_state(&file, &table, metadata.progress.clone()).map_err(format)?;
-    Ok(Checkpoint { path: path.to_owned(), metadata, network, state })
+    let (state, population) =
+        read_state(&file, &table, metadata.progress.clone()).map_err(format)?;
+    Ok(Checkpoint { path: path.to_owned(), metadata, network, state, population })
 }
 
 impl Metadata {
@@ -303,7 +327,11 @@ impl Tensor<'_> {
 }
 
 /// The tensors of a state in the order of their names, which is their order in the file.
-fn tensors_of<'a>(table: &'a ParameterTable, state: &'a TrainState) -> Vec<Tensor<'a>> {
+fn tensors_of<'a>(
+    table: &'a ParameterTable,
+    state: &'a TrainState,
+    population: Option<&'a [f32]>,
+) -> Vec<Tensor<'a>> {
     let mut tensors = Vec::new();
     let mut add = |prefix: &str, specs: &'a [TensorSpec], values: &'a [f32]| {
         for spec in specs {
@@ -318,13 +346,17 @@ fn tensors_of<'a>(table: &'a ParameterTable, state: &'a TrainState) -> Vec<Tenso
         add(EMA_PREFIX, &table.trainable, &ema.trainable);
         add(EMA_PREFIX, &table.statistics, &ema.statistics);
     }
+    if let Some(population) = population {
+        add(POPULATION_PREFIX, &table.statistics, population);
+    }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     tensors
 }
 
 /// The header of a file of `tensors`, checksum included, filled up to a multiple of 8 bytes.
 fn header(metadata: &Metadata, tensors: &[Tensor<'_>]) -> io::Result<Vec<u8>> {
-    let without = Metadata { checksum: String::new(), ..metadata.clone() };
+    let format_version = FORMAT_VERSION;
+    let without = Metadata { format_version, checksum: String::new(), ..metadata.clone() };
     let mut checksum = Checksum::of_metadata(&serde_json::to_string(&without)?);
     for tensor in tensors {
         checksum.tensor(&tensor.name, tensor.len_bytes());
@@ -403,7 +435,7 @@ fn read_state(
     file: &SafeTensors<'_>,
     table: &ParameterTable,
     progress: Progress,
-) -> Result<TrainState, String> {
+) -> Result<(TrainState, Option<Vec<f32>>), String> {
     // Nothing is allocated for tensors that are not there.
     let values: usize = table.n_trainable() + table.n_statistics();
     let stored: usize = file.iter().map(|(_, tensor)| tensor.data().len() / size_of::<f32>()).sum();
@@ -424,17 +456,22 @@ fn read_state(
         statistics: read("", &table.statistics)?,
     };
     let velocity = read(MOMENTUM_PREFIX, &table.trainable)?;
-    let ema = match file.names().iter().any(|name| name.starts_with(EMA_PREFIX)) {
+    let has = |prefix: &str| file.names().iter().any(|name| name.starts_with(prefix));
+    let ema = match has(EMA_PREFIX) {
         true => Some(Weights {
             trainable: read(EMA_PREFIX, &table.trainable)?,
             statistics: read(EMA_PREFIX, &table.statistics)?,
         }),
         false => None,
     };
+    let population = match has(POPULATION_PREFIX) {
+        true => Some(read(POPULATION_PREFIX, &table.statistics)?),
+        false => None,
+    };
     if file.len() != expected {
         return Err(format!("expected {expected} tensors, found {}", file.len()));
     }
-    Ok(TrainState { weights, velocity, ema, progress })
+    Ok((TrainState { weights, velocity, ema, progress }, population))
 }
 
 fn read_tensor(

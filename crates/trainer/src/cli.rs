@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bninception_data::Crops;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
 
 use crate::config::{ConfigError, ConfigFile, Flag, Resolved, Sources, resolve};
+use crate::statistics::Statistics;
 
 /// Trains, resumes, evaluates and uses BN-Inception (Ioffe & Szegedy 2015) on a folder of images.
 #[derive(Debug, Parser)]
@@ -27,9 +29,12 @@ pub enum Command {
     Train(TrainArgs),
     /// Go on with a run that was stopped.
     Resume(ResumeArgs),
-    /// Evaluate a checkpoint on a folder of images.
+    /// Evaluate a checkpoint, or several as one, on a folder of images.
     #[command(visible_aliases = ["val", "validate"])]
     Eval(EvalArgs),
+    /// Give a checkpoint batch norm statistics of the whole training set in place of moving averages
+    /// (the paper's algorithm 2).
+    Calibrate(CalibrateArgs),
     /// Name the class of images.
     Predict(PredictArgs),
     /// Set runs side by side: steps to the best accuracy of a baseline, best accuracy, curves.
@@ -254,11 +259,56 @@ impl UseArgs {
 /// `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The checkpoint.
-    pub checkpoint: PathBuf,
+    /// The checkpoint; several are evaluated as one, by the mean of their class probabilities.
+    #[arg(required = true, value_name = "CHECKPOINT")]
+    pub checkpoints: Vec<PathBuf>,
     /// Folder of images: DIR/val/CLASS/* or DIR/CLASS/*; by default the run's own.
     #[arg(long, visible_alias = "data-path", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Crops of each image whose class probabilities are averaged: 1 (centre), 10 (corners and centre,
+    /// plain and mirrored) or 144 (four scales; GoogLeNet, section 7).
+    #[arg(long, default_value = "1", value_name = "1|10|144", value_parser = parse_crops)]
+    pub crops: Crops,
+    /// Statistics of batch norm; by default those of `calibrate` if the checkpoint has them.
+    #[arg(long, value_enum)]
+    pub statistics: Option<Statistics>,
+    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Lines of each list behind the result: worst classes, confused pairs, worst mistakes.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub top: usize,
+    /// Engine, threads, batch size, form of the result.
+    #[command(flatten)]
+    pub options: UseArgs,
+}
+
+fn parse_crops(text: &str) -> Result<Crops, String> {
+    let crops = text.parse().ok().and_then(Crops::from_count);
+    crops.ok_or_else(|| "expected 1, 10 or 144".to_owned())
+}
+
+/// `calibrate`.
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// Folder of training images, as for `train`; by default the run's own.
+    #[arg(long, visible_alias = "data-path", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Training images to use at most, in whole batches; 0 for all. The paper says no more than
+    /// "multiple training mini-batches".
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub images: usize,
+    /// The checkpoint to write; by default CHECKPOINT with `-calibrated` behind its name.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Replace a file that is there already, the checkpoint itself if --out names it.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Decides which images, their order and their augmentation; by default the run's seed.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Engine, threads, batch size, form of the result.
     #[command(flatten)]
     pub options: UseArgs,
@@ -275,6 +325,9 @@ pub struct PredictArgs {
     /// How many classes to name for each image.
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub topk: usize,
+    /// Statistics of batch norm; by default those of `calibrate` if the checkpoint has them.
+    #[arg(long, value_enum)]
+    pub statistics: Option<Statistics>,
     /// Engine, threads, batch size, form of the result.
     #[command(flatten)]
     pub options: UseArgs,

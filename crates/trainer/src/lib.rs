@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic_file;
+pub mod calibrate;
 pub mod checkpoint;
+pub mod classes;
 pub mod cli;
 pub mod commands;
 pub mod comparison;
 pub mod config;
+pub mod csv;
 pub mod divergence;
+pub mod ensemble;
 pub mod error;
 pub mod evaluate;
 pub mod figure;
@@ -22,6 +26,8 @@ pub mod needs;
 pub mod output;
 pub mod progress;
 pub mod recorded_run;
+pub mod report;
+pub mod report_folder;
 pub mod run_folder;
 pub mod run_lock;
 pub mod run_log;
@@ -30,5 +36,6 @@ pub mod schedule;
 pub mod setup;
 pub mod signals;
 pub mod state;
+pub mod statistics;
 pub mod tensorboard;
 pub mod train;

@@ -16,7 +16,54 @@ pub struct Metrics {
     loss_sum: f64,
 }
 
+/// How one image came out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// How many classes beat the label; `None` where a logit or probability is NaN or infinite.
+    pub rank: Option<usize>,
+    /// Loss in nats.
+    pub loss: f64,
+}
+
+impl Score {
+    /// The score of one image's logits, with the rules and panics of [`Metrics::add_batch`].
+    pub fn of_logits(logits_k: &[f32], label: usize, label_smoothing: f64) -> Score {
+        let is_finite = logits_k.iter().all(|logit| logit.is_finite());
+        Score {
+            rank: is_finite.then(|| rank(logits_k, label)),
+            loss: cross_entropy(logits_k, label, label_smoothing),
+        }
+    }
+
+    /// The score of one image's probabilities, such as a mean over crops or models: the same ranks,
+    /// and the loss `-ln p(label)`.
+    ///
+    /// # Panics
+    /// The label is not below the number of probabilities.
+    pub fn of_probabilities(probabilities_k: &[f64], label: usize) -> Score {
+        let is_finite = probabilities_k.iter().all(|probability| probability.is_finite());
+        Score {
+            rank: is_finite.then(|| rank(probabilities_k, label)),
+            loss: -probabilities_k[label].ln(),
+        }
+    }
+
+    /// Whether the label is among the first k classes.
+    pub fn is_in_top(&self, k: usize) -> bool {
+        self.rank.is_some_and(|rank| rank < k)
+    }
+}
+
 impl Metrics {
+    /// Adds an image.
+    pub fn add(&mut self, score: &Score) {
+        self.images += 1;
+        self.loss_sum += score.loss;
+        self.top1 += u64::from(score.is_in_top(1));
+        self.top5 += u64::from(score.is_in_top(5));
+        self.not_finite += u64::from(score.rank.is_none());
+    }
+
     /// Adds a batch.
     ///
     /// `logits_nk` holds n rows of `classes` logits and `labels_n` the n true classes. An image is
@@ -35,16 +82,7 @@ impl Metrics {
     ) {
         assert_eq!(logits_nk.len(), labels_n.len() * classes, "logits of another batch");
         for (logits_k, &label) in logits_nk.chunks_exact(classes).zip(labels_n) {
-            let label = label as usize;
-            self.images += 1;
-            self.loss_sum += cross_entropy(logits_k, label, label_smoothing);
-            if logits_k.iter().all(|logit| logit.is_finite()) {
-                let rank = rank(logits_k, label);
-                self.top1 += u64::from(rank < 1);
-                self.top5 += u64::from(rank < 5);
-            } else {
-                self.not_finite += 1;
-            }
+            self.add(&Score::of_logits(logits_k, label as usize, label_smoothing));
         }
     }
 
@@ -133,11 +171,10 @@ pub fn top_k<T: PartialOrd>(values: &[T], k: usize) -> Vec<usize> {
 }
 
 /// How many classes beat the label.
-fn rank(logits_k: &[f32], label: usize) -> usize {
-    let target = logits_k[label];
-    let beats =
-        |(class, &logit): (usize, &f32)| logit > target || (logit == target && class < label);
-    logits_k.iter().enumerate().filter(|&entry| beats(entry)).count()
+fn rank<T: PartialOrd + Copy>(values_k: &[T], label: usize) -> usize {
+    let target = values_k[label];
+    let beats = |(class, &value): (usize, &T)| value > target || (value == target && class < label);
+    values_k.iter().enumerate().filter(|&entry| beats(entry)).count()
 }
 
 #[cfg(test)]
@@ -215,6 +252,20 @@ mod tests {
             let loss = cross_entropy(logits_k, label, smoothing);
             assert!((loss - expected).abs() < 1e-12, "{logits_k:?}: {loss}, expected {expected}");
         }
+    }
+
+    #[test]
+    fn probabilities_score_as_their_logits() {
+        let logits_k = [1.5, -0.25, 7.0, 6.5, 1.5];
+        let probabilities_k = softmax(&logits_k);
+        for label in 0..5 {
+            let expected = Score::of_logits(&logits_k, label, 0.0);
+            let found = Score::of_probabilities(&probabilities_k, label);
+            assert_eq!(found.rank, expected.rank, "{label}");
+            assert!((found.loss - expected.loss).abs() < 1e-12, "{label}");
+        }
+        let score = Score::of_probabilities(&[f64::NAN, 0.5], 1);
+        assert_eq!((score.rank, score.is_in_top(5)), (None, false));
     }
 
     #[test]

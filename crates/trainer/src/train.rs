@@ -89,6 +89,7 @@ impl Job {
             steps_per_epoch,
             progress: state.progress.clone(),
             images: self.images.clone(),
+            calibration: None,
             checksum: String::new(),
         }
     }

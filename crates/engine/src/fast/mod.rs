@@ -15,7 +15,7 @@ use bninception_kernels::arena::Arena;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::isa::Isa;
 use bninception_kernels::threads::Team;
-use bninception_model::batch::{check_batch, check_len};
+use bninception_model::batch::{check_batch, check_images, check_len};
 use bninception_model::{Network, ParameterTable, Weights};
 
 use self::evaluation::Evaluation;
@@ -181,6 +181,24 @@ impl Fast {
     }
 }
 
+/// The plan for batches of `images` images, made if there is none, and what it runs with.
+fn training_plan<'a>(
+    side: &'a mut Side<Training>,
+    images: usize,
+    settings: Settings,
+    team: &Team,
+) -> (&'a mut Training, &'a mut [f32], &'a mut Profile) {
+    if !side.plans.iter().any(|plan| plan.batch() == images) {
+        let plan = Training::new(&side.lowered, images, settings, team);
+        let len = plan.arena_len();
+        side.keep(plan, len);
+    }
+    let Side { plans, arena, profile, .. } = side;
+    let plan = plans.iter_mut().find(|plan| plan.batch() == images);
+    let plan = plan.unwrap_or_else(|| unreachable!("the plan was made above"));
+    (plan, arena, profile)
+}
+
 impl Executor for Fast {
     fn network(&self) -> &Network {
         &self.network
@@ -226,17 +244,23 @@ impl Executor for Fast {
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
         check_batch(&self.network, batch.images, batch.labels)?;
 
-        let side = &mut self.training;
-        if !side.plans.iter().any(|plan| plan.batch() == images) {
-            let plan = Training::new(&side.lowered, images, self.settings, &self.team);
-            let len = plan.arena_len();
-            side.keep(plan, len);
-        }
         logits.resize(images * classes, 0.0);
-        let Side { plans, arena, profile, .. } = side;
-        let plan = plans.iter_mut().find(|plan| plan.batch() == images);
-        let plan = plan.unwrap_or_else(|| unreachable!("the plan was made above"));
-        Ok(plan.run(&self.team, arena, profile, batch, weights, gradients, logits))
+        let (team, settings) = (&self.team, self.settings);
+        let (plan, arena, profile) = training_plan(&mut self.training, images, settings, team);
+        Ok(plan.run(team, arena, profile, batch, weights, gradients, logits))
+    }
+
+    fn move_statistics(
+        &mut self,
+        images: &[f32],
+        weights: &mut Weights,
+    ) -> Result<(), EngineError> {
+        self.check_weights(weights)?;
+        let batch = check_images(&self.network, images)?;
+        let (team, settings) = (&self.team, self.settings);
+        let (plan, arena, profile) = training_plan(&mut self.training, batch, settings, team);
+        plan.move_statistics(team, arena, profile, images, weights);
+        Ok(())
     }
 
     fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {

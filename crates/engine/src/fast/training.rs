@@ -176,23 +176,35 @@ impl Training {
         gradients: &mut [f32],
         logits: &mut [f32],
     ) -> f64 {
-        let mut cx = Context {
-            team,
-            settings: &self.settings,
-            batch: self.batch,
-            slots: &self.slots,
-            arena,
-            partial: &mut self.partial,
-            clock: Clock::start(profile),
-        };
-        for (row, work) in self.stages.iter_mut().enumerate() {
+        let Training { settings, slots, stages, head, partial, .. } = self;
+        let clock = Clock::start(profile);
+        let mut cx = Context { team, settings, batch: self.batch, slots, arena, partial, clock };
+        for (row, work) in stages.iter_mut().enumerate() {
             work.forward(row, &mut cx, batch.images, weights);
         }
-        let loss = self.head.run(self.stages.len(), &mut cx, batch, weights, gradients, logits);
-        for (row, work) in self.stages.iter_mut().enumerate().rev() {
+        let loss = head.run(stages.len(), &mut cx, batch, weights, gradients, logits);
+        for (row, work) in stages.iter_mut().enumerate().rev() {
             work.backward(row, &mut cx, weights, gradients);
         }
         loss
+    }
+
+    /// The forward pass of [`Training::run`] up to the head, for the running statistics that it
+    /// moves.
+    pub(super) fn move_statistics(
+        &mut self,
+        team: &Team,
+        arena: &mut [f32],
+        profile: &mut Profile,
+        images: &[f32],
+        weights: &mut Weights,
+    ) {
+        let Training { settings, slots, stages, partial, .. } = self;
+        let clock = Clock::start(profile);
+        let mut cx = Context { team, settings, batch: self.batch, slots, arena, partial, clock };
+        for (row, work) in stages.iter_mut().enumerate() {
+            work.forward(row, &mut cx, images, weights);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub use lrn::LrnOp;
 pub use pointwise::{MaskOp, ReluOp};
 pub use pool::PoolOp;
 
-use crate::batch::{check_batch, check_len};
+use crate::batch::{check_batch, check_images, check_len};
 use crate::dropout::dropout_mask;
 use crate::error::ModelError;
 use crate::layer::{Activation, Layer, Op};
@@ -117,12 +117,26 @@ impl ReferenceExecutor {
         let loss = cross_entropy(&logits, labels, label_smoothing).map_err(in_loss)?;
         let grads = loss.backward().map_err(in_loss)?;
         self.read_gradients(&grads, &tensors.trainable, gradients)?;
-        for (spec, statistic) in self.table.statistics.iter().zip(&statistics) {
-            let values = to_f32(statistic).map_err(|source| self.in_layer(spec.layer, source))?;
-            weights.statistics[spec.range.clone()].copy_from_slice(&values);
-        }
+        self.read_statistics(&statistics, weights)?;
         let loss = loss.to_dtype(DType::F64).and_then(|loss| loss.to_scalar::<f64>());
         Ok(TrainOutput { loss: loss.map_err(in_loss)?, logits: to_f32(&logits).map_err(in_loss)? })
+    }
+
+    /// The forward pass of [`Self::train`] alone, which moves the running statistics. Dropout has no
+    /// part in them: it stands behind the last batch norm.
+    ///
+    /// # Shapes
+    /// `images` `[n][3][size][size]`.
+    ///
+    /// # Errors
+    /// Wrong lengths, a batch whose variance is undefined.
+    pub fn move_statistics(&self, images: &[f32], weights: &mut Weights) -> Result<(), ModelError> {
+        check_images(&self.network, images)?;
+        let tensors = self.tensors(weights, false)?;
+        let image = self.image_tensor(images)?;
+        let mode = Mode::Train { seed: 0, step: 0 };
+        let (_, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()))?;
+        self.read_statistics(&statistics, weights)
     }
 
     /// Forward pass with running statistics; gives the logits, `[n][classes]`.
@@ -290,6 +304,18 @@ impl ReferenceExecutor {
             };
             let values = to_f32(gradient).map_err(in_layer)?;
             gradients[spec.range.clone()].copy_from_slice(&values);
+        }
+        Ok(())
+    }
+
+    fn read_statistics(
+        &self,
+        statistics: &[Tensor],
+        weights: &mut Weights,
+    ) -> Result<(), ModelError> {
+        for (spec, statistic) in self.table.statistics.iter().zip(statistics) {
+            let values = to_f32(statistic).map_err(|source| self.in_layer(spec.layer, source))?;
+            weights.statistics[spec.range.clone()].copy_from_slice(&values);
         }
         Ok(())
     }

@@ -36,12 +36,18 @@ fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
     let best = metadata.progress.best.map_or(String::new(), |best| {
         format!(", best top-1 {:.2} % at step {}", 100.0 * best.top1, best.step)
     });
+    let statistics = metadata.calibration.map_or(String::new(), |made| {
+        format!(
+            "population statistics over {} batches of {} training images\n",
+            made.batches, made.batch_size
+        )
+    });
     let mut names: Vec<&str> = metadata.classes.iter().take(10).map(String::as_str).collect();
     if metadata.classes.len() > names.len() {
         names.push("...");
     }
     format!(
-        "\n{}: epoch {}, step {}{best}\n{} classes: {}\n",
+        "\n{}: epoch {}, step {}{best}\n{} classes: {}\n{statistics}",
         checkpoint.path.display(),
         metadata.epoch,
         metadata.step,

@@ -1,6 +1,7 @@
 //! One file for each verb of the command line: thin glue between settings and work.
 
 mod bench;
+mod calibrate;
 mod compare;
 mod config;
 mod data;
@@ -27,6 +28,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Train(args) => train::train(&args),
         Command::Resume(args) => train::resume(&args),
         Command::Eval(args) => eval::eval(&args),
+        Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Report(args) => report::report(&args),

@@ -11,7 +11,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::cli::PredictArgs;
 use crate::error::Error;
 use crate::metrics::{softmax, top_k};
-use crate::{setup, signals};
+use crate::{setup, signals, statistics};
 
 /// The likeliest classes of one image, or why it could not be read.
 type Outcome = Result<Vec<(String, f64)>, String>;
@@ -24,8 +24,11 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     let checkpoint = checkpoint::load(&args.checkpoint)?;
     let config = use_config(&checkpoint, &args.options)?;
     let files = expand_folders(&args.images)?;
+    let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
     let mut executor = setup::executor(&config, checkpoint.network.clone())?;
-    executor.prepare_evaluation(checkpoint.state.evaluation_weights())?;
+    let statistics = statistics::name(statistics);
+    tracing::info!("{}, batch norm statistics: {statistics}", executor.describe());
+    executor.prepare_evaluation(&weights)?;
 
     let mut outcomes: Vec<(PathBuf, Outcome)> = Vec::new();
     for files in files.chunks(setup::val_batch_size(&config)) {

@@ -20,7 +20,7 @@ use crate::progress::duration;
 use crate::run_folder::RunFolder;
 use crate::state::TrainState;
 use crate::train::{Job, Outcome, Stop, train as run_training};
-use crate::{atomic_file, logging, setup, signals};
+use crate::{atomic_file, classes, logging, setup, signals};
 
 /// The preset of `train` without arguments, and of its name in the run folder.
 const DEMO: &str = "demo";
@@ -82,7 +82,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
         return Err(Error::Unusable(format!(
             "{} has other classes than the run: {}",
             data_dir.display(),
-            class_difference(&metadata.classes, &splits.classes)
+            classes::difference(&metadata.classes, &splits.classes)
         )));
     }
     let images = image_lists(&config, &splits, &data_dir);
@@ -225,23 +225,6 @@ fn resumed_config(
          leave them out, or permit each as shown",
         refused.join("\n")
     )))
-}
-
-fn class_difference(run: &[String], found: &[String]) -> String {
-    let list = |names: Vec<&String>| -> String {
-        let mut text: Vec<String> = names.iter().take(5).map(|name| format!("`{name}`")).collect();
-        if names.len() > text.len() {
-            text.push(format!("and {} more", names.len() - text.len()));
-        }
-        text.join(", ")
-    };
-    let missing: Vec<&String> = run.iter().filter(|name| !found.contains(name)).collect();
-    let added: Vec<&String> = found.iter().filter(|name| !run.contains(name)).collect();
-    match (missing.is_empty(), added.is_empty()) {
-        (false, true) => format!("it lacks {}", list(missing)),
-        (true, false) => format!("it adds {}", list(added)),
-        _ => format!("it lacks {} and adds {}", list(missing), list(added)),
-    }
 }
 
 fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error> {

@@ -67,6 +67,14 @@ impl Executor for Spoiling {
         self.inner.evaluate(images, logits)
     }
 
+    fn move_statistics(
+        &mut self,
+        images: &[f32],
+        weights: &mut Weights,
+    ) -> Result<(), EngineError> {
+        self.inner.move_statistics(images, weights)
+    }
+
     fn team(&self) -> &Team {
         self.inner.team()
     }

@@ -1,0 +1,168 @@
+//! `calibrate`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bninception_data::{FileSource, Sample, Shuffle, TrainPlan};
+use bninception_engine::model::ParameterTable;
+use serde_json::json;
+
+use super::eval::use_config;
+use crate::calibrate::{Calibration, network, population_statistics};
+use crate::checkpoint::{self, Checkpoint, Metadata};
+use crate::cli::CalibrateArgs;
+use crate::config::Config;
+use crate::error::Error;
+use crate::{classes, setup, signals};
+
+pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
+    signals::listen()?;
+    let checkpoint = checkpoint::load(&args.checkpoint)?;
+    let calibrated = network(&checkpoint.network)?;
+    let config = use_config(&checkpoint, &args.options)?;
+    let out = output(&args.checkpoint, args.out.as_deref(), args.overwrite)?;
+    let run = args.checkpoint.parent().unwrap_or(Path::new(""));
+    let dir = args.data_dir.as_deref();
+    let (dir, train) = training_images(&config, dir, run, &checkpoint.metadata)?;
+    let batch_size = config.train.batch_size;
+    let n_batches = batches(train.len(), args.images, batch_size)?;
+
+    let mut executor = setup::executor(&config, calibrated)?;
+    tracing::info!("{}", executor.describe());
+    tracing::info!(
+        "calibrating with {} of {} training images of {}, augmented as in training",
+        n_batches * batch_size as u64,
+        train.len(),
+        dir.display()
+    );
+    let seed = args.seed.unwrap_or(config.train.seed);
+    let plan =
+        TrainPlan { shuffle: Shuffle::Full, seed, ..setup::train_plan(&config, 0..n_batches) };
+    let source = Arc::new(FileSource::new(train, setup::decode_options(&config))?);
+    let start = Instant::now();
+    let population = population_statistics(
+        executor.as_mut(),
+        checkpoint.state.evaluation_weights(),
+        source,
+        &checkpoint.metadata.preprocessing,
+        &setup::load_options(&config, batch_size),
+        &plan,
+    )?;
+    let seconds = start.elapsed().as_secs_f64();
+    for failure in &population.failed {
+        tracing::warn!("its batch was left out: {}", failure.error);
+    }
+
+    let Checkpoint { metadata, network, state, .. } = checkpoint;
+    let made = Calibration { batches: population.batches, batch_size, seed };
+    let metadata = Metadata { calibration: Some(made), ..metadata };
+    let table = ParameterTable::new(&network);
+    checkpoint::save_with(&out, &metadata, &table, &state, Some(&population.statistics))?;
+    let images = population.batches * batch_size as u64;
+    if args.options.json {
+        let failed: Vec<serde_json::Value> = population
+            .failed
+            .iter()
+            .map(|failure| json!({ "path": failure.path, "error": failure.error }))
+            .collect();
+        return super::print_json(&json!({
+            "checkpoint": out,
+            "images": images,
+            "batches": population.batches,
+            "batch_size": batch_size,
+            "seed": seed,
+            "ema": state.ema.is_some(),
+            "failed": failed,
+            "seconds": seconds,
+        }));
+    }
+    let failed = match population.failed.len() {
+        0 => String::new(),
+        n => format!("; {n} images could not be read, and their batches were left out"),
+    };
+    super::print(&format!(
+        "{}: population statistics over {} batches of {batch_size} training images{failed}\n\
+         evaluation and prediction use them from now on; --statistics moving takes the others",
+        out.display(),
+        population.batches,
+    ))
+}
+
+/// The file to write: what `out` says, or `input` with `-calibrated` behind its name.
+fn output(input: &Path, out: Option<&Path>, overwrite: bool) -> Result<PathBuf, Error> {
+    let out = match out {
+        Some(out) => out.to_owned(),
+        None => {
+            let stem = input.file_stem().unwrap_or_default().to_string_lossy();
+            input.with_file_name(format!("{stem}-calibrated.safetensors"))
+        }
+    };
+    if out.exists() && !overwrite {
+        return Err(Error::Usage(format!(
+            "{} is there already; name another file with --out, or replace it with --overwrite",
+            out.display()
+        )));
+    }
+    let folder = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return Err(Error::Usage(format!("--out: {} is not a folder", folder.display())));
+    }
+    Ok(out)
+}
+
+/// The images that the run in `run` trains on, or those that a run would train on in `dir`.
+fn training_images(
+    config: &Config,
+    dir: Option<&Path>,
+    run: &Path,
+    metadata: &Metadata,
+) -> Result<(PathBuf, Vec<Sample>), Error> {
+    let dir = match dir {
+        Some(dir) => dir.to_owned(),
+        None => setup::stored_data_dir(config, run)?,
+    };
+    let splits = setup::scan(config, &dir)?;
+    if splits.classes != metadata.classes {
+        return Err(Error::Unusable(format!(
+            "{} has other classes than the checkpoint: {}; calibrate with the images that it was \
+             trained on",
+            dir.display(),
+            classes::difference(&metadata.classes, &splits.classes)
+        )));
+    }
+    Ok((dir, splits.train))
+}
+
+/// Whole batches in the images asked for (0 for all), of those that there are.
+fn batches(n_images: usize, asked: usize, batch_size: usize) -> Result<u64, Error> {
+    let images = if asked == 0 { n_images } else { asked.min(n_images) };
+    match images / batch_size {
+        0 => Err(Error::Usage(format!(
+            "{images} of {n_images} training images make no batch of {batch_size}; use --images {} \
+             or more, or a smaller --batch-size",
+            batch_size
+        ))),
+        batches => Ok(batches as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_batches_count() {
+        // images, asked, batch size -> batches
+        let table = [(100, 0, 32, 3), (100, 64, 32, 2), (100, 95, 32, 2), (100, 1000, 32, 3)];
+        for (n_images, asked, batch_size, expected) in table {
+            assert_eq!(batches(n_images, asked, batch_size).unwrap(), expected, "{asked}");
+        }
+        for (n_images, asked) in [(31, 0), (100, 31), (0, 0)] {
+            assert!(batches(n_images, asked, 32).is_err());
+        }
+    }
+}

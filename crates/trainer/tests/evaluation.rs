@@ -1,0 +1,471 @@
+//! Crops, ensembles, reports and population statistics, on the binary and by hand.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use bninception::{calibrate, checkpoint};
+use bninception_data::decode::{DecodeBuffers, Shrink};
+use bninception_data::{
+    DataError, DemoOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,
+    write_demo,
+};
+use bninception_engine::model::init::initial_weights;
+use bninception_engine::model::{Network, NetworkOptions, ParameterTable};
+use bninception_engine::{Executor, Fast, FastOptions, Reference, TrainBatch};
+use serde_json::Value;
+
+/// A temporary folder in which the binary runs.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+const LAST: &str = "run/last.safetensors";
+const CALIBRATED: &str = "run/last-calibrated.safetensors";
+
+impl Place {
+    /// Small pictures of ten classes, 4 training and 2 validation pictures of each, and a run on them.
+    fn with_run(more: &[&str]) -> Place {
+        let place = Place { dir: tempfile::tempdir().unwrap() };
+        let options = DemoOptions { train_per_class: 4, val_per_class: 2, size: 32, seed: 1 };
+        write_demo(&place.path("pictures"), &options).unwrap();
+        place.train("run", more);
+        place
+    }
+
+    fn train(&self, name: &str, more: &[&str]) {
+        let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", name];
+        self.succeed(&[&train, more].concat());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_bninception"))
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env_remove("BNINCEPTION_LOG")
+            .output()
+            .unwrap()
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {:?}\n{errors}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.succeed(&[arguments, &["--json"]].concat());
+        serde_json::from_str(output.lines().last().unwrap()).unwrap()
+    }
+
+    /// Runs a command that must fail with `code` and name each of `parts`.
+    fn fail(&self, arguments: &[&str], code: i32, parts: &[&str]) {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{errors}");
+        for part in parts {
+            assert!(errors.contains(part), "{arguments:?}: no `{part}` in\n{errors}");
+        }
+        assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
+    }
+
+    /// Writes a copy of the checkpoint `from` with other class names: class `i` becomes class
+    /// `order[i]` of the old list, and the rows of the last layer move along.
+    fn reorder(&self, from: &str, to: &str, order: &[usize]) {
+        let mut loaded = checkpoint::load(&self.path(from)).unwrap();
+        let table = ParameterTable::new(&loaded.network);
+        loaded.metadata.classes =
+            order.iter().map(|&class| loaded.metadata.classes[class].clone()).collect();
+        let mut all = vec![&mut loaded.state.weights.trainable];
+        all.extend(loaded.state.ema.as_mut().map(|ema| &mut ema.trainable));
+        for values in all {
+            for spec in table.trainable.iter().filter(|spec| spec.name.starts_with("last_linear")) {
+                let old = values[spec.range.clone()].to_vec();
+                let row = old.len() / order.len();
+                for (new, &class) in order.iter().enumerate() {
+                    let at = spec.range.start + new * row;
+                    values[at..at + row].copy_from_slice(&old[class * row..][..row]);
+                }
+            }
+        }
+        checkpoint::save(&self.path(to), &loaded.metadata, &table, &loaded.state).unwrap();
+    }
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or_else(|| panic!("no number {key} in {value}"))
+}
+
+/// The same results, but for rounding.
+fn assert_same_result(found: &Value, expected: &Value, what: &str) {
+    for key in ["images", "top1", "top5"] {
+        assert_eq!(found[key], expected[key], "{what}: {key}");
+    }
+    for key in ["loss", "ece"] {
+        let (found, expected) = (number(found, key), number(expected, key));
+        assert!((found - expected).abs() < 1e-5, "{what}: {key} {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn many_crops_count_each_image_once() {
+    let place = Place::with_run(&[]);
+    let class = fs::read_to_string(place.path("run/classes.txt")).unwrap();
+    let broken = format!("pictures/val/{}/0001.png", class.lines().next().unwrap());
+    fs::write(place.path(&broken), "not a picture").unwrap();
+    let mut losses = BTreeSet::new();
+    for crops in ["1", "10", "144"] {
+        let result = place.json(&["eval", LAST, "--crops", crops]);
+        let expected = [
+            "images",
+            "top1",
+            "top5",
+            "loss",
+            "crops",
+            "failed",
+            "images_per_second",
+            "statistics",
+            "models",
+            "ece",
+            "per_class",
+            "confused_pairs",
+        ];
+        assert_eq!(keys(&result), expected);
+        assert_eq!(result["crops"].to_string(), crops);
+        assert_eq!((&result["images"], &result["statistics"]), (&20.into(), &"moving".into()));
+        assert_eq!(result["failed"][0]["path"], broken.as_str());
+        let rows = result["per_class"].as_array().unwrap();
+        assert_eq!(rows.len(), 10);
+        assert!(rows.iter().all(|row| row["images"] == 2), "{rows:?}");
+        let mean = rows.iter().map(|row| number(row, "top1")).sum::<f64>() / 10.0;
+        assert!((mean - number(&result, "top1")).abs() < 1e-12, "{mean}");
+        losses.insert(result["loss"].to_string());
+        // Workers and batch size change nothing beyond rounding.
+        let other = ["eval", LAST, "--crops", crops, "-j", "0", "-b", "7"];
+        assert_same_result(&place.json(&other), &result, crops);
+    }
+    assert_eq!(losses.len(), 3, "other crops give other losses: {losses:?}");
+    place.fail(&["eval", LAST, "--crops", "12"], 2, &["--crops", "1, 10 or 144"]);
+}
+
+#[test]
+fn an_ensemble_matches_classes_by_name() {
+    let place = Place::with_run(&["--set", "train.ema=0.5"]);
+    let reversed: Vec<usize> = (0..10).rev().collect();
+    place.reorder(LAST, "reversed.safetensors", &reversed);
+    let alone = place.json(&["eval", LAST]);
+    // With itself, and with itself under other labels, the mean is as it was.
+    let folder = ["--data-dir", "pictures"];
+    for second in [LAST, "reversed.safetensors"] {
+        let both = place.json(&[&["eval", LAST, second], &folder[..]].concat());
+        assert_same_result(&both, &alone, second);
+        assert_eq!(both["models"][1]["path"], second);
+    }
+    let turned = place.json(&[&["eval", "reversed.safetensors", LAST], &folder[..]].concat());
+    assert_same_result(&turned, &alone, "the other one first");
+    let classes = |result: &Value| -> Vec<String> {
+        let rows = result["per_class"].as_array().unwrap();
+        rows.iter().map(|row| row["class"].to_string()).collect()
+    };
+    assert_eq!(classes(&turned), classes(&alone).into_iter().rev().collect::<Vec<_>>());
+
+    // Another network, at another size.
+    place.train("large", &["--image-size", "48", "--steps", "1"]);
+    let large = "large/last.safetensors";
+    let both = place.json(&["eval", LAST, large, "--crops", "10"]);
+    assert_eq!(both["models"][1]["image_size"], 48);
+    assert!(both["loss"] != place.json(&["eval", LAST, "--crops", "10"])["loss"]);
+    let text = place.succeed(&["eval", LAST, large]);
+    assert!(text.contains("mean of 2 models") && text.contains(large), "{text}");
+
+    // Runs that hold out other images cannot be told to take their own.
+    let halves = ["--val-dir", "pictures/train", "--steps", "1"];
+    place.train("other", &halves);
+    let other = "other/last.safetensors";
+    place.fail(&["eval", LAST, other], 3, &["validated on other images", "--data-dir"]);
+
+    let mut loaded = checkpoint::load(&place.path(LAST)).unwrap();
+    loaded.metadata.classes[3] = "zebra".to_owned();
+    let table = ParameterTable::new(&loaded.network);
+    let zebra = place.path("zebra.safetensors");
+    checkpoint::save(&zebra, &loaded.metadata, &table, &loaded.state).unwrap();
+    let parts = ["zebra.safetensors", "it lacks `", "and adds `zebra`"];
+    place.fail(&["eval", LAST, "zebra.safetensors"], 3, &parts);
+}
+
+#[test]
+fn a_report_has_every_image_and_quotes_odd_names() {
+    let place = Place::with_run(&[]);
+    let classes = fs::read_to_string(place.path("run/classes.txt")).unwrap();
+    let first = classes.lines().next().unwrap();
+    let odd = format!("pictures/val/{first}/a, \"b\".png");
+    fs::rename(place.path(&format!("pictures/val/{first}/0000.png")), place.path(&odd)).unwrap();
+    let broken = format!("pictures/val/{first}/0001.png");
+    fs::write(place.path(&broken), "not a picture").unwrap();
+    let text = place.succeed(&["eval", LAST, "--out", "report", "--top", "2"]);
+    assert!(text.starts_with("top-1 ") && text.contains(", ECE 0."), "{text}");
+    assert!(text.contains("batch norm statistics: moving"), "{text}");
+    for (title, lines) in [("worst classes", 3), ("most confused", 2), ("worst mistakes", 2)] {
+        let part = text.split("\n\n").find(|part| part.starts_with(title));
+        let part = part.unwrap_or_else(|| panic!("no {title} in\n{text}"));
+        assert_eq!(part.trim_end().lines().count(), 1 + lines, "{text}");
+    }
+    let bare = place.succeed(&["eval", LAST, "--top", "0"]);
+    assert_eq!(bare.lines().count(), 2, "{bare}");
+
+    let result = place.json(&["eval", LAST]);
+    let read = |name: &str| -> Vec<String> {
+        let text = fs::read_to_string(place.path("report").join(name)).unwrap();
+        text.lines().map(str::to_owned).collect()
+    };
+    let predictions = read("predictions.csv");
+    assert_eq!(predictions.len(), 1 + 20);
+    let quoted = format!("\"pictures/val/{first}/a, \"\"b\"\".png\",{first},");
+    assert!(predictions.iter().any(|line| line.starts_with(&quoted)), "{predictions:?}");
+    let line = predictions.iter().find(|line| line.starts_with(&broken)).unwrap();
+    assert!(line.starts_with(&format!("{broken},{first},,,")) && line.contains("not a"), "{line}");
+    // 19 images got an answer: as many in the cells of the confusion matrix and in the bins.
+    let sum = |name: &str, column: usize| -> u64 {
+        let cell = |line: &String| line.split(',').nth(column).unwrap().parse::<u64>().unwrap();
+        read(name)[1..].iter().map(cell).sum()
+    };
+    assert_eq!((sum("confusion.csv", 2), sum("calibration.csv", 2)), (19, 19));
+    assert_eq!((read("calibration.csv").len(), sum("per-class.csv", 1)), (1 + 15, 20));
+    let wrong = 19 - (number(&result, "top1") * 20.0).round() as usize;
+    assert_eq!(read("mistakes.csv").len(), 1 + wrong);
+    assert_eq!(sum("confused-pairs.csv", 2), wrong as u64);
+    let pairs = result["confused_pairs"].as_array().unwrap();
+    assert_eq!(read("confused-pairs.csv").len(), 1 + pairs.len());
+}
+
+#[test]
+fn calibration_adds_population_statistics_and_changes_nothing_else() {
+    let place = Place::with_run(&[]);
+    let before = fs::read(place.path(LAST)).unwrap();
+    let moving = place.json(&["eval", LAST]);
+    let calibrate = ["calibrate", LAST, "--data-dir", "pictures"];
+    place.fail(&["eval", LAST, "--statistics", "population"], 2, &[LAST, "calibrate"]);
+    place.fail(&["predict", LAST, "pictures", "--statistics", "population"], 2, &["calibrate"]);
+    place.fail(&[&calibrate[..], &["--images", "7"]].concat(), 2, &["batch of 8", "--images"]);
+    place.fail(&[&calibrate[..], &["--out", LAST]].concat(), 2, &[LAST, "--overwrite"]);
+
+    let made = place.json(&calibrate);
+    assert_eq!(made["checkpoint"], CALIBRATED);
+    // 40 training images in batches of 8.
+    assert_eq!((&made["batches"], &made["images"]), (&5.into(), &40.into()));
+    assert!(fs::read(place.path(LAST)).unwrap() == before, "the input has changed");
+    let (old, new) = (
+        checkpoint::load(&place.path(LAST)).unwrap(),
+        checkpoint::load(&place.path(CALIBRATED)).unwrap(),
+    );
+    assert_eq!(old.state.weights, new.state.weights);
+    assert_eq!(old.state.ema, new.state.ema);
+    assert_eq!(old.state.velocity, new.state.velocity);
+    assert!(old.population.is_none() && new.population.is_some());
+    place.fail(&calibrate, 2, &[CALIBRATED, "--overwrite"]);
+    assert!(place.succeed(&["info", CALIBRATED]).contains("over 5 batches of 8 training images"));
+
+    // Both are there, the new ones are the default, and the result says which were used.
+    let population = place.json(&["eval", CALIBRATED]);
+    assert_eq!(population["statistics"], "population");
+    assert!(population["loss"] != moving["loss"]);
+    let asked = place.json(&["eval", CALIBRATED, "--statistics", "population"]);
+    assert_same_result(&asked, &population, "asked for");
+    let again = place.json(&["eval", CALIBRATED, "--statistics", "moving"]);
+    assert_eq!((&again["statistics"], &again["loss"]), (&"moving".into(), &moving["loss"]));
+    let mixed = place.json(&["eval", LAST, CALIBRATED]);
+    assert_eq!(mixed["statistics"], "mixed");
+    let picture = format!("pictures/val/{}", old.metadata.classes[0]);
+    let predict = |statistics: &[&str]| {
+        place.json(&[&["predict", CALIBRATED, &picture], statistics].concat()).to_string()
+    };
+    assert_eq!(predict(&[]), predict(&["--statistics", "population"]));
+    assert!(predict(&[]) != predict(&["--statistics", "moving"]));
+
+    // Workers change no byte; the seed does.
+    let bytes = |more: &[&str]| {
+        place.succeed(
+            &[&calibrate[..], &["--out", "other.safetensors", "--overwrite"], more].concat(),
+        );
+        checkpoint::load(&place.path("other.safetensors")).unwrap().population.unwrap()
+    };
+    let expected = bytes(&["-j", "2"]);
+    assert!(Some(&expected) == new.population.as_ref());
+    assert!(expected == bytes(&["-j", "0"]));
+    assert!(expected != bytes(&["--seed", "7"]));
+    // The 4 images of each class make five batches; one broken image spoils one of them.
+    let class = place.path("pictures/train").join(&old.metadata.classes[0]);
+    let broken = fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
+    fs::write(broken, "not a picture").unwrap();
+    let partly = ["--out", "other.safetensors", "--overwrite"];
+    let partly = place.json(&[&calibrate[..], &partly].concat());
+    assert_eq!((&partly["batches"], partly["failed"].as_array().unwrap().len()), (&4.into(), 1));
+
+    // In place only when told to; a run that goes on has other weights, so they are dropped.
+    place.succeed(&[&calibrate[..], &["--out", LAST, "--overwrite"]].concat());
+    assert_eq!(place.json(&["eval", LAST])["statistics"], "population");
+    let unchecked = ["--set", "data.check_headers=false"];
+    let further = ["resume", "run", "--steps", "9", "--allow-change", "train.steps"];
+    place.succeed(&[&further[..], &unchecked].concat());
+    assert_eq!(place.json(&["eval", LAST])["statistics"], "moving");
+}
+
+#[test]
+fn without_batch_norm_there_is_nothing_to_calibrate() {
+    let off = ["--set", "network.batch_norm=false", "--set", "network.conv_bias=true"];
+    let place = Place::with_run(&[&off[..], &["--steps", "1"]].concat());
+    place.fail(&["calibrate", LAST], 2, &["nothing to calibrate"]);
+    place.fail(&["eval", LAST, "--statistics", "population"], 2, &["no batch norm"]);
+    assert_eq!(place.json(&["eval", LAST])["statistics"], "none");
+}
+
+/// Pictures of smooth colour in memory.
+struct Pictures {
+    path: PathBuf,
+}
+
+impl Source for Pictures {
+    fn len(&self) -> usize {
+        29
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        index as u32 % 3
+    }
+
+    fn path(&self, _: usize) -> &Path {
+        &self.path
+    }
+
+    fn load(
+        &self,
+        index: usize,
+        _: Shrink<'_>,
+        _: &mut DecodeBuffers,
+    ) -> Result<RgbImage, DataError> {
+        let k = index as u32;
+        let value =
+            |x: u32, y: u32, c: u32| (x * (2 + k % 3) + y * (5 + c) + k * 31 * (c + 1)) as u8;
+        Ok(RgbImage::from_fn(70, 64, |x, y| {
+            let mut pixel = RgbImage::new(1, 1);
+            pixel.get_pixel_mut(0, 0).0 = [0, 1, 2].map(|c| value(x, y, c));
+            *pixel.get_pixel(0, 0)
+        }))
+    }
+}
+
+/// Mean and variance of the outputs of the first convolution by algorithm 2, in plain loops: 7x7,
+/// stride 2, padding 3, filters `[64][3][7][7]`.
+fn algorithm_2(batches: &[Vec<f32>], size: usize, filters: &[f32]) -> [Vec<f64>; 2] {
+    let out = size / 2;
+    let image = 3 * size * size;
+    let (mut mean, mut variance) = (vec![0.0; 64], vec![0.0; 64]);
+    for batch in batches {
+        let m = (batch.len() / image * out * out) as f64;
+        for channel in 0..64 {
+            let filter = &filters[channel * 147..][..147];
+            let (mut sum, mut squares) = (0.0, 0.0);
+            for image in batch.chunks_exact(image) {
+                for (row, column) in (0..out * out).map(|at| (at / out, at % out)) {
+                    let mut value = 0.0;
+                    for (at, weight) in filter.iter().enumerate() {
+                        let (c, r, s) = (at / 49, at / 7 % 7, at % 7);
+                        let (y, x) = (2 * row + r, 2 * column + s);
+                        if (3..size + 3).contains(&y) && (3..size + 3).contains(&x) {
+                            let pixel = image[(c * size + y - 3) * size + x - 3];
+                            value += f64::from(pixel) * f64::from(*weight);
+                        }
+                    }
+                    sum += value;
+                    squares += value * value;
+                }
+            }
+            let biased = squares / m - (sum / m).powi(2);
+            mean[channel] += sum / m / batches.len() as f64;
+            variance[channel] += m / (m - 1.0) * biased / batches.len() as f64;
+        }
+    }
+    [mean, variance]
+}
+
+/// Norm of the difference over the norm of the expected values.
+fn error(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let pairs = found.iter().zip(expected);
+    norm(&mut pairs.map(|(a, b)| f64::from(*a) - b)) / norm(&mut expected.iter().copied())
+}
+
+#[test]
+fn population_statistics_are_those_of_algorithm_2_on_both_executors() {
+    let options = NetworkOptions { classes: 3, image_size: 64, ..NetworkOptions::default() };
+    let network = Network::bn_inception(options).unwrap();
+    let table = ParameterTable::new(&network);
+    let weights = initial_weights(&network, &table, 1);
+    let preprocessing = Preprocessing { image_size: 64, ..Preprocessing::default() };
+    let load = LoadOptions { batch_size: 8, workers: 0, prefetch: 1 };
+    let plan = TrainPlan::new(3, 0..3);
+    let source = || Arc::new(Pictures { path: PathBuf::from("picture") });
+    let population = |executor: &mut dyn Executor| {
+        let source = source();
+        calibrate::population_statistics(executor, &weights, source, &preprocessing, &load, &plan)
+            .unwrap()
+    };
+    let calibrated = calibrate::network(&network).unwrap();
+    let fast = population(&mut Fast::new(calibrated.clone(), FastOptions::default()).unwrap());
+    let reference = population(&mut Reference::in_f64(calibrated));
+    assert_eq!((fast.batches, reference.batches), (3, 3));
+
+    // The statistics that training steps of the same batches would have moved by: 0.1 of each, from 0.
+    let mut plain = Reference::in_f64(network.clone());
+    let mut expected = vec![0.0; weights.statistics.len()];
+    let mut batches = Vec::new();
+    for batch in Loader::train(source(), &preprocessing, &load, &plan).unwrap() {
+        let batch = batch.unwrap();
+        let mut moved = weights.clone();
+        moved.statistics.fill(0.0);
+        let step = TrainBatch {
+            images: &batch.images,
+            labels: &batch.labels,
+            label_smoothing: 0.0,
+            seed: 0,
+            step: 0,
+        };
+        let mut gradients = vec![0.0; weights.trainable.len()];
+        plain.train(&step, &mut moved, &mut gradients, &mut Vec::new()).unwrap();
+        let moved = moved.statistics.iter().map(|&value| f64::from(value) / 0.1 / 3.0);
+        expected.iter_mut().zip(moved).for_each(|(sum, value)| *sum += value);
+        batches.push(batch.images);
+    }
+    // Rounding of what is stored; and, for the fast engine, of f32 arithmetic through 69 layers.
+    let (of_reference, of_fast) =
+        (error(&reference.statistics, &expected), error(&fast.statistics, &expected));
+    assert!(of_reference < 1e-6, "{of_reference}");
+    assert!(of_fast < 1e-4, "{of_fast}");
+
+    let spec = |name: &str| {
+        let all = table.trainable.iter().chain(&table.statistics);
+        all.clone().find(|spec| spec.name == name).unwrap().range.clone()
+    };
+    let filters = &weights.trainable[spec("conv1_7x7_s2.weight")];
+    let by_hand = algorithm_2(&batches, 64, filters);
+    for (name, by_hand) in ["running_mean", "running_var"].into_iter().zip(by_hand) {
+        let range = spec(&format!("conv1_7x7_s2_bn.{name}"));
+        for (what, found) in [("fast", &fast), ("reference", &reference)] {
+            let error = error(&found.statistics[range.clone()], &by_hand);
+            assert!(error < 1e-5, "{what}, {name}: {error}");
+        }
+    }
+}
