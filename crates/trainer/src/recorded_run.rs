@@ -15,10 +15,6 @@ use crate::config::{
 use crate::error::Error;
 use crate::run_folder::RunFolder;
 
-/// What a run that ended with a loss that is not finite may leave in its folder: a file with the
-/// reason (`cargo xtask experiment` writes it).
-pub const DIVERGED: &str = "DIVERGED";
-
 /// A run, read from its folder.
 #[derive(Clone, Debug)]
 pub struct RecordedRun {
@@ -81,7 +77,7 @@ impl RecordedRun {
             Err(error) => return Err(Error::io("read", &metrics)(error)),
         };
         let (training, evaluations) = parse(&text).map_err(|reason| damaged(&metrics, &reason))?;
-        let diverged = path.join(DIVERGED).exists();
+        let diverged = folder.diverged().exists();
         Ok(RecordedRun { folder, config, training, evaluations, diverged })
     }
 
@@ -163,7 +159,7 @@ pub fn find_runs(path: &Path) -> Result<Vec<PathBuf>, Error> {
 fn holds_run(path: &Path) -> bool {
     let folder = RunFolder::at(path);
     // A file of settings alone may be anyone's.
-    folder.metrics().is_file() || folder.last().is_file() || path.join(DIVERGED).is_file()
+    folder.metrics().is_file() || folder.last().is_file() || folder.diverged().is_file()
 }
 
 fn folders_in(path: &Path) -> Result<Vec<PathBuf>, Error> {

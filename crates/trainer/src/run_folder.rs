@@ -146,6 +146,11 @@ impl RunFolder {
         self.path.join("train.log")
     }
 
+    /// Left by `cargo xtask experiment` where a run ended with a loss that is not finite: the reason.
+    pub fn diverged(&self) -> PathBuf {
+        self.path.join("DIVERGED")
+    }
+
     /// Event files for TensorBoard.
     pub fn tensorboard(&self) -> PathBuf {
         self.path.join("tensorboard")
@@ -210,7 +215,7 @@ impl RunFolder {
     /// Removes what a run leaves, and nothing else.
     fn clear(&self) -> Result<(), Error> {
         let mut files = vec![self.last(), self.best(), self.config(), self.classes()];
-        files.extend([self.metrics(), self.summary(), self.log()]);
+        files.extend([self.metrics(), self.summary(), self.log(), self.diverged()]);
         files.extend(self.epochs()?.into_iter().map(|epoch| self.epoch(epoch)));
         files.extend(
             self.names()?

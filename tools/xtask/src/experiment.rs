@@ -132,17 +132,14 @@ fn experiment(arguments: &[String]) -> Result<(), Failure> {
     let presets = program.presets()?;
     let search = search_plan(&options);
     if options.dry_run {
-        let base = options.base_lr.or(search.is_empty().then_some(PAPER_RATE));
-        print(&search.iter().map(describe).collect::<String>());
-        match base {
-            Some(base) => {
-                print(&plan(&options, &presets, base)?.iter().map(describe).collect::<String>())
-            }
-            None => print("then, with the best of these rates as the base rate (here 1):"),
+        let unknown = options.base_lr.is_none() && !search.is_empty();
+        let base = options.base_lr.unwrap_or(if unknown { 1.0 } else { PAPER_RATE });
+        let mut lines: Vec<String> = search.iter().map(describe).collect();
+        if unknown {
+            lines.push("then, with the best of these as the base rate, here 1:".to_owned());
         }
-        if base.is_none() {
-            print(&plan(&options, &presets, 1.0)?.iter().map(describe).collect::<String>());
-        }
+        lines.extend(plan(&options, &presets, base)?.iter().map(describe));
+        print(&lines.join("\n"));
         return Ok(());
     }
 
@@ -156,7 +153,7 @@ fn experiment(arguments: &[String]) -> Result<(), Failure> {
     };
     let runs = plan(&options, &presets, base)?;
     for (index, run) in runs.iter().enumerate() {
-        say(&format!("run {} of {}: {}", index + 1, runs.len(), describe(run).trim_end()));
+        say(&format!("run {} of {}: {}", index + 1, runs.len(), describe(run)));
         match program.carry_out(&options, run)? {
             Outcome::Done(Some(top1)) => say(&format!("top-1 {:.2} %", 100.0 * top1)),
             Outcome::Done(None) => {}
@@ -219,38 +216,39 @@ fn describe(run: &Run) -> String {
     let Run { folder, preset, lr, seed, epochs, set } = run;
     let epochs = epochs.map(|epochs| format!(", {epochs} epochs")).unwrap_or_default();
     let set = set.map(|set| format!(", {set}")).unwrap_or_default();
-    format!("{}: preset {preset}, lr {lr}, seed {seed}{epochs}{set}\n", folder.display())
+    format!("{}: preset {preset}, lr {lr}, seed {seed}{epochs}{set}", folder.display())
 }
 
 /// What the program is given to begin a run or, where there is a checkpoint, to go on with it.
 fn arguments(options: &Options, run: &Run, go_on: bool) -> Vec<String> {
     let folder = run.folder.display().to_string();
-    let mut arguments = match go_on {
-        // The recipe stands in the run itself.
+    let mut arguments: Vec<String> = match go_on {
         true => vec!["resume".to_owned(), folder],
         // A folder without a checkpoint may hold what a run left that was stopped before its first.
         false => {
-            let text = format!("train --overwrite --preset {} --lr {}", run.preset, run.lr);
-            let mut arguments: Vec<String> = text.split(' ').map(str::to_owned).collect();
             let text = format!(
-                "--seed {} --set log.tensorboard=false --set checkpoint.every_epochs=0",
-                run.seed
+                "train --overwrite --preset {} --set log.tensorboard=false \
+                 --set checkpoint.every_epochs=0 --run-dir",
+                run.preset
             );
-            arguments.extend(text.split(' ').map(str::to_owned));
-            arguments.extend(["--run-dir".to_owned(), folder]);
-            if let Some(size) = options.image_size {
-                arguments.extend(["--image-size".to_owned(), size.to_string()]);
-            }
-            if let Some(set) = run.set {
-                arguments.extend(["--set".to_owned(), set.to_owned()]);
-            }
-            arguments
+            text.split(' ').map(str::to_owned).chain([folder]).collect()
         }
     };
-    if let Some(epochs) = run.epochs {
-        arguments.extend(["--epochs".to_owned(), epochs.to_string()]);
+    // A run that was begun with another recipe is refused when these are given again.
+    let mut give = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+    give("--lr", run.lr.to_string());
+    give("--seed", run.seed.to_string());
+    if let Some(set) = run.set {
+        give("--set", set.to_owned());
     }
-    arguments.extend(["--data-dir".to_owned(), options.data_dir.clone(), "--json".to_owned()]);
+    if let Some(size) = options.image_size {
+        give("--image-size", size.to_string());
+    }
+    if let Some(epochs) = run.epochs {
+        give("--epochs", epochs.to_string());
+    }
+    give("--data-dir", options.data_dir.clone());
+    arguments.push("--json".to_owned());
     arguments
 }
 
@@ -290,7 +288,7 @@ impl Program {
         let mut best: Option<(f64, f64)> = None;
         let mut table = "rate        top-1 at the end\n".to_owned();
         for run in runs {
-            say(&format!("search: {}", describe(run).trim_end()));
+            say(&format!("search: {}", describe(run)));
             let cell = match self.carry_out(options, run)? {
                 Outcome::Done(Some(top1)) => {
                     if best.is_none_or(|(_, most)| top1 > most) {
@@ -544,20 +542,17 @@ mod tests {
     }
 
     #[test]
-    fn a_run_begins_with_its_settings_and_goes_on_without() {
+    fn a_run_begins_and_goes_on_with_its_settings() {
         let asked =
             options("--seeds 1 --epochs 30 --image-size 64 --only inception-sigmoid").unwrap();
         let run = &plan(&asked, &presets(), PAPER_RATE).unwrap()[0];
-        assert_eq!(
-            arguments(&asked, run, false).join(" "),
-            "train --overwrite --preset inception --lr 0.0015 --seed 1 --set log.tensorboard=false \
-             --set checkpoint.every_epochs=0 --run-dir out/inception-sigmoid-seed-1 --image-size 64 \
-             --set network.activation=sigmoid --epochs 30 --data-dir pictures --json"
-        );
-        assert_eq!(
-            arguments(&asked, run, true).join(" "),
-            "resume out/inception-sigmoid-seed-1 --epochs 30 --data-dir pictures --json"
-        );
+        let settings = "--lr 0.0015 --seed 1 --set network.activation=sigmoid --image-size 64 \
+                        --epochs 30 --data-dir pictures --json";
+        let begin = "train --overwrite --preset inception --set log.tensorboard=false \
+                     --set checkpoint.every_epochs=0 --run-dir out/inception-sigmoid-seed-1";
+        assert_eq!(arguments(&asked, run, false).join(" "), format!("{begin} {settings}"));
+        let go_on = "resume out/inception-sigmoid-seed-1";
+        assert_eq!(arguments(&asked, run, true).join(" "), format!("{go_on} {settings}"));
     }
 
     #[test]
