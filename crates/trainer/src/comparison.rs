@@ -125,7 +125,9 @@ impl Model {
 
 impl Comparison {
     /// Compares runs, with the baseline that `baseline` names (a run's path, its folder's name or a
-    /// model's name) or, without it, the paper's Inception, as [`choose_baseline`] finds it.
+    /// model's name) or, without it, the paper's Inception: the model with the network of the preset
+    /// `inception`, of several that with the lowest learning rate; otherwise the only one without
+    /// batch norm; otherwise the first, which is said in the log.
     ///
     /// # Errors
     /// There is no run, none of that name, or the baseline has no evaluation.
@@ -352,9 +354,7 @@ fn named_baseline(models: &[Model], name: &str) -> Result<usize, Error> {
     })
 }
 
-/// The paper's starting point among the models: the one with the network of the preset `inception`,
-/// of several the one with the lowest learning rate; otherwise the only one without batch norm;
-/// otherwise the first, which is said in the log.
+/// The paper's starting point among the models, see [`Comparison::new`].
 fn choose_baseline(models: &[Model]) -> Result<usize, Error> {
     let inception = resolve(&Sources { preset: Some("inception"), ..Sources::default() })?.config;
     let indices = || 0..models.len();
