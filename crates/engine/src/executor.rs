@@ -22,6 +22,15 @@ pub struct TrainBatch<'a> {
     pub step: u64,
 }
 
+/// The layers that a step of training shows, and who sees them.
+pub struct Watch<'a> {
+    /// Indices of convolutions and fully connected layers with a nonlinearity behind them.
+    pub layers: &'a [usize],
+    /// Called once for each layer, with its index and what enters its nonlinearity for the whole
+    /// batch, `[n][channels][rows][columns]`: the output of batch norm where there is one.
+    pub see: &'a mut (dyn FnMut(usize, Vec<f32>) + 'a),
+}
+
 /// Runs a network.
 ///
 /// An executor owns no weights: they come in as plain vectors and gradients go out the same way, in
@@ -38,9 +47,11 @@ pub trait Executor: Send {
 
     /// Forward pass with batch statistics, loss, and backward pass.
     ///
-    /// Overwrites `gradients` (trainable layout) with the gradient of the mean loss, moves the
-    /// running statistics in `weights`, leaves the logits `[n][classes]` in `logits`, and returns
-    /// the mean loss over the batch.
+    /// Overwrites `gradients` (trainable layout) with the gradient of the weighted sum of the mean
+    /// losses of all heads, moves the running statistics in `weights`, leaves the logits
+    /// `[n][classes]` in `logits`, and returns their mean loss over the batch, which is that of the
+    /// main head alone and compares with validation. If the loss of an auxiliary head is not finite,
+    /// that is returned, so that the caller stops before the gradient reaches the weights.
     ///
     /// # Errors
     /// Buffers of the wrong length, labels out of range, a batch whose variance is undefined.
@@ -59,6 +70,26 @@ pub trait Executor: Send {
     /// As [`Executor::train`].
     fn move_statistics(&mut self, images: &[f32], weights: &mut Weights)
     -> Result<(), EngineError>;
+
+    /// As [`Executor::train`], with the same bits, showing the inputs of nonlinearities on the way.
+    /// Takes time and memory for what is watched.
+    ///
+    /// # Errors
+    /// As [`Executor::train`]; an executor that cannot.
+    fn train_watched(
+        &mut self,
+        _batch: &TrainBatch<'_>,
+        _weights: &mut Weights,
+        _gradients: &mut [f32],
+        _logits: &mut Vec<f32>,
+        _watch: Watch<'_>,
+    ) -> Result<f64, EngineError> {
+        Err(EngineError::Unsupported {
+            what: "log.watch".to_owned(),
+            engine: "chosen",
+            hint: "leave log.watch empty, or use --engine fast or reference",
+        })
+    }
 
     /// Takes over `weights` for the calls of [`Executor::evaluate`] that follow.
     ///

@@ -13,6 +13,6 @@ pub use bninception_kernels::isa::Isa;
 pub use bninception_kernels::threads::Team;
 pub use bninception_model as model;
 pub use error::EngineError;
-pub use executor::{Executor, TrainBatch};
+pub use executor::{Executor, TrainBatch, Watch};
 pub use fast::{Fast, FastOptions, Phase, Profile, Row};
 pub use reference::Reference;

@@ -94,10 +94,13 @@ pub fn convolutions(network: &Network, batch: usize) -> Vec<Operation> {
     for (index, layer) in network.layers.iter().enumerate() {
         let Op::Conv(conv) = &layer.op else { continue };
         let input = network.input_shape(index);
+        // As the engine runs them: channels in whole blocks, but for those of the image.
+        let reads_image = network.layers[layer.inputs[0]].op == Op::Image;
+        let whole = |channels: usize| channels.next_multiple_of(BLOCK);
         let shape = ConvShape {
             batch,
-            in_channels: conv.in_channels,
-            out_channels: conv.out_channels,
+            in_channels: if reads_image { conv.in_channels } else { whole(conv.in_channels) },
+            out_channels: whole(conv.out_channels),
             in_height: input.height,
             in_width: input.width,
             kernel: conv.kernel,

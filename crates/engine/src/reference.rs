@@ -1,11 +1,11 @@
 //! The candle reference behind the trait of all executors.
 
 use bninception_kernels::threads::Team;
-use bninception_model::reference::ReferenceExecutor;
+use bninception_model::reference::{ReferenceExecutor, values};
 use bninception_model::{Network, Weights};
 
 use crate::error::EngineError;
-use crate::executor::{Executor, TrainBatch};
+use crate::executor::{Executor, TrainBatch, Watch};
 
 /// Runs a network by candle's tensors and autograd on the CPU. Slow; the oracle.
 pub struct Reference {
@@ -50,14 +50,40 @@ impl Executor for Reference {
         gradients: &mut [f32],
         logits: &mut Vec<f32>,
     ) -> Result<f64, EngineError> {
-        let randomness = (batch.seed, batch.step);
-        let output = self.executor.train(
+        let watch = Watch { layers: &[], see: &mut |_, _| {} };
+        self.train_watched(batch, weights, gradients, logits, watch)
+    }
+
+    fn train_watched(
+        &mut self,
+        batch: &TrainBatch<'_>,
+        weights: &mut Weights,
+        gradients: &mut [f32],
+        logits: &mut Vec<f32>,
+        watch: Watch<'_>,
+    ) -> Result<f64, EngineError> {
+        let network = self.executor.network();
+        let watched: Vec<(usize, &str)> = watch
+            .layers
+            .iter()
+            .filter_map(|&layer| {
+                let input = network.nonlinearity_input(layer)?;
+                Some((layer, network.layers[input].name.as_str()))
+            })
+            .collect();
+        let output = self.executor.train_stages(
             batch.images,
             batch.labels,
             batch.label_smoothing,
-            randomness,
+            (batch.seed, batch.step),
             weights,
             gradients,
+            &mut |layer, output| {
+                if let Some(&(index, _)) = watched.iter().find(|(_, name)| *name == layer.name) {
+                    (watch.see)(index, values(output)?);
+                }
+                Ok(())
+            },
         )?;
         *logits = output.logits;
         Ok(output.loss)

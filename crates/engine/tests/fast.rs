@@ -5,7 +5,7 @@
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{
-    BatchNormOptions, Network, NetworkOptions, ParameterTable, Weights,
+    AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
 };
 use bninception_engine::sgd::{SgdStep, sgd_step};
 use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference, TrainBatch};
@@ -193,21 +193,78 @@ fn all_kinds_of_network_match_the_reference() {
         ),
     ];
     for (what, options, n) in cases {
-        let limits = if options.activation == sigmoid { SIGMOID } else { RELU };
-        let network = Network::bn_inception(options).unwrap();
-        let table = ParameterTable::new(&network);
-        let (weights, batch) = (weights(&network), Batch::new(&network, n));
-        let expected = step(&mut Reference::in_f64(network.clone()), &weights, &batch);
-        for winograd in [false, true] {
-            for merge_siblings in [false, true] {
-                let options =
-                    FastOptions { threads: 2, winograd, merge_siblings, ..FastOptions::default() };
-                let mut fast = Fast::new(network.clone(), options).unwrap();
-                let what = format!("{what}, winograd {winograd}, merged {merge_siblings}");
-                compare(&what, &table, &step(&mut fast, &weights, &batch), &expected, limits);
-            }
+        matches_reference(what, &Network::bn_inception(options).unwrap(), n);
+    }
+}
+
+#[test]
+fn googlenet_and_auxiliary_heads_match_the_reference() {
+    let sigmoid = Activation::Sigmoid;
+    let norm = Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 });
+    let aux = Some(AuxOptions::default());
+    let both = NetworkOptions { aux, ..options(64) };
+    let wide = NetworkOptions { aux, ..options(128) };
+    let cases = [
+        // At 128 px the heads' windows are 5x5 on maps of 8x8 and 7x7; below they cover the map.
+        ("published", Kind::GoogLeNet, googlenet(wide), 2),
+        ("without heads, 33 px", Kind::GoogLeNet, googlenet(options(33)), 2),
+        (
+            "sigmoid",
+            Kind::GoogLeNet,
+            NetworkOptions { activation: sigmoid, ..googlenet(both.clone()) },
+            3,
+        ),
+        ("batch norm", Kind::GoogLeNet, NetworkOptions { batch_norm: norm, ..both.clone() }, 4),
+        // Six images, because batch norm behind the fully connected layers sees no other values.
+        ("sigmoid", Kind::BnInception, NetworkOptions { activation: sigmoid, ..both.clone() }, 6),
+        ("plain", Kind::BnInception, googlenet(both), 3),
+    ];
+    for (what, kind, options, n) in cases {
+        let what = format!("{kind:?}, {what}");
+        matches_reference(&what, &Network::new(kind, options).unwrap(), n);
+    }
+}
+
+/// With what GoogLeNet has besides its layers.
+fn googlenet(options: NetworkOptions) -> NetworkOptions {
+    NetworkOptions { batch_norm: None, conv_bias: true, lrn: true, dropout: 0.4, ..options }
+}
+
+/// Compares the engine, with all choices of algorithms, with the reference on `n` images.
+fn matches_reference(what: &str, network: &Network, n: usize) {
+    let sigmoid = network.options.activation == Activation::Sigmoid;
+    let limits = if sigmoid { SIGMOID } else { RELU };
+    let table = ParameterTable::new(network);
+    let (weights, batch) = (weights(network), Batch::new(network, n));
+    let expected = step(&mut Reference::in_f64(network.clone()), &weights, &batch);
+    for winograd in [false, true] {
+        for merge_siblings in [false, true] {
+            let options =
+                FastOptions { threads: 2, winograd, merge_siblings, ..FastOptions::default() };
+            let mut fast = Fast::new(network.clone(), options).unwrap();
+            let what = format!("{what}, winograd {winograd}, merged {merge_siblings}");
+            compare(&what, &table, &step(&mut fast, &weights, &batch), &expected, limits);
         }
     }
+}
+
+/// bf16 where nothing amplifies its rounding: each factor is off by up to 2^-9.
+#[test]
+fn googlenet_in_bf16_matches_the_reference_within_its_rounding() {
+    let options = NetworkOptions {
+        activation: Activation::Sigmoid,
+        aux: Some(AuxOptions::default()),
+        ..googlenet(options(64))
+    };
+    let network = Network::googlenet(options).unwrap();
+    let (weights, batch) = (weights(&network), Batch::new(&network, 3));
+    let expected = step(&mut Reference::in_f64(network.clone()), &weights, &batch);
+    let options = FastOptions { threads: 2, dtype: Dtype::Bf16, ..FastOptions::default() };
+    let found = step(&mut Fast::new(network, options).unwrap(), &weights, &batch);
+    assert!((found.loss - expected.loss).abs() / expected.loss < 3e-2);
+    assert!(error(&found.logits, &expected.logits) < 3e-2);
+    assert!(error(&found.evaluation, &expected.evaluation) < 3e-2);
+    assert!(error(&found.gradients, &expected.gradients) < 5e-2);
 }
 
 #[test]
@@ -229,15 +286,20 @@ fn gradients_agree_to_rounding_where_nothing_changes_sides() {
 
 #[test]
 fn runs_repeat_bit_by_bit_and_threads_agree() {
-    let network = Network::bn_inception(options(64)).unwrap();
-    let table = ParameterTable::new(&network);
-    let (weights, batch) = (weights(&network), Batch::new(&network, 5));
-    let expected = step(&mut fast(&network, 1), &weights, &batch);
+    repeats(&Network::bn_inception(options(64)).unwrap());
+    let options = NetworkOptions { aux: Some(AuxOptions::default()), ..googlenet(options(64)) };
+    repeats(&Network::googlenet(options).unwrap());
+}
+
+fn repeats(network: &Network) {
+    let table = ParameterTable::new(network);
+    let (weights, batch) = (weights(network), Batch::new(network, 5));
+    let expected = step(&mut fast(network, 1), &weights, &batch);
     for threads in 1..=3 {
-        let mut engine = fast(&network, threads);
+        let mut engine = fast(network, threads);
         let first = step(&mut engine, &weights, &batch);
         assert_eq!(first, step(&mut engine, &weights, &batch), "same engine, {threads} threads");
-        let other = step(&mut fast(&network, threads), &weights, &batch);
+        let other = step(&mut fast(network, threads), &weights, &batch);
         assert_eq!(first, other, "another engine, {threads} threads");
         compare(&format!("{threads} threads"), &table, &first, &expected, RELU);
 

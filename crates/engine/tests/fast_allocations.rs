@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bninception_engine::model::init::initial_weights;
-use bninception_engine::model::{Network, NetworkOptions, ParameterTable};
+use bninception_engine::model::{AuxOptions, Kind, Network, NetworkOptions, ParameterTable};
 use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Dtype, Executor, Fast, FastOptions, TrainBatch};
 
@@ -36,8 +36,13 @@ fn no_allocation_per_step_after_the_first() {
     let base = NetworkOptions { classes: 10, image_size: 47, ..NetworkOptions::default() };
     let plain = NetworkOptions { batch_norm: None, conv_bias: true, ..base.clone() };
     let full = NetworkOptions { lrn: true, dropout: 0.4, ..base };
-    for (options, dtype) in [(full, Dtype::F32), (plain, Dtype::Bf16)] {
-        let network = Network::bn_inception(options).unwrap();
+    let heads = NetworkOptions { aux: Some(AuxOptions::default()), ..plain.clone() };
+    for (kind, options, dtype) in [
+        (Kind::BnInception, full, Dtype::F32),
+        (Kind::BnInception, plain, Dtype::Bf16),
+        (Kind::GoogLeNet, heads, Dtype::F32),
+    ] {
+        let network = Network::new(kind, options).unwrap();
         let table = ParameterTable::new(&network);
         let mut weights = initial_weights(&network, &table, 1);
         let options = FastOptions { threads: 3, dtype, ..FastOptions::default() };

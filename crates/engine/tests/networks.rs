@@ -114,6 +114,7 @@ fn check_case(
         dropout: 0.0,
         conv_bias: flag("conv_bias", false),
         pool_proj_4c4d: number("pool_proj_4c4d"),
+        ..NetworkOptions::default()
     })
     .unwrap();
     let table = ParameterTable::new(&network);

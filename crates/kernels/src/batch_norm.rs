@@ -55,6 +55,11 @@ impl Moments {
         self.mean.len()
     }
 
+    /// What [`normalise`] puts into the nonlinearity for the value `x` of a channel, to the bit.
+    pub fn normalised(&self, channel: usize, x: f32) -> f32 {
+        x * self.multiplier[channel] + self.offset[channel]
+    }
+
     /// Takes over the statistics of a batch of `count` values per channel, more than one, from
     /// their `sums` and sums of `squares`, for a layer with scale `gamma` and shift `beta`, and
     /// moves the running statistics.

@@ -4,10 +4,14 @@ mod common;
 
 use bninception_kernels::conv::View;
 use bninception_kernels::dtype::Dtype;
+use bninception_kernels::flatten::{flat, flatten, flatten_backward};
+use bninception_kernels::isa::Isa;
 use bninception_kernels::map::Map;
 use bninception_kernels::pool::{
     MaxPool, average, average_backward, global_average, global_average_backward,
 };
+use bninception_kernels::threads::Team;
+use bninception_kernels::window_average::WindowAverage;
 use common::{Plain, assert_close, assert_surroundings, each_way, map, random, views};
 
 /// Sums of at most 49 values of size one, plus the value that is added to.
@@ -186,4 +190,98 @@ fn global_average_and_its_gradient_match_the_definition() {
             }
         });
     }
+}
+
+/// Expected results, with the gradient alone and added to `before`.
+struct Expected {
+    y: Vec<f64>,
+    dx: Vec<f64>,
+}
+
+#[test]
+fn averages_of_windows_and_their_gradients_match_the_definition() {
+    for (height, width) in EXTENTS {
+        let pool = WindowAverage { input: map(32, height, width), kernel: 5, stride: 3 };
+        let (rows, columns) = (height.min(5), width.min(5));
+        let share = 1.0 / (rows * columns) as f64;
+        let (batch, output) = (3, pool.output());
+        assert_eq!(output.height, (height - rows) / 3 + 1);
+        let (x, dy) = (Plain::random(1, pool.input, batch), Plain::random(2, output, batch));
+        let mut expected = Expected { y: Vec::new(), dx: vec![0.0; x.values.len()] };
+        dy.each(|n, c, row, column| {
+            let mut sum = 0.0;
+            for r in 3 * row..3 * row + rows {
+                for q in 3 * column..3 * column + columns {
+                    sum += x.at(n, c, r, q);
+                    expected.dx[x.index(n, c, r, q)] += dy.at(n, c, row, column) * share;
+                }
+            }
+            expected.y.push(sum * share);
+        });
+        let what = format!("{pool:?}");
+        check_linear(
+            &what,
+            &x,
+            &dy,
+            &expected,
+            |isa, team, x, x_view, y, y_view| {
+                pool.forward(team, isa, Dtype::F32, batch, x, x_view, y, y_view);
+            },
+            |isa, team, dy, dy_view, dx, dx_view, accumulate| {
+                pool.backward(team, isa, batch, dy, dy_view, dx, dx_view, accumulate);
+            },
+        );
+    }
+}
+
+#[test]
+fn flat_maps_hold_channel_by_channel() {
+    for (height, width) in EXTENTS {
+        let (map, batch) = (map(32, height, width), 2);
+        let x = Plain::random(1, map, batch);
+        let dy = Plain::random(2, flat(&map), batch);
+        let f64s = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
+        let expected = Expected { y: f64s(&x.values), dx: f64s(&dy.values) };
+        check_linear(
+            "flat",
+            &x,
+            &dy,
+            &expected,
+            |_, team, x, x_view, y, y_view| flatten(team, &map, batch, x, x_view, y, y_view),
+            |_, team, dy, dy_view, dx, dx_view, accumulate| {
+                flatten_backward(team, &map, batch, dy, dy_view, dx, dx_view, accumulate);
+            },
+        );
+    }
+}
+
+/// Checks an operation without choices and its gradient, which is also added to what is there.
+fn check_linear(
+    what: &str,
+    x: &Plain,
+    dy: &Plain,
+    expected: &Expected,
+    forward: impl Fn(Isa, &Team, &[f32], View, &mut [f32], View),
+    backward: impl Fn(Isa, &Team, &[f32], View, &mut [f32], View, bool),
+) {
+    let (batch, output) = (x.batch, dy.map);
+    let before = Plain::random(3, x.map, batch);
+    let summed: Vec<f64> =
+        expected.dx.iter().zip(&before.values).map(|(d, &b)| d + f64::from(b)).collect();
+    each_way(|isa, team| {
+        let what = format!("{what} {isa:?} {} threads", team.len());
+        for (x_view, y_view) in views(&x.map).into_iter().zip(views(&output)) {
+            let mut y = vec![7.0; y_view.blocks * batch * output.plane() + 1024];
+            forward(isa, team, &x.blocked(x_view, 7.0), x_view, &mut y, y_view);
+            assert_surroundings(&output, batch, y_view, &y, 7.0);
+            let found = Plain::read(output, batch, y_view, &y);
+            assert_close(&what, &found.values, &expected.y, TOLERANCE);
+            for (accumulate, expected) in [(false, &expected.dx), (true, &summed)] {
+                let mut dx = before.blocked(x_view, 7.0);
+                backward(isa, team, &dy.blocked(y_view, 7.0), y_view, &mut dx, x_view, accumulate);
+                let found = Plain::read(x.map, batch, x_view, &dx);
+                assert_close(&format!("gradient, {what}"), &found.values, expected, TOLERANCE);
+            }
+        }
+    });
 }

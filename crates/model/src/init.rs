@@ -3,7 +3,9 @@
 //! The paper leaves initialisation open. Our reading: He et al. 2015
 //! (<https://arxiv.org/abs/1502.01852>, equation 10) for filters followed by ReLU, since the
 //! network without batch norm has to train too, and Glorot & Bengio 2010, equation 16, where the
-//! activation is a sigmoid and for the last layer. Biases, shifts and running means start at 0,
+//! activation is a sigmoid and for the last layer of each head. The option `init_gain` multiplies the
+//! deviation of convolutions' filters: members of an ensemble that start from larger weights (the
+//! paper, section 4.2.3). Biases, shifts and running means start at 0,
 //! scales and running variances at 1.
 
 use rand_chacha::ChaCha8Rng;
@@ -26,7 +28,7 @@ pub fn initial_weights(network: &Network, table: &ParameterTable, seed: u64) -> 
         match spec.role {
             Role::Scale => values.fill(1.0),
             Role::ConvWeight | Role::LinearWeight => {
-                let deviation = deviation(spec, network.options.activation);
+                let deviation = deviation(network, spec);
                 let mut rng = tensor_rng(seed, &spec.name);
                 for value in values {
                     let normal: f64 = StandardNormal.sample(&mut rng);
@@ -45,14 +47,17 @@ pub fn initial_weights(network: &Network, table: &ParameterTable, seed: u64) -> 
 }
 
 /// Standard deviation of the initial values of a filter or matrix.
-fn deviation(spec: &TensorSpec, activation: Activation) -> f64 {
+fn deviation(network: &Network, spec: &TensorSpec) -> f64 {
     let places: usize = spec.shape[2..].iter().product();
     let fan_out = (spec.shape[0] * places) as f64;
     let fan_in = (spec.shape[1] * places) as f64;
-    match (spec.role, activation) {
-        (Role::ConvWeight, Activation::Relu) => (2.0 / fan_in).sqrt(),
+    let is_classifier = network.losses.iter().any(|loss| loss.logits == spec.layer);
+    let deviation = match (is_classifier, network.options.activation) {
+        (false, Activation::Relu) => (2.0 / fan_in).sqrt(),
         _ => (2.0 / (fan_in + fan_out)).sqrt(),
-    }
+    };
+    let gain = if spec.role == Role::ConvWeight { network.options.init_gain } else { 1.0 };
+    deviation * gain
 }
 
 /// A generator keyed by seed and tensor name: the seed fills the first eight bytes of the key,

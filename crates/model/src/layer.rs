@@ -110,6 +110,37 @@ impl Pool {
     }
 }
 
+/// The average pool in front of an auxiliary head: 5x5 with stride 3, without padding (GoogLeNet,
+/// section 5).
+///
+/// One rule covers every size: the window is clipped to maps of fewer than five places, and places
+/// behind the last window that fits are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuxPool;
+
+impl AuxPool {
+    /// Rows and columns of the window on maps that are large enough.
+    pub const KERNEL: usize = 5;
+    /// Step between windows.
+    pub const STRIDE: usize = 3;
+
+    /// Places of the window along an axis of `n` values.
+    pub fn window_len(self, n: usize) -> usize {
+        n.min(Self::KERNEL)
+    }
+
+    /// Output places along an axis of `n` values.
+    pub fn output_len(self, n: usize) -> usize {
+        (n - self.window_len(n)) / Self::STRIDE + 1
+    }
+
+    /// The values of an axis of `n` that the window of output place `out` covers.
+    pub fn window(self, out: usize, n: usize) -> Range<usize> {
+        let first = out * Self::STRIDE;
+        first..first + self.window_len(n)
+    }
+}
+
 /// Local response normalisation across channels (section 3.3 of Krizhevsky et al. 2012):
 /// `y = x / (1 + alpha / size * sum of x^2 over the neighbours)^beta`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -141,6 +172,8 @@ pub enum Op {
     Activation(Activation),
     /// 3x3 pool.
     Pool(Pool),
+    /// Average pool of an auxiliary head.
+    AuxPool(AuxPool),
     /// Local response normalisation.
     Lrn(Lrn),
     /// The inputs one behind another along channels.
@@ -149,8 +182,11 @@ pub enum Op {
     GlobalAveragePool,
     /// In training, zero with this probability and scaled by `1 / (1 - probability)` otherwise.
     Dropout(f64),
-    /// Fully connected, with bias.
-    Linear,
+    /// Fully connected; reads all values of a map, channel by channel.
+    Linear {
+        /// Whether a bias is added.
+        bias: bool,
+    },
 }
 
 impl Op {
@@ -164,11 +200,12 @@ impl Op {
             Op::Activation(Activation::Sigmoid) => "sigmoid",
             Op::Pool(Pool { kind: PoolKind::Max, .. }) => "max_pool",
             Op::Pool(Pool { kind: PoolKind::Average, .. }) => "avg_pool",
+            Op::AuxPool(_) => "avg_pool",
             Op::Lrn(_) => "lrn",
             Op::Concat => "concat",
             Op::GlobalAveragePool => "global_avg_pool",
             Op::Dropout(_) => "dropout",
-            Op::Linear => "linear",
+            Op::Linear { .. } => "linear",
         }
     }
 }
@@ -207,6 +244,26 @@ mod tests {
             assert_eq!(pool.pad_before(n), pad, "padding of {n} with stride {stride}");
             assert_eq!(pool.window(0, n), first, "first window of {n} with stride {stride}");
             assert_eq!(pool.window(out - 1, n), last, "last window of {n} with stride {stride}");
+        }
+    }
+
+    #[test]
+    fn windows_of_auxiliary_heads_lie_inside_the_map() {
+        // (n, output places, last window); 14 is GoogLeNet's map, 2 and 32 those of 32 and 512 px.
+        let table = [
+            (14, 4, 9..14),
+            (1, 1, 0..1),
+            (2, 1, 0..2),
+            (4, 1, 0..4),
+            (5, 1, 0..5),
+            (7, 1, 0..5),
+            (8, 2, 3..8),
+            (32, 10, 27..32),
+        ];
+        for (n, out, last) in table {
+            assert_eq!(AuxPool.output_len(n), out, "output of {n}");
+            assert_eq!(AuxPool.window(0, n).start, 0, "first window of {n}");
+            assert_eq!(AuxPool.window(out - 1, n), last, "last window of {n}");
         }
     }
 }

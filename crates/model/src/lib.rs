@@ -1,6 +1,7 @@
-//! BN-Inception (Inception-v2 of Ioffe & Szegedy 2015, <https://arxiv.org/abs/1502.03167>) as data.
+//! BN-Inception (Inception-v2 of Ioffe & Szegedy 2015, <https://arxiv.org/abs/1502.03167>) as data, and
+//! the network that it grew from, GoogLeNet.
 //!
-//! [`table`] holds the paper's Figure 5, [`network`] turns it into one list of [`layer`]s, and
+//! [`table`] holds the paper's Figure 5 and GoogLeNet's table 1, [`network`] turns it into one list of [`layer`]s, and
 //! everything else reads that list: [`summary`], [`parameters`], [`init`], and the
 //! [`reference`](mod@reference) executor on candle. Batch size is never part of a network.
 #![forbid(unsafe_code)]
@@ -17,5 +18,5 @@ pub mod summary;
 pub mod table;
 
 pub use error::ModelError;
-pub use network::{BatchNormOptions, Network, NetworkOptions};
+pub use network::{AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions};
 pub use parameters::{ParameterTable, Role, Weights};

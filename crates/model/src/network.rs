@@ -1,12 +1,26 @@
-//! The network as data: one list of layers, built from the paper's Figure 5.
+//! The network as data: one list of layers, built from the paper's Figure 5 or GoogLeNet's table 1.
 //!
 //! Everything else reads this list: the summary, the parameters, and every executor.
 
 use crate::error::ModelError;
-use crate::layer::{Activation, Conv, Layer, Lrn, Op, Pool, PoolKind, Shape};
-use crate::table::{PoolBranch, Row, rows};
+use crate::layer::{Activation, AuxPool, Conv, Layer, Lrn, Op, Pool, PoolKind, Shape};
+use crate::table::{GoogLeNetRow, PoolBranch, Row, googlenet_rows, rows};
 
-/// Choices that change the network's layers.
+/// Which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Inception-v2 of Ioffe & Szegedy 2015, figure 5.
+    BnInception,
+    /// Inception-v1 of Szegedy et al. 2014 (<https://arxiv.org/abs/1409.4842>), table 1.
+    GoogLeNet,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Kind; 2] = [Kind::BnInception, Kind::GoogLeNet];
+}
+
+/// Choices that change the network's layers, or what they start from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkOptions {
     /// Outputs of the last layer.
@@ -23,8 +37,29 @@ pub struct NetworkOptions {
     pub dropout: f64,
     /// Whether convolutions add a bias.
     pub conv_bias: bool,
-    /// Width of the pool projection of 4c and 4d: 96 or 128 (see [`crate::table`]).
+    /// Width of the pool projection of 4c and 4d: 96 or 128 (see [`crate::table`]). GoogLeNet has
+    /// widths of its own and ignores it.
     pub pool_proj_4c4d: usize,
+    /// Auxiliary heads on the outputs of 4a and 4d, which only training runs.
+    pub aux: Option<AuxOptions>,
+    /// Factor on the standard deviation of the initial filters of convolutions.
+    pub init_gain: f64,
+}
+
+/// Constants of the auxiliary heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AuxOptions {
+    /// Weight of each head's loss beside the main one.
+    pub weight: f64,
+    /// Probability of dropout in front of a head's last layer; 0 leaves it out.
+    pub dropout: f64,
+}
+
+/// GoogLeNet's (section 5).
+impl Default for AuxOptions {
+    fn default() -> Self {
+        AuxOptions { weight: 0.3, dropout: 0.7 }
+    }
 }
 
 /// Constants of batch normalisation.
@@ -49,6 +84,8 @@ impl Default for NetworkOptions {
             dropout: 0.0,
             conv_bias: false,
             pool_proj_4c4d: 96,
+            aux: None,
+            init_gain: 1.0,
         }
     }
 }
@@ -73,6 +110,17 @@ impl NetworkOptions {
         if ![96, 128].contains(&self.pool_proj_4c4d) {
             return fail("pool_proj_4c4d", "96 or 128", self.pool_proj_4c4d.to_string());
         }
+        if let Some(aux) = self.aux {
+            if !(aux.weight > 0.0 && aux.weight.is_finite()) {
+                return fail("aux_weight", "above 0", aux.weight.to_string());
+            }
+            if !(0.0..1.0).contains(&aux.dropout) {
+                return fail("aux_dropout", "at least 0 and below 1", aux.dropout.to_string());
+            }
+        }
+        if !(self.init_gain > 0.0 && self.init_gain.is_finite()) {
+            return fail("init_gain", "above 0", self.init_gain.to_string());
+        }
         if let Some(batch_norm) = self.batch_norm {
             if !(batch_norm.epsilon > 0.0 && batch_norm.epsilon.is_finite()) {
                 return fail("bn_epsilon", "above 0", batch_norm.epsilon.to_string());
@@ -88,10 +136,23 @@ impl NetworkOptions {
 /// A network: its options and its layers in the order in which they run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
+    /// Which network it is.
+    pub kind: Kind,
     /// The choices it was built from.
     pub options: NetworkOptions,
     /// The layers; the first is the image, the last gives the logits.
     pub layers: Vec<Layer>,
+    /// Where training measures a loss, in the order of the layers; the last is that of the logits.
+    pub losses: Vec<Loss>,
+}
+
+/// A loss of training: its gradient is that of the weighted sum of all of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    /// The layer whose outputs are logits.
+    pub logits: usize,
+    /// Weight in the sum: 1 for the network's own logits.
+    pub weight: f64,
 }
 
 impl Network {
@@ -100,10 +161,27 @@ impl Network {
     /// # Errors
     /// An option outside its range.
     pub fn bn_inception(options: NetworkOptions) -> Result<Network, ModelError> {
+        Network::new(Kind::BnInception, options)
+    }
+
+    /// GoogLeNet with the given options; its own are no batch norm, biases, LRN, dropout of 0.4 and
+    /// auxiliary heads.
+    ///
+    /// # Errors
+    /// An option outside its range.
+    pub fn googlenet(options: NetworkOptions) -> Result<Network, ModelError> {
+        Network::new(Kind::GoogLeNet, options)
+    }
+
+    /// The network of this kind with the given options.
+    ///
+    /// # Errors
+    /// An option outside its range.
+    pub fn new(kind: Kind, options: NetworkOptions) -> Result<Network, ModelError> {
         options.check()?;
         let size = options.image_size;
         let image = Shape { channels: 3, height: size, width: size };
-        let mut net = Builder { options: &options, layers: Vec::new() };
+        let mut net = Builder { options: &options, layers: Vec::new(), losses: Vec::new() };
 
         let x = net.push("data", Op::Image, vec![], image);
         let x = net.conv("conv1_7x7_s2", x, 64, 7, 2);
@@ -112,16 +190,51 @@ impl Network {
         let x = net.conv("conv2_3x3_reduce", x, 64, 1, 1);
         let x = net.conv("conv2_3x3", x, 192, 3, 1);
         let x = net.lrn("conv2_norm2", x);
-        let mut x = net.pool("pool2_3x3_s2", x, PoolKind::Max, 2);
-        for row in rows(options.pool_proj_4c4d) {
-            x = net.module(&row, x);
-        }
+        let x = net.pool("pool2_3x3_s2", x, PoolKind::Max, 2);
+        let x = match kind {
+            Kind::BnInception => net.bn_inception_modules(x),
+            Kind::GoogLeNet => net.googlenet_modules(x),
+        };
         let x = net.global_average_pool("global_pool", x);
-        let x = net.dropout("dropout", x);
-        net.linear("last_linear", x, options.classes);
+        let x = net.dropout("dropout", x, options.dropout);
+        net.classifier("last_linear", x, 1.0);
 
-        let layers = net.layers;
-        Ok(Network { options, layers })
+        let Builder { layers, losses, .. } = net;
+        Ok(Network { kind, options, layers, losses })
+    }
+
+    /// Whether the logits depend on each layer: evaluation runs those that they do.
+    pub fn evaluated_layers(&self) -> Vec<bool> {
+        let mut evaluated = vec![false; self.layers.len()];
+        if let Some(last) = evaluated.last_mut() {
+            *last = true;
+        }
+        for (index, layer) in self.layers.iter().enumerate().rev() {
+            if evaluated[index] {
+                layer.inputs.iter().for_each(|&input| evaluated[input] = true);
+            }
+        }
+        evaluated
+    }
+
+    /// The layer whose output enters the nonlinearity behind layer `index`: its batch norm or itself.
+    /// `None` for layers other than convolutions and fully connected ones in front of a nonlinearity.
+    pub fn nonlinearity_input(&self, index: usize) -> Option<usize> {
+        if !matches!(self.layers[index].op, Op::Conv(_) | Op::Linear { .. }) {
+            return None;
+        }
+        let reader = |of: usize| {
+            let position = self.layers.iter().position(|layer| layer.inputs.contains(&of))?;
+            Some((position, self.layers[position].op))
+        };
+        match reader(index)? {
+            (_, Op::Activation(_)) => Some(index),
+            (norm, Op::BatchNorm) => match reader(norm)? {
+                (_, Op::Activation(_)) => Some(norm),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Shape of the only input of layer `index`, or of the joined output for a concatenation.
@@ -147,6 +260,7 @@ impl Network {
 struct Builder<'a> {
     options: &'a NetworkOptions,
     layers: Vec<Layer>,
+    losses: Vec<Loss>,
 }
 
 impl Builder<'_> {
@@ -177,7 +291,13 @@ impl Builder<'_> {
             pad,
             bias: self.options.conv_bias,
         };
-        let mut x = self.push(name, Op::Conv(conv), vec![input], output);
+        let x = self.push(name, Op::Conv(conv), vec![input], output);
+        self.nonlinearity(name, x)
+    }
+
+    /// Batch norm where asked for, and the nonlinearity behind layer `name`.
+    fn nonlinearity(&mut self, name: &str, mut x: usize) -> usize {
+        let output = self.layers[x].output;
         if self.options.batch_norm.is_some() {
             x = self.push(&format!("{name}_bn"), Op::BatchNorm, vec![x], output);
         }
@@ -202,6 +322,74 @@ impl Builder<'_> {
         }
         let output = self.layers[input].output;
         self.push(name, Op::Lrn(Lrn::GOOGLENET), vec![input], output)
+    }
+
+    /// The ten modules of Figure 5; the auxiliary heads stand where GoogLeNet has them.
+    fn bn_inception_modules(&mut self, mut x: usize) -> usize {
+        for row in rows(self.options.pool_proj_4c4d) {
+            x = self.module(&row, x);
+            match row.name {
+                "4a" => self.aux_head("aux1", x),
+                "4d" => self.aux_head("aux2", x),
+                _ => {}
+            }
+        }
+        x
+    }
+
+    /// The nine modules of GoogLeNet with the pools and the auxiliary heads between them.
+    fn googlenet_modules(&mut self, mut x: usize) -> usize {
+        for row in googlenet_rows() {
+            x = match row.name {
+                "4a" => self.pool("pool3_3x3_s2", x, PoolKind::Max, 2),
+                "5a" => self.pool("pool4_3x3_s2", x, PoolKind::Max, 2),
+                _ => x,
+            };
+            x = self.googlenet_module(&row, x);
+            match row.name {
+                "4a" => self.aux_head("aux1", x),
+                "4d" => self.aux_head("aux2", x),
+                _ => {}
+            }
+        }
+        x
+    }
+
+    /// One module of GoogLeNet; its branches are joined in the order 1x1, 3x3, 5x5, pool.
+    fn googlenet_module(&mut self, row: &GoogLeNetRow, input: usize) -> usize {
+        let name = |branch: &str| format!("inception_{}_{branch}", row.name);
+        let conv_1x1 = self.conv(&name("1x1"), input, row.conv_1x1, 1, 1);
+        let x = self.conv(&name("3x3_reduce"), input, row.conv_3x3_reduce, 1, 1);
+        let conv_3x3 = self.conv(&name("3x3"), x, row.conv_3x3, 3, 1);
+        let x = self.conv(&name("5x5_reduce"), input, row.conv_5x5_reduce, 1, 1);
+        let conv_5x5 = self.conv(&name("5x5"), x, row.conv_5x5, 5, 1);
+        let x = self.pool(&name("pool"), input, PoolKind::Max, 1);
+        let pool_proj = self.conv(&name("pool_proj"), x, row.pool_proj, 1, 1);
+        self.concat(&name("output"), vec![conv_1x1, conv_3x3, conv_5x5, pool_proj])
+    }
+
+    /// An auxiliary head on `input`, if there are any (GoogLeNet, section 5): average pool 5x5/3,
+    /// 1x1 convolution of 128, fully connected layer of 1024, dropout, classifier. Batch norm stands
+    /// in front of both nonlinearities where the network has it.
+    fn aux_head(&mut self, name: &str, input: usize) {
+        const WIDTH: usize = 128;
+        const HIDDEN: usize = 1024;
+        let Some(AuxOptions { weight, dropout }) = self.options.aux else { return };
+        let name = |part: &str| format!("{name}_{part}");
+        let from = self.layers[input].output;
+        let output = Shape {
+            channels: from.channels,
+            height: AuxPool.output_len(from.height),
+            width: AuxPool.output_len(from.width),
+        };
+        let x = self.push(&name("pool"), Op::AuxPool(AuxPool), vec![input], output);
+        let x = self.conv(&name("conv"), x, WIDTH, 1, 1);
+        let hidden = Shape { channels: HIDDEN, height: 1, width: 1 };
+        let linear = Op::Linear { bias: self.options.conv_bias };
+        let x = self.push(&name("fc"), linear, vec![x], hidden);
+        let x = self.nonlinearity(&name("fc"), x);
+        let x = self.dropout(&name("dropout"), x, dropout);
+        self.classifier(&name("linear"), x, weight);
     }
 
     /// One Inception module; its branches are joined in the order 1x1, 3x3, double 3x3, pool.
@@ -229,9 +417,13 @@ impl Builder<'_> {
             None => pooled,
         });
 
+        self.concat(&name("output"), branches)
+    }
+
+    fn concat(&mut self, name: &str, branches: Vec<usize>) -> usize {
         let first = self.layers[branches[0]].output;
         let channels = branches.iter().map(|&branch| self.layers[branch].output.channels).sum();
-        self.push(&name("output"), Op::Concat, branches, Shape { channels, ..first })
+        self.push(name, Op::Concat, branches, Shape { channels, ..first })
     }
 
     fn global_average_pool(&mut self, name: &str, input: usize) -> usize {
@@ -240,16 +432,18 @@ impl Builder<'_> {
         self.push(name, Op::GlobalAveragePool, vec![input], output)
     }
 
-    fn dropout(&mut self, name: &str, input: usize) -> usize {
-        if self.options.dropout == 0.0 {
+    fn dropout(&mut self, name: &str, input: usize, probability: f64) -> usize {
+        if probability == 0.0 {
             return input;
         }
         let output = self.layers[input].output;
-        self.push(name, Op::Dropout(self.options.dropout), vec![input], output)
+        self.push(name, Op::Dropout(probability), vec![input], output)
     }
 
-    fn linear(&mut self, name: &str, input: usize, outputs: usize) -> usize {
-        let output = Shape { channels: outputs, height: 1, width: 1 };
-        self.push(name, Op::Linear, vec![input], output)
+    /// A fully connected layer that gives logits, and their loss.
+    fn classifier(&mut self, name: &str, input: usize, weight: f64) {
+        let output = Shape { channels: self.options.classes, height: 1, width: 1 };
+        let logits = self.push(name, Op::Linear { bias: true }, vec![input], output);
+        self.losses.push(Loss { logits, weight });
     }
 }

@@ -14,9 +14,9 @@ use crate::network::Network;
 pub enum Role {
     /// Filter of a convolution, `[out, in, rows, columns]`.
     ConvWeight,
-    /// Matrix of the last layer, `[classes, features]`.
+    /// Matrix of a fully connected layer, `[outputs, features]`.
     LinearWeight,
-    /// Bias of a convolution or of the last layer.
+    /// Bias of a convolution or of a fully connected layer.
     Bias,
     /// Scale of batch norm (the paper's gamma).
     Scale,
@@ -39,7 +39,9 @@ impl Role {
 /// One named tensor in a flat vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Name as in the public PyTorch port, for example `inception_3a_1x1_bn.running_mean`.
+    /// Name as in the public PyTorch port, for example `inception_3a_1x1_bn.running_mean`. What that
+    /// port lacks is named in its style: `inception_3a_5x5.weight`, `aux1_conv.weight`,
+    /// `aux1_fc.weight`, `aux1_linear.weight`.
     pub name: String,
     /// Index of its layer in the network.
     pub layer: usize,
@@ -94,10 +96,12 @@ impl ParameterTable {
                         add(|table| &mut table.statistics, tensor, role, vec![channels]);
                     }
                 }
-                Op::Linear => {
-                    let shape = vec![channels, input.channels];
+                Op::Linear { bias } => {
+                    let shape = vec![channels, input.len()];
                     add(|table| &mut table.trainable, "weight", Role::LinearWeight, shape);
-                    add(|table| &mut table.trainable, "bias", Role::Bias, vec![channels]);
+                    if bias {
+                        add(|table| &mut table.trainable, "bias", Role::Bias, vec![channels]);
+                    }
                 }
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! The paper's Figure 5 as data: one row per Inception module.
+//! The paper's Figure 5 as data, and GoogLeNet's table 1: one row per Inception module.
 //!
 //! Two cells of the printed table contradict its own output column. The pool projections of 4c and
 //! 4d are printed as 128, which gives 608 channels, while the column says 576; and 3c and 4e are
@@ -63,5 +63,47 @@ pub fn rows(pool_proj_4c4d: usize) -> [Row; 10] {
         row("4e",   0,  128, 192,  192, 256, PassThrough),
         row("5a", 352,  192, 320,  160, 224, Average(128)),
         row("5b", 352,  192, 320,  192, 224, Max(128)),
+    ]
+}
+
+/// Widths of the branches of one module of GoogLeNet (Szegedy et al. 2014, table 1,
+/// <https://arxiv.org/abs/1409.4842>). All have stride 1 and a 3x3 maximum pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoogLeNetRow {
+    /// Module name: `3a` to `5b`.
+    pub name: &'static str,
+    /// Width of the 1x1 branch.
+    pub conv_1x1: usize,
+    /// Width of the 1x1 convolution in front of the 3x3 one.
+    pub conv_3x3_reduce: usize,
+    /// Width of the 3x3 convolution.
+    pub conv_3x3: usize,
+    /// Width of the 1x1 convolution in front of the 5x5 one.
+    pub conv_5x5_reduce: usize,
+    /// Width of the 5x5 convolution.
+    pub conv_5x5: usize,
+    /// Width of the 1x1 projection behind the pool.
+    pub pool_proj: usize,
+}
+
+/// The nine modules of GoogLeNet's table 1.
+#[rustfmt::skip]
+pub fn googlenet_rows() -> [GoogLeNetRow; 9] {
+    let row = |name, conv_1x1, conv_3x3_reduce, conv_3x3, conv_5x5_reduce, conv_5x5, pool_proj| {
+        GoogLeNetRow {
+            name, conv_1x1, conv_3x3_reduce, conv_3x3, conv_5x5_reduce, conv_5x5, pool_proj,
+        }
+    };
+    [
+        //        1x1  3x3r  3x3  5x5r  5x5  proj
+        row("3a",  64,   96, 128,   16,  32,  32),
+        row("3b", 128,  128, 192,   32,  96,  64),
+        row("4a", 192,   96, 208,   16,  48,  64),
+        row("4b", 160,  112, 224,   24,  64,  64),
+        row("4c", 128,  128, 256,   24,  64,  64),
+        row("4d", 112,  144, 288,   32,  64,  64),
+        row("4e", 256,  160, 320,   32, 128, 128),
+        row("5a", 256,  160, 320,   32, 128, 128),
+        row("5b", 384,  192, 384,   48, 128, 128),
     ]
 }

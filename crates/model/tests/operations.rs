@@ -2,8 +2,8 @@
 //! against finite differences. `fixtures/README.md` says how the expected values were made.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
-use bninception_model::layer::{Lrn, Pool, PoolKind};
-use bninception_model::reference::{LrnOp, MaskOp, PoolOp, ReluOp};
+use bninception_model::layer::{AuxPool, Lrn, Pool, PoolKind};
+use bninception_model::reference::{AuxPoolOp, LrnOp, MaskOp, PoolOp, ReluOp};
 use candle_core::{CustomOp1, DType, Device, Result, Tensor, Var};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT};
 use safetensors::SafeTensors;
@@ -199,6 +199,19 @@ fn batch_norm_and_activation_match_pytorch() {
     );
 }
 
+#[test]
+fn the_pool_of_auxiliary_heads_takes_means() {
+    // Rows of 8 places have windows 0..5 and 3..8; the values are 8 * row + column.
+    let x: Vec<f64> = (0..64).map(f64::from).collect();
+    let x = Tensor::from_vec(x, (1, 1, 8, 8), &Device::Cpu).unwrap();
+    let y = x.apply_op1(AuxPoolOp(AuxPool)).unwrap();
+    assert_eq!(y.dims(), [1, 1, 2, 2]);
+    let mean = |row: f64, column: f64| 8.0 * row + column;
+    let expected = vec![mean(2.0, 2.0), mean(2.0, 5.0), mean(5.0, 2.0), mean(5.0, 5.0)];
+    let expected = Tensor::from_vec(expected, (1, 1, 2, 2), &Device::Cpu).unwrap();
+    close("means", &y, &expected, 1e-12);
+}
+
 /// Central differences of the sum of `op(x) * upstream` against its gradient, in f64. The values of
 /// x are a shuffled ladder, so that no maximum and no sign changes within one difference.
 fn check_by_differences(op: impl CustomOp1 + Clone + Send + Sync + 'static, dims: &[usize]) {
@@ -239,6 +252,9 @@ fn gradients_match_finite_differences() {
                 check_by_differences(PoolOp(Pool { kind, stride }), &dims);
             }
         }
+    }
+    for dims in [[2, 3, 8, 8], [1, 2, 7, 9], [1, 2, 2, 2], [1, 1, 1, 1]] {
+        check_by_differences(AuxPoolOp(AuxPool), &dims);
     }
     for alpha in [1e-4, 1.0] {
         check_by_differences(LrnOp(Lrn { alpha, ..Lrn::GOOGLENET }), &[2, 7, 3, 2]);

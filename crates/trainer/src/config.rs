@@ -20,8 +20,8 @@ pub use origin::Origin;
 pub use presets::{BASE, preset_names, preset_text, preset_title};
 pub use resolve::{ConfigFile, Flag, MAX_FILE_BYTES, Resolved, Sources, resolve};
 pub use sections::{
-    Activation, Checkpoint, Data, Dtype, Engine, EngineKind, Log, Network, OnDivergence, Optimizer,
-    Schedule, ScheduleKind, Train,
+    Activation, Checkpoint, Data, Dtype, Engine, EngineKind, Log, Network, NetworkKind,
+    OnDivergence, Optimizer, Schedule, ScheduleKind, Train,
 };
 // The data crate's own settings, which checkpoints store too.
 pub use bninception_data::{AugmentConfig as Augment, Colour, Interpolation, Shuffle};

@@ -9,7 +9,7 @@ use bninception_data::{
     DataError, DecodeOptions, DemoOptions, Failure, Lister, ScanOptions, Splits,
 };
 use bninception_engine::model::layer::Activation;
-use bninception_engine::model::{BatchNormOptions, Network, NetworkOptions};
+use bninception_engine::model::{AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions};
 use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference};
 
@@ -46,7 +46,12 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
     }
     let batch_norm =
         BatchNormOptions { epsilon: options.bn_epsilon, momentum: options.bn_momentum };
-    let network = Network::bn_inception(NetworkOptions {
+    let aux = AuxOptions { weight: options.aux_weight, dropout: options.aux_dropout };
+    let kind = match options.kind {
+        config::NetworkKind::BnInception => Kind::BnInception,
+        config::NetworkKind::GoogLeNet => Kind::GoogLeNet,
+    };
+    let options = NetworkOptions {
         classes,
         image_size: config.data.image_size,
         activation: match options.activation {
@@ -58,8 +63,10 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
         dropout: options.dropout,
         conv_bias: options.conv_bias,
         pool_proj_4c4d: options.pool_proj_4c4d,
-    });
-    Ok(network.map_err(EngineError::from)?)
+        aux: options.aux.then_some(aux),
+        init_gain: options.init_gain,
+    };
+    Ok(Network::new(kind, options).map_err(EngineError::from)?)
 }
 
 /// The executor that `config` names.

@@ -127,6 +127,24 @@ fn check_resume(dtype: &str) {
 }
 
 #[test]
+fn googlenet_trains_and_its_heads_stay_in_training() {
+    let place = Place::with_pictures();
+    let common = ["--preset", "smoke", "--data-dir", "pictures", "--set", "network.kind=googlenet"];
+    let plain = ["--set", "network.batch_norm=false", "--set", "network.conv_bias=true"];
+    let heads = ["--set", "network.aux=true", "--run-dir", "run", "--json"];
+    let result =
+        place.json(&[&["train"], common.as_slice(), &plain, &heads, &["--steps", "5"]].concat());
+    let evaluation = place.json(&["eval", "run/last.safetensors", "--json"]);
+    assert_eq!(evaluation["top1"], result["top1"]);
+    let info = place.json(&["info", "run/last.safetensors", "--json"]);
+    let layers = info["layers"].as_array().unwrap();
+    assert!(layers.iter().any(|layer| layer["name"] == "aux2_linear"));
+    let wide = ["--set", "network.pool_proj_4c4d=128", "--run-dir", "other"];
+    let parts = ["network.pool_proj_4c4d = 128", "96, because network.kind = \"googlenet\""];
+    place.fail(&[&["train"], common.as_slice(), &wide].concat(), 2, &parts);
+}
+
+#[test]
 fn an_unreadable_picture_counts_as_wrong_and_is_named() {
     let place = Place::with_pictures();
     place.succeed(&[&["train"], SMOKE.as_slice(), &["--steps", "1"]].concat());

@@ -1,8 +1,8 @@
 //! The presets are the paper's, `base.toml` is complete, and mistakes are explained.
 
 use bninception::config::{
-    Activation, Colour, Config, ConfigError, ConfigFile, Flag, MAX_FILE_BYTES, Origin, Resolved,
-    ScheduleKind, Shuffle, Sources, preset_names, preset_text, preset_title, resolve,
+    Activation, Colour, Config, ConfigError, ConfigFile, Flag, MAX_FILE_BYTES, NetworkKind, Origin,
+    Resolved, ScheduleKind, Shuffle, Sources, preset_names, preset_text, preset_title, resolve,
 };
 use toml::Table;
 
@@ -80,11 +80,36 @@ fn presets_are_the_papers() {
 #[test]
 fn paper_presets_train_as_many_steps_as_the_paper() {
     // Figure 3 and section 4.2.2, in millions of steps.
-    let table = [("inception", 31.0), ("bn-baseline", 13.3), ("bn-x5", 6.0), ("bn-x30", 6.0)];
+    let table = [
+        ("inception", 31.0),
+        ("bn-baseline", 13.3),
+        ("bn-x5", 6.0),
+        ("bn-x30", 6.0),
+        // BVLC's solver.prototxt: max_iter.
+        ("googlenet", 10.0),
+    ];
     for (name, million_steps) in table {
         let epochs = million_steps * 1e6 * 32.0 / 1_281_167.0;
         assert_eq!(preset(name).config.train.epochs as f64, f64::ceil(epochs), "{name}");
     }
+}
+
+#[test]
+fn googlenet_is_bvlcs() {
+    let base = preset("base").config;
+    let Config { network, data, augment, optimizer, schedule, train, .. } =
+        preset("googlenet").config;
+    assert_eq!(network.kind, NetworkKind::GoogLeNet);
+    assert_eq!((network.batch_norm, network.conv_bias, network.lrn), (false, true, true));
+    assert_eq!((network.dropout, network.activation), (0.4, Activation::Relu));
+    assert_eq!((network.aux, network.aux_weight, network.aux_dropout), (true, 0.3, 0.7));
+    assert_eq!((optimizer.lr, optimizer.momentum, optimizer.weight_decay), (0.01, 0.9, 2e-4));
+    assert_eq!((schedule.decay, schedule.decay_epochs, schedule.staircase), (0.96, 8.0, true));
+    assert_eq!((train.batch_size, data.image_size), (32, 224));
+    assert!(train.ema > 0.0);
+    assert_eq!((augment.colour, augment.mirror), (Colour::Full, true));
+    assert_eq!(augment, base.augment);
+    assert!(!base.network.aux && base.network.kind == NetworkKind::BnInception);
 }
 
 #[test]
@@ -144,7 +169,7 @@ fn base_has_every_field_in_order_with_a_comment() {
     assert_eq!(keys(&text.parse().unwrap()), keys(&config.parse().unwrap()));
 
     // A field stands behind a comment, or behind a field that shares its comment.
-    let shared = ["std", "crop_aspect", "decay_epochs", "steps", "every_minutes"];
+    let shared = ["std", "crop_aspect", "decay_epochs", "steps", "every_minutes", "aux_dropout"];
     let lines: Vec<&str> = text.lines().collect();
     for pair in lines.windows(2) {
         let is_field = pair[1].contains(" = ") && !pair[1].starts_with('#');
@@ -294,7 +319,7 @@ fn unknown_names_are_answered_with_the_nearest() {
     check_message(
         resolve(&Sources { preset: Some("bn-x50"), ..Sources::default() }),
         "there is no preset `bn-x50`; did you mean `bn-x5`? There are: base, inception, \
-         bn-baseline, bn-x5, bn-x30, bn-x5-sigmoid, modern, demo, smoke",
+         bn-baseline, bn-x5, bn-x30, bn-x5-sigmoid, googlenet, modern, demo, smoke",
     );
     let message = from_file("extends = \"bnx30\"").unwrap_err().to_string();
     assert!(message.starts_with("there is no preset `bnx30`; did you mean `bn-x30`?"), "{message}");

@@ -3,12 +3,14 @@
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm::{self, Moments, Running};
 use bninception_kernels::conv::{BLOCK, Conv, ConvShape, Epilogue, View, zero_halo};
+use bninception_kernels::map::Map;
 use bninception_model::Weights;
 
 use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};
 use super::memory::Buffer;
 use super::profile::Phase;
 use super::training::{Context, Planner, Settings};
+use crate::executor::Watch;
 
 /// A stage of convolutions with its memory.
 ///
@@ -101,6 +103,11 @@ impl Convolution {
         }
     }
 
+    /// Whether its tensors lie in the store of widened layers.
+    pub(super) fn is_stored(&self) -> bool {
+        self.stage.stored
+    }
+
     /// Buffer and view of what the convolution reads.
     fn input(&self, cx: &Context<'_>) -> (Buffer, View) {
         match (&self.stage.input, self.image) {
@@ -108,6 +115,50 @@ impl Convolution {
             (None, Some(image)) => (image, IMAGE_VIEW),
             (None, None) => unreachable!("a convolution without a map as input reads an image"),
         }
+    }
+
+    /// Shows what enters the nonlinearities of the members that are watched: the normalised output of
+    /// the convolution, or without batch norm that output computed once more, with its bias and
+    /// without the nonlinearity. Called right behind the forward pass, whose buffers still stand.
+    pub(super) fn show(&self, cx: &mut Context<'_>, weights: &Weights) {
+        let Some(Watch { layers, see }) = cx.watch.take() else { return };
+        let batch = cx.batch;
+        let mut first = 0;
+        for (index, member) in self.stage.members.iter().enumerate() {
+            let map = member.output.map;
+            let channels = first..first + map.channels;
+            first = channels.end;
+            if !layers.contains(&member.layer) {
+                continue;
+            }
+            let inputs = match &self.follow {
+                Follow::Norm { raw, moments, .. } => {
+                    let [x] = cx.get([*raw]);
+                    let view = View {
+                        first: channels.start / BLOCK,
+                        ..View::whole(&self.conv.shape().out_map())
+                    };
+                    let moments = &moments[index];
+                    plain(&map, batch, x, view, |channel, x| moments.normalised(channel, x))
+                }
+                Follow::Activation { no_bias, .. } => {
+                    let bias = match &member.bias {
+                        Some(bias) => &weights.trainable[bias.clone()],
+                        None => &no_bias[..],
+                    };
+                    let mut z = vec![0.0; map.buffer(batch)];
+                    let (input, input_view) = self.input(cx);
+                    let (team, view) = (cx.team, View::whole(&map));
+                    let [x, packed, workspace] = cx.get([input, self.packed, self.workspace]);
+                    let epilogue = Epilogue::Bias(bias);
+                    let (z_slice, conv) = (&mut z[..], &self.conv);
+                    conv.forward(team, x, input_view, packed, z_slice, view, epilogue, workspace);
+                    plain(&map, batch, &z, view, |_, z| z)
+                }
+            };
+            see(member.layer, inputs);
+        }
+        cx.watch = Some(Watch { layers, see });
     }
 
     /// Computes the outputs of all members and moves their running statistics.
@@ -309,6 +360,28 @@ impl Convolution {
             }
         }
     }
+}
+
+/// The values of a view, changed by `of(channel, value)`, as `[n][channel][row][column]`.
+fn plain(
+    map: &Map,
+    batch: usize,
+    buffer: &[f32],
+    view: View,
+    of: impl Fn(usize, f32) -> f32,
+) -> Vec<f32> {
+    let mut values = Vec::with_capacity(batch * map.channels * map.height * map.width);
+    for image in 0..batch {
+        for channel in 0..map.channels {
+            let plane = image * view.blocks + view.first + channel / BLOCK;
+            let plane = &buffer[plane * map.plane()..][..map.plane()];
+            for row in 0..map.height {
+                let pixels = plane[map.row(row)].iter().skip(channel % BLOCK).step_by(BLOCK);
+                values.extend(pixels.map(|&value| of(channel, value)));
+            }
+        }
+    }
+    values
 }
 
 /// The view of a packed image, which the kernels ignore.

@@ -4,6 +4,7 @@
 use bninception_kernels::activation::Activation;
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::{Conv, ConvShape, Epilogue, zero_halo};
+use bninception_kernels::flatten::flatten;
 use bninception_kernels::pool::{average, global_average};
 use bninception_kernels::threads::Team;
 use bninception_kernels::{linear, lrn};
@@ -14,6 +15,7 @@ use super::lower::{Head, Lowered, Member, Place, Stage};
 use super::memory::{Buffer, Buffers, Places};
 use super::profile::{Clock, Phase, Profile};
 use super::training::Settings;
+use super::widen::Widened;
 
 /// A planned evaluation with its weights.
 pub(super) struct Evaluation {
@@ -22,6 +24,7 @@ pub(super) struct Evaluation {
     places: Places,
     values: Vec<Buffer>,
     stages: Vec<Work>,
+    head: Head,
     features: Vec<f32>,
 }
 
@@ -45,12 +48,13 @@ struct Convolution {
 }
 
 impl Evaluation {
-    /// Plans evaluation of `batch` images at once with `weights`.
+    /// Plans evaluation of `batch` images at once with `weights`, which `widened` has taken.
     pub(super) fn new(
         lowered: &Lowered,
         batch: usize,
         settings: Settings,
         team: &Team,
+        widened: &Widened,
         weights: &Weights,
     ) -> Evaluation {
         let mut buffers = Buffers::default();
@@ -62,6 +66,8 @@ impl Evaluation {
             match stage {
                 Stage::MaxPool { input, output, .. }
                 | Stage::AveragePool { input, output, .. }
+                | Stage::WindowAverage { input, output, .. }
+                | Stage::Flatten { input, output, .. }
                 | Stage::Lrn { input, output, .. } => {
                     touch(input);
                     touch(output);
@@ -80,6 +86,7 @@ impl Evaluation {
                     let workspace = buffers.scratch(conv.workspace_len(), moment);
                     // Evaluation lowers without merging, so there is one.
                     let member = &stage.members[0];
+                    let weights = if stage.stored { &widened.weights } else { weights };
                     let (filters, bias) = fold(member, weights, settings.epsilon);
                     let mut packed = Arena::new(conv.packed_len());
                     conv.pack(team, &[&filters], &mut packed);
@@ -96,9 +103,12 @@ impl Evaluation {
                 }
             }
         }
-        buffers.touch(values[lowered.head.input.id], lowered.stages.len());
-        let features = vec![0.0; batch * lowered.head.features()];
-        Evaluation { batch, settings, places: buffers.place(), values, stages, features }
+        let Some(head) = lowered.heads.last().cloned() else {
+            unreachable!("a network has the head of its logits")
+        };
+        buffers.touch(values[head.input.id], lowered.stages.len());
+        let features = vec![0.0; batch * head.features()];
+        Evaluation { batch, settings, places: buffers.place(), values, stages, head, features }
     }
 
     /// Images that are evaluated at once.
@@ -123,7 +133,6 @@ impl Evaluation {
     /// Fills `logits` for `images`. The sizes of all arguments have been checked.
     pub(super) fn run(
         &mut self,
-        head: &Head,
         team: &Team,
         arena: &mut [f32],
         profile: &mut Profile,
@@ -169,6 +178,16 @@ impl Evaluation {
                     average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
                     clock.lap(row, Phase::Pointwise);
                 }
+                Work::Other(Stage::WindowAverage { pool, input, output, .. }) => {
+                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
+                    clock.lap(row, Phase::Pointwise);
+                }
+                Work::Other(Stage::Flatten { input, output, .. }) => {
+                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    flatten(team, &input.map, batch, x, input.view, y, output.view);
+                    clock.lap(row, Phase::Pointwise);
+                }
                 Work::Other(Stage::Lrn { lrn, input, output, .. }) => {
                     let [x, y] = places.get(arena, [value(input), value(output)]);
                     lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
@@ -177,6 +196,7 @@ impl Evaluation {
                 Work::Other(Stage::Conv(_)) => unreachable!("convolutions are planned above"),
             }
         }
+        let head = &self.head;
         let [x] = places.get(arena, [value(&head.input)]);
         let (map, view, features) = (&head.input.map, head.input.view, &mut self.features);
         global_average(team, isa, map, batch, x, view, features);

@@ -1,5 +1,5 @@
-//! The end of the network in training: global average pool, dropout, fully connected layer, loss,
-//! and all their gradients.
+//! An end of the network in training, the main one or an auxiliary one: global average pool, dropout,
+//! fully connected layer, loss, and all their gradients.
 
 use bninception_kernels::linear;
 use bninception_kernels::loss::softmax_cross_entropy;
@@ -41,7 +41,7 @@ impl Head {
     }
 
     /// Fills `logits`, the gradients of the head's weights and that of its input; returns the mean
-    /// loss.
+    /// loss, without its weight.
     pub(super) fn run(
         &mut self,
         row: usize,
@@ -52,7 +52,7 @@ impl Head {
         logits: &mut [f32],
     ) -> f64 {
         let (team, isa, images) = (cx.team, cx.settings.isa, cx.batch);
-        let lower::Head { input, dropout, weight, bias, classes } = &self.layers;
+        let lower::Head { input, dropout, weight, bias, classes, loss_weight, .. } = &self.layers;
         let n_features = self.layers.features();
         let [x] = cx.get([cx.slots.value(input)]);
         global_average(team, isa, &input.map, images, x, input.view, &mut self.features);
@@ -72,6 +72,10 @@ impl Head {
             dlogits,
             &mut self.losses,
         );
+        if *loss_weight != 1.0 {
+            let factor = *loss_weight as f32;
+            dlogits.iter_mut().for_each(|d| *d *= factor);
+        }
         cx.clock.lap(row, Phase::Forward);
 
         let [dw, db] = disjoint(gradients, [weight.clone(), bias.clone()]);

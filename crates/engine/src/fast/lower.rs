@@ -8,12 +8,16 @@ use std::ops::Range;
 
 use bninception_kernels::activation::Activation;
 use bninception_kernels::conv::{BLOCK, ConvShape, View};
+use bninception_kernels::flatten::flat;
 use bninception_kernels::lrn::Lrn;
 use bninception_kernels::map::Map;
 use bninception_kernels::pool::MaxPool;
-use bninception_model::layer::{self, Layer, Op, PoolKind, Shape};
+use bninception_kernels::window_average::WindowAverage;
+use bninception_model::layer::{self, AuxPool, Layer, Op, PoolKind, Shape};
+use bninception_model::network::Loss;
 use bninception_model::{Network, ParameterTable, Role};
 
+use super::widen::Widened;
 use crate::error::EngineError;
 
 /// A layer's output: channel blocks of one of the maps.
@@ -34,8 +38,18 @@ pub(super) struct Lowered {
     pub maps: Vec<Map>,
     /// What runs, in order.
     pub stages: Vec<Stage>,
-    /// What runs behind the last map.
-    pub head: Head,
+    /// What runs behind the maps: auxiliary heads, where they are wanted, then that of the logits.
+    pub heads: Vec<Head>,
+}
+
+/// What a lowered network is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All heads. With `merge`, 1x1 convolutions with batch norm that read the same map become one
+    /// stage.
+    Training { merge: bool },
+    /// The logits alone.
+    Evaluation,
 }
 
 /// One piece of arithmetic on maps.
@@ -47,13 +61,19 @@ pub(super) enum Stage {
     MaxPool { name: String, pool: MaxPool, input: Place, output: Place },
     /// 3x3 average pool with stride 1.
     AveragePool { name: String, input: Place, output: Place },
+    /// Average pool of an auxiliary head.
+    WindowAverage { name: String, pool: WindowAverage, input: Place, output: Place },
+    /// A map as one of 1x1, for a fully connected layer.
+    Flatten { name: String, input: Place, output: Place },
     /// Normalisation across channels.
     Lrn { name: String, lrn: Lrn, input: Place, output: Place },
 }
 
-/// Convolutions of one input, run as one.
+/// Convolutions of one input, run as one. A fully connected layer inside the network is one of 1x1.
 #[derive(Clone, Debug)]
 pub(super) struct ConvStage {
+    /// Whether the tensors lie in the store of [`Widened`] and not in the caller's vectors.
+    pub stored: bool,
     /// Sizes of all members together; the batch is 0 until a plan is made.
     pub shape: ConvShape,
     /// `None` for the image.
@@ -66,6 +86,8 @@ pub(super) struct ConvStage {
 /// [`bninception_model::Weights`].
 #[derive(Clone, Debug)]
 pub(super) struct Member {
+    /// Index of the convolution's layer.
+    pub layer: usize,
     /// The convolution's name.
     pub name: String,
     /// Filters.
@@ -93,9 +115,14 @@ pub(super) struct Norm {
     pub variance: Range<usize>,
 }
 
-/// Global average pool, dropout and the fully connected layer.
+/// Global average pool, dropout, fully connected layer and loss. The pool changes nothing of a map
+/// of 1x1, as auxiliary heads have it.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
+    /// The name that profiles show.
+    pub name: String,
+    /// Weight of the loss.
+    pub loss_weight: f64,
     /// What is averaged.
     pub input: Place,
     /// Index of the dropout layer and its probability.
@@ -125,35 +152,50 @@ impl Stage {
             }
             Stage::MaxPool { name, .. }
             | Stage::AveragePool { name, .. }
+            | Stage::WindowAverage { name, .. }
+            | Stage::Flatten { name, .. }
             | Stage::Lrn { name, .. } => name.clone(),
         }
     }
 }
 
-/// Turns `network` into stages. With `merge`, 1x1 convolutions with batch norm that read the same
-/// map become one stage.
+/// Turns a network into stages. Ranges of tensors are those of `network`, but for the layers that
+/// `widened` stores.
 ///
 /// # Errors
 /// A layer that this engine has no arithmetic for, or not in this place.
-pub(super) fn lower(network: &Network, merge: bool) -> Result<Lowered, EngineError> {
+pub(super) fn lower(
+    network: &Network,
+    widened: &Widened,
+    purpose: Purpose,
+) -> Result<Lowered, EngineError> {
+    let wide = widened.network();
     let mut lowering = Lowering {
-        network,
+        network: wide,
+        widened,
         table: ParameterTable::new(network),
-        merge,
+        merge: purpose == Purpose::Training { merge: true },
         maps: Vec::new(),
-        places: vec![None; network.layers.len()],
+        places: vec![None; wide.layers.len()],
         stages: Vec::new(),
     };
     lowering.place_concatenations()?;
-    for index in 0..network.layers.len() {
+    let (runs, losses) = match purpose {
+        Purpose::Training { .. } => (vec![true; wide.layers.len()], &wide.losses[..]),
+        Purpose::Evaluation => (wide.evaluated_layers(), &wide.losses[wide.losses.len() - 1..]),
+    };
+    for index in (0..wide.layers.len()).filter(|&index| runs[index]) {
         lowering.layer(index)?;
     }
-    let head = lowering.head()?;
-    Ok(Lowered { maps: lowering.maps, stages: lowering.stages, head })
+    let heads = losses.iter().map(|loss| lowering.head(loss)).collect::<Result<_, _>>()?;
+    Ok(Lowered { maps: lowering.maps, stages: lowering.stages, heads })
 }
 
 struct Lowering<'a> {
+    /// The network with channels added.
     network: &'a Network,
+    widened: &'a Widened,
+    /// Of the network without.
     table: ParameterTable,
     merge: bool,
     maps: Vec<Map>,
@@ -186,9 +228,12 @@ impl Lowering<'_> {
     }
 
     fn new_map(&mut self, layer: &Layer) -> Result<Place, EngineError> {
-        let map = map_of(layer)?;
+        Ok(self.add_map(map_of(layer)?))
+    }
+
+    fn add_map(&mut self, map: Map) -> Place {
         self.maps.push(map);
-        Ok(Place { id: self.maps.len() - 1, map, view: View::whole(&map) })
+        Place { id: self.maps.len() - 1, map, view: View::whole(&map) }
     }
 
     /// The place of a layer's output: a slice of a concatenation or a map of its own.
@@ -216,13 +261,41 @@ impl Lowering<'_> {
     }
 
     fn trainable(&self, index: usize, role: Role) -> Option<Range<usize>> {
+        if self.widened.stores(index) {
+            return self.widened.trainable(index, role);
+        }
         self.table.trainable_of(index, role).map(|spec| spec.range.clone())
     }
 
     fn layer(&mut self, index: usize) -> Result<(), EngineError> {
         let layer = &self.network.layers[index];
         match layer.op {
-            Op::Conv(conv) => self.conv(index, &conv)?,
+            Op::Conv(conv) => {
+                let from = self.network.input_shape(index);
+                let reads_image = self.network.layers[layer.inputs[0]].op == Op::Image;
+                let input = if reads_image { None } else { Some(self.input(layer)?) };
+                let shape = ConvShape {
+                    batch: 0,
+                    in_channels: conv.in_channels,
+                    out_channels: conv.out_channels,
+                    in_height: from.height,
+                    in_width: from.width,
+                    kernel: conv.kernel,
+                    stride: conv.stride,
+                    pad: conv.pad,
+                };
+                self.conv(index, Role::ConvWeight, shape, input)?;
+            }
+            Op::Linear { .. } if self.network.losses.iter().any(|loss| loss.logits == index) => {}
+            Op::Linear { .. } => self.hidden(index)?,
+            Op::AuxPool(_) => {
+                let input = self.input(layer)?;
+                let output = self.output(index)?;
+                let (kernel, stride) = (AuxPool::KERNEL, AuxPool::STRIDE);
+                let pool = WindowAverage { input: input.map, kernel, stride };
+                let name = layer.name.clone();
+                self.stages.push(Stage::WindowAverage { name, pool, input, output });
+            }
             Op::Pool(pool) => {
                 let input = self.input(layer)?;
                 let output = self.output(index)?;
@@ -254,31 +327,58 @@ impl Lowering<'_> {
             | Op::Activation(_)
             | Op::Concat
             | Op::GlobalAveragePool
-            | Op::Dropout(_)
-            | Op::Linear => {}
+            | Op::Dropout(_) => {}
         }
         Ok(())
     }
 
-    fn conv(&mut self, index: usize, conv: &layer::Conv) -> Result<(), EngineError> {
-        let network = self.network;
-        let layer = &network.layers[index];
+    /// A fully connected layer in front of a nonlinearity.
+    fn hidden(&mut self, index: usize) -> Result<(), EngineError> {
+        let layer = &self.network.layers[index];
+        let mut input = self.input(layer)?;
+        if self.network.input_shape(index).pixels() > 1 {
+            let output = self.add_map(flat(&input.map));
+            let name = format!("{}_input", layer.name);
+            self.stages.push(Stage::Flatten { name, input, output });
+            input = output;
+        }
+        let shape = ConvShape {
+            batch: 0,
+            in_channels: input.map.channels,
+            out_channels: layer.output.channels,
+            in_height: 1,
+            in_width: 1,
+            kernel: 1,
+            stride: 1,
+            pad: 0,
+        };
+        self.conv(index, Role::LinearWeight, shape, Some(input))
+    }
+
+    /// A convolution with the batch norm and the nonlinearity that follow it.
+    fn conv(
+        &mut self,
+        index: usize,
+        role: Role,
+        shape: ConvShape,
+        input: Option<Place>,
+    ) -> Result<(), EngineError> {
+        let layer = &self.network.layers[index];
         let mut last = self.only_consumer(index)?;
         let mut norm = None;
-        if network.layers[last].op == Op::BatchNorm {
+        if self.network.layers[last].op == Op::BatchNorm {
             norm = self.norm(last);
             last = self.only_consumer(last)?;
         }
-        let Op::Activation(activation) = network.layers[last].op else {
+        let Op::Activation(activation) = self.network.layers[last].op else {
             return Err(unsupported(layer, "a nonlinearity must follow it"));
         };
-        let Some(weight) = self.trainable(index, Role::ConvWeight) else {
+        let Some(weight) = self.trainable(index, role) else {
             return Err(unsupported(layer, "it has no filters"));
         };
-        let from = network.input_shape(index);
-        let reads_image = network.layers[layer.inputs[0]].op == Op::Image;
-        let input = if reads_image { None } else { Some(self.input(layer)?) };
+        let stored = self.widened.stores(index);
         let member = Member {
+            layer: index,
             name: layer.name.clone(),
             weight,
             bias: self.trainable(index, Role::Bias),
@@ -289,36 +389,31 @@ impl Lowering<'_> {
             },
             output: self.output(last)?,
         };
-        let mergeable = self.merge && conv.kernel == 1 && conv.stride == 1 && member.norm.is_some();
+        let mergeable =
+            self.merge && shape.kernel == 1 && shape.stride == 1 && member.norm.is_some();
         for stage in &mut self.stages {
             if let Stage::Conv(stage) = stage
                 && mergeable
                 && stage.input.is_some()
-                && stage.input == input
+                && (stage.input, stage.stored) == (input, stored)
                 && (stage.shape.kernel, stage.shape.stride) == (1, 1)
                 && stage.members.len() < MAX_MEMBERS
             {
-                stage.shape.out_channels += conv.out_channels;
+                stage.shape.out_channels += shape.out_channels;
                 stage.members.push(member);
                 return Ok(());
             }
         }
-        let shape = ConvShape {
-            batch: 0,
-            in_channels: conv.in_channels,
-            out_channels: conv.out_channels,
-            in_height: from.height,
-            in_width: from.width,
-            kernel: conv.kernel,
-            stride: conv.stride,
-            pad: conv.pad,
-        };
-        self.stages.push(Stage::Conv(ConvStage { shape, input, members: vec![member] }));
+        let members = vec![member];
+        self.stages.push(Stage::Conv(ConvStage { stored, shape, input, members }));
         Ok(())
     }
 
     fn norm(&self, index: usize) -> Option<Norm> {
-        let statistic = |role| self.table.statistic_of(index, role).map(|spec| spec.range.clone());
+        let statistic = |role| match self.widened.stores(index) {
+            true => self.widened.statistic(index, role),
+            false => self.table.statistic_of(index, role).map(|spec| spec.range.clone()),
+        };
         Some(Norm {
             gamma: self.trainable(index, Role::Scale)?,
             beta: self.trainable(index, Role::Shift)?,
@@ -327,15 +422,16 @@ impl Lowering<'_> {
         })
     }
 
-    /// The last layers: global average pool, dropout if there is one, fully connected.
-    fn head(&self) -> Result<Head, EngineError> {
+    /// The last layers in front of a loss: global average pool or map of 1x1, dropout if there is one,
+    /// fully connected.
+    fn head(&self, loss: &Loss) -> Result<Head, EngineError> {
         let layers = &self.network.layers;
-        let last = layers.len() - 1;
-        let linear = &layers[last];
-        let (Some(weight), Some(bias)) =
-            (self.trainable(last, Role::LinearWeight), self.trainable(last, Role::Bias))
-        else {
-            return Err(unsupported(linear, "the last layer must be fully connected"));
+        let linear = &layers[loss.logits];
+        let (Some(weight), Some(bias)) = (
+            self.trainable(loss.logits, Role::LinearWeight),
+            self.trainable(loss.logits, Role::Bias),
+        ) else {
+            return Err(unsupported(linear, "logits come from a fully connected layer with bias"));
         };
         let mut index = linear.inputs[0];
         let mut dropout = None;
@@ -343,11 +439,25 @@ impl Lowering<'_> {
             dropout = Some((index, probability));
             index = layers[index].inputs[0];
         }
-        if layers[index].op != Op::GlobalAveragePool {
-            return Err(unsupported(&layers[index], "a global average pool must end the maps"));
-        }
-        let input = self.input(&layers[index])?;
-        Ok(Head { input, dropout, weight, bias, classes: linear.output.channels })
+        let input = match layers[index].op {
+            Op::GlobalAveragePool => self.input(&layers[index])?,
+            _ => match self.places[index] {
+                Some(place) if layers[index].output.pixels() == 1 => place,
+                _ => {
+                    return Err(unsupported(&layers[index], "a global average pool must end maps"));
+                }
+            },
+        };
+        let is_main = loss.logits == layers.len() - 1;
+        Ok(Head {
+            name: if is_main { "head".to_owned() } else { linear.name.clone() },
+            loss_weight: loss.weight,
+            input,
+            dropout,
+            weight,
+            bias,
+            classes: linear.output.channels,
+        })
     }
 }
 
@@ -377,61 +487,115 @@ fn unsupported(layer: &Layer, why: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
-    use bninception_model::NetworkOptions;
+    use bninception_model::{AuxOptions, BatchNormOptions, Kind, NetworkOptions};
 
     use super::*;
 
+    fn lowered(network: &Network, merge: bool) -> (Lowered, Widened) {
+        let widened = Widened::new(network);
+        (lower(network, &widened, Purpose::Training { merge }).unwrap(), widened)
+    }
+
+    /// Both networks with all that they can have.
+    fn full(kind: Kind) -> Network {
+        let batch_norm = Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 });
+        let aux = Some(AuxOptions::default());
+        let options = NetworkOptions { batch_norm, aux, ..NetworkOptions::default() };
+        Network::new(kind, options).unwrap()
+    }
+
     #[test]
     fn every_layer_with_weights_belongs_to_one_stage() {
-        for (merge, stages) in [(false, 69 + 12), (true, 69 + 12 - 18)] {
-            let network = Network::bn_inception(NetworkOptions::default()).unwrap();
-            let lowered = lower(&network, merge).unwrap();
-            assert_eq!(lowered.stages.len(), stages);
-            let mut ranges: Vec<Range<usize>> = vec![lowered.head.weight, lowered.head.bias];
+        // GoogLeNet's merge does not take in the reductions to 24 channels of 4b and 4c. A head has
+        // a pool, a convolution, a flattening, and a fully connected layer.
+        let (bn_inception, googlenet) = (69 + 12, 57 + 4 + 9);
+        let cases = [
+            (Kind::BnInception, false, bn_inception + 8),
+            (Kind::BnInception, true, bn_inception + 8 - 18),
+            (Kind::GoogLeNet, false, googlenet + 8),
+            (Kind::GoogLeNet, true, googlenet + 8 - 2 * 7 - 2),
+        ];
+        for (kind, merge, stages) in cases {
+            let network = full(kind);
+            let (lowered, widened) = lowered(&network, merge);
+            assert_eq!(lowered.stages.len(), stages, "{kind:?}, merged {merge}");
+            let mut ranges: Vec<Range<usize>> = Vec::new();
+            for head in &lowered.heads {
+                ranges.extend([head.weight.clone(), head.bias.clone()]);
+            }
+            let mut stored: Vec<Range<usize>> = Vec::new();
             for stage in &lowered.stages {
                 let Stage::Conv(stage) = stage else { continue };
                 let widths = stage.members.iter().map(|member| member.output.map.channels);
                 assert_eq!(widths.sum::<usize>(), stage.shape.out_channels);
                 for member in &stage.members {
                     let norm = member.norm.as_ref().unwrap();
+                    let ranges = if stage.stored { &mut stored } else { &mut ranges };
                     ranges.push(member.weight.clone());
                     ranges.extend([norm.gamma.clone(), norm.beta.clone()]);
                 }
             }
-            ranges.sort_by_key(|range| range.start);
-            let end = ranges.iter().fold(0, |end, range| {
-                assert_eq!(range.start, end, "a gap or an overlap");
-                range.end
-            });
-            assert_eq!(end, ParameterTable::new(&network).n_trainable());
+            // The store holds the rest of the caller's vector, widened.
+            let table = ParameterTable::new(&network);
+            let left_out = table.trainable.iter().filter(|spec| widened.stores(spec.layer));
+            ranges.extend(left_out.map(|spec| spec.range.clone()));
+            assert_eq!(cover(&mut ranges), table.n_trainable());
+            assert_eq!(cover(&mut stored), widened.gradients.len());
+        }
+    }
+
+    /// Where ranges end that follow one another without a gap.
+    fn cover(ranges: &mut [Range<usize>]) -> usize {
+        ranges.sort_by_key(|range| range.start);
+        ranges.iter().fold(0, |end, range| {
+            assert_eq!(range.start, end, "a gap or an overlap");
+            range.end
+        })
+    }
+
+    #[test]
+    fn evaluation_has_no_auxiliary_head() {
+        for kind in Kind::ALL {
+            let with = full(kind);
+            let options = NetworkOptions { aux: None, ..with.options.clone() };
+            let without = Network::new(kind, options).unwrap();
+            let names = |network: &Network| -> Vec<String> {
+                let lowered = lower(network, &Widened::new(network), Purpose::Evaluation).unwrap();
+                assert_eq!(lowered.heads.len(), 1);
+                lowered.stages.iter().map(Stage::name).collect()
+            };
+            assert_eq!(names(&with), names(&without));
         }
     }
 
     #[test]
     fn branches_fill_the_concatenation_in_order() {
-        let network = Network::bn_inception(NetworkOptions::default()).unwrap();
-        let lowered = lower(&network, true).unwrap();
-        for (id, map) in lowered.maps.iter().enumerate() {
-            let mut views: Vec<(usize, usize)> = Vec::new();
-            let mut add = |place: &Place| {
-                if place.id == id {
-                    views.push((place.view.first, place.map.blocks()));
+        for kind in Kind::ALL {
+            let (lowered, _) = lowered(&full(kind), true);
+            for (id, map) in lowered.maps.iter().enumerate() {
+                let mut views: Vec<(usize, usize)> = Vec::new();
+                let mut add = |place: &Place| {
+                    if place.id == id {
+                        views.push((place.view.first, place.map.blocks()));
+                    }
+                };
+                for stage in &lowered.stages {
+                    match stage {
+                        Stage::Conv(stage) => stage.members.iter().for_each(|m| add(&m.output)),
+                        Stage::MaxPool { output, .. }
+                        | Stage::AveragePool { output, .. }
+                        | Stage::WindowAverage { output, .. }
+                        | Stage::Flatten { output, .. }
+                        | Stage::Lrn { output, .. } => add(output),
+                    }
                 }
-            };
-            for stage in &lowered.stages {
-                match stage {
-                    Stage::Conv(stage) => stage.members.iter().for_each(|m| add(&m.output)),
-                    Stage::MaxPool { output, .. }
-                    | Stage::AveragePool { output, .. }
-                    | Stage::Lrn { output, .. } => add(output),
-                }
+                views.sort();
+                let end = views.iter().fold(0, |end, &(first, blocks)| {
+                    assert_eq!(first, end);
+                    first + blocks
+                });
+                assert_eq!(end, map.blocks(), "map {id} has a block that nothing writes");
             }
-            views.sort();
-            let end = views.iter().fold(0, |end, &(first, blocks)| {
-                assert_eq!(first, end);
-                first + blocks
-            });
-            assert_eq!(end, map.blocks(), "map {id} has a block that nothing writes");
         }
     }
 }

@@ -10,20 +10,23 @@ mod lower;
 mod memory;
 mod profile;
 mod training;
+mod widen;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::isa::Isa;
 use bninception_kernels::threads::Team;
 use bninception_model::batch::{check_batch, check_images, check_len};
+use bninception_model::layer::Shape;
 use bninception_model::{Network, ParameterTable, Weights};
 
 use self::evaluation::Evaluation;
-use self::lower::{Lowered, Stage, lower};
+use self::lower::{Lowered, Purpose, Stage, lower};
 pub use self::profile::{Phase, Profile, Row};
 use self::training::{Settings, Training};
+use self::widen::Widened;
 use crate::error::EngineError;
-use crate::executor::{Executor, TrainBatch};
+use crate::executor::{Executor, TrainBatch, Watch};
 
 /// Images that evaluation takes through the network at once.
 const EVALUATION_BATCH: usize = 32;
@@ -68,6 +71,7 @@ pub struct Fast {
     options: FastOptions,
     settings: Settings,
     team: Team,
+    widened: Widened,
     training: Side<Training>,
     evaluation: Side<Evaluation>,
     prepared: Option<Weights>,
@@ -90,8 +94,10 @@ impl<Plan> Side<Plan> {
             Row { name: stage.name(), macs, seconds: Default::default() }
         };
         let mut rows: Vec<Row> = lowered.stages.iter().map(row).collect();
-        let macs = lowered.head.features() * lowered.head.classes;
-        rows.push(Row { name: "head".to_owned(), macs, seconds: Default::default() });
+        rows.extend(lowered.heads.iter().map(|head| {
+            let macs = head.features() * head.classes;
+            Row { name: head.name.clone(), macs, seconds: Default::default() }
+        }));
         let profile = Profile { runs: 0, rows };
         Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }
     }
@@ -125,10 +131,15 @@ impl Fast {
             epsilon: norm.map_or(0.0, |norm| norm.epsilon),
             momentum: norm.map_or(0.0, |norm| norm.momentum),
         };
+        let widened = Widened::new(&network);
+        let merge = options.merge_siblings;
+        let training = lower(&network, &widened, Purpose::Training { merge })?;
+        let evaluation = lower(&network, &widened, Purpose::Evaluation)?;
         Ok(Fast {
             table: ParameterTable::new(&network),
-            training: Side::new(lower(&network, options.merge_siblings)?),
-            evaluation: Side::new(lower(&network, false)?),
+            training: Side::new(training),
+            evaluation: Side::new(evaluation),
+            widened,
             team: Team::new(options.threads),
             prepared: None,
             network,
@@ -164,18 +175,43 @@ impl Fast {
         self.network.layers[0].output.len()
     }
 
+    fn step(
+        &mut self,
+        batch: &TrainBatch<'_>,
+        weights: &mut Weights,
+        gradients: &mut [f32],
+        logits: &mut Vec<f32>,
+        watch: Option<Watch<'_>>,
+    ) -> Result<f64, EngineError> {
+        let (images, classes) = (batch.labels.len(), self.network.options.classes);
+        self.check_weights(weights)?;
+        check_len("gradients", self.table.n_trainable(), gradients.len())?;
+        check_batch(&self.network, batch.images, batch.labels)?;
+
+        logits.resize(images * classes, 0.0);
+        let (team, widened) = (&self.team, &mut self.widened);
+        let (plan, arena, profile) = training_plan(&mut self.training, images, self.settings, team);
+        widened.take(weights);
+        let loss =
+            plan.run(team, arena, profile, batch, widened, weights, gradients, logits, watch);
+        widened.give(weights, gradients);
+        Ok(loss)
+    }
+
     fn evaluate_chunk(&mut self, images: &[f32], logits: &mut [f32]) -> Result<(), EngineError> {
         let weights = self.prepared.as_ref().ok_or(EngineError::NotPrepared)?;
         let batch = images.len() / self.image_len();
         let side = &mut self.evaluation;
         if !side.plans.iter().any(|plan| plan.batch() == batch) {
-            let plan = Evaluation::new(&side.lowered, batch, self.settings, &self.team, weights);
+            self.widened.take(weights);
+            let (settings, team, widened) = (self.settings, &self.team, &self.widened);
+            let plan = Evaluation::new(&side.lowered, batch, settings, team, widened, weights);
             let len = plan.arena_len();
             side.keep(plan, len);
         }
-        let Side { lowered, plans, arena, profile } = side;
+        let Side { plans, arena, profile, .. } = side;
         if let Some(plan) = plans.iter_mut().find(|plan| plan.batch() == batch) {
-            plan.run(&lowered.head, &self.team, arena, profile, images, weights, logits);
+            plan.run(&self.team, arena, profile, images, weights, logits);
         }
         Ok(())
     }
@@ -216,7 +252,9 @@ impl Executor for Fast {
             statistics: vec![0.0; self.table.n_statistics()],
         };
         let lowered = &self.evaluation.lowered;
-        let evaluation = Evaluation::new(lowered, EVALUATION_BATCH, settings, team, &weights);
+        let widened = &self.widened;
+        let evaluation =
+            Evaluation::new(lowered, EVALUATION_BATCH, settings, team, widened, &weights);
         // The weights of evaluation are kept as they came, and packed once for each plan.
         let weights = weights.trainable.len() + weights.statistics.len();
         let packed = KEPT_PLANS * evaluation.packed_len();
@@ -239,15 +277,7 @@ impl Executor for Fast {
         gradients: &mut [f32],
         logits: &mut Vec<f32>,
     ) -> Result<f64, EngineError> {
-        let (images, classes) = (batch.labels.len(), self.training.lowered.head.classes);
-        self.check_weights(weights)?;
-        check_len("gradients", self.table.n_trainable(), gradients.len())?;
-        check_batch(&self.network, batch.images, batch.labels)?;
-
-        logits.resize(images * classes, 0.0);
-        let (team, settings) = (&self.team, self.settings);
-        let (plan, arena, profile) = training_plan(&mut self.training, images, settings, team);
-        Ok(plan.run(team, arena, profile, batch, weights, gradients, logits))
+        self.step(batch, weights, gradients, logits, None)
     }
 
     fn move_statistics(
@@ -259,8 +289,34 @@ impl Executor for Fast {
         let batch = check_images(&self.network, images)?;
         let (team, settings) = (&self.team, self.settings);
         let (plan, arena, profile) = training_plan(&mut self.training, batch, settings, team);
-        plan.move_statistics(team, arena, profile, images, weights);
+        self.widened.take(weights);
+        plan.move_statistics(team, arena, profile, images, &mut self.widened, weights);
+        self.widened.give_statistics(weights);
         Ok(())
+    }
+
+    fn train_watched(
+        &mut self,
+        batch: &TrainBatch<'_>,
+        weights: &mut Weights,
+        gradients: &mut [f32],
+        logits: &mut Vec<f32>,
+        watch: Watch<'_>,
+    ) -> Result<f64, EngineError> {
+        let shapes: Vec<Shape> = self.network.layers.iter().map(|layer| layer.output).collect();
+        let images = batch.labels.len();
+        // Channels that were added to fill a block are nobody's business.
+        let mut see = |layer: usize, mut values: Vec<f32>| {
+            let len = shapes[layer].len();
+            let wide = values.len() / images.max(1);
+            if wide != len {
+                let images = values.chunks_exact(wide).map(|image| &image[..len]);
+                values = images.flatten().copied().collect();
+            }
+            (watch.see)(layer, values);
+        };
+        let watch = Watch { layers: watch.layers, see: &mut see };
+        self.step(batch, weights, gradients, logits, Some(watch))
     }
 
     fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
@@ -274,7 +330,7 @@ impl Executor for Fast {
         if self.prepared.is_none() {
             return Err(EngineError::NotPrepared);
         }
-        let (image, classes) = (self.image_len(), self.evaluation.lowered.head.classes);
+        let (image, classes) = (self.image_len(), self.network.options.classes);
         let n = images.len() / image;
         check_len("images", n * image, images.len())?;
         logits.resize(n * classes, 0.0);

@@ -1,15 +1,17 @@
 //! The plan of a training step for one batch size: memory, prepared stages, and their order.
 //!
-//! Moments, as the memory plan counts them: stage `i` of `n` runs forward at moment `i`, the head
+//! Moments, as the memory plan counts them: stage `i` of `n` runs forward at moment `i`, all heads
 //! at `n`, and stage `i` runs backward at `2n - i`. The gradient of a map is written by the first
 //! of its readers that runs backward, and the others add to it, so that no map is ever cleared.
 
 use bninception_kernels::arena::{bytes, bytes_mut};
 use bninception_kernels::dtype::Dtype;
+use bninception_kernels::flatten::{flatten, flatten_backward};
 use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
 use bninception_kernels::pool::{self, MaxPool};
 use bninception_kernels::threads::Team;
+use bninception_kernels::window_average::WindowAverage;
 use bninception_model::Weights;
 
 use super::convolution::Convolution;
@@ -17,7 +19,8 @@ use super::head::Head;
 use super::lower::{Lowered, Place, Stage};
 use super::memory::{Buffer, Buffers, Places};
 use super::profile::{Clock, Phase, Profile};
-use crate::executor::TrainBatch;
+use super::widen::Widened;
+use crate::executor::{TrainBatch, Watch};
 
 /// What does not change from one batch size to another.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +43,10 @@ pub(super) struct Training {
     settings: Settings,
     slots: Slots,
     stages: Vec<Work>,
-    head: Head,
+    /// Auxiliary heads, then that of the logits.
+    heads: Vec<Head>,
+    /// Logits of an auxiliary head, which nobody sees.
+    aux_logits: Vec<f32>,
     /// Scratch of the reductions over images.
     partial: Vec<f64>,
 }
@@ -74,6 +80,7 @@ pub(super) struct Context<'a> {
     pub arena: &'a mut [f32],
     pub partial: &'a mut [f64],
     pub clock: Clock<'a>,
+    pub watch: Option<Watch<'a>>,
 }
 
 impl<'a> Context<'a> {
@@ -113,6 +120,16 @@ impl Planner<'_> {
         self.buffers.touch(self.gradients[place.id], moment);
     }
 
+    /// Notes the uses of a stage whose gradient needs no activation, and says whether the gradient of
+    /// its input must be added to what is there.
+    fn linear(&mut self, input: &Place, output: &Place, row: usize) -> bool {
+        let back = self.backward_moment(row);
+        self.touch_value(input, row);
+        self.touch_value(output, row);
+        self.touch_gradient(output, back);
+        self.accumulate(input, back)
+    }
+
     /// Notes that the whole gradient of the map of `place` is written at `moment`, and says whether
     /// it must be added to what is there. Stages ask in the order in which they run backward.
     pub(super) fn accumulate(&mut self, place: &Place, moment: usize) -> bool {
@@ -137,7 +154,12 @@ impl Training {
         let n = lowered.stages.len();
         let written = vec![false; lowered.maps.len()];
         let mut planner = Planner { team, settings, batch, buffers, n, values, gradients, written };
-        let head = Head::new(&lowered.head, &mut planner);
+        let heads: Vec<Head> =
+            lowered.heads.iter().map(|head| Head::new(head, &mut planner)).collect();
+        let n_aux_logits = match &lowered.heads[..] {
+            [aux, .., _] => batch * aux.classes,
+            _ => 0,
+        };
         // Backward order, in which accumulation is decided.
         let mut stages: Vec<Work> = lowered
             .stages
@@ -151,7 +173,8 @@ impl Training {
         let partial = vec![0.0; 2 * batch * widest];
         let Planner { buffers, values, gradients, .. } = planner;
         let slots = Slots { places: buffers.place(), values, gradients };
-        Training { batch, settings, slots, stages, head, partial }
+        let aux_logits = vec![0.0; n_aux_logits];
+        Training { batch, settings, slots, stages, heads, aux_logits, partial }
     }
 
     /// Images of a batch.
@@ -164,32 +187,46 @@ impl Training {
         self.slots.places.total
     }
 
-    /// One step without the optimizer; returns the mean loss. The sizes of all arguments have been
-    /// checked.
+    /// One step without the optimizer; returns the mean loss of the logits, or that of an auxiliary
+    /// head if it is not finite. The sizes of all arguments have been checked, and `widened` has taken
+    /// the weights.
     pub(super) fn run(
         &mut self,
         team: &Team,
         arena: &mut [f32],
         profile: &mut Profile,
         batch: &TrainBatch<'_>,
+        widened: &mut Widened,
         weights: &mut Weights,
         gradients: &mut [f32],
         logits: &mut [f32],
+        watch: Option<Watch<'_>>,
     ) -> f64 {
-        let Training { settings, slots, stages, head, partial, .. } = self;
+        let Training { settings, slots, stages, heads, aux_logits, partial, .. } = self;
         let clock = Clock::start(profile);
-        let mut cx = Context { team, settings, batch: self.batch, slots, arena, partial, clock };
-        for (row, work) in stages.iter_mut().enumerate() {
-            work.forward(row, &mut cx, batch.images, weights);
+        let watch = watch.map(|Watch { layers, see }| Watch { layers, see });
+        let batch_size = self.batch;
+        let mut cx =
+            Context { team, settings, batch: batch_size, slots, arena, partial, clock, watch };
+        forward(stages, &mut cx, batch.images, widened, weights);
+        let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
+        let mut loss = 0.0_f64;
+        for (index, head) in heads.iter_mut().enumerate() {
+            let logits = if index < n_aux { &mut aux_logits[..] } else { &mut *logits };
+            let own = head.run(n_stages + index, &mut cx, batch, weights, gradients, logits);
+            loss = if loss.is_finite() { own } else { loss };
         }
-        let loss = head.run(stages.len(), &mut cx, batch, weights, gradients, logits);
         for (row, work) in stages.iter_mut().enumerate().rev() {
+            let (weights, gradients) = match work.is_stored() {
+                true => (&widened.weights, &mut widened.gradients[..]),
+                false => (&*weights, &mut *gradients),
+            };
             work.backward(row, &mut cx, weights, gradients);
         }
         loss
     }
 
-    /// The forward pass of [`Training::run`] up to the head, for the running statistics that it
+    /// The forward pass of [`Training::run`] up to the heads, for the running statistics that it
     /// moves.
     pub(super) fn move_statistics(
         &mut self,
@@ -197,14 +234,27 @@ impl Training {
         arena: &mut [f32],
         profile: &mut Profile,
         images: &[f32],
+        widened: &mut Widened,
         weights: &mut Weights,
     ) {
         let Training { settings, slots, stages, partial, .. } = self;
-        let clock = Clock::start(profile);
-        let mut cx = Context { team, settings, batch: self.batch, slots, arena, partial, clock };
-        for (row, work) in stages.iter_mut().enumerate() {
-            work.forward(row, &mut cx, images, weights);
-        }
+        let (clock, batch, watch) = (Clock::start(profile), self.batch, None);
+        let mut cx = Context { team, settings, batch, slots, arena, partial, clock, watch };
+        forward(stages, &mut cx, images, widened, weights);
+    }
+}
+
+/// Runs all stages forward.
+fn forward(
+    stages: &mut [Work],
+    cx: &mut Context<'_>,
+    images: &[f32],
+    widened: &mut Widened,
+    weights: &mut Weights,
+) {
+    for (row, work) in stages.iter_mut().enumerate() {
+        let weights = if work.is_stored() { &mut widened.weights } else { &mut *weights };
+        work.forward(row, cx, images, weights);
     }
 }
 
@@ -213,6 +263,8 @@ enum Work {
     Conv(Box<Convolution>),
     MaxPool { pool: MaxPool, winners: Buffer, input: Place, output: Place, accumulate: bool },
     AveragePool { input: Place, output: Place, accumulate: bool },
+    WindowAverage { pool: WindowAverage, input: Place, output: Place, accumulate: bool },
+    Flatten { input: Place, output: Place, accumulate: bool },
     Lrn { lrn: Lrn, input: Place, output: Place, accumulate: bool },
 }
 
@@ -234,11 +286,16 @@ impl Work {
                 Work::MaxPool { pool, winners, input, output, accumulate }
             }
             Stage::AveragePool { input, output, .. } => {
-                planner.touch_value(input, row);
-                planner.touch_value(output, row);
-                planner.touch_gradient(output, back);
-                let accumulate = planner.accumulate(input, back);
+                let accumulate = planner.linear(input, output, row);
                 Work::AveragePool { input: *input, output: *output, accumulate }
+            }
+            Stage::WindowAverage { pool, input, output, .. } => {
+                let accumulate = planner.linear(input, output, row);
+                Work::WindowAverage { pool: *pool, input: *input, output: *output, accumulate }
+            }
+            Stage::Flatten { input, output, .. } => {
+                let accumulate = planner.linear(input, output, row);
+                Work::Flatten { input: *input, output: *output, accumulate }
             }
             Stage::Lrn { lrn, input, output, .. } => {
                 planner.touch_value(input, row);
@@ -251,11 +308,23 @@ impl Work {
         }
     }
 
+    /// Whether its tensors lie in the store of widened layers.
+    fn is_stored(&self) -> bool {
+        matches!(self, Work::Conv(convolution) if convolution.is_stored())
+    }
+
     fn forward(&mut self, row: usize, cx: &mut Context<'_>, images: &[f32], weights: &mut Weights) {
         let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         match self {
-            Work::Conv(convolution) => return convolution.forward(row, cx, images, weights),
+            Work::Conv(convolution) => {
+                convolution.forward(row, cx, images, weights);
+                if cx.watch.is_some() {
+                    convolution.show(cx, weights);
+                    cx.clock.lap(row, Phase::Forward);
+                }
+                return;
+            }
             Work::MaxPool { pool, winners, input, output, .. } => {
                 let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
                 let winners = Some(bytes_mut(winners));
@@ -264,6 +333,14 @@ impl Work {
             Work::AveragePool { input, output, .. } => {
                 let [x, y] = cx.get([slots.value(input), slots.value(output)]);
                 pool::average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
+            }
+            Work::WindowAverage { pool, input, output, .. } => {
+                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
+            }
+            Work::Flatten { input, output, .. } => {
+                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                flatten(team, &input.map, batch, x, input.view, y, output.view);
             }
             Work::Lrn { lrn, input, output, .. } => {
                 let [x, y] = cx.get([slots.value(input), slots.value(output)]);
@@ -303,6 +380,15 @@ impl Work {
                     dx_view,
                     *accumulate,
                 );
+            }
+            Work::WindowAverage { pool, input, output, accumulate } => {
+                let [dy, dx] = cx.get([slots.gradient(output), slots.gradient(input)]);
+                pool.backward(team, isa, batch, dy, output.view, dx, input.view, *accumulate);
+            }
+            Work::Flatten { input, output, accumulate } => {
+                let [dy, dx] = cx.get([slots.gradient(output), slots.gradient(input)]);
+                let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
+                flatten_backward(team, map, batch, dy, dy_view, dx, dx_view, *accumulate);
             }
             Work::Lrn { lrn, input, output, accumulate } => {
                 let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];

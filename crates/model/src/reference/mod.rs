@@ -6,6 +6,7 @@
 //! its max-pool gradient is scaled wrongly), LRN, seeded dropout, and a ReLU whose gradient is 0
 //! at 0 as in PyTorch.
 
+mod aux_pool;
 mod lrn;
 mod pointwise;
 mod pool;
@@ -14,6 +15,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT};
 
+pub use aux_pool::AuxPoolOp;
 pub use lrn::LrnOp;
 pub use pointwise::{MaskOp, ReluOp};
 pub use pool::PoolOp;
@@ -33,9 +35,12 @@ pub struct ReferenceExecutor {
     dtype: DType,
 }
 
+/// Sees a layer and its output on the way through the network.
+pub type Stage<'a> = dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()> + 'a;
+
 /// What one training pass gives besides gradients and running statistics.
 pub struct TrainOutput {
-    /// Mean loss over the batch.
+    /// Mean loss of the logits over the batch, or that of an auxiliary head if that is not finite.
     pub loss: f64,
     /// Logits, `[n][classes]`.
     pub logits: Vec<f32>,
@@ -88,7 +93,8 @@ impl ReferenceExecutor {
         &self.table
     }
 
-    /// Forward pass in training mode, cross-entropy with label smoothing, and backward pass.
+    /// Forward pass in training mode, cross-entropy with label smoothing, and backward pass. The
+    /// gradient is that of the weighted sum of all losses.
     ///
     /// # Shapes
     /// `images` `[n][3][size][size]`, `labels` `[n]`, `gradients` in the trainable layout.
@@ -100,26 +106,63 @@ impl ReferenceExecutor {
         images: &[f32],
         labels: &[u32],
         label_smoothing: f64,
+        randomness: (u64, u64),
+        weights: &mut Weights,
+        gradients: &mut [f32],
+    ) -> Result<TrainOutput, ModelError> {
+        let stage: &mut Stage<'_> = &mut |_, _| Ok(());
+        self.train_stages(images, labels, label_smoothing, randomness, weights, gradients, stage)
+    }
+
+    /// As [`Self::train`], showing every layer and its output to `stage` on the way.
+    ///
+    /// # Errors
+    /// As [`Self::train`], or an error of `stage`.
+    pub fn train_stages(
+        &self,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
         (seed, step): (u64, u64),
         weights: &mut Weights,
         gradients: &mut [f32],
+        stage: &mut Stage<'_>,
     ) -> Result<TrainOutput, ModelError> {
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
         check_batch(&self.network, images, labels)?;
 
         let tensors = self.tensors(weights, true)?;
         let image = self.image_tensor(images)?;
-        let mode = Mode::Train { seed, step };
-        let (logits, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()))?;
+        let (logits, statistics) =
+            self.forward(image, &tensors, Mode::Train { seed, step }, stage)?;
 
-        let last = self.network.layers.last().map_or("", |layer| &layer.name);
-        let in_loss = |source| ModelError::Candle { layer: format!("{last} (loss)"), source };
-        let loss = cross_entropy(&logits, labels, label_smoothing).map_err(in_loss)?;
-        let grads = loss.backward().map_err(in_loss)?;
+        let mut total: Option<Tensor> = None;
+        let mut reported = 0.0;
+        let mut all_finite = true;
+        for (loss, logits) in self.network.losses.iter().zip(&logits) {
+            let name = &self.network.layers[loss.logits].name;
+            let in_loss = |source| ModelError::Candle { layer: format!("{name} (loss)"), source };
+            let value = cross_entropy(logits, labels, label_smoothing).map_err(in_loss)?;
+            let number = value.to_dtype(DType::F64).and_then(|value| value.to_scalar::<f64>());
+            if all_finite {
+                reported = number.map_err(in_loss)?;
+                all_finite = reported.is_finite();
+            }
+            let weighted = value.affine(loss.weight, 0.0).map_err(in_loss)?;
+            total = Some(match total {
+                Some(total) => (total + weighted).map_err(in_loss)?,
+                None => weighted,
+            });
+        }
+        let (Some(total), Some(logits)) = (total, logits.last()) else {
+            unreachable!("a network has the loss of its logits")
+        };
+        let last = self.network.layers.len() - 1;
+        let in_last = |source| self.in_layer(last, source);
+        let grads = total.backward().map_err(in_last)?;
         self.read_gradients(&grads, &tensors.trainable, gradients)?;
         self.read_statistics(&statistics, weights)?;
-        let loss = loss.to_dtype(DType::F64).and_then(|loss| loss.to_scalar::<f64>());
-        Ok(TrainOutput { loss: loss.map_err(in_loss)?, logits: to_f32(&logits).map_err(in_loss)? })
+        Ok(TrainOutput { loss: reported, logits: values(logits).map_err(in_last)? })
     }
 
     /// The forward pass of [`Self::train`] alone, which moves the running statistics. Dropout has no
@@ -155,28 +198,41 @@ impl ReferenceExecutor {
         &self,
         images: &[f32],
         weights: &Weights,
-        stage: &mut dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()>,
+        stage: &mut Stage<'_>,
     ) -> Result<Vec<f32>, ModelError> {
         let tensors = self.tensors(weights, false)?;
         let image = self.image_tensor(images)?;
         let (logits, _) = self.forward(image, &tensors, Mode::Evaluate, stage)?;
-        to_f32(&logits).map_err(|source| self.in_layer(self.network.layers.len() - 1, source))
+        let last = self.network.layers.len() - 1;
+        match logits.last() {
+            Some(logits) => values(logits).map_err(|source| self.in_layer(last, source)),
+            None => unreachable!("the last layer gives logits"),
+        }
     }
 
-    /// Runs all layers; gives the logits and the running statistics after the pass.
+    /// Runs the layers; gives the logits of every loss, in evaluation of the last alone, and the
+    /// running statistics after the pass.
     fn forward(
         &self,
         image: Tensor,
         tensors: &Tensors,
         mode: Mode,
-        stage: &mut dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()>,
-    ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
+        stage: &mut Stage<'_>,
+    ) -> Result<(Vec<Tensor>, Vec<Tensor>), ModelError> {
+        let layers = &self.network.layers;
+        let runs = match mode {
+            Mode::Train { .. } => vec![true; layers.len()],
+            Mode::Evaluate => self.network.evaluated_layers(),
+        };
         // An output is dropped behind its last reader, or evaluation would hold all of them.
-        let mut readers = self.network.consumer_counts();
-        let mut outputs: Vec<Option<Tensor>> = vec![None; self.network.layers.len()];
+        let mut readers = vec![0; layers.len()];
+        for (layer, _) in layers.iter().zip(&runs).filter(|(_, runs)| **runs) {
+            layer.inputs.iter().for_each(|&input| readers[input] += 1);
+        }
+        let mut outputs: Vec<Option<Tensor>> = vec![None; layers.len()];
         let mut statistics = tensors.statistics.clone();
         outputs[0] = Some(image);
-        for (index, layer) in self.network.layers.iter().enumerate().skip(1) {
+        for (index, layer) in layers.iter().enumerate().skip(1).filter(|(index, _)| runs[*index]) {
             let inputs: Vec<Tensor> =
                 layer.inputs.iter().filter_map(|&input| outputs[input].clone()).collect();
             for &input in &layer.inputs {
@@ -191,10 +247,10 @@ impl ReferenceExecutor {
                 .map_err(|source| self.in_layer(index, source))?;
             outputs[index] = Some(output);
         }
-        match outputs.pop().flatten() {
-            Some(logits) => Ok((logits, statistics)),
-            None => unreachable!("the last layer has no reader, so its output is kept"),
-        }
+        // Nothing reads logits, so they are kept.
+        let losses = self.network.losses.iter();
+        let logits = losses.filter_map(|loss| outputs[loss.logits].take()).collect();
+        Ok((logits, statistics))
     }
 
     fn run_layer(
@@ -246,6 +302,7 @@ impl ReferenceExecutor {
             Op::Activation(Activation::Relu) => x.contiguous()?.apply_op1(ReluOp),
             Op::Activation(Activation::Sigmoid) => candle_nn::ops::sigmoid(x),
             Op::Pool(pool) => x.contiguous()?.apply_op1(PoolOp(pool)),
+            Op::AuxPool(pool) => x.contiguous()?.apply_op1(AuxPoolOp(pool)),
             Op::Lrn(lrn) => x.contiguous()?.apply_op1(LrnOp(lrn)),
             Op::Concat => Tensor::cat(inputs, 1),
             Op::GlobalAveragePool => x.flatten_from(2)?.mean(2),
@@ -257,9 +314,10 @@ impl ReferenceExecutor {
                     x.contiguous()?.apply_op1(MaskOp(mask))
                 }
             },
-            Op::Linear => {
+            Op::Linear { .. } => {
                 let bias = trainable(Role::Bias);
-                Linear::new(required(Role::LinearWeight)?, bias).forward(x)
+                let x = x.flatten_from(1)?;
+                Linear::new(required(Role::LinearWeight)?, bias).forward(&x)
             }
         }
     }
@@ -302,7 +360,7 @@ impl ReferenceExecutor {
                 let message = format!("no gradient reached {}", spec.name);
                 return Err(in_layer(candle_core::Error::Msg(message)));
             };
-            let values = to_f32(gradient).map_err(in_layer)?;
+            let values = values(gradient).map_err(in_layer)?;
             gradients[spec.range.clone()].copy_from_slice(&values);
         }
         Ok(())
@@ -314,7 +372,7 @@ impl ReferenceExecutor {
         weights: &mut Weights,
     ) -> Result<(), ModelError> {
         for (spec, statistic) in self.table.statistics.iter().zip(statistics) {
-            let values = to_f32(statistic).map_err(|source| self.in_layer(spec.layer, source))?;
+            let values = values(statistic).map_err(|source| self.in_layer(spec.layer, source))?;
             weights.statistics[spec.range.clone()].copy_from_slice(&values);
         }
         Ok(())
@@ -339,7 +397,11 @@ fn position(specs: &[TensorSpec], layer: usize, role: Role) -> Option<usize> {
     specs.iter().position(|spec| spec.layer == layer && spec.role == role)
 }
 
-fn to_f32(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+/// The values of a tensor in the order of its indices.
+///
+/// # Errors
+/// candle's own.
+pub fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 

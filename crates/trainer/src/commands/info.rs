@@ -99,9 +99,17 @@ fn to_text(network: &Network, layers: &[LayerSummary]) -> String {
         })
         .collect();
     let (parameters, macs) = totals(layers);
+    let heads: usize =
+        layers.iter().filter(|layer| layer.auxiliary).map(|layer| layer.parameters).sum();
+    let heads = match heads {
+        0 => String::new(),
+        heads => {
+            format!("; {} of the parameters are auxiliary heads', of training", grouped(heads))
+        }
+    };
     let header = ["layer", "kind", "input", "output", "parameters", "MACs"];
     format!(
-        "{}\n{} parameters, {} multiply-accumulates for one image of {} x {} px\n",
+        "{}\n{} parameters, {} multiply-accumulates for one image of {} x {} px{heads}\n",
         table(&header, &rows),
         grouped(parameters),
         grouped(macs),

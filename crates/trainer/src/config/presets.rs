@@ -19,19 +19,20 @@ macro_rules! preset {
 }
 
 /// In the order in which the paper introduces them.
-const PRESETS: [Preset; 9] = [
+const PRESETS: [Preset; 10] = [
     preset!("base"),
     preset!("inception"),
     preset!("bn-baseline"),
     preset!("bn-x5"),
     preset!("bn-x30"),
     preset!("bn-x5-sigmoid"),
+    preset!("googlenet"),
     preset!("modern"),
     preset!("demo"),
     preset!("smoke"),
 ];
 
-/// Names of all presets: `base`, the paper's five, then our own.
+/// Names of all presets: `base`, the paper's five, `googlenet`, then our own.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|preset| preset.name)
 }
@@ -61,7 +62,7 @@ pub fn preset_title(name: &str) -> Result<&'static str, ConfigError> {
 }
 
 /// The candidate most like `name`; `candidates` is not empty.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> &'a str {
     // Likeness takes time in proportion to the length, and no name of ours is so long.
     let name: String = name.chars().take(100).collect();
     let likeness = |candidate: &&str| strsim::jaro_winkler(&name, candidate);

@@ -4,12 +4,16 @@
 //! comes from and, where the paper leaves it open, the reason for our reading.
 
 use bninception_data::Shuffle;
+use bninception_engine::model::AuxOptions;
 use serde::{Deserialize, Serialize};
 
 /// Options of the network: `[network]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
+    /// Which network. A run that was begun before the key existed has BN-Inception.
+    #[serde(default)]
+    pub kind: NetworkKind,
     /// Outputs of the last layer; 0 takes the number of classes of the data.
     pub classes: usize,
     /// Nonlinearity behind every convolution.
@@ -27,8 +31,46 @@ pub struct Network {
     pub dropout: f64,
     /// Whether convolutions add a bias.
     pub conv_bias: bool,
-    /// Output channels of the pool projection of modules 4c and 4d: 96 or 128.
+    /// Output channels of the pool projection of modules 4c and 4d: 96 or 128; BN-Inception only.
     pub pool_proj_4c4d: usize,
+    /// Auxiliary heads on the outputs of 4a and 4d, in training only.
+    #[serde(default)]
+    pub aux: bool,
+    /// Weight of each auxiliary loss beside the main one.
+    #[serde(default = "default_aux_weight")]
+    pub aux_weight: f64,
+    /// Probability of dropout in front of an auxiliary classifier; 0 leaves it out.
+    #[serde(default = "default_aux_dropout")]
+    pub aux_dropout: f64,
+    /// Factor on the standard deviation of convolutions' initial filters.
+    #[serde(default = "default_init_gain")]
+    pub init_gain: f64,
+}
+
+// A run that was begun before these keys existed has no auxiliary heads and a gain of 1; the values
+// of the heads are those that it would have had.
+fn default_aux_weight() -> f64 {
+    AuxOptions::default().weight
+}
+
+fn default_aux_dropout() -> f64 {
+    AuxOptions::default().dropout
+}
+
+fn default_init_gain() -> f64 {
+    1.0
+}
+
+/// Which network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkKind {
+    /// Inception-v2 of the paper's figure 5.
+    #[default]
+    BnInception,
+    /// Inception-v1.
+    #[serde(rename = "googlenet")]
+    GoogLeNet,
 }
 
 /// Nonlinearity of the network.

@@ -1,6 +1,6 @@
 //! The range of every setting, and the settings that depend on each other.
 
-use super::{Config, Optimizer};
+use super::{Config, NetworkKind, Optimizer};
 
 /// A setting that is out of range.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,14 @@ fn network(config: &Config, check: &mut Check) {
         "network.pool_proj_4c4d",
         "96 (the paper's output column) or 128 (the public weights)",
     );
+    check.that(
+        network.kind == NetworkKind::BnInception || network.pool_proj_4c4d != 128,
+        "network.pool_proj_4c4d",
+        "96, because network.kind = \"googlenet\" has widths of its own",
+    );
+    check.that(positive(network.aux_weight), "network.aux_weight", "a finite number above 0");
+    check.that(below_1(network.aux_dropout), "network.aux_dropout", "at least 0, below 1");
+    check.that(positive(network.init_gain), "network.init_gain", "a finite number above 0");
     check.that(
         network.batch_norm || network.conv_bias,
         "network.conv_bias",
@@ -263,7 +271,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let table: [(&str, &[Edit]); 36] = [
+        let table: [(&str, &[Edit]); 39] = [
             ("network.classes", &[|c| c.network.classes = 1_000_001]),
             (
                 "network.bn_epsilon",
@@ -281,7 +289,28 @@ mod tests {
                     |c| c.network.dropout = f64::NAN,
                 ],
             ),
-            ("network.pool_proj_4c4d", &[|c| c.network.pool_proj_4c4d = 127]),
+            (
+                "network.pool_proj_4c4d",
+                &[
+                    |c| c.network.pool_proj_4c4d = 127,
+                    |c| {
+                        let googlenet = NetworkKind::GoogLeNet;
+                        (c.network.kind, c.network.pool_proj_4c4d) = (googlenet, 128);
+                    },
+                ],
+            ),
+            (
+                "network.aux_weight",
+                &[|c| c.network.aux_weight = 0.0, |c| c.network.aux_weight = f64::INFINITY],
+            ),
+            (
+                "network.aux_dropout",
+                &[|c| c.network.aux_dropout = 1.0, |c| c.network.aux_dropout = -0.1],
+            ),
+            (
+                "network.init_gain",
+                &[|c| c.network.init_gain = 0.0, |c| c.network.init_gain = f64::NAN],
+            ),
             ("network.conv_bias", &[|c| c.network.batch_norm = false]),
             ("data.val_fraction", &[|c| c.data.val_fraction = 0.0, |c| c.data.val_fraction = 1.0]),
             ("data.image_size", &[|c| c.data.image_size = 31, |c| c.data.image_size = 513]),

@@ -75,7 +75,8 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
 /// of weights and inputs cost as much as the outputs, and the images have none.
 fn gflop(network: &Network, batch_size: usize, mode: BenchMode) -> f64 {
     let layers = summary::summarise(network);
-    let macs: usize = layers.iter().map(|layer| layer.macs).sum();
+    let runs = |layer: &&summary::LayerSummary| mode == BenchMode::Train || !layer.auxiliary;
+    let macs: usize = layers.iter().filter(runs).map(|layer| layer.macs).sum();
     let first = layers.iter().map(|layer| layer.macs).find(|&macs| macs > 0).unwrap_or(0);
     let macs = match mode {
         BenchMode::Train => 3 * macs - first,

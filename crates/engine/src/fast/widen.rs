@@ -1,0 +1,188 @@
+//! Convolutions whose channels are no multiple of a block, with zeros added until they are.
+//!
+//! GoogLeNet reduces to 24 channels in front of the 5x5 filters of 4b and 4c, and maps hold channels
+//! in blocks of 16. The stage that writes such a map gets filters of zeros for the channels that are
+//! missing, and the stage that reads it filters of zero for them; both keep their tensors in a store
+//! of their own, to and from which a step copies. Nothing else of the network is touched.
+
+use std::ops::Range;
+
+use bninception_kernels::conv::BLOCK;
+use bninception_model::layer::Op;
+use bninception_model::parameters::TensorSpec;
+use bninception_model::{Network, ParameterTable, Role, Weights};
+
+/// The widened layers of a network, and their tensors.
+pub(super) struct Widened {
+    /// The network with channels added.
+    network: Network,
+    /// Whether the tensors of each layer lie in the store.
+    stored: Vec<bool>,
+    /// Their places in the store.
+    table: ParameterTable,
+    trainable: Vec<Pair>,
+    statistics: Vec<Pair>,
+    /// Weights of the stored layers.
+    pub weights: Weights,
+    /// Gradients of the stored layers.
+    pub gradients: Vec<f32>,
+}
+
+/// Where a tensor lies in the caller's vector and in the store. Rows are output channels, and each
+/// begins with the values that both have.
+struct Pair {
+    outer: Range<usize>,
+    inner: Range<usize>,
+    rows: [usize; 2],
+}
+
+impl Pair {
+    fn new(outer: &TensorSpec, inner: &TensorSpec) -> Pair {
+        let rows = [outer.shape[0], inner.shape[0]];
+        Pair { outer: outer.range.clone(), inner: inner.range.clone(), rows }
+    }
+
+    /// Lengths of a row.
+    fn lens(&self) -> [usize; 2] {
+        [self.outer.len() / self.rows[0], self.inner.len() / self.rows[1]]
+    }
+
+    fn widen(&self, outer: &[f32], inner: &mut [f32]) {
+        let [len, wide] = self.lens();
+        let rows = inner[self.inner.clone()].chunks_exact_mut(wide);
+        for (from, to) in outer[self.outer.clone()].chunks_exact(len).zip(rows) {
+            to[..len].copy_from_slice(from);
+        }
+    }
+
+    fn narrow(&self, inner: &[f32], outer: &mut [f32]) {
+        let [len, wide] = self.lens();
+        let rows = outer[self.outer.clone()].chunks_exact_mut(len);
+        for (to, from) in rows.zip(inner[self.inner.clone()].chunks_exact(wide)) {
+            to.copy_from_slice(&from[..len]);
+        }
+    }
+}
+
+impl Widened {
+    /// Widens what has to be and can be; a layer that is left is refused later, by its name.
+    pub(super) fn new(network: &Network) -> Widened {
+        let mut wide = network.clone();
+        let mut stored = vec![false; network.layers.len()];
+        for (index, layer) in network.layers.iter().enumerate() {
+            if let Op::Conv(conv) = layer.op
+                && !conv.out_channels.is_multiple_of(BLOCK)
+                && let Some(reader) = reading_conv(network, index)
+            {
+                let channels = conv.out_channels.next_multiple_of(BLOCK);
+                let mut at = index;
+                while at != reader {
+                    wide.layers[at].output.channels = channels;
+                    if let Op::Conv(conv) = &mut wide.layers[at].op {
+                        conv.out_channels = channels;
+                    }
+                    stored[at] = true;
+                    at = only_reader(network, at).unwrap_or(reader);
+                }
+                if let Op::Conv(conv) = &mut wide.layers[reader].op {
+                    conv.in_channels = channels;
+                }
+                stored[reader] = true;
+                if let Some(norm) = only_reader(network, reader) {
+                    stored[norm] = true;
+                }
+            }
+        }
+
+        let (outer, whole) = (ParameterTable::new(network), ParameterTable::new(&wide));
+        let table = ParameterTable {
+            trainable: compact(&whole.trainable, &stored),
+            statistics: compact(&whole.statistics, &stored),
+        };
+        let pairs = |outer: &[TensorSpec], inner: &[TensorSpec]| -> Vec<Pair> {
+            let outer = outer.iter().filter(|spec| stored[spec.layer]);
+            outer.zip(inner).map(|(outer, inner)| Pair::new(outer, inner)).collect()
+        };
+        Widened {
+            trainable: pairs(&outer.trainable, &table.trainable),
+            statistics: pairs(&outer.statistics, &table.statistics),
+            weights: Weights {
+                trainable: vec![0.0; table.n_trainable()],
+                statistics: vec![0.0; table.n_statistics()],
+            },
+            gradients: vec![0.0; table.n_trainable()],
+            network: wide,
+            stored,
+            table,
+        }
+    }
+
+    /// The network to run.
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Whether the tensors of `layer` lie in the store.
+    pub(super) fn stores(&self, layer: usize) -> bool {
+        self.stored[layer]
+    }
+
+    /// Place in the store of a trainable tensor of a stored layer.
+    pub(super) fn trainable(&self, layer: usize, role: Role) -> Option<Range<usize>> {
+        self.table.trainable_of(layer, role).map(|spec| spec.range.clone())
+    }
+
+    /// Place in the store of a running statistic of a stored layer.
+    pub(super) fn statistic(&self, layer: usize, role: Role) -> Option<Range<usize>> {
+        self.table.statistic_of(layer, role).map(|spec| spec.range.clone())
+    }
+
+    /// Copies the weights of the stored layers from `weights`. What was added stays zero.
+    pub(super) fn take(&mut self, weights: &Weights) {
+        let store = &mut self.weights;
+        self.trainable.iter().for_each(|p| p.widen(&weights.trainable, &mut store.trainable));
+        self.statistics.iter().for_each(|p| p.widen(&weights.statistics, &mut store.statistics));
+    }
+
+    /// Copies gradients and running statistics of the stored layers back.
+    pub(super) fn give(&self, weights: &mut Weights, gradients: &mut [f32]) {
+        self.trainable.iter().for_each(|p| p.narrow(&self.gradients, gradients));
+        self.give_statistics(weights);
+    }
+
+    /// Copies running statistics of the stored layers back.
+    pub(super) fn give_statistics(&self, weights: &mut Weights) {
+        let statistics = &self.weights.statistics;
+        self.statistics.iter().for_each(|p| p.narrow(statistics, &mut weights.statistics));
+    }
+}
+
+/// The specs of stored layers, one behind another.
+fn compact(specs: &[TensorSpec], stored: &[bool]) -> Vec<TensorSpec> {
+    let mut end = 0;
+    let specs = specs.iter().filter(|spec| stored[spec.layer]);
+    specs
+        .map(|spec| {
+            let range = end..end + spec.range.len();
+            end = range.end;
+            TensorSpec { range, ..spec.clone() }
+        })
+        .collect()
+}
+
+/// The only layer that reads layer `index`.
+fn only_reader(network: &Network, index: usize) -> Option<usize> {
+    let layers = network.layers.iter().enumerate();
+    let mut readers = layers.filter(|(_, l)| l.inputs.contains(&index)).map(|(reader, _)| reader);
+    readers.next().filter(|_| readers.next().is_none())
+}
+
+/// The convolution that alone reads convolution `index`, behind nothing but batch norm and
+/// nonlinearity.
+fn reading_conv(network: &Network, index: usize) -> Option<usize> {
+    let mut at = only_reader(network, index)?;
+    while matches!(network.layers[at].op, Op::BatchNorm | Op::Activation(_)) {
+        at = only_reader(network, at)?;
+    }
+    matches!(network.layers[at].op, Op::Conv(_)).then_some(at)
+}

@@ -1,0 +1,150 @@
+//! Average pools whose windows lie inside the map, forward and backward.
+//!
+//! Along an axis of `n` the window has `min(kernel, n)` places and the output
+//! `(n - window) / stride + 1`, rounded down: places behind the last window that fits are left out.
+//! The backward pass gathers, so that threads never write the same place.
+
+use std::ops::Range;
+
+use crate::conv::View;
+use crate::dtype::Dtype;
+use crate::isa::Isa;
+use crate::lanes::{Simd, dispatch, pixels, pixels_mut};
+use crate::map::Map;
+use crate::split::{check_planes, plane, planes, split};
+use crate::threads::Team;
+
+/// An average pool over maps of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowAverage {
+    /// The input.
+    pub input: Map,
+    /// Rows and columns of the window, clipped to the map.
+    pub kernel: usize,
+    /// Step between windows.
+    pub stride: usize,
+}
+
+impl WindowAverage {
+    /// The output.
+    pub fn output(&self) -> Map {
+        let (rows, columns) = self.axes();
+        Map { height: rows.output, width: columns.output, ..self.input }
+    }
+
+    /// The mean of each window, rounded to `dtype`. Writes whole planes of `y`, the halo as zeros.
+    ///
+    /// # Panics
+    /// If a buffer is too short for `batch` images of its view.
+    pub fn forward(
+        &self,
+        team: &Team,
+        isa: Isa,
+        dtype: Dtype,
+        batch: usize,
+        x: &[f32],
+        x_view: View,
+        y: &mut [f32],
+        y_view: View,
+    ) {
+        check_planes(&self.input, batch, x, x_view);
+        let output = self.output();
+        split(team, batch * output.blocks(), planes(&output, batch, y, y_view), |index, y| {
+            let x = plane(&self.input, x, x_view, index);
+            dispatch!(isa, s => self.forward_plane(s, dtype, x, y));
+            output.zero_halo(y);
+        });
+    }
+
+    /// Gradient of [`WindowAverage::forward`]: overwrites the pixels of `dx`, or adds to them.
+    ///
+    /// # Panics
+    /// If a buffer is too short for `batch` images of its view.
+    pub fn backward(
+        &self,
+        team: &Team,
+        isa: Isa,
+        batch: usize,
+        dy: &[f32],
+        dy_view: View,
+        dx: &mut [f32],
+        dx_view: View,
+        accumulate: bool,
+    ) {
+        let output = self.output();
+        check_planes(&output, batch, dy, dy_view);
+        let total = batch * output.blocks();
+        split(team, total, planes(&self.input, batch, dx, dx_view), |index, dx| {
+            let dy = plane(&output, dy, dy_view, index);
+            dispatch!(isa, s => self.backward_plane(s, dy, dx, accumulate));
+        });
+    }
+
+    fn axes(&self) -> (Axis, Axis) {
+        let axis = |n: usize| {
+            let window = n.min(self.kernel);
+            Axis { window, stride: self.stride, output: (n - window) / self.stride + 1 }
+        };
+        (axis(self.input.height), axis(self.input.width))
+    }
+
+    #[inline(always)]
+    fn forward_plane<S: Simd>(&self, s: S, dtype: Dtype, x: &[f32], y: &mut [f32]) {
+        let (rows, columns) = self.axes();
+        let share = s.splat(1.0 / (rows.window * columns.window) as f32);
+        let output = Map { height: rows.output, width: columns.output, ..self.input };
+        for row in 0..rows.output {
+            for (column, y) in pixels_mut(&mut y[output.row(row)]).iter_mut().enumerate() {
+                let mut sum = s.zero();
+                for r in rows.places(row) {
+                    for x in &pixels(&x[self.input.row(r)])[columns.places(column)] {
+                        sum = s.add(sum, s.load(x));
+                    }
+                }
+                s.store_as(dtype, s.mul(sum, share), y);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn backward_plane<S: Simd>(&self, s: S, dy: &[f32], dx: &mut [f32], accumulate: bool) {
+        let (rows, columns) = self.axes();
+        let share = s.splat(1.0 / (rows.window * columns.window) as f32);
+        let output = Map { height: rows.output, width: columns.output, ..self.input };
+        for row in 0..self.input.height {
+            for (column, dx) in pixels_mut(&mut dx[self.input.row(row)]).iter_mut().enumerate() {
+                let mut sum = s.zero();
+                for r in rows.covering(row) {
+                    for dy in &pixels(&dy[output.row(r)])[columns.covering(column)] {
+                        sum = s.add(sum, s.load(dy));
+                    }
+                }
+                let before = if accumulate { s.load(dx) } else { s.zero() };
+                s.store(s.add(s.mul(sum, share), before), dx);
+            }
+        }
+    }
+}
+
+/// Windows along one axis.
+#[derive(Clone, Copy)]
+struct Axis {
+    window: usize,
+    stride: usize,
+    output: usize,
+}
+
+impl Axis {
+    /// The input places of window `out`.
+    #[inline(always)]
+    fn places(&self, out: usize) -> Range<usize> {
+        out * self.stride..out * self.stride + self.window
+    }
+
+    /// The windows that cover input place `place`; none behind the last one.
+    #[inline(always)]
+    fn covering(&self, place: usize) -> Range<usize> {
+        let end = (place / self.stride + 1).min(self.output);
+        (place + 1).saturating_sub(self.window).div_ceil(self.stride).min(end)..end
+    }
+}
