@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use diff::{Change, changes_maths, diff, nearest_setting};
 pub use error::{ConfigError, Problem};
 pub use origin::Origin;
+pub(crate) use presets::nearest;
 pub use presets::{BASE, preset_names, preset_text, preset_title};
 pub use resolve::{ConfigFile, Flag, MAX_FILE_BYTES, Resolved, Sources, resolve};
 pub use sections::{

@@ -76,7 +76,19 @@ impl Journal {
                 let scalars = [("val/loss", loss), ("val/top1", top1), ("val/top5", top5)];
                 events.scalars(wall_time(), step, &scalars)
             }
+            Record::Watch { .. } => Ok(()),
         };
+        self.note_events(written);
+    }
+
+    /// Writes the distribution of a watched layer's values into the event file.
+    pub fn histogram(&mut self, step: u64, layer: &str, values: &[f32]) {
+        let Some(events) = &mut self.events else { return };
+        let written = events.histogram(wall_time(), step, &format!("watch/{layer}"), values);
+        self.note_events(written);
+    }
+
+    fn note_events(&mut self, written: std::io::Result<()>) {
         if let Err(error) = written {
             let path = self.folder.tensorboard();
             tracing::warn!(

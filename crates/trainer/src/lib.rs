@@ -39,3 +39,4 @@ pub mod state;
 pub mod statistics;
 pub mod tensorboard;
 pub mod train;
+pub mod watch;

@@ -157,7 +157,7 @@ impl RunFolder {
     }
 
     /// The batch on which `step` diverged.
-    pub fn diverged(&self, step: u64) -> PathBuf {
+    pub fn diverged_batch(&self, step: u64) -> PathBuf {
         self.path.join(format!("{DIVERGED_PREFIX}{step:06}.safetensors"))
     }
 

@@ -53,6 +53,25 @@ pub enum Record {
         /// How long it took.
         seconds: f64,
     },
+    /// What entered the nonlinearity of a watched layer, `kind` = "watch".
+    Watch {
+        /// Updates done, the one whose mini-batch it is included.
+        step: u64,
+        /// The layer.
+        layer: String,
+        /// The 15th percentile over the mini-batch.
+        p15: f64,
+        /// The median.
+        p50: f64,
+        /// The 85th percentile.
+        p85: f64,
+        /// The mean.
+        mean: f64,
+        /// The variance, divided by the number of values.
+        variance: f64,
+        /// Euclidean norm of the gradient of the layer's filters, without weight decay.
+        gradient_norm: f64,
+    },
 }
 
 /// Which parameters were evaluated.
@@ -379,12 +398,26 @@ mod tests {
             seconds: 2.0,
         })
         .unwrap();
+        log.write(&Record::Watch {
+            step: 100,
+            layer: "conv1_7x7_s2".to_owned(),
+            p15: -1.0,
+            p50: 0.25,
+            p85: 1.5,
+            mean: 0.125,
+            variance: 1.0,
+            gradient_norm: f64::INFINITY,
+        })
+        .unwrap();
         let expected = concat!(
             r#"{"kind":"train","step":50,"epoch":0.5,"loss":null,"top1":0.25,"lr":0.0015,"#,
             r#""images_per_second":30.0,"data_wait":0.125}"#,
             "\n",
             r#"{"kind":"eval","step":100,"epoch":1.0,"weights":"ema","images":400,"failed":1,"#,
             r#""loss":0.5,"top1":0.75,"top5":1.0,"seconds":2.0}"#,
+            "\n",
+            r#"{"kind":"watch","step":100,"layer":"conv1_7x7_s2","p15":-1.0,"p50":0.25,"p85":1.5,"#,
+            r#""mean":0.125,"variance":1.0,"gradient_norm":null}"#,
             "\n",
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);

@@ -22,6 +22,7 @@ use crate::saver::{Saver, persist};
 use crate::schedule::learning_rate;
 use crate::setup;
 use crate::state::{EvaluationResult, TrainState, ema_decay, update_ema};
+use crate::watch::Watcher;
 
 /// What a run works on.
 pub struct Job {
@@ -187,6 +188,7 @@ fn train_until_divergence(
     let mut gradients = vec![0.0; table.n_trainable()];
     let mut logits = Vec::new();
     let factor = lr_factor(state.progress.rollbacks);
+    let mut watcher = Watcher::new(config, &job.network)?;
     let lr_at = |step| {
         let base_lr = config.optimizer.lr;
         factor * learning_rate(&config.schedule, base_lr, step, steps_per_epoch, total_steps)
@@ -259,9 +261,23 @@ fn train_until_divergence(
                 seed: config.train.seed,
                 step,
             };
-            let loss = executor.train(&input, &mut state.weights, &mut gradients, &mut logits)?;
+            let weights = &mut state.weights;
+            let loss = match watcher.is_due(step + 1) {
+                false => executor.train(&input, weights, &mut gradients, &mut logits)?,
+                true => watcher.train(
+                    executor,
+                    &input,
+                    weights,
+                    &mut gradients,
+                    &mut logits,
+                    &mut |layer, values| files.journal.histogram(step + 1, layer, values),
+                )?,
+            };
             if !loss.is_finite() {
                 return Err(diverged(job, &batch, step, lr, Culprit::Loss(loss)));
+            }
+            for record in watcher.records(step + 1, &gradients) {
+                files.journal.record(&record);
             }
             let sgd = setup::sgd(config, lr);
             let (velocity, weights) = (&mut state.velocity, &mut state.weights.trainable);
@@ -373,7 +389,7 @@ fn rescue(job: &Job, state: &TrainState, error: Error) -> Error {
 
 /// The error for a number that is not finite, behind a dump of the batch.
 fn diverged(job: &Job, batch: &Batch, step: u64, lr: f64, culprit: Culprit) -> Error {
-    let path = job.folder.diverged(step);
+    let path = job.folder.diverged_batch(step);
     let files = batch_files(job, batch);
     if let Err(error) = divergence::dump(&path, batch, &files, step, lr, &culprit) {
         tracing::warn!("the batch was not kept: {error}");

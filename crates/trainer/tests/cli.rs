@@ -127,6 +127,55 @@ fn check_resume(dtype: &str) {
 }
 
 #[test]
+fn watching_changes_no_bit_and_survives_a_stop() {
+    let place = Place::with_pictures();
+    let common = ["--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=constant"];
+    let watch = [
+        "--set",
+        "log.watch=[\"conv1_7x7_s2\", \"inception_5b_1x1\"]",
+        "--set",
+        "log.watch_every=2",
+    ];
+    let run = |name: &str, steps: &str, more: &[&str]| {
+        let own = ["--run-dir", name, "--steps", steps];
+        place.succeed(&[&["train"], common.as_slice(), &own, more].concat());
+    };
+    run("plain", "6", &[]);
+    run("watched", "6", &watch);
+    run("parts", "3", &watch);
+    place.succeed(&["resume", "parts", "--steps", "6"]);
+
+    let tensors = |name: &str| {
+        let bytes = fs::read(place.path(name).join("last.safetensors")).unwrap();
+        let (header, _) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        bytes[8 + header..].to_vec()
+    };
+    assert!(tensors("plain") == tensors("watched"), "a watched run differs");
+    assert!(tensors("plain") == tensors("parts"), "a resumed run differs");
+    let rows = |name: &str| -> Vec<String> {
+        let metrics = fs::read_to_string(place.path(name).join("metrics.jsonl")).unwrap();
+        metrics.lines().filter(|row| row.contains("\"watch\"")).map(str::to_owned).collect()
+    };
+    assert_eq!(rows("plain").len(), 0);
+    assert_eq!(rows("watched"), rows("parts"));
+    let rows: Vec<Value> =
+        rows("watched").iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let steps: Vec<u64> = rows.iter().map(|row| row["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [2, 2, 4, 4, 6, 6]);
+    for row in &rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("p15") < number("p50") && number("p50") < number("p85"), "{row}");
+        // Behind batch norm with its scale still near 1 and its shift near 0.
+        assert!((number("variance") - 1.0).abs() < 0.2 && number("mean").abs() < 0.2, "{row}");
+        assert!(number("gradient_norm") > 0.0, "{row}");
+    }
+
+    let wrong = ["--set", "log.watch=[\"inception_3a_3x33\"]", "--run-dir", "other"];
+    let parts = ["log.watch", "`inception_3a_3x33`", "did you mean `inception_3a_3x3`?"];
+    place.fail(&[&["train"], common.as_slice(), &wrong].concat(), 2, &parts);
+}
+
+#[test]
 fn googlenet_trains_and_its_heads_stay_in_training() {
     let place = Place::with_pictures();
     let common = ["--preset", "smoke", "--data-dir", "pictures", "--set", "network.kind=googlenet"];

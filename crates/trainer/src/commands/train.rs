@@ -20,6 +20,7 @@ use crate::progress::duration;
 use crate::run_folder::RunFolder;
 use crate::state::TrainState;
 use crate::train::{Job, Outcome, Stop, train as run_training};
+use crate::watch::Watcher;
 use crate::{atomic_file, classes, logging, setup, signals};
 
 /// The preset of `train` without arguments, and of its name in the run folder.
@@ -44,6 +45,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
     let splits = setup::scan_to_train(&config, &data_dir)?;
     signals::check()?;
     let network = setup::network(&config, splits.classes.len())?;
+    Watcher::new(&config, &network)?;
     check_batch(&config, &splits)?;
     let mut executor = setup::executor(&config, network.clone())?;
     let name = preset.unwrap_or_else(|| default.to_owned());
@@ -100,6 +102,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
         }
         None => {}
     }
+    Watcher::new(&config, &network)?;
     check_batch(&config, &splits)?;
     let mut executor = setup::executor(&config, network.clone())?;
     let table = ParameterTable::new(&network);

@@ -311,6 +311,15 @@ fn mismatch(
         (Value::Integer(_), _) => Some("a whole number, 0 or more".to_owned()),
         (Value::Float(_), value) if is_number(value) => None,
         (Value::Float(_), _) => Some("a number".to_owned()),
+        // The lists of names are empty in `base.toml`, those of numbers are not.
+        (Value::Array(example), Value::Array(value))
+            if example.is_empty() && value.iter().all(Value::is_str) =>
+        {
+            None
+        }
+        (Value::Array(example), _) if example.is_empty() => {
+            Some("a list of names, each in quotes".to_owned())
+        }
         (Value::Array(example), Value::Array(value))
             if value.len() == example.len() && value.iter().all(is_number) =>
         {

@@ -268,6 +268,16 @@ pub struct Log {
     pub every_steps: u64,
     /// Whether the run folder gets event files for TensorBoard.
     pub tensorboard: bool,
+    /// Layers whose nonlinearities' inputs are recorded. Never changes a result.
+    #[serde(default)]
+    pub watch: Vec<String>,
+    /// Steps between two such records.
+    #[serde(default = "default_watch_every")]
+    pub watch_every: u64,
+}
+
+fn default_watch_every() -> u64 {
+    100
 }
 
 /// What runs the network: `[engine]`.

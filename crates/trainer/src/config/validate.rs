@@ -204,6 +204,7 @@ fn bookkeeping(config: &Config, check: &mut Check) {
     check.that(!dir.is_empty(), "checkpoint.dir", "the name of a folder");
     check.that(on_one_line(dir), "checkpoint.dir", ON_ONE_LINE);
     check.that(config.log.every_steps >= 1, "log.every_steps", "at least 1 step");
+    check.that(config.log.watch_every >= 1, "log.watch_every", "at least 1 step");
 }
 
 /// Names of folders stand in line-based files and messages.
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let table: [(&str, &[Edit]); 39] = [
+        let table: [(&str, &[Edit]); 40] = [
             ("network.classes", &[|c| c.network.classes = 1_000_001]),
             (
                 "network.bn_epsilon",
@@ -385,6 +386,7 @@ mod tests {
             ("data.val_dir", &[|c| c.data.val_dir.push('\u{7f}')]),
             ("checkpoint.dir", &[|c| c.checkpoint.dir.clear(), |c| c.checkpoint.dir.push('\r')]),
             ("log.every_steps", &[|c| c.log.every_steps = 0]),
+            ("log.watch_every", &[|c| c.log.watch_every = 0]),
         ];
         for (key, edits) in table {
             for (i, edit) in edits.iter().enumerate() {
