@@ -1,7 +1,12 @@
 //! Population statistics for batch norm: algorithm 2 of Ioffe & Szegedy (2015), section 3.1.
 //!
-//! "Process multiple training mini-batches B, each of size m, and average over them:
-//! E[x] <- E_B[mu_B], Var[x] <- m/(m-1) E_B[sigma_B^2]", sigma_B^2 being a batch's biased variance.
+//! "Process multiple training mini-batches B, each of size m, and average over them":
+//!
+//! ```text
+//! E[x]   <- E_B[mu_B]
+//! Var[x] <- m / (m - 1) E_B[sigma_B^2]      sigma_B^2: a batch's biased variance
+//! ```
+//!
 //! For a convolution m counts the batch's images and positions (section 3.2).
 //!
 //! Executors move their running statistics by `running <- (1 - momentum) running + momentum batch`

@@ -14,7 +14,7 @@ use crate::classes;
 use crate::config::Config;
 use crate::error::Error;
 use crate::evaluate::{run_all, warn_of_not_finite};
-use crate::metrics::{Score, softmax};
+use crate::metrics::{Score, log_add, log_softmax};
 use crate::report::{Outcome, Report};
 use crate::setup;
 use crate::statistics::{self, Statistics};
@@ -89,21 +89,21 @@ pub fn evaluate(
         tracing::info!("{}, batch norm statistics: {statistics}", executor.describe());
         let source = FileSource::new(samples.clone(), setup::decode_options(&model.config))?;
         let options = setup::load_options(&model.config, setup::val_batch_size(&model.config));
-        let mut probabilities_k = vec![0.0; classes.len()];
+        let mut log_k = vec![0.0; classes.len()];
         let mut each = |batch: &Batch, logits: &[f32]| {
             let rows = logits.chunks_exact(crops.count() * classes.len());
             for ((&index, &label), logits) in batch.indices.iter().zip(&batch.labels).zip(rows) {
-                mean_probabilities(logits, &model.places, &mut probabilities_k);
+                mean_of_crops(logits, &model.places, &mut log_k);
                 if models.len() > 1 {
-                    sums.add(index, &probabilities_k);
+                    sums.add(index, &log_k);
                     continue;
                 }
                 let score = match crops {
                     // As in training, from the logits themselves.
                     Crops::One => Score::of_logits(logits, label as usize, 0.0),
-                    _ => Score::of_probabilities(&probabilities_k, label as usize),
+                    _ => Score::of_log_probabilities(&log_k, label as usize),
                 };
-                outcomes.push(Outcome::new(index, label, score, &probabilities_k));
+                outcomes.push(Outcome::new(index, label, score, &log_k));
             }
         };
         let pass = run_all(
@@ -122,9 +122,9 @@ pub fn evaluate(
         for (index, sample) in (0..).zip(&samples) {
             // An image that one of the models could not read has no mean over all of them.
             if !failed.contains_key(&index) {
-                let probabilities_k = sums.mean(index, models.len());
-                let score = Score::of_probabilities(&probabilities_k, sample.label as usize);
-                outcomes.push(Outcome::new(index, sample.label, score, &probabilities_k));
+                let log_k = sums.mean(index, models.len());
+                let score = Score::of_log_probabilities(&log_k, sample.label as usize);
+                outcomes.push(Outcome::new(index, sample.label, score, &log_k));
             }
         }
     }
@@ -135,38 +135,40 @@ pub fn evaluate(
 }
 
 /// Mean over the crops of one image of the softmax of its logits (crops x classes), each class put
-/// at its place.
-fn mean_probabilities(logits: &[f32], places: &[usize], probabilities_k: &mut [f64]) {
+/// at its place; as logarithms.
+fn mean_of_crops(logits: &[f32], places: &[usize], log_k: &mut [f64]) {
     let crops = logits.chunks_exact(places.len());
-    let n_crops = crops.len() as f64;
-    probabilities_k.fill(0.0);
+    let log_crops = (crops.len() as f64).ln();
+    log_k.fill(f64::NEG_INFINITY);
     for logits_k in crops {
-        for (probability, &place) in softmax(logits_k).into_iter().zip(places) {
-            probabilities_k[place] += probability;
+        for (log, &place) in log_softmax(logits_k).into_iter().zip(places) {
+            log_k[place] = log_add(log_k[place], log);
         }
     }
-    probabilities_k.iter_mut().for_each(|probability| *probability /= n_crops);
+    log_k.iter_mut().for_each(|log| *log -= log_crops);
 }
 
-/// Sums over models of each image's probabilities.
+/// Sums over models of each image's probabilities, as logarithms.
 struct Sums {
     classes: usize,
-    values: Vec<f64>,
+    logs: Vec<f64>,
 }
 
 impl Sums {
     fn new(images: usize, classes: usize) -> Sums {
-        Sums { classes, values: vec![0.0; images * classes] }
+        Sums { classes, logs: vec![f64::NEG_INFINITY; images * classes] }
     }
 
-    fn add(&mut self, index: u32, probabilities_k: &[f64]) {
-        let row = &mut self.values[index as usize * self.classes..][..self.classes];
-        row.iter_mut().zip(probabilities_k).for_each(|(sum, probability)| *sum += probability);
+    fn add(&mut self, index: u32, log_k: &[f64]) {
+        let row = &mut self.logs[index as usize * self.classes..][..self.classes];
+        row.iter_mut().zip(log_k).for_each(|(sum, &log)| *sum = log_add(*sum, log));
     }
 
+    /// The mean over `models` models.
     fn mean(&self, index: u32, models: usize) -> Vec<f64> {
-        let row = &self.values[index as usize * self.classes..][..self.classes];
-        row.iter().map(|sum| sum / models as f64).collect()
+        let row = &self.logs[index as usize * self.classes..][..self.classes];
+        let log_models = (models as f64).ln();
+        row.iter().map(|log| log - log_models).collect()
     }
 }
 
@@ -190,23 +192,23 @@ mod tests {
         let first = logits(&[0.5, 0.25, 0.25, 0.1, 0.75, 0.15]);
         let second = logits(&[0.2, 0.6, 0.2]);
         let mut sums = Sums::new(2, 3);
-        let mut probabilities = vec![f64::NAN; 3];
-        let close = |found: &[f64], expected: [f64; 3]| {
-            let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-7);
-            assert!(near, "{found:?}, expected {expected:?}");
+        let mut log_k = vec![f64::NAN; 3];
+        let close = |log_k: &[f64], expected: [f64; 3]| {
+            let near = log_k.iter().zip(expected).all(|(log, p)| (log.exp() - p).abs() < 1e-7);
+            assert!(near, "{log_k:?}, expected logarithms of {expected:?}");
         };
-        mean_probabilities(&first, &[0, 1, 2], &mut probabilities);
-        close(&probabilities, [0.3, 0.5, 0.2]);
-        sums.add(1, &probabilities);
+        mean_of_crops(&first, &[0, 1, 2], &mut log_k);
+        close(&log_k, [0.3, 0.5, 0.2]);
+        sums.add(1, &log_k);
         let places = classes::places(&classes, &names("c a b")).unwrap();
-        mean_probabilities(&second, &places, &mut probabilities);
-        close(&probabilities, [0.6, 0.2, 0.2]);
-        sums.add(1, &probabilities);
+        mean_of_crops(&second, &places, &mut log_k);
+        close(&log_k, [0.6, 0.2, 0.2]);
+        sums.add(1, &log_k);
         // ([0.3 0.5 0.2] + [0.6 0.2 0.2]) / 2: b came first alone, a comes first together.
         let mean = sums.mean(1, 2);
         close(&mean, [0.45, 0.35, 0.2]);
-        assert_eq!(sums.mean(0, 2), [0.0; 3], "another image");
-        let score = Score::of_probabilities(&mean, 1);
+        close(&sums.mean(0, 2), [0.0; 3]);
+        let score = Score::of_log_probabilities(&mean, 1);
         assert_eq!(score.rank, Some(1));
         assert!((score.loss + 0.35_f64.ln()).abs() < 1e-6, "{}", score.loss);
     }

@@ -19,7 +19,7 @@ pub struct Metrics {
 /// How one image came out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
-    /// How many classes beat the label; `None` where a logit or probability is NaN or infinite.
+    /// How many classes beat the label; `None` where a logit is NaN or infinite.
     pub rank: Option<usize>,
     /// Loss in nats.
     pub loss: f64,
@@ -35,17 +35,15 @@ impl Score {
         }
     }
 
-    /// The score of one image's probabilities, such as a mean over crops or models: the same ranks,
-    /// and the loss `-ln p(label)`.
+    /// The score of the logarithms of one image's probabilities, such as of a mean over crops or
+    /// models: the same ranks, and the loss `-ln p(label)`. Of logarithms, because probabilities
+    /// below 1e-308 are 0 and would all be equal.
     ///
     /// # Panics
-    /// The label is not below the number of probabilities.
-    pub fn of_probabilities(probabilities_k: &[f64], label: usize) -> Score {
-        let is_finite = probabilities_k.iter().all(|probability| probability.is_finite());
-        Score {
-            rank: is_finite.then(|| rank(probabilities_k, label)),
-            loss: -probabilities_k[label].ln(),
-        }
+    /// The label is not below the number of classes.
+    pub fn of_log_probabilities(log_k: &[f64], label: usize) -> Score {
+        let is_finite = log_k.iter().all(|log| log.is_finite());
+        Score { rank: is_finite.then(|| rank(log_k, label)), loss: -log_k[label] }
     }
 
     /// Whether the label is among the first k classes.
@@ -156,17 +154,44 @@ pub fn softmax(logits_k: &[f32]) -> Vec<f64> {
     probabilities
 }
 
+/// Logarithms of the probabilities of one image's classes, computed in f64; all NaN where a logit is
+/// NaN or infinite, as such an image is never right.
+pub fn log_softmax(logits_k: &[f32]) -> Vec<f64> {
+    if logits_k.iter().any(|logit| !logit.is_finite()) {
+        return vec![f64::NAN; logits_k.len()];
+    }
+    let largest = logits_k.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shifted = |&logit: &f32| f64::from(logit) - f64::from(largest);
+    let log_sum = logits_k.iter().map(|logit| shifted(logit).exp()).sum::<f64>().ln();
+    logits_k.iter().map(|logit| shifted(logit) - log_sum).collect()
+}
+
+/// `ln(e^a + e^b)`, without overflow and underflow; NaN if one of them is.
+pub fn log_add(a: f64, b: f64) -> f64 {
+    if a == f64::NEG_INFINITY {
+        return b;
+    }
+    let (high, low) = if a > b { (a, b) } else { (b, a) };
+    high + (low - high).exp().ln_1p()
+}
+
 /// The k classes with the greatest values, greatest first; of equal ones the lower index first. All
 /// classes if there are fewer than k. NaN comes last.
 pub fn top_k<T: PartialOrd>(values: &[T], k: usize) -> Vec<usize> {
     let mut classes: Vec<usize> = (0..values.len()).collect();
-    // A stable sort keeps the lower index first. NaN alone is not equal to itself.
-    classes.sort_by(|&a, &b| {
-        let (a, b) = (&values[a], &values[b]);
+    // NaN alone is not equal to itself.
+    let order = |&a: &usize, &b: &usize| {
+        let (x, y) = (&values[a], &values[b]);
         let is_nan = |value: &T| value.partial_cmp(value).is_none();
-        b.partial_cmp(a).unwrap_or_else(|| is_nan(a).cmp(&is_nan(b)))
-    });
-    classes.truncate(k);
+        let by_value = y.partial_cmp(x).unwrap_or_else(|| is_nan(x).cmp(&is_nan(y)));
+        by_value.then(a.cmp(&b))
+    };
+    // Evaluation asks for five of thousands, for every image: no need to sort them all.
+    if k < classes.len() {
+        classes.select_nth_unstable_by(k, order);
+        classes.truncate(k);
+    }
+    classes.sort_unstable_by(order);
     classes
 }
 
@@ -255,17 +280,38 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_score_as_their_logits() {
-        let logits_k = [1.5, -0.25, 7.0, 6.5, 1.5];
-        let probabilities_k = softmax(&logits_k);
-        for label in 0..5 {
+    fn log_probabilities_score_as_their_logits() {
+        // The last two probabilities are 0 in f64.
+        let logits_k = [1.5, -0.25, 7.0, 6.5, 1.5, -900.0, -800.0];
+        let log_k = log_softmax(&logits_k);
+        for label in 0..logits_k.len() {
             let expected = Score::of_logits(&logits_k, label, 0.0);
-            let found = Score::of_probabilities(&probabilities_k, label);
+            let found = Score::of_log_probabilities(&log_k, label);
             assert_eq!(found.rank, expected.rank, "{label}");
             assert!((found.loss - expected.loss).abs() < 1e-12, "{label}");
         }
-        let score = Score::of_probabilities(&[f64::NAN, 0.5], 1);
-        assert_eq!((score.rank, score.is_in_top(5)), (None, false));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let log_k = log_softmax(&[bad, 0.5, 0.0]);
+            assert!(log_k.iter().all(|log| log.is_nan()), "{bad}");
+            let score = Score::of_log_probabilities(&log_k, 1);
+            assert_eq!((score.rank, score.is_in_top(5)), (None, false), "{bad}");
+        }
+    }
+
+    #[test]
+    fn logarithms_add_their_exponentials() {
+        let table = [
+            (f64::NEG_INFINITY, -3.0, -3.0),
+            (0.25_f64.ln(), 0.5_f64.ln(), 0.75_f64.ln()),
+            (0.5_f64.ln(), 0.25_f64.ln(), 0.75_f64.ln()),
+            (-1000.0, -1000.0, -1000.0 + 2.0_f64.ln()),
+            (f64::NEG_INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY),
+        ];
+        for (a, b, expected) in table {
+            let found = log_add(a, b);
+            assert!(found == expected || (found - expected).abs() < 1e-12, "{a} {b}: {found}");
+        }
+        assert!(log_add(f64::NAN, 0.0).is_nan() && log_add(0.0, f64::NAN).is_nan());
     }
 
     #[test]
@@ -293,8 +339,10 @@ mod tests {
 
     #[test]
     fn top_k_sorts_and_clips() {
-        let table: [(&[f64], usize, &[usize]); 5] = [
+        let table: [(&[f64], usize, &[usize]); 7] = [
             (&[0.1, 0.7, 0.2], 2, &[1, 2]),
+            (&[0.1, 0.7, 0.2], 0, &[]),
+            (&[0.1, 0.2, 0.1, 0.2, 0.1, f64::NAN, 0.1], 4, &[1, 3, 0, 2]),
             (&[0.1, 0.7, 0.2], 5, &[1, 2, 0]),
             (&[0.5, 0.5], 1, &[0]),
             (&[f64::NAN, 0.5, f64::NAN, 0.6], 4, &[3, 1, 0, 2]),

@@ -31,21 +31,21 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The outcome of an image with the given probabilities of all classes.
+    /// The outcome of an image with the given logarithms of the probabilities of all classes.
     ///
     /// # Panics
-    /// The label is not below the number of probabilities.
-    pub fn new(index: u32, label: u32, score: Score, probabilities_k: &[f64]) -> Outcome {
+    /// The label is not below the number of classes.
+    pub fn new(index: u32, label: u32, score: Score, log_k: &[f64]) -> Outcome {
         let top = match score.rank {
-            Some(_) => top_k(probabilities_k, KEPT_CLASSES),
+            Some(_) => top_k(log_k, KEPT_CLASSES),
             None => Vec::new(),
         };
-        let with_probability = |class: usize| (class as u32, probabilities_k[class]);
+        let with_probability = |class: usize| (class as u32, log_k[class].exp());
         Outcome {
             index,
             label,
             score,
-            probability: probabilities_k[label as usize],
+            probability: log_k[label as usize].exp(),
             top: top.into_iter().map(with_probability).collect(),
         }
     }
@@ -206,7 +206,7 @@ impl Report {
     pub fn mistakes(&self) -> Vec<&Outcome> {
         let is_mistake = |outcome: &&Outcome| outcome.is_mistake();
         let mut mistakes: Vec<&Outcome> = self.outcomes.iter().filter(is_mistake).collect();
-        mistakes.sort_by(|a, b| a.probability.total_cmp(&b.probability));
+        mistakes.sort_by(|a, b| b.score.loss.total_cmp(&a.score.loss));
         mistakes
     }
 
@@ -249,8 +249,10 @@ mod tests {
         let sample = |(index, label)| Sample { path: PathBuf::from(format!("{index}")), label };
         let samples = labels.enumerate().map(sample).collect();
         let outcome = |(index, (label, probabilities)): (usize, &(u32, &[f64]))| {
-            let score = Score::of_probabilities(probabilities, *label as usize);
-            Outcome::new(index as u32, *label, score, probabilities)
+            let log_k: Vec<f64> =
+                probabilities.iter().map(|probability| probability.ln()).collect();
+            let score = Score::of_log_probabilities(&log_k, *label as usize);
+            Outcome::new(index as u32, *label, score, &log_k)
         };
         let failure = |index: usize| Failure {
             index: (images.len() + index) as u32,
@@ -297,18 +299,18 @@ mod tests {
         assert!((report.evaluation.top1() - 1.0 / 7.0).abs() < 1e-12);
     }
 
-    /// Two images at 0.9, one right: |1 - 1.8|. Three at 0.6, two right: |2 - 1.8|.
+    /// Two images at 0.9, one right: |1 - 1.8|. Three at 0.59, two right: |2 - 1.77|.
     #[test]
     fn the_calibration_error_is_that_of_a_hand_count() {
-        let (high, low): ([f64; 2], [f64; 2]) = ([0.9, 0.1], [0.6, 0.4]);
+        let (high, low): ([f64; 2], [f64; 2]) = ([0.9, 0.1], [0.59, 0.41]);
         let mut images: Vec<(u32, &[f64])> =
             vec![(0, &high), (1, &high), (0, &low), (0, &low), (1, &low)];
         let found = report(2, &images, &[0]).ece().unwrap();
-        assert!((found - (0.8 + 0.2) / 5.0).abs() < 1e-12, "{found}");
+        assert!((found - (0.8 + 0.23) / 5.0).abs() < 1e-12, "{found}");
 
-        // 0.6 is the upper end of (8/15, 9/15], and 2/3 that of (9/15, 10/15].
-        let edge: [f64; 2] = [2.0 / 3.0, 1.0 / 3.0];
-        images.push((1, &edge));
+        // 0.59 is in (8/15, 9/15], 0.61 in (9/15, 10/15]; 1 is the upper end of the last.
+        let (next, sure): ([f64; 2], [f64; 2]) = ([0.61, 0.39], [1.0, 1e-300]);
+        images.extend([(1, &next[..]), (0, &sure[..])]);
         let report = report(2, &images, &[]);
         let filled: Vec<(usize, u64)> = report
             .bins()
@@ -317,8 +319,8 @@ mod tests {
             .filter(|(_, bin)| bin.images > 0)
             .map(|(index, bin)| (index, bin.images))
             .collect();
-        assert_eq!(filled, [(8, 3), (9, 1), (13, 2)]);
-        let expected = (0.8 + 0.2 + 2.0 / 3.0) / 6.0;
+        assert_eq!(filled, [(8, 3), (9, 1), (13, 2), (14, 1)]);
+        let expected = (0.8 + 0.23 + 0.61) / 7.0;
         assert!((report.ece().unwrap() - expected).abs() < 1e-12);
     }
 

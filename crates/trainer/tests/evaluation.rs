@@ -28,11 +28,13 @@ const CALIBRATED: &str = "run/last-calibrated.safetensors";
 
 impl Place {
     /// Small pictures of ten classes, 4 training and 2 validation pictures of each, and a run on them.
+    /// Eight steps are too few for the preset's moving average of the weights, whose losses would be
+    /// in the hundreds; half as long a memory gives sound ones.
     fn with_run(more: &[&str]) -> Place {
         let place = Place { dir: tempfile::tempdir().unwrap() };
         let options = DemoOptions { train_per_class: 4, val_per_class: 2, size: 32, seed: 1 };
         write_demo(&place.path("pictures"), &options).unwrap();
-        place.train("run", more);
+        place.train("run", &[&["--set", "train.ema=0.5"], more].concat());
         place
     }
 
@@ -115,7 +117,8 @@ fn assert_same_result(found: &Value, expected: &Value, what: &str) {
     }
     for key in ["loss", "ece"] {
         let (found, expected) = (number(found, key), number(expected, key));
-        assert!((found - expected).abs() < 1e-5, "{what}: {key} {found}, expected {expected}");
+        let near = (found - expected).abs() <= 1e-4 * expected.abs();
+        assert!(near, "{what}: {key} {found}, expected {expected}");
     }
 }
 
@@ -162,7 +165,7 @@ fn many_crops_count_each_image_once() {
 
 #[test]
 fn an_ensemble_matches_classes_by_name() {
-    let place = Place::with_run(&["--set", "train.ema=0.5"]);
+    let place = Place::with_run(&[]);
     let reversed: Vec<usize> = (0..10).rev().collect();
     place.reorder(LAST, "reversed.safetensors", &reversed);
     let alone = place.json(&["eval", LAST]);
@@ -257,7 +260,8 @@ fn calibration_adds_population_statistics_and_changes_nothing_else() {
     let moving = place.json(&["eval", LAST]);
     let calibrate = ["calibrate", LAST, "--data-dir", "pictures"];
     place.fail(&["eval", LAST, "--statistics", "population"], 2, &[LAST, "calibrate"]);
-    place.fail(&["predict", LAST, "pictures", "--statistics", "population"], 2, &["calibrate"]);
+    let predict = ["predict", LAST, "a.png", "--statistics", "population"];
+    place.fail(&predict, 2, &[LAST, "calibrate"]);
     place.fail(&[&calibrate[..], &["--images", "7"]].concat(), 2, &["batch of 8", "--images"]);
     place.fail(&[&calibrate[..], &["--out", LAST]].concat(), 2, &[LAST, "--overwrite"]);
 

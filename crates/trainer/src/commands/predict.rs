@@ -23,8 +23,8 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     signals::listen()?;
     let checkpoint = checkpoint::load(&args.checkpoint)?;
     let config = use_config(&checkpoint, &args.options)?;
-    let files = expand_folders(&args.images)?;
     let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
+    let files = expand_folders(&args.images)?;
     let mut executor = setup::executor(&config, checkpoint.network.clone())?;
     let statistics = statistics::name(statistics);
     tracing::info!("{}, batch norm statistics: {statistics}", executor.describe());
