@@ -40,3 +40,4 @@ pub mod statistics;
 pub mod tensorboard;
 pub mod train;
 pub mod watch;
+pub mod watch_figure;

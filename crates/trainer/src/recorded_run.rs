@@ -26,6 +26,8 @@ pub struct RecordedRun {
     pub training: Vec<TrainingRow>,
     /// Evaluations in the order of the steps, each step once.
     pub evaluations: Vec<Evaluation>,
+    /// What was watched of layers (`log.watch`), in the order of the steps.
+    pub watched: Vec<Watched>,
     /// Whether the loss ceased to be a number.
     pub diverged: bool,
 }
@@ -60,6 +62,17 @@ pub struct Evaluation {
     pub top5: f64,
 }
 
+/// A line of `"kind":"watch"`: the inputs of a layer's nonlinearity over one mini-batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watched {
+    /// Updates done.
+    pub step: u64,
+    /// The layer.
+    pub layer: String,
+    /// The 15th, 50th and 85th percentile, NaN where not finite.
+    pub percentiles: [f64; 3],
+}
+
 impl RecordedRun {
     /// Reads the folder of a run.
     ///
@@ -76,9 +89,10 @@ impl RecordedRun {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(Error::io("read", &metrics)(error)),
         };
-        let (training, evaluations) = parse(&text).map_err(|reason| damaged(&metrics, &reason))?;
+        let rows = parse(&text).map_err(|reason| damaged(&metrics, &reason))?;
+        let Rows { training, evaluations, watched } = rows;
         let diverged = folder.diverged().exists();
-        Ok(RecordedRun { folder, config, training, evaluations, diverged })
+        Ok(RecordedRun { folder, config, training, evaluations, watched, diverged })
     }
 
     /// The evaluation with the most images right, the earlier one of equals.
@@ -196,7 +210,14 @@ fn damaged(path: &Path, reason: &str) -> Error {
     ))
 }
 
-/// Every key that a line may have; another kind of line than these two may have others.
+/// The rows of a record, by kind.
+struct Rows {
+    training: Vec<TrainingRow>,
+    evaluations: Vec<Evaluation>,
+    watched: Vec<Watched>,
+}
+
+/// Every key that a line may have; another kind of line than these three may have others.
 #[derive(Deserialize)]
 struct Line {
     kind: String,
@@ -207,12 +228,17 @@ struct Line {
     top1: Option<f64>,
     top5: Option<f64>,
     lr: Option<f64>,
+    layer: Option<String>,
+    p15: Option<f64>,
+    p50: Option<f64>,
+    p85: Option<f64>,
 }
 
 /// The rows of a record. What follows its last end of line is being written, or torn, and is left
 /// out.
-fn parse(text: &str) -> Result<(Vec<TrainingRow>, Vec<Evaluation>), String> {
+fn parse(text: &str) -> Result<Rows, String> {
     let (mut training, mut evaluations) = (Vec::new(), Vec::<Evaluation>::new());
+    let mut watched = Vec::new();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for (index, line) in whole.lines().enumerate() {
         let line: Line = serde_json::from_str(line)
@@ -240,10 +266,15 @@ fn parse(text: &str) -> Result<(Vec<TrainingRow>, Vec<Evaluation>), String> {
                     top5: number(line.top5),
                 });
             }
+            "watch" => watched.push(Watched {
+                step: line.step,
+                layer: line.layer.unwrap_or_default(),
+                percentiles: [line.p15, line.p50, line.p85].map(number),
+            }),
             _ => {}
         }
     }
-    Ok((training, evaluations))
+    Ok(Rows { training, evaluations, watched })
 }
 
 #[cfg(test)]
@@ -255,10 +286,10 @@ mod tests {
     }
 
     fn run(text: &str) -> RecordedRun {
-        let (training, evaluations) = parse(text).unwrap();
+        let Rows { training, evaluations, watched } = parse(text).unwrap();
         let config = resolve(&Sources::default()).unwrap().config;
         let folder = RunFolder::at(Path::new("run"));
-        RecordedRun { folder, config, training, evaluations, diverged: false }
+        RecordedRun { folder, config, training, evaluations, watched, diverged: false }
     }
 
     #[test]
@@ -286,9 +317,9 @@ mod tests {
     #[test]
     fn damage_in_the_middle_is_named() {
         let text = eval(10, 0.4) + "{\"kind\":\"ev\n" + &eval(20, 0.5);
-        assert!(parse(&text).unwrap_err().contains("line 2 is not a record"));
+        assert!(parse(&text).err().unwrap().contains("line 2 is not a record"));
         let text = "{\"kind\":\"eval\",\"step\":1,\"top1\":null}\n";
-        assert!(parse(text).unwrap_err().contains("line 1 is an evaluation without top1"));
+        assert!(parse(text).err().unwrap().contains("line 1 is an evaluation without top1"));
     }
 
     #[test]

@@ -99,6 +99,7 @@ impl Saver {
         if self.handed_over == Some(identity) {
             return Ok(());
         }
+        let start = Instant::now();
         let copy = match self.spare.take() {
             Some(mut spare) => {
                 spare.copy_from(state);
@@ -106,6 +107,7 @@ impl Saver {
             }
             None => Box::new(state.clone()),
         };
+        tracing::debug!("copied the state in {:.0} ms", 1e3 * start.elapsed().as_secs_f64());
         let request = Request { metadata, state: copy, names, before };
         self.handed_over = Some(identity);
         match &self.requests {

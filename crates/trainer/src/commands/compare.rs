@@ -9,6 +9,7 @@ use crate::comparison::{Comparison, Spread, percent};
 use crate::error::Error;
 use crate::output;
 use crate::recorded_run::{RecordedRun, find_runs};
+use crate::watch_figure::watch_figure;
 
 pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
     let runs = read_runs(&args.runs)?;
@@ -17,7 +18,8 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
     if let Some(dir) = &args.out {
         write_files(&comparison, dir)?;
         tracing::info!(
-            "wrote compare.svg, compare.png, compare.csv and compare.md to {}",
+            "wrote compare.svg, compare.png, compare.csv and compare.md, and watch.svg and watch.png if \
+             layers were watched, to {}",
             dir.display()
         );
     }
@@ -183,6 +185,15 @@ fn write_files(comparison: &Comparison, dir: &Path) -> Result<(), Error> {
     let figure = comparison.figure();
     figure.write_svg(&dir.join("compare.svg"))?;
     figure.write_png(&dir.join("compare.png"))?;
+    // One run of each model that watched layers.
+    let watched = comparison.models.iter().filter_map(|model| {
+        let run = model.runs.iter().find(|run| !run.watched.is_empty())?;
+        Some((model.name.clone(), run))
+    });
+    if let Some(figure) = watch_figure(&watched.collect::<Vec<_>>()) {
+        figure.write_svg(&dir.join("watch.svg"))?;
+        figure.write_png(&dir.join("watch.png"))?;
+    }
     for (name, text) in [("compare.csv", csv(comparison)), ("compare.md", markdown(comparison))] {
         let path = dir.join(name);
         fs::write(&path, text).map_err(Error::io("write", &path))?;

@@ -10,6 +10,7 @@ use crate::comparison::percent;
 use crate::error::Error;
 use crate::figure::{Axis, Figure, Panel, Series};
 use crate::recorded_run::{Evaluation, RecordedRun, find_runs};
+use crate::watch_figure::watch_figure;
 
 pub(super) fn report(args: &ReportArgs) -> Result<(), Error> {
     let mut paths = Vec::new();
@@ -35,7 +36,8 @@ pub(super) fn report(args: &ReportArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes `report.md`, and `curves.svg` and `curves.png` that it shows. Gives the page's path.
+/// Writes `report.md`, and the figures that it shows: `curves`, and `watch` where layers were watched.
+/// Gives the page's path.
 fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
     let folder = run.folder.path();
     if run.training.is_empty() && run.evaluations.is_empty() {
@@ -48,6 +50,10 @@ fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
     let figure = curves(run);
     figure.write_svg(&folder.join("curves.svg"))?;
     figure.write_png(&folder.join("curves.png"))?;
+    if let Some(figure) = watch_figure(&[(name(folder), run)]) {
+        figure.write_svg(&folder.join("watch.svg"))?;
+        figure.write_png(&folder.join("watch.png"))?;
+    }
     let path = folder.join("report.md");
     fs::write(&path, page(run)?).map_err(Error::io("write", &path))?;
     Ok(path)
@@ -152,6 +158,9 @@ fn page(run: &RecordedRun) -> Result<String, Error> {
         ));
     }
     text.push_str("\n![loss, accuracy and learning rate](curves.svg)\n");
+    if !run.watched.is_empty() {
+        text.push_str("\n![inputs of the watched nonlinearities](watch.svg)\n");
+    }
 
     text.push_str(&format!("\n## Settings that differ from `{preset}`\n\n"));
     match changes.is_empty() {

@@ -22,6 +22,7 @@ fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun 
         config,
         training: Vec::new(),
         evaluations: rows.iter().map(row).collect(),
+        watched: Vec::new(),
         diverged: false,
     }
 }
