@@ -48,7 +48,8 @@ struct Reply {
 
 impl Saver {
     /// Starts the thread. It writes into `folder`, keeps the newest `keep` epochs (0 for all), and
-    /// tries a failing write again for `patience`.
+    /// tries a failing write again for `patience`. `state` is the state of the run, whose copy is made
+    /// now because memory that is taken for the first time costs several times what it costs later.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -57,6 +58,7 @@ impl Saver {
         table: &ParameterTable,
         keep: usize,
         patience: Duration,
+        state: &TrainState,
     ) -> Result<Saver, Error> {
         let (requests, inbox) = sync_channel::<Request>(1);
         let (outbox, replies) = sync_channel(1);
@@ -77,7 +79,7 @@ impl Saver {
             requests: Some(requests),
             replies,
             thread: Some(thread),
-            spare: None,
+            spare: Some(Box::new(state.clone())),
             handed_over: None,
         })
     }

@@ -182,7 +182,8 @@ fn train_until_divergence(
     let keep = config.checkpoint.keep;
     // A process that was killed may have written the checkpoint and not all its names.
     folder.keep_as(&job.names(&state), keep)?;
-    let mut files = Files { journal, saver: Saver::start(folder, table, keep, job.patience())? };
+    let saver = Saver::start(folder, table, keep, job.patience(), &state)?;
+    let mut files = Files { journal, saver };
 
     // ---- Memory that every step uses again
     let mut gradients = vec![0.0; table.n_trainable()];
