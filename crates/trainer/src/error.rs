@@ -53,7 +53,7 @@ pub enum Error {
         /// The step that failed, counted from 0.
         step: u64,
         /// What was not finite.
-        culprit: Culprit,
+        culprit: Box<Culprit>,
         /// Learning rate of the step.
         lr: f64,
         /// Paths of the first images of the batch.

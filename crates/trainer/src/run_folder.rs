@@ -309,7 +309,8 @@ mod tests {
             |step| EvaluationResult { step, images: 1, failed: 0, top1: 0.5, top5: 1.0, loss: 1.0 };
         let (best, epoch) = (Name::Best, Name::Epoch);
         // 10 steps an epoch, 25 in all: (step, evaluated step, best step, every epochs, names).
-        let table: [(u64, Option<u64>, Option<u64>, u64, &[Name]); 9] = [
+        type Row<'a> = (u64, Option<u64>, Option<u64>, u64, &'a [Name]);
+        let table: [Row<'_>; 9] = [
             (0, None, None, 1, &[]),
             (10, Some(10), Some(10), 1, &[best, epoch(1)]),
             (10, Some(10), Some(10), 2, &[best]),

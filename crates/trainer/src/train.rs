@@ -399,7 +399,7 @@ fn diverged(job: &Job, batch: &Batch, step: u64, lr: f64, culprit: Culprit) -> E
     if files.len() > shown.len() {
         shown.push(format!("and {} more", files.len() - shown.len()));
     }
-    Error::Diverged { step, culprit, lr, files: shown.join(", "), dump: path }
+    Error::Diverged { step, culprit: Box::new(culprit), lr, files: shown.join(", "), dump: path }
 }
 
 /// Evaluates the present weights if there are validation images, and updates the best result.

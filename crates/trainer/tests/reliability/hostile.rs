@@ -101,7 +101,8 @@ fn damaged_and_forged_checkpoints() {
     let filter = |tensors: &mut Tensors| {
         tensors.iter().position(|tensor| tensor.0 == "conv1_7x7_s2.weight").unwrap()
     };
-    let table: [(&dyn Fn(&mut Tensors), &str); 6] = [
+    type Forgery<'a> = (&'a dyn Fn(&mut Tensors), &'a str);
+    let table: [Forgery<'_>; 6] = [
         (
             &|tensors| {
                 let index = filter(tensors);
