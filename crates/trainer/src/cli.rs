@@ -1,11 +1,23 @@
 //! The command line, as clap parses it.
 
+mod bench;
+mod data;
+#[cfg(feature = "mnist")]
+mod mnist;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bninception_data::Crops;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
+
+pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs};
+pub use data::{
+    DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
+};
+#[cfg(feature = "mnist")]
+pub use mnist::{MnistArgs, MnistModel};
 
 use crate::config::{ConfigError, ConfigFile, Flag, Resolved, Sources, resolve};
 use crate::statistics::Statistics;
@@ -55,6 +67,9 @@ pub enum Command {
     /// Measure speed.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// The paper's first experiment (section 4.1): digits, with batch norm and without.
+    #[cfg(feature = "mnist")]
+    Mnist(MnistArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -394,184 +409,4 @@ pub enum PresetsCommand {
 pub enum ConfigCommand {
     /// Every setting with its value and where it comes from.
     Show(ConfigArgs),
-}
-
-/// `data`.
-#[derive(Debug, Subcommand)]
-pub enum DataCommand {
-    /// Draw the embedded pictures into a folder.
-    Demo(DataDemoArgs),
-    /// List the folders of a data set and keep the listing for the runs to come.
-    Index(DataIndexArgs),
-    /// Read every image of a folder and report what would break a run, and what looks odd. Ends with
-    /// code 3 if something would break a run.
-    Check(DataCheckArgs),
-    /// Set a part of each class aside for validation, in a new folder of hard links (symbolic ones
-    /// where the file system allows no hard links). No image is copied.
-    Split(DataSplitArgs),
-    /// Decode every image once and store it, shrunk, in a folder that is read like DIR: for fast
-    /// accelerators and slow disks. Packing again takes up what was stopped, and only what changed.
-    Pack(DataPackArgs),
-}
-
-/// `data demo`.
-#[derive(Debug, Args)]
-pub struct DataDemoArgs {
-    /// The folder to make.
-    pub dir: PathBuf,
-    /// Training pictures of each of the ten classes.
-    #[arg(long, default_value_t = 200)]
-    pub train_per_class: usize,
-    /// Validation pictures of each class.
-    #[arg(long, default_value_t = 40)]
-    pub val_per_class: usize,
-    /// Rows and columns of a picture.
-    #[arg(long, default_value_t = 64)]
-    pub size: usize,
-    /// Decides every picture.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-}
-
-/// `data check`.
-#[derive(Debug, Args)]
-pub struct DataCheckArgs {
-    /// Folder of images, as for `train --data-dir`.
-    pub dir: PathBuf,
-    /// Show long lists whole.
-    #[arg(long)]
-    pub all: bool,
-    /// Threads; 0 takes the number of cores.
-    #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
-    pub workers: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `data split`.
-#[derive(Debug, Args)]
-pub struct DataSplitArgs {
-    /// Folder of class folders, or with a `train` folder of them.
-    pub dir: PathBuf,
-    /// The folder to make.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Part of each class.
-    #[arg(long, default_value_t = 0.1, value_name = "FRACTION")]
-    pub val_fraction: f64,
-    /// Decides which images; training on DIR with this seed and fraction holds out the same.
-    #[arg(long, default_value_t = 42, value_name = "N")]
-    pub seed: u64,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `data pack`.
-#[derive(Debug, Args)]
-pub struct DataPackArgs {
-    /// Folder of images, as for `train --data-dir`.
-    pub dir: PathBuf,
-    /// The folder to make, or to go on with.
-    pub out: PathBuf,
-    /// Pixels of the short side; smaller images stay as they are. A pixel takes 3 bytes.
-    #[arg(long, default_value_t = 256, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub short_side: u32,
-    /// Leave images as they lie in the file, whatever their EXIF orientation (needs data.exif=false).
-    #[arg(long)]
-    pub ignore_exif: bool,
-    /// Threads; 0 takes the number of cores.
-    #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
-    pub workers: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `data index`.
-#[derive(Debug, Args)]
-pub struct DataIndexArgs {
-    /// Folder of images, as for `train --data-dir`.
-    pub dir: PathBuf,
-    /// List every folder anew, whatever is known of it.
-    #[arg(long)]
-    pub rebuild: bool,
-    /// Threads; 0 takes the number of cores.
-    #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
-    pub workers: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `bench`.
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// Time whole steps of training or evaluation on random images.
-    Model(BenchModelArgs),
-    /// Time every convolution of the network in every direction, after checking its answer.
-    Ops(BenchOpsArgs),
-    /// Time reading, decoding and augmenting the training images, by number of workers.
-    Data(BenchDataArgs),
-}
-
-/// `bench data`.
-#[derive(Debug, Args)]
-pub struct BenchDataArgs {
-    /// Settings; --data-dir, --image-size, -j, --set augment.colour=none and so on.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Images to time, over several epochs where there are fewer; 0 takes every image once.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub images: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `bench ops`.
-#[derive(Debug, Args)]
-pub struct BenchOpsArgs {
-    /// Settings; without a preset the default network at 224 px.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Timed calls, of which the median is reported.
-    #[arg(long, default_value_t = 9, value_name = "N")]
-    pub repeats: usize,
-    /// Calls before the timed ones.
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    pub warmup: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `bench model`.
-#[derive(Debug, Args)]
-pub struct BenchModelArgs {
-    /// Training steps, or evaluation.
-    #[arg(long, value_enum, default_value_t = BenchMode::Train)]
-    pub mode: BenchMode,
-    /// Settings; without a preset the default network with 1000 classes at 224 px.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-    /// Timed steps, of which the median is reported.
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    pub repeats: usize,
-    /// Steps before the timed ones.
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    pub warmup: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What `bench model` times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum BenchMode {
-    /// Forward, backward and optimizer.
-    Train,
-    /// Forward with running statistics.
-    Eval,
 }

@@ -69,6 +69,21 @@ pub enum Error {
         /// Where the state is, and what to do.
         outcome: String,
     },
+    /// A loss of a small network of `mnist` is no longer a finite number.
+    #[error(
+        "the loss of {network} is {loss} at step {step} (learning rate {lr}): the network has \
+         diverged; try a lower --lr"
+    )]
+    NetworkDiverged {
+        /// The network's name in the experiment.
+        network: String,
+        /// The loss.
+        loss: f64,
+        /// The step that failed, counted from 0.
+        step: usize,
+        /// Learning rate.
+        lr: f64,
+    },
     /// A signal ended the run after it was saved.
     #[error(
         "stopped by {name}; the state of step {step} is saved, go on with: bninception resume {}",
@@ -84,7 +99,7 @@ pub enum Error {
         /// The run folder.
         run: PathBuf,
     },
-    /// A signal ended a command that has nothing to save.
+    /// A signal ended a command that has nothing to go on from.
     #[error("stopped by {name}")]
     Interrupted {
         /// The signal's name.
@@ -112,7 +127,7 @@ impl Error {
             Error::Unsaved { .. } => 3,
             Error::Engine(EngineError::Model(_) | EngineError::Unsupported { .. }) => 2,
             Error::Engine(_) => 1,
-            Error::Diverged { .. } => 4,
+            Error::Diverged { .. } | Error::NetworkDiverged { .. } => 4,
             Error::Stopped { signal, .. } | Error::Interrupted { signal, .. } => {
                 u8::try_from(128 + signal).unwrap_or(1)
             }

@@ -22,6 +22,8 @@ pub mod image_lists;
 pub mod journal;
 pub mod logging;
 pub mod metrics;
+#[cfg(feature = "mnist")]
+pub mod mnist;
 pub mod needs;
 pub mod output;
 pub mod progress;

@@ -61,8 +61,10 @@ impl Progress {
     pub fn advance(&mut self, units: u64, wait: Duration) {
         self.done += units;
         self.waited += wait;
-        let rate =
-            format!("{:.1} img/s, data wait {:.0} %", self.rate(), 100.0 * self.wait_share());
+        let mut rate = format!("{:.1} img/s", self.rate());
+        if !self.waited.is_zero() {
+            rate.push_str(&format!(", data wait {:.0} %", 100.0 * self.wait_share()));
+        }
         match &self.bar {
             Some(bar) => {
                 bar.set_position(self.done);

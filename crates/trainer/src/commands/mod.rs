@@ -7,6 +7,8 @@ mod config;
 mod data;
 mod eval;
 mod info;
+#[cfg(feature = "mnist")]
+mod mnist;
 mod predict;
 mod presets;
 mod report;
@@ -37,6 +39,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Config(command) => config::config(&command),
         Command::Data(command) => data::data(&command),
         Command::Bench(command) => bench::bench(&command),
+        #[cfg(feature = "mnist")]
+        Command::Mnist(args) => mnist::mnist(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "bninception", &mut script);
