@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::DataError;
 use crate::colour::{Colour, Operation};
 use crate::crop::{Region, random_crop};
+use crate::decode::Wanted;
 use crate::preprocess::{Normaliser, write_planes};
 use crate::resize::{Edge, Filter, Interpolation, Resizer};
 
@@ -92,13 +93,23 @@ impl View {
         View { full: (width, height), size, region, filter, mirror, distortion }
     }
 
-    /// By how much the image may be shrunk while it is decoded: the crop keeps at least the pixels
-    /// that the network sees. The nearest pixel has no mean to be taken before it is chosen.
-    pub fn shrink(&self) -> u32 {
-        match self.filter {
+    /// What is looked at of the image. The crop keeps at least the pixels that the network sees; the
+    /// nearest pixel has no mean to be taken before it is chosen.
+    pub fn wanted(&self) -> Wanted {
+        let Region { top, width, height, .. } = self.region;
+        let size = self.size as f64;
+        let divisor = match self.filter {
             Filter::Nearest => 1,
-            _ => ((self.region.width.min(self.region.height) / self.size as f64) as u32).max(1),
-        }
+            _ => ((width.min(height) / size) as u32).max(1),
+        };
+        let bottom = top + height;
+        let rows = match divisor {
+            1 => bottom,
+            // The widest filter reaches two pixels of the result beyond a shrunk crop, and a pixel of
+            // the shrunk image, at an eighth, is 8 rows.
+            _ => bottom + 2.0 * height / size + 8.0,
+        };
+        Wanted { divisor, rows: rows.ceil() as u32 }
     }
 
     /// Writes the view of `image`, which may be smaller than the whole, to `planes`

@@ -22,12 +22,13 @@ use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use image::codecs::jpeg::JpegDecoder;
 use image::metadata::Orientation;
 use image::{
     ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
 };
 
-use crate::{DataError, DecodeError, scaled};
+use crate::{DataError, DecodeError, jpeg, scaled};
 
 /// Settings of [`decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +52,24 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Is told the width and height of an image before its pixels are decoded, once, and says by how much
-/// at most its sides may be divided: 1 for an image as it is.
-pub type Shrink<'a> = &'a mut dyn FnMut(u32, u32) -> u32;
+/// What a caller will look at of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// By how much at most the sides may be divided: 1 for an image as it is.
+    pub divisor: u32,
+    /// The number of rows, from the top, that are looked at, counted before the division. Those below
+    /// may be left black, and damage there may go unseen.
+    pub rows: u32,
+}
+
+impl Wanted {
+    /// Every pixel.
+    pub const ALL: Wanted = Wanted { divisor: 1, rows: u32::MAX };
+}
+
+/// Is told the width and height of an image before its pixels are decoded, once, and says what is
+/// wanted of it.
+pub type Want<'a> = &'a mut dyn FnMut(u32, u32) -> Wanted;
 
 /// Memory that decoding image after image uses again.
 #[derive(Debug, Default)]
@@ -89,23 +105,22 @@ impl DecodeBuffers {
 /// # Errors
 /// [`DataError::Image`], with the path and the reason. No content makes it panic.
 pub fn decode_file(path: &Path, options: &DecodeOptions) -> Result<RgbImage, DataError> {
-    decode_file_with(path, options, &mut |_, _| 1, &mut DecodeBuffers::default())
+    decode_file_with(path, options, &mut |_, _| Wanted::ALL, &mut DecodeBuffers::default())
 }
 
-/// [`decode_file`] with the memory of an earlier call, of an image that may be smaller than the file's
-/// if `shrink` allows it.
+/// [`decode_file`] with the memory of an earlier call, of the part of the image that is wanted.
 ///
 /// # Errors
 /// As [`decode_file`].
 pub fn decode_file_with(
     path: &Path,
     options: &DecodeOptions,
-    shrink: Shrink<'_>,
+    want: Want<'_>,
     buffers: &mut DecodeBuffers,
 ) -> Result<RgbImage, DataError> {
     let DecodeBuffers { file, pixels } = buffers;
     read_file(path, options.max_bytes, file)
-        .and_then(|()| decode_into(file, options, shrink, std::mem::take(pixels)))
+        .and_then(|()| decode_into(file, options, want, std::mem::take(pixels)))
         .map_err(|source| DataError::image(path, source))
 }
 
@@ -114,19 +129,19 @@ pub fn decode_file_with(
 /// # Errors
 /// Says why `bytes` are no image that can be used. No content makes it panic.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, DecodeError> {
-    decode_with(bytes, options, &mut |_, _| 1)
+    decode_with(bytes, options, &mut |_, _| Wanted::ALL)
 }
 
-/// [`decode`] of an image that may be smaller than the one in `bytes` if `shrink` allows it.
+/// [`decode`] of the part of the image that is wanted.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_with(
     bytes: &[u8],
     options: &DecodeOptions,
-    shrink: Shrink<'_>,
+    want: Want<'_>,
 ) -> Result<RgbImage, DecodeError> {
-    decode_into(bytes, options, shrink, Vec::new())
+    decode_into(bytes, options, want, Vec::new())
 }
 
 /// Reads a file of at most `max_bytes` into `bytes`.
@@ -150,7 +165,7 @@ pub(crate) fn read_file(
 fn decode_into(
     bytes: &[u8],
     options: &DecodeOptions,
-    shrink: Shrink<'_>,
+    want: Want<'_>,
     pixels: Vec<u8>,
 ) -> Result<RgbImage, DecodeError> {
     if bytes.is_empty() {
@@ -162,8 +177,7 @@ fn decode_into(
     }
     // The decoders are large and meet hostile bytes: a panic of theirs condemns the image, not the
     // run. All that they could leave half-done is memory that is dropped here.
-    let decoded =
-        catch_unwind(AssertUnwindSafe(|| decode_unguarded(bytes, options, shrink, pixels)));
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_unguarded(bytes, options, want, pixels)));
     decoded.unwrap_or_else(|panic| {
         let message = panic_message(panic.as_ref());
         Err(DecodeError::Corrupt(format!("the decoder panicked: {message}")))
@@ -173,13 +187,13 @@ fn decode_into(
 fn decode_unguarded(
     bytes: &[u8],
     options: &DecodeOptions,
-    shrink: Shrink<'_>,
+    want: Want<'_>,
     mut pixels: Vec<u8>,
 ) -> Result<RgbImage, DecodeError> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let format = reader.format().ok_or_else(|| unknown_format(bytes))?;
     let complete = match format {
-        ImageFormat::Jpeg => jpeg_is_complete(bytes),
+        ImageFormat::Jpeg => jpeg::is_complete(bytes),
         ImageFormat::WebP => webp_is_complete(bytes),
         _ => true, // the decoders find out
     };
@@ -205,27 +219,73 @@ fn decode_unguarded(
         false => Orientation::NoTransforms,
     };
 
-    let allowed = match turns_sides(orientation) {
-        true => shrink(height, width),
-        false => shrink(width, height),
+    let wanted = match turns_sides(orientation) {
+        true => want(height, width),
+        false => want(width, height),
     };
-    if options.scaled
-        && format == ImageFormat::Jpeg
-        && let Some(rgb) = scaled::decode(bytes, width, height, allowed)
-    {
-        return Ok(turn(rgb, orientation));
+    if format == ImageFormat::Jpeg {
+        let wanted = Wanted {
+            divisor: if options.scaled { wanted.divisor } else { 1 },
+            // Rows of an image that is turned are columns of the file, or come in the other order.
+            rows: if is_upright(orientation) { wanted.rows } else { height },
+        };
+        if let Some(rgb) = decode_part(bytes, width, height, wanted, &mut pixels) {
+            return Ok(turn(rgb, orientation));
+        }
     }
+    Ok(turn(decode_whole(decoder, bytes, pixels)?, orientation))
+}
 
+/// Decodes what is `wanted` of a JPEG of `width` x `height` pixels, `None` if that is all of it or if
+/// it does not come off.
+fn decode_part(
+    bytes: &[u8],
+    width: u32,
+    height: u32,
+    wanted: Wanted,
+    pixels: &mut Vec<u8>,
+) -> Option<RgbImage> {
+    let cut = jpeg::first_rows(bytes, wanted.rows);
+    let (bytes, rows) = match &cut {
+        Some(cut) if scaled::STOPS_EARLY => (&cut.bytes[..], cut.rows),
+        _ => (bytes, height),
+    };
+    if let Some((divisor, rgb)) = scaled::decode(bytes, width, rows, wanted.divisor) {
+        return with_height(rgb, height.div_ceil(divisor));
+    }
+    let bytes = &cut?.bytes;
+    let decoder = JpegDecoder::new(Cursor::new(bytes)).ok()?;
+    with_height(decode_whole(decoder, bytes, std::mem::take(pixels)).ok()?, height)
+}
+
+/// Adds black rows below.
+fn with_height(rgb: RgbImage, height: u32) -> Option<RgbImage> {
+    let width = rgb.width();
+    let mut levels = rgb.into_raw();
+    levels.resize(width as usize * height as usize * 3, 0);
+    RgbImage::from_raw(width, height, levels)
+}
+
+/// Decodes all that `decoder` makes of `bytes` into the memory of `pixels`.
+fn decode_whole(
+    decoder: impl ImageDecoder,
+    bytes: &[u8],
+    mut pixels: Vec<u8>,
+) -> Result<RgbImage, DecodeError> {
+    let (width, height) = decoder.dimensions();
     let colour_type = decoder.color_type();
     // Zeroed first: a decoder that leaves a part unwritten must not show an earlier image.
     pixels.clear();
     pixels.resize(decoder.total_bytes() as usize, 0);
     decoder.read_image(&mut pixels).map_err(|error| decode_error(bytes, &error))?;
-
     let rgb = to_rgb(pixels, colour_type)?;
-    let rgb = RgbImage::from_raw(width, height, rgb)
-        .ok_or_else(|| DecodeError::Corrupt("the decoder returned too few pixels".into()))?;
-    Ok(turn(rgb, orientation))
+    RgbImage::from_raw(width, height, rgb)
+        .ok_or_else(|| DecodeError::Corrupt("the decoder returned too few pixels".into()))
+}
+
+/// Whether the file begins with the row at the top.
+fn is_upright(orientation: Orientation) -> bool {
+    matches!(orientation, Orientation::NoTransforms | Orientation::FlipHorizontal)
 }
 
 /// Whether width and height change places.
@@ -265,39 +325,6 @@ fn to_rgb(samples: Vec<u8>, colour_type: ColorType) -> Result<Vec<u8>, DecodeErr
         }
     }
     Ok(rgb)
-}
-
-/// Returns whether a JPEG goes on to its end-of-image marker.
-///
-/// The decoder fills what is missing with grey and says nothing, so a download that broke off would
-/// be trained on. Segments are stepped over by their length, because a thumbnail inside one has an
-/// end marker of its own; entropy-coded data is searched for the next marker (ITU-T T.81, B.1.1).
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    const END_OF_IMAGE: u8 = 0xD9;
-    let mut at = 2;
-    loop {
-        // In entropy-coded data 0xFF is followed by 0 (a plain 0xFF) or by a restart marker.
-        let marker = loop {
-            let Some(found) = memchr::memchr(0xFF, &bytes[at.min(bytes.len())..]) else {
-                return false;
-            };
-            at += found + 1;
-            match bytes.get(at) {
-                None => return false,
-                Some(0x00 | 0xD0..=0xD7 | 0xFF) => {}
-                Some(&marker) => break marker,
-            }
-        };
-        at += 1;
-        match marker {
-            END_OF_IMAGE => return true,
-            0x01 => {} // A marker without a segment, like the restart markers.
-            _ => match bytes.get(at..at + 2) {
-                Some(length) => at += usize::from(u16::from_be_bytes([length[0], length[1]])),
-                None => return false,
-            },
-        }
-    }
 }
 
 /// Returns whether every chunk of a WebP file lies inside the file.
@@ -349,27 +376,6 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_jpeg_is_complete_only_with_its_own_end_marker() {
-        let start = [0xFF, 0xD8];
-        let scan = [0xFF, 0xDA, 0x00, 0x03, 0x11, 0x12, 0xFF, 0x00, 0x34, 0xFF, 0xD0, 0x56];
-        let end = [0xFF, 0xD9];
-        // A segment of 4 bytes that holds an end marker, as that of a thumbnail does.
-        let thumbnail = [0xFF, 0xE1, 0x00, 0x04, 0xFF, 0xD9];
-        let cases: [(&[&[u8]], bool); 7] = [
-            (&[&start, &scan, &end], true),
-            (&[&start, &thumbnail, &scan, &end], true),
-            (&[&start, &thumbnail, &scan, &scan, &[0xFF], &end, b"trailing"], true),
-            (&[&start, &thumbnail, &scan], false),
-            (&[&start, &scan, &[0xFF]], false),
-            (&[&start, &[0xFF, 0xE1, 0xFF, 0xFF], &end], false),
-            (&[&start], false),
-        ];
-        for (i, (parts, complete)) in cases.into_iter().enumerate() {
-            assert_eq!(jpeg_is_complete(&parts.concat()), complete, "case {i}");
-        }
-    }
 
     #[test]
     fn a_webp_is_complete_only_with_all_of_its_chunks() {

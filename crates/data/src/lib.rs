@@ -36,6 +36,7 @@ mod error;
 mod fields;
 pub mod folder;
 pub mod headers;
+mod jpeg;
 pub mod listing;
 pub mod loader;
 pub mod order;

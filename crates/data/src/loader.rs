@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::DataError;
 use crate::augment::{AugmentConfig, View};
 use crate::crops::Crops;
-use crate::decode::{DecodeBuffers, panic_message};
+use crate::decode::{DecodeBuffers, Wanted, panic_message};
 use crate::listing::lock;
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
 use crate::preprocess::{Normaliser, Preprocessing, preprocess};
@@ -389,11 +389,11 @@ impl Worker {
                 }
             };
             let mut view = None;
-            let mut shrink = |width, height| {
+            let mut want = |width, height| {
                 view = draw(width, height);
-                view.as_ref().map_or(1, View::shrink)
+                view.as_ref().map_or(Wanted::ALL, View::wanted)
             };
-            let image = match recipe.source.load(index as usize, &mut shrink, &mut self.decode) {
+            let image = match recipe.source.load(index as usize, &mut want, &mut self.decode) {
                 Ok(image) => image,
                 Err(error) => {
                     let path = recipe.source.path(index as usize).to_path_buf();

@@ -15,7 +15,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::class_folders::ClassFolder;
-use crate::decode::{DecodeBuffers, DecodeOptions, decode_file_with};
+use crate::decode::{DecodeBuffers, DecodeOptions, Wanted, decode_file_with};
 use crate::folder::trees;
 use crate::listing::{Lister, changed};
 use crate::pack::{self, Entry, Index, MAGIC, Record, Stamp};
@@ -267,7 +267,8 @@ impl Job<'_> {
         let mut offset = MAGIC.len() as u64;
         for (path, entry) in self.images.iter().zip(&mut index.entries) {
             lister.check_stop()?;
-            let image = decode_file_with(path, &options.decode, &mut |_, _| 1, &mut buffers);
+            let image =
+                decode_file_with(path, &options.decode, &mut |_, _| Wanted::ALL, &mut buffers);
             entry.stored = match image {
                 Err(DataError::Image { source, .. }) => Err(source.to_string()),
                 Err(error) => return Err(error),

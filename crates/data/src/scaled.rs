@@ -9,16 +9,25 @@
 
 use image::RgbImage;
 
+/// Whether the decoder may be given a file of more rows than its header tells: libjpeg-turbo takes what
+/// is left over for damage.
+pub(crate) const STOPS_EARLY: bool = cfg!(not(feature = "turbo"));
+
 /// Decodes a JPEG of `width` x `height` pixels at the smallest of the scales that divides its sides
-/// by `allowed` at most.
+/// by `allowed` at most, and says which.
 ///
 /// `None` where no scale fits, or for what only the full decoder reads: four colours, 16 bits, damage
 /// that this decoder refuses. The caller then decodes in full, and reports what is wrong.
-pub(crate) fn decode(bytes: &[u8], width: u32, height: u32, allowed: u32) -> Option<RgbImage> {
+pub(crate) fn decode(
+    bytes: &[u8],
+    width: u32,
+    height: u32,
+    allowed: u32,
+) -> Option<(u32, RgbImage)> {
     let divisor = [8, 4, 2].into_iter().find(|divisor| *divisor <= allowed)?;
     let image = decode_at(bytes, width, height, divisor)?;
     let wanted = (width.div_ceil(divisor), height.div_ceil(divisor));
-    (image.dimensions() == wanted).then_some(image)
+    (image.dimensions() == wanted).then_some((divisor, image))
 }
 
 #[cfg(not(feature = "turbo"))]

@@ -5,7 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::DataError;
-use crate::decode::{DecodeBuffers, DecodeOptions, Shrink, decode_file_with};
+use crate::decode::{DecodeBuffers, DecodeOptions, Want, decode_file_with};
 use crate::folder::Sample;
 use crate::pack::Packed;
 
@@ -28,15 +28,15 @@ pub trait Source: Send + Sync {
     /// The file of sample `index`, for messages.
     fn path(&self, index: usize) -> &Path;
 
-    /// Decodes sample `index`. `shrink` may be called, once, with the size of the whole image, and
-    /// the result then be smaller by as much as it allows.
+    /// Decodes sample `index`. `want` may be called, once, with the size of the whole image, and the
+    /// result then be only what is wanted.
     ///
     /// # Errors
     /// The image cannot be used. The loader reports it with its path and goes on.
     fn load(
         &self,
         index: usize,
-        shrink: Shrink<'_>,
+        want: Want<'_>,
         buffers: &mut DecodeBuffers,
     ) -> Result<RgbImage, DataError>;
 }
@@ -99,13 +99,13 @@ impl Source for FileSource {
     fn load(
         &self,
         index: usize,
-        shrink: Shrink<'_>,
+        want: Want<'_>,
         buffers: &mut DecodeBuffers,
     ) -> Result<RgbImage, DataError> {
         let path = &self.samples[index].path;
         match self.packed.load(index, buffers.pixels()) {
             Some(image) => image.map_err(|source| DataError::image(path, source)),
-            None => decode_file_with(path, &self.options, shrink, buffers),
+            None => decode_file_with(path, &self.options, want, buffers),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bninception_data::decode::{DecodeBuffers, Shrink};
+use bninception_data::decode::{DecodeBuffers, Want};
 use bninception_data::loader::batches_per_epoch;
 use bninception_data::{
     AugmentConfig, Batch, Crops, DataError, DecodeOptions, FileSource, Interpolation, LoadOptions,
@@ -54,7 +54,7 @@ impl Source for Pictures {
     fn load(
         &self,
         index: usize,
-        _: Shrink<'_>,
+        _: Want<'_>,
         _: &mut DecodeBuffers,
     ) -> Result<RgbImage, DataError> {
         self.loads.fetch_add(1, Ordering::Relaxed);

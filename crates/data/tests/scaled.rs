@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bninception_data::decode::{DecodeBuffers, decode_file_with};
+use bninception_data::decode::{DecodeBuffers, Wanted, decode_file_with};
 use bninception_data::resize::Resizer;
 use bninception_data::{
     AugmentConfig, Colour, DecodeOptions, FileSource, Filter, LoadOptions, Loader, Preprocessing,
@@ -41,12 +41,11 @@ fn write(path: &Path, image: &DynamicImage, orientation: Option<u8>) {
 
 fn decode(path: &Path, options: DecodeOptions, divisor: u32) -> ((u32, u32), RgbImage) {
     let mut told = Vec::new();
-    let mut shrink = |width, height| {
+    let mut want = |width, height| {
         told.push((width, height));
-        divisor
+        Wanted { divisor, ..Wanted::ALL }
     };
-    let image =
-        decode_file_with(path, &options, &mut shrink, &mut DecodeBuffers::default()).unwrap();
+    let image = decode_file_with(path, &options, &mut want, &mut DecodeBuffers::default()).unwrap();
     assert_eq!(told.len(), 1, "told once");
     (told[0], image)
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use bninception::{calibrate, checkpoint};
-use bninception_data::decode::{DecodeBuffers, Shrink};
+use bninception_data::decode::{DecodeBuffers, Want};
 use bninception_data::{
     DataError, DemoOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,
     write_demo,
@@ -356,7 +356,7 @@ impl Source for Pictures {
     fn load(
         &self,
         index: usize,
-        _: Shrink<'_>,
+        _: Want<'_>,
         _: &mut DecodeBuffers,
     ) -> Result<RgbImage, DataError> {
         let k = index as u32;

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bninception_data::decode::{DecodeBuffers, Shrink, decode_with};
+use bninception_data::decode::{DecodeBuffers, Want, decode_with};
 use bninception_data::{
     DataError, DecodeOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,
     decode,
@@ -41,10 +41,10 @@ impl Source for One {
     fn load(
         &self,
         _index: usize,
-        shrink: Shrink<'_>,
+        want: Want<'_>,
         _buffers: &mut DecodeBuffers,
     ) -> Result<RgbImage, DataError> {
-        Ok(decode_with(&self.0, &OPTIONS, shrink).expect("it was decoded in full"))
+        Ok(decode_with(&self.0, &OPTIONS, want).expect("it was decoded in full"))
     }
 }
 

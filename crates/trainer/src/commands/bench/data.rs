@@ -131,13 +131,13 @@ fn stages(config: &Config, source: &Arc<FileSource>, images: usize) -> Result<St
     let start = Instant::now();
     for index in 0..images {
         signals::check()?;
-        // As for a training crop: large photographs are decoded at a part of their size.
+        // As for a training crop, of which not all may be decoded.
         let mut rng = sample_rng(config.train.seed, 0, index as u64, Purpose::Augment);
-        let mut shrink = |width, height| {
+        let mut want = |width, height| {
             let size = config.data.image_size;
-            View::draw(width, height, &config.augment, size, &mut rng).shrink()
+            View::draw(width, height, &config.augment, size, &mut rng).wanted()
         };
-        let image = source.load(index % n, &mut shrink, &mut buffers)?;
+        let image = source.load(index % n, &mut want, &mut buffers)?;
         buffers.recycle(black_box(image));
     }
     let decode = start.elapsed().as_secs_f64();
