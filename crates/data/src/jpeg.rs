@@ -76,8 +76,8 @@ pub(crate) fn first_rows(bytes: &[u8], rows: u32) -> Option<FirstRows> {
                 if block_rows == 0 || *segment.get(2)? != n_components {
                     return None;
                 }
-                let kept = rows.checked_next_multiple_of(block_rows)?.checked_add(block_rows)?;
-                let kept = kept.max(2 * block_rows);
+                let wanted = rows.max(1).checked_next_multiple_of(block_rows)?;
+                let kept = wanted.checked_add(block_rows)?;
                 if kept >= height {
                     return None;
                 }
