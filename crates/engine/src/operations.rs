@@ -82,9 +82,9 @@ impl Measured {
     }
 }
 
-/// The peak of f32 multiply-adds in GFLOP/s with the threads and instructions of `options`.
+/// The peak of multiply-adds in GFLOP/s with the threads, instructions and number format of `options`.
 pub fn peak(options: &FastOptions) -> f64 {
-    peak_gflops(&Team::new(options.threads.max(1)), options.isa)
+    peak_gflops(&Team::new(options.threads.max(1)), options.isa, options.dtype)
 }
 
 /// The distinct convolutions of `network` on batches of `batch` images, in the network's order.
@@ -174,8 +174,7 @@ impl<'a> Bench<'a> {
     fn new(operation: &'a Operation, options: &FastOptions) -> Bench<'a> {
         let s = operation.shape;
         let team = Team::new(options.threads.max(1));
-        let conv =
-            Conv::new(s, options.isa, team.len(), options.winograd).with_dtype(options.dtype);
+        let conv = Conv::new(s, options.isa, team.len(), options.winograd, options.dtype);
         let (in_map, out_map) = (s.in_map(), s.out_map());
         let images = values(s.batch * s.in_channels * s.in_height * s.in_width, options.dtype);
         let gradients =

@@ -13,9 +13,12 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with BF16 dot products.
     Avx512Bf16,
+    /// The same with AMX, tiles of BF16 that are multiplied as a whole.
+    Amx,
 }
 
-/// Environment variable that lowers the choice, for tests: `scalar`, `avx2`, `avx512`, `avx512bf16`.
+/// Environment variable that lowers the choice, for tests: `scalar`, `avx2`, `avx512`, `avx512bf16`,
+/// `amx`.
 pub const ISA_VARIABLE: &str = "BNINCEPTION_ISA";
 
 impl Isa {
@@ -26,6 +29,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512bf16",
+            Isa::Amx => "amx",
         }
     }
 
@@ -37,7 +41,7 @@ impl Isa {
 
     /// All sets that this machine can run, weakest first.
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16]
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx]
             .into_iter()
             .filter(|&isa| isa <= Isa::strongest())
             .collect()
@@ -66,7 +70,10 @@ fn detect() -> Isa {
     if !(has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")) {
         return Isa::Avx2;
     }
-    if has!("avx512bf16") { Isa::Avx512Bf16 } else { Isa::Avx512 }
+    if !has!("avx512bf16") {
+        return Isa::Avx512;
+    }
+    if crate::amx::is_usable() { Isa::Amx } else { Isa::Avx512Bf16 }
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -8,6 +8,8 @@
 #![allow(unsafe_code)] // the one crate that may; each block says why it is sound
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod arena;
 pub mod batch_norm;
 pub mod conv;

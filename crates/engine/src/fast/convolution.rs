@@ -52,8 +52,8 @@ impl Convolution {
         let batch = planner.batch;
         let settings = planner.settings;
         let shape = ConvShape { batch, ..stage.shape };
-        let conv = Conv::new(shape, settings.isa, planner.team.len(), settings.winograd)
-            .with_dtype(settings.dtype);
+        let conv =
+            Conv::new(shape, settings.isa, planner.team.len(), settings.winograd, settings.dtype);
         let back = planner.backward_moment(row);
 
         let image = match &stage.input {

@@ -75,8 +75,13 @@ impl Evaluation {
                 }
                 Stage::Conv(stage) => {
                     let shape = ConvShape { batch, ..stage.shape };
-                    let conv = Conv::new(shape, settings.isa, team.len(), settings.winograd)
-                        .with_dtype(settings.dtype);
+                    let conv = Conv::new(
+                        shape,
+                        settings.isa,
+                        team.len(),
+                        settings.winograd,
+                        settings.dtype,
+                    );
                     stage.input.iter().for_each(&mut touch);
                     for member in &stage.members {
                         touch(&member.output);

@@ -264,7 +264,11 @@ impl Executor for Fast {
 
     fn describe(&self) -> String {
         let FastOptions { threads, winograd, isa, dtype, .. } = self.options;
-        let algorithm = if winograd { "Winograd where faster" } else { "direct convolutions" };
+        let algorithm = match dtype {
+            Dtype::Bf16 if isa >= Isa::Amx => "tiles of bf16",
+            _ if winograd => "Winograd where faster",
+            _ => "direct convolutions",
+        };
         let s = if threads == 1 { "" } else { "s" };
         let (dtype, isa) = (dtype.name(), isa.name());
         format!("fast engine, {dtype} on the CPU, {isa}, {threads} thread{s}, {algorithm}")

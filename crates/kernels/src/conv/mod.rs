@@ -19,6 +19,7 @@ mod finish;
 mod geometry;
 mod halo;
 mod pack;
+mod pairs;
 pub mod reference;
 mod run;
 mod shape;
@@ -36,6 +37,8 @@ use crate::threads::Team;
 use finish::Finish;
 use geometry::Passes;
 use pack::Order;
+use pairs::Source;
+use pairs::outputs::Division;
 use run::Maps;
 use share::Shared;
 use vector::Tile;
@@ -84,6 +87,17 @@ pub struct Conv {
     parts: usize,
     /// Sizes of the directions that use Winograd.
     winograd: WinogradSizes,
+    /// Of the directions that multiply pairs of bf16 numbers.
+    pairs: PairSizes,
+}
+
+/// Sizes of each direction that multiplies pairs of bf16 numbers.
+#[derive(Debug)]
+struct PairSizes {
+    forward: Option<Division>,
+    backward_input: Option<Division>,
+    /// The source of the only pass.
+    backward_weights: Option<Vec<[Source; 2]>>,
 }
 
 /// Sizes of each direction that uses Winograd.
@@ -95,13 +109,14 @@ struct WinogradSizes {
 }
 
 impl Conv {
-    /// Prepares `shape` with the faster algorithm for each direction, which is never Winograd
-    /// unless `winograd` allows it.
+    /// Prepares `shape` for factors of `dtype` with the faster algorithm for each direction, which is
+    /// never Winograd unless `winograd` allows it.
     ///
     /// # Panics
     /// If the shape is impossible or the machine lacks `isa`.
-    pub fn new(shape: ConvShape, isa: Isa, threads: usize, winograd: bool) -> Conv {
-        Conv::with_algorithms(shape, isa, threads, Algorithms::choose(&shape, winograd))
+    pub fn new(shape: ConvShape, isa: Isa, threads: usize, winograd: bool, dtype: Dtype) -> Conv {
+        let algorithms = Algorithms::choose(&shape, isa, winograd, dtype);
+        Conv::with_algorithms(shape, isa, threads, algorithms).with_dtype(dtype)
     }
 
     /// Prepares `shape` with the algorithms given.
@@ -163,16 +178,32 @@ impl Conv {
                 .then(|| Winograd::products(s, true, tile, threads)),
             backward_weights: uses(algorithms.backward_weights).then(|| Winograd::gradients(s)),
         };
+        let forward = Passes::forward(s);
+        let backward_input = (!s.reads_image()).then(|| Passes::backward_input(s));
+        let in_pairs = |algorithm| algorithm == Algorithm::Bf16;
+        let divide = |passes: &Passes, channels: usize| {
+            Division::new(passes, s.batch, channels / BLOCK, threads)
+        };
+        let pairs = PairSizes {
+            forward: in_pairs(algorithms.forward).then(|| divide(&forward, s.out_channels)),
+            backward_input: backward_input
+                .as_ref()
+                .filter(|_| in_pairs(algorithms.backward_input))
+                .map(|passes| divide(passes, s.in_channels)),
+            backward_weights: in_pairs(algorithms.backward_weights)
+                .then(|| pairs::sources(&forward, &forward.passes[0])),
+        };
         Conv {
             shape,
             winograd,
+            pairs,
             isa,
             tile,
             threads,
             dtype: Dtype::F32,
             algorithms,
-            forward: Passes::forward(s),
-            backward_input: (!s.reads_image()).then(|| Passes::backward_input(s)),
+            forward,
+            backward_input,
             forward_chunk,
             backward_chunk,
             parts: direct_weights::parts(s, threads),
@@ -181,7 +212,8 @@ impl Conv {
 
     /// Sets the format of the factors: [`Conv::pack`], [`Conv::pack_backward`] and
     /// [`Conv::pack_image`] round to it, and [`Conv::forward`] rounds outputs that an epilogue with
-    /// a bias completes, which are the next convolution's factors. Sources are taken as they are.
+    /// a bias completes, which are the next convolution's factors. Sources are taken as they are, but
+    /// [`Algorithm::Bf16`] cuts off what is no bf16 number.
     pub fn with_dtype(self, dtype: Dtype) -> Conv {
         Conv { dtype, ..self }
     }
@@ -198,6 +230,9 @@ impl Conv {
 
     /// Elements of the weights as [`Conv::pack`] leaves them.
     pub fn packed_len(&self) -> usize {
+        if self.pairs.forward.is_some() {
+            return pairs::pack::packed_len(&self.forward, self.shape.out_channels / BLOCK);
+        }
         self.winograd.forward.as_ref().map_or_else(|| self.direct_len(), Winograd::weights_len)
     }
 
@@ -206,6 +241,9 @@ impl Conv {
         let blocks = self.shape.in_channels / BLOCK;
         match (&self.winograd.backward_input, &self.backward_input) {
             (Some(winograd), _) => winograd.weights_len(),
+            (None, Some(passes)) if self.pairs.backward_input.is_some() => {
+                pairs::pack::packed_len(passes, blocks)
+            }
             (None, Some(passes)) => pack::packed_len(passes, blocks),
             (None, None) => 0,
         }
@@ -214,17 +252,28 @@ impl Conv {
     /// Elements of the workspace that any call needs; its contents carry nothing between calls.
     pub fn workspace_len(&self) -> usize {
         let products = |winograd: &Winograd| self.threads * winograd.products_len(self.tile);
+        let scratch = |division: &Option<Division>| {
+            division.as_ref().map_or(0, |division| self.threads * division.scratch_len())
+        };
         let forward = match &self.winograd.forward {
             Some(winograd) => products(winograd),
-            None => self.copy_len(&self.forward.layout),
+            None => self.copy_len(&self.forward.layout) + scratch(&self.pairs.forward),
         };
         let backward_input = match (&self.winograd.backward_input, &self.backward_input) {
             (Some(winograd), _) => products(winograd),
-            (None, Some(passes)) => self.copy_len(&passes.layout),
+            (None, Some(passes)) => {
+                self.copy_len(&passes.layout) + scratch(&self.pairs.backward_input)
+            }
             (None, None) => 0,
         };
+        let out_blocks = self.shape.out_channels / BLOCK;
         let backward_weights = match &self.winograd.backward_weights {
             Some(winograd) => winograd.transformed_len() + winograd.weights_len(),
+            None if self.pairs.backward_weights.is_some() => {
+                self.copy_len(&self.forward.layout)
+                    + self.parts * pairs::pack::sums_len(&self.forward, out_blocks)
+                    + self.threads * pairs::gradients::scratch_len(out_blocks)
+            }
             None => self.copy_len(&self.forward.layout) + self.parts * self.direct_len(),
         };
         (forward + self.sums_len()).max(backward_input).max(backward_weights)
@@ -312,9 +361,9 @@ impl Conv {
         match &self.winograd.forward {
             Some(sizes) => self.products(team, sizes, maps, packed, finish, sums, ws),
             None => {
-                let (passes, chunk) = (&self.forward, self.forward_chunk);
+                let direction = (&self.forward, self.forward_chunk, self.pairs.forward.as_ref());
                 let channels = (s.in_map(), s.out_map());
-                self.direct(team, passes, chunk, channels, maps, packed, finish, sums, ws);
+                self.direct(team, direction, channels, maps, packed, finish, sums, ws);
             }
         }
         if let Some(totals) = totals {
@@ -358,8 +407,9 @@ impl Conv {
             Some(sizes) => self.products(team, sizes, maps, packed, finish, None, ws),
             None => {
                 let channels = (s.out_map(), s.in_map());
-                let chunk = self.backward_chunk;
-                self.direct(team, passes, chunk, channels, maps, packed, finish, None, ws);
+                let division = self.pairs.backward_input.as_ref();
+                let direction = (passes, self.backward_chunk, division);
+                self.direct(team, direction, channels, maps, packed, finish, None, ws);
             }
         }
     }
@@ -393,9 +443,12 @@ impl Conv {
             *target = Shared::new(slice);
         }
         let targets = &targets[..siblings];
-        match &self.winograd.backward_weights {
-            Some(sizes) => self.gradients(team, sizes, (x, xv), (dy, dyv), targets, ws),
-            None => self.direct_weights(team, (x, xv), (dy, dyv), targets, ws),
+        match (&self.winograd.backward_weights, &self.pairs.backward_weights) {
+            (Some(sizes), _) => self.gradients(team, sizes, (x, xv), (dy, dyv), targets, ws),
+            (None, Some(sources)) => {
+                self.pair_gradients(team, sources, (x, xv), (dy, dyv), targets, ws);
+            }
+            (None, None) => self.direct_weights(team, (x, xv), (dy, dyv), targets, ws),
         }
     }
 

@@ -47,7 +47,7 @@ fn packed_at(pass_rows: usize, out_blocks: usize, tile: Tile, block: usize, row:
 /// Where row `i` of the step of `tap` and block `source` comes from in the weights of 16 output
 /// channels: lane 0's place, and the distance from one lane to the next.
 #[inline(always)]
-fn origin(
+pub(super) fn origin(
     shape: &ConvShape,
     order: Order,
     (block, source): (usize, usize),

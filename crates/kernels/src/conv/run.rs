@@ -5,6 +5,10 @@ use super::direct_weights::DirectWeights;
 use super::finish::Finish;
 use super::geometry::{Layout, Passes};
 use super::pack::{self, Order};
+use super::pairs::gradients::Gradients as PairGradients;
+use super::pairs::outputs::{Division, Outputs};
+use super::pairs::product::Multiplier;
+use super::pairs::{self, Source};
 use super::share::Shared;
 use super::vector::dispatch;
 use super::winograd::{Gradients, Pack, Phase, Products, Unpack, Winograd};
@@ -37,7 +41,13 @@ impl Conv {
         let chunks = match &self.winograd.forward {
             Some(sizes) => self.threads * sizes.blocks_per_thread(self.threads),
             None => {
-                let pixels = self.shape.batch * self.forward.passes[0].pixels.len();
+                let per_image = self.forward.passes[0].pixels.len();
+                let pixels = self.shape.batch * per_image;
+                if let Some(division) = &self.pairs.forward {
+                    return division.chunks(self.shape.batch, per_image)
+                        * 2
+                        * self.shape.out_channels;
+                }
                 pixels.div_ceil(self.tile.pixels * self.forward_chunk)
             }
         };
@@ -85,9 +95,13 @@ impl Conv {
         packed: &mut [f32],
     ) {
         let shape = &self.shape;
-        let (winograd, passes) = match order {
-            Order::Forward => (&self.winograd.forward, Some(&self.forward)),
-            Order::BackwardInput => (&self.winograd.backward_input, self.backward_input.as_ref()),
+        let (winograd, passes, division) = match order {
+            Order::Forward => (&self.winograd.forward, Some(&self.forward), &self.pairs.forward),
+            Order::BackwardInput => (
+                &self.winograd.backward_input,
+                self.backward_input.as_ref(),
+                &self.pairs.backward_input,
+            ),
         };
         let packed = Shared::new(packed);
         let (tile, dtype) = (self.tile, self.dtype);
@@ -98,6 +112,10 @@ impl Conv {
                 // SAFETY: the machine has `isa`, and the lengths were checked.
                 unsafe { dispatch(self.isa, &pack) }
             });
+        } else if let (Some(passes), Some(_)) = (passes, division) {
+            self.run(team, |thread, threads| {
+                pairs::pack::pack(shape, passes, order, weights, packed, thread, threads);
+            });
         } else if let Some(passes) = passes {
             self.run(team, |thread, threads| {
                 pack::pack(shape, passes, tile, order, dtype, weights, packed, thread, threads);
@@ -105,12 +123,12 @@ impl Conv {
         }
     }
 
-    /// A direction by the direct algorithm; `map_pair` holds the source's and the target's map.
+    /// A direction by a direct algorithm: that of bf16 pairs if there is a division for it, else that
+    /// of f32 with so many tiles a chunk. `map_pair` holds the source's and the target's map.
     pub(super) fn direct(
         &self,
         team: &Team,
-        passes: &Passes,
-        chunk_tiles: usize,
+        (passes, chunk_tiles, division): (&Passes, usize, Option<&Division>),
         map_pair: (Map, Map),
         maps: Maps,
         weights: &[f32],
@@ -120,8 +138,35 @@ impl Conv {
     ) {
         let (from, map) = map_pair;
         let source = (maps.source, maps.source_view);
-        let (source, source_image) = self.source(team, &passes.layout, &from, source, ws);
+        let (copied, scratch) = ws.split_at_mut(self.copy_len(&passes.layout));
+        let (source, source_image) = self.source(team, &passes.layout, &from, source, copied);
         let target = Shared::new(&mut maps.target[maps.target_view.first * map.plane()..]);
+        if let Some(division) = division {
+            let workspace = Shared::new(scratch);
+            return self.run(team, |thread, threads| {
+                let outputs = Outputs {
+                    passes,
+                    division,
+                    multiplier: Multiplier::of(self.isa),
+                    batch: self.shape.batch,
+                    out_blocks: map.blocks(),
+                    source,
+                    source_image,
+                    weights,
+                    target,
+                    target_image: maps.target_view.blocks * map.plane(),
+                    target_plane: map.plane(),
+                    finish,
+                    sums,
+                    workspace,
+                    thread,
+                    threads,
+                };
+                // SAFETY: the machine has `isa`, and the buffers were checked to hold their views
+                // and the workspace.
+                unsafe { dispatch(self.isa, &outputs) }
+            });
+        }
         self.run(team, |thread, threads| {
             let direct = Direct {
                 passes,
@@ -219,6 +264,51 @@ impl Conv {
         let (passes, tile, parts) = (&self.forward, self.tile, self.parts);
         self.run(team, |thread, threads| {
             pack::unpack(shape, passes, tile, sums, parts, targets, thread, threads);
+        });
+    }
+
+    /// The gradient of the weights by pairs of bf16 numbers.
+    pub(super) fn pair_gradients(
+        &self,
+        team: &Team,
+        sources: &[[Source; 2]],
+        x: (&[f32], View),
+        (dy, dyv): (&[f32], View),
+        targets: &[Shared],
+        ws: &mut [f32],
+    ) {
+        let (shape, passes, parts) = (&self.shape, &self.forward, self.parts);
+        let map = shape.out_map();
+        let (copied, rest) = ws.split_at_mut(self.copy_len(&passes.layout));
+        let (source, source_image) = self.source(team, &passes.layout, &shape.in_map(), x, copied);
+        let sums_len = parts * pairs::pack::sums_len(passes, map.blocks());
+        let (sums, scratch) = rest.split_at_mut(sums_len);
+        let (shared, workspace) = (Shared::new(&mut *sums), Shared::new(scratch));
+        self.run(team, |thread, threads| {
+            let gradients = PairGradients {
+                passes,
+                sources,
+                multiplier: Multiplier::of(self.isa),
+                batch: shape.batch,
+                out_blocks: map.blocks(),
+                source,
+                source_image,
+                gradient: &dy[dyv.first * map.plane()..],
+                gradient_image: dyv.blocks * map.plane(),
+                gradient_plane: map.plane(),
+                sums: shared,
+                parts,
+                workspace,
+                thread,
+                threads,
+            };
+            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views and the
+            // workspace.
+            unsafe { dispatch(self.isa, &gradients) }
+        });
+        let sums = &*sums;
+        self.run(team, |thread, threads| {
+            pairs::pack::unpack(shape, passes, sums, parts, targets, thread, threads);
         });
     }
 

@@ -4,13 +4,14 @@
 //! register file. [`dispatch`] compiles it for each instruction set and runs the one asked for.
 //! Bodies are `#[inline(always)]` so that they end up inside a function that enables the features.
 
+use super::pairs::words::Words;
 use crate::isa::Isa;
 
 /// A register of `f32` lanes.
 ///
 /// Only the unsafe constructors make a value, and their contract is that the machine has the
 /// instruction set; so the arithmetic on existing values is safe.
-pub(super) trait Vector: Copy {
+pub(super) trait Vector: Copy + Words {
     /// Lanes of the register.
     const LANES: usize;
 
@@ -73,7 +74,7 @@ impl Tile {
     /// The tile of an instruction set.
     pub(super) fn of(isa: Isa) -> Tile {
         match isa {
-            Isa::Avx512 | Isa::Avx512Bf16 => Tile { pixels: 14, group_blocks: 2 },
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => Tile { pixels: 14, group_blocks: 2 },
             Isa::Avx2 => Tile { pixels: 6, group_blocks: 1 },
             Isa::Scalar => Tile { pixels: 2, group_blocks: 1 },
         }
@@ -89,7 +90,7 @@ pub(super) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: &K) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => x86::avx512(kernel),
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => x86::avx512(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::avx2(kernel),
             _ => kernel.run::<Portable, 2, 2, 4, 4>(),
@@ -107,6 +108,8 @@ impl Portable {
         Portable(std::array::from_fn(|lane| op(self.0[lane], other.0[lane])))
     }
 }
+
+impl Words for Portable {}
 
 impl Vector for Portable {
     const LANES: usize = 4;
@@ -164,6 +167,7 @@ impl Vector for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::pairs::words::{Words, x86 as words};
     use super::{Kernel, Vector};
     use std::arch::x86_64::*;
 
@@ -263,6 +267,28 @@ mod x86 {
         _mm512_max_ps,
         _mm512_fmadd_ps
     );
+    impl Words for Avx2 {}
+
+    impl Words for Avx512 {
+        #[inline(always)]
+        unsafe fn join(first: (*const f32, usize), second: (*const f32, usize), to: *mut u32) {
+            // SAFETY: as the caller vouches.
+            unsafe { words::join(first, second, to) }
+        }
+
+        #[inline(always)]
+        unsafe fn pair(first: *const f32, second: Option<*const f32>, count: usize, to: *mut u32) {
+            // SAFETY: as the caller vouches.
+            unsafe { words::pair(first, second, count, to) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(tile: *mut u32) {
+            // SAFETY: as the caller vouches.
+            unsafe { words::transpose(tile) }
+        }
+    }
+
     x86_vector!(
         Avx2,
         __m256,

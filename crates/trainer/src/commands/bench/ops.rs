@@ -50,7 +50,7 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     commands::print(&format!(
         "{dtype}, {} threads, {}, batch {batch_size}, {size} px; medians of {}; every answer checked\n\
          GFLOP/s count the multiply-adds of the definition, of which Winograd needs fewer; the peak of \
-         f32 is {peak:.0}",
+         its multiply-adds is {peak:.0}",
         options.threads,
         options.isa.name(),
         args.repeats,

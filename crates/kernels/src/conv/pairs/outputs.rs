@@ -1,0 +1,305 @@
+//! The forward direction and the gradient of the input.
+
+use std::ops::Range;
+
+use super::super::BLOCK;
+use super::super::finish::Finish;
+use super::super::geometry::{Pass, Passes};
+use super::super::share::Shared;
+use super::super::vector::{Kernel, Vector};
+use super::pack::panels;
+use super::product::{Multiplier, Ready};
+use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, sources};
+use crate::split::part;
+
+/// Pixels that are finished together: as many as keep their sums in registers.
+const FINISHED: usize = 8;
+
+/// How the work of a direction is divided.
+#[derive(Debug)]
+pub(in crate::conv) struct Division {
+    /// Panels of pixels of a chunk, which are made once and multiplied with one panel of weights after
+    /// the other.
+    pub chunk_panels: usize,
+    /// Units of work that share the weights of a chunk, where there are too few chunks.
+    pub spans: usize,
+    /// The source of each pass.
+    sources: Vec<Vec<[Source; 2]>>,
+}
+
+impl Division {
+    /// The division of `passes` over `batch` images, with `out_blocks` blocks of target channels.
+    ///
+    /// A chunk is what half a megabyte holds, at most 28 panels so that sums in f32 stay short (as
+    /// those of [`direct`](super::super::direct)), and every thread gets some eight units of work.
+    pub(in crate::conv) fn new(
+        passes: &Passes,
+        batch: usize,
+        out_blocks: usize,
+        threads: usize,
+    ) -> Division {
+        const MOST: usize = 28;
+        const UNITS: usize = 8;
+        let pixels = passes.passes.iter().map(|pass| pass.pixels.len()).max().unwrap_or(0);
+        let sources: Vec<_> = passes.passes.iter().map(|pass| sources(passes, pass)).collect();
+        let depth = sources.iter().map(Vec::len).max().unwrap_or(0);
+        let total = (batch * pixels).div_ceil(PANEL).max(1);
+        let cached = CACHED_BYTES / (depth.max(1) * 2 * WORDS * size_of::<u32>());
+        let shared = total / (UNITS * threads);
+        let chunks = total.div_ceil(cached.min(shared).clamp(1, MOST));
+        let spans = (UNITS * threads).div_ceil(chunks).min(panels(out_blocks));
+        // Chunks of one size: a short last one would leave a thread with less to do.
+        let chunk_panels = total.div_ceil(chunks);
+        let spans = if chunks >= UNITS * threads / 2 { 1 } else { spans };
+        Division { chunk_panels, spans, sources }
+    }
+
+    /// Elements of the panels of a chunk.
+    fn panels_len(&self) -> usize {
+        let depth = self.sources.iter().map(Vec::len).max().unwrap_or(0);
+        self.chunk_panels * depth * 2 * WORDS
+    }
+
+    /// Chunks of the pixels of one image `per_image`, `batch` times.
+    pub(in crate::conv) fn chunks(&self, batch: usize, per_image: usize) -> usize {
+        (batch * per_image).div_ceil(PANEL * self.chunk_panels)
+    }
+
+    /// Elements of workspace of each thread: the panels of a chunk, and the sums of one.
+    pub(in crate::conv) fn scratch_len(&self) -> usize {
+        self.panels_len() + 4 * WORDS
+    }
+}
+
+/// One direction of one convolution, ready to run.
+pub(in crate::conv) struct Outputs<'a> {
+    pub passes: &'a Passes,
+    pub division: &'a Division,
+    pub multiplier: Multiplier,
+    pub batch: usize,
+    /// Channel blocks of the target.
+    pub out_blocks: usize,
+    /// First element of the source's view, and elements from one image to the next.
+    pub source: &'a [f32],
+    pub source_image: usize,
+    /// Weights as [`pack`](super::pack) lays them out.
+    pub weights: &'a [f32],
+    /// First element of the target's view; elements from one image and one block to the next.
+    pub target: Shared<'a>,
+    pub target_image: usize,
+    pub target_plane: usize,
+    pub finish: Finish<'a>,
+    /// Where each chunk leaves its sums and sums of squares, `[chunk][2][channels]`.
+    pub sums: Option<Shared<'a>>,
+    /// [`Division::scratch_len`] for each thread.
+    pub workspace: Shared<'a>,
+    pub thread: usize,
+    pub threads: usize,
+}
+
+impl Kernel for Outputs<'_> {
+    #[inline(always)]
+    unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
+    where
+        V: Vector,
+    {
+        let Division { spans, chunk_panels, .. } = *self.division;
+        let scratch = self.workspace.at(self.thread * self.division.scratch_len());
+        let sums = scratch.wrapping_add(self.division.panels_len());
+        let panels = panels(self.out_blocks);
+        // SAFETY: the caller vouches for the instruction set.
+        let ready = unsafe { Ready::new(self.multiplier) };
+        let mut first_weight = 0;
+        for (pass, sources) in self.passes.passes.iter().zip(&self.division.sources) {
+            let depth = sources.len();
+            let pixels = self.batch * pass.pixels.len();
+            let chunks = self.division.chunks(self.batch, pass.pixels.len());
+            for unit in part(chunks * spans, self.threads, self.thread) {
+                let chunk = unit / spans;
+                let first = chunk * chunk_panels * PANEL;
+                let pixels = first..pixels.min(first + chunk_panels * PANEL);
+                // SAFETY: the caller vouches for the instruction set; units of different threads
+                // write different targets, and each thread has a workspace of its own.
+                unsafe {
+                    self.gather::<V>(pass, sources, pixels.clone(), scratch.cast());
+                    for panel in part(panels, spans, unit % spans) {
+                        let weights = first_weight + panel * depth * 2 * WORDS;
+                        let weights = &self.weights[weights..][..depth * 2 * WORDS];
+                        let panels = (scratch.cast_const().cast(), weights.as_ptr().cast());
+                        let (pixels, place) = (pixels.clone(), (chunk, panel));
+                        self.multiply::<V, NB>(&ready, pass, depth, pixels, place, panels, sums);
+                    }
+                }
+            }
+            first_weight += panels * depth * 2 * WORDS;
+        }
+    }
+}
+
+/// The pixels of a pass, image by image.
+#[derive(Clone, Copy)]
+struct Cursor {
+    n: usize,
+    q: usize,
+}
+
+impl Cursor {
+    /// Pixel `pixel` of all.
+    #[inline(always)]
+    fn at(pass: &Pass, pixel: usize) -> Cursor {
+        Cursor { n: pixel / pass.pixels.len(), q: pixel % pass.pixels.len() }
+    }
+
+    /// Goes to the next pixel.
+    #[inline(always)]
+    fn step(&mut self, pass: &Pass) {
+        self.q += 1;
+        if self.q == pass.pixels.len() {
+            *self = Cursor { n: self.n + 1, q: 0 };
+        }
+    }
+}
+
+impl Outputs<'_> {
+    /// Makes the panels of `pixels`, `[panel][tile of the sum][tile of pixels][pixel][word]`. The last
+    /// pixel stands in for those that are missing.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`, and `to` must hold the panels.
+    #[inline(always)]
+    unsafe fn gather<V: Vector>(
+        &self,
+        pass: &Pass,
+        sources: &[[Source; 2]],
+        pixels: Range<usize>,
+        to: *mut u32,
+    ) {
+        let mut cursor = Cursor::at(pass, pixels.start);
+        for index in 0..pixels.len().next_multiple_of(PANEL) {
+            let window = cursor.n * self.source_image + pass.pixels[cursor.q].source as usize;
+            let window = self.source.as_ptr().wrapping_add(window);
+            if index + 1 < pixels.len() {
+                cursor.step(pass);
+            }
+            let (panel, row) = (index / PANEL, index % PANEL);
+            let row = panel * sources.len() * 2 * WORDS + row / SIDE * WORDS + row % SIDE * SIDE;
+            let mut to = to.wrapping_add(row);
+            for pieces in sources {
+                let [first, second] =
+                    pieces.map(|piece| (window.wrapping_add(piece.offset), piece.count));
+                // SAFETY: `Conv` has checked that the source holds every image of its view, so that
+                // windows and steps lie inside; the rest is vouched for by the caller.
+                unsafe { V::join(first, second, to) };
+                to = to.wrapping_add(2 * WORDS);
+            }
+        }
+    }
+
+    /// Multiplies the panels of pixels with one panel of weights and finishes the results.
+    ///
+    /// # Safety
+    /// As [`Outputs::gather`], which has made the panels; no other thread may touch these targets.
+    #[inline(always)]
+    unsafe fn multiply<V: Vector, const NB: usize>(
+        &self,
+        ready: &Ready,
+        pass: &Pass,
+        depth: usize,
+        pixels: Range<usize>,
+        (chunk, panel): (usize, usize),
+        (rows, columns): (*const u32, *const u32),
+        products: *mut f32,
+    ) {
+        let blocks = 2.min(self.out_blocks - 2 * panel);
+        let mut cursor = Cursor::at(pass, pixels.start);
+        // SAFETY: as for `gather`; products are four tiles of this thread's own.
+        unsafe {
+            let mut sums = [[[V::splat(0.0); NB]; 2]; 2];
+            for first in pixels.clone().step_by(PANEL) {
+                let rows = rows.add((first - pixels.start) / PANEL * depth * 2 * WORDS);
+                if depth > 0 {
+                    ready.multiply(rows, columns, depth, products, true);
+                } else {
+                    // Pixels that no tap of the filter reaches.
+                    products.write_bytes(0, 4 * WORDS);
+                }
+                for row in (0..PANEL.min(pixels.end - first)).step_by(FINISHED) {
+                    let valid = FINISHED.min(pixels.end - first - row);
+                    let mut targets = [std::ptr::null_mut(); FINISHED];
+                    for (p, target) in targets.iter_mut().enumerate() {
+                        // The last pixel stands in for those that are missing.
+                        let pixel = pass.pixels[cursor.q];
+                        let at = cursor.n * self.target_image + pixel.target as usize;
+                        *target = self.target.at(at + 2 * panel * self.target_plane);
+                        if first + row + p + 1 < pixels.end {
+                            cursor.step(pass);
+                        }
+                    }
+                    for block in 0..blocks {
+                        let from = (row / SIDE * 2 + block) * WORDS + row % SIDE * SIDE;
+                        let mut tile = [[V::splat(0.0); NB]; FINISHED];
+                        for (p, vectors) in tile.iter_mut().enumerate() {
+                            for (v, vector) in vectors.iter_mut().enumerate() {
+                                let at = from + p * SIDE + v * V::LANES;
+                                *vector = V::load(products.add(at));
+                            }
+                        }
+                        let channel = (2 * panel + block) * BLOCK;
+                        let plane = self.target_plane;
+                        let sums = &mut sums[block];
+                        self.finish.store(&mut tile, &targets, plane, valid, channel, sums);
+                        for target in &mut targets {
+                            *target = target.wrapping_add(self.target_plane);
+                        }
+                    }
+                }
+            }
+            if let Some(partial) = self.sums {
+                for (block, kinds) in sums.iter().enumerate().take(blocks) {
+                    for (kind, vectors) in kinds.iter().enumerate() {
+                        let at = (2 * chunk + kind) * self.out_blocks * BLOCK;
+                        let at = at + (2 * panel + block) * BLOCK;
+                        for (v, vector) in vectors.iter().enumerate() {
+                            vector.store(partial.at(at + v * V::LANES));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::ConvShape;
+
+    #[test]
+    fn work_is_divided_among_the_threads() {
+        let shape = |batch, channels: (usize, usize), size, filter: [usize; 3]| ConvShape {
+            batch,
+            in_channels: channels.0,
+            out_channels: channels.1,
+            in_height: size,
+            in_width: size,
+            kernel: filter[0],
+            stride: filter[1],
+            pad: filter[2],
+        };
+        for (shape, threads, chunk_panels, spans) in [
+            // 3,136 panels of two tiles.
+            (shape(32, (64, 64), 56, [1, 1, 0]), 2, 28, 1),
+            // 49 panels of 54 tiles, 108 KB each, hardly enough for eight units a thread.
+            (shape(32, (192, 320), 7, [3, 1, 1]), 2, 3, 1),
+            // The same for 16 threads: each panel twice, for five panels of weights each.
+            (shape(32, (192, 320), 7, [3, 1, 1]), 16, 1, 3),
+            (shape(1, (16, 16), 1, [1, 1, 0]), 3, 1, 1),
+        ] {
+            let passes = Passes::forward(&shape);
+            let blocks = shape.out_channels / BLOCK;
+            let division = Division::new(&passes, shape.batch, blocks, threads);
+            let found = (division.chunk_panels, division.spans);
+            assert_eq!(found, (chunk_panels, spans), "{shape:?}, {threads} threads");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Weights from OIHW into panels of words, and gradients back.
+//!
+//! Packed: `[pass][panel of 32 lanes][tile of the sum][tile of 16 lanes][word][lane]`. Words and lanes
+//! that do not exist are zero.
+
+use super::super::geometry::Passes;
+use super::super::pack::{Order, origin, rows, target_of};
+use super::super::share::Shared;
+use super::super::{BLOCK, ConvShape};
+use super::words::word;
+use super::{PANEL, SIDE, WORDS, depth, piece, pieces, pieces_per_step};
+use crate::dtype::round_to_bf16;
+use crate::split::part;
+
+/// Panels of `out_blocks` blocks of lanes.
+pub(super) fn panels(out_blocks: usize) -> usize {
+    (out_blocks * BLOCK).div_ceil(PANEL)
+}
+
+/// Elements of all packed weights of `passes` with `out_blocks` blocks of lanes; a word takes the
+/// place of an f32.
+pub(in crate::conv) fn packed_len(passes: &Passes, out_blocks: usize) -> usize {
+    passes.passes.iter().map(|pass| panels(out_blocks) * depth(passes, pass) * 2 * WORDS).sum()
+}
+
+/// Packs this thread's share of the weights.
+pub(in crate::conv) fn pack(
+    shape: &ConvShape,
+    passes: &Passes,
+    order: Order,
+    weights: &[&[f32]],
+    packed: Shared,
+    thread: usize,
+    threads: usize,
+) {
+    let row = shape.in_channels * shape.taps();
+    let out_blocks = match order {
+        Order::Forward => shape.out_channels / BLOCK,
+        Order::BackwardInput => shape.in_channels / BLOCK,
+    };
+    // Blocks of lanes that do not exist are written too.
+    for block in part(2 * panels(out_blocks), threads, thread) {
+        let mut start = 0;
+        for pass in &passes.passes {
+            let depth = depth(passes, pass);
+            let tiles = start + block / 2 * depth * 2 * WORDS + block % 2 * WORDS;
+            // A piece has half of the words of a tile.
+            for index in 0..2 * depth {
+                let at = tiles + index / 2 * 2 * WORDS + index % 2 * WORDS / 2;
+                // SAFETY: each block of lanes belongs to one thread.
+                let words = unsafe { packed.slice(at..at + WORDS / 2) };
+                words.fill(0.0);
+                if block >= out_blocks || index >= pieces(passes, pass) {
+                    continue;
+                }
+                let piece = piece(passes.run, index);
+                let (source, tap) = (piece.step / pass.taps.len(), piece.step % pass.taps.len());
+                let from = match order {
+                    Order::Forward => rows(weights, row, block),
+                    Order::BackwardInput => rows(weights, row, source),
+                };
+                for pair in 0..piece.count.div_ceil(2) {
+                    let place = |i: usize| {
+                        let i = piece.first + 2 * pair + i;
+                        origin(shape, order, (block, source), pass.taps[tap], i)
+                    };
+                    let (first, stride) = place(0);
+                    let second = (2 * pair + 1 < piece.count).then(|| place(1).0);
+                    for lane in 0..SIDE {
+                        let value = |at: usize| round_to_bf16(from[at + lane * stride]);
+                        let second = second.map_or(0.0, value);
+                        words[pair * SIDE + lane] = f32::from_bits(word(value(first), second));
+                    }
+                }
+            }
+            start += panels(out_blocks) * depth * 2 * WORDS;
+        }
+    }
+}
+
+/// Elements of the sums of the gradient of the weights: `[panel of output channels][two pieces]` and
+/// in each `[block of output channels][piece][output channel][value]`.
+pub(in crate::conv) fn sums_len(passes: &Passes, out_blocks: usize) -> usize {
+    panels(out_blocks) * depth(passes, &passes.passes[0]) * 4 * WORDS
+}
+
+/// Adds up `parts` sums, in their order, and writes this thread's share of the gradient to `targets`,
+/// OIHW slices that follow one another.
+pub(in crate::conv) fn unpack(
+    shape: &ConvShape,
+    passes: &Passes,
+    sums: &[f32],
+    parts: usize,
+    targets: &[Shared],
+    thread: usize,
+    threads: usize,
+) {
+    let out_blocks = shape.out_channels / BLOCK;
+    let row = shape.in_channels * shape.taps();
+    let pass = &passes.passes[0];
+    let depth = depth(passes, pass);
+    let part_len = sums_len(passes, out_blocks);
+    let per_step = pieces_per_step(passes.run);
+    for unit in part(out_blocks * passes.source_blocks, threads, thread) {
+        let (block, source) = (unit / passes.source_blocks, unit % passes.source_blocks);
+        let (target, first) = target_of(targets, block * BLOCK * row);
+        let len = row / passes.source_blocks;
+        for lane in 0..SIDE {
+            let filter = first + lane * row + source * len;
+            // SAFETY: the weights of a channel and a source block belong to one unit, and units to
+            // one thread.
+            let filter = unsafe { target.slice(filter..filter + len) };
+            if pass.taps.len() * passes.run < len {
+                // Weights that meet nothing but padding have no step, and no gradient.
+                filter.fill(0.0);
+            }
+            for step in 0..pass.taps.len() * per_step {
+                let index = source * pass.taps.len() * per_step + step;
+                let piece = piece(passes.run, index);
+                let tile = (block / 2 * depth + index / 2) * 4 + block % 2 * 2 + index % 2;
+                for i in 0..piece.count {
+                    let at = tile * WORDS + lane * SIDE + i;
+                    let parts = (0..parts).map(|part| sums[part * part_len + at]);
+                    let tap = pass.taps[piece.step % pass.taps.len()];
+                    let place = (block, source);
+                    let (to, _) = origin(shape, Order::Forward, place, tap, piece.first + i);
+                    filter[to - source * len] = parts.sum();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Products of panels of bf16 pairs with f32 sums, by the instructions of the machine.
+
+use super::{SIDE, WORDS};
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
+use crate::isa::Isa;
+
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::conv) enum Multiplier {
+    /// Plain Rust: the definition of the result. The order of sums is free, so that the others may
+    /// differ from it by the rounding of f32.
+    Portable,
+    /// The dot products of AVX-512 BF16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    /// The tiles of AMX.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+impl Multiplier {
+    /// The best of `isa`.
+    pub(in crate::conv) fn of(isa: Isa) -> Multiplier {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Multiplier::Amx,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => Multiplier::Avx512Bf16,
+            _ => Multiplier::Portable,
+        }
+    }
+}
+
+/// A multiplier made ready on the thread that holds it.
+pub(super) struct Ready(Multiplier);
+
+impl Ready {
+    /// Makes `multiplier` ready on this thread.
+    ///
+    /// # Safety
+    /// The machine must have the instructions.
+    pub(super) unsafe fn new(multiplier: Multiplier) -> Ready {
+        #[cfg(target_arch = "x86_64")]
+        if multiplier == Multiplier::Amx {
+            // SAFETY: the caller vouches for the machine.
+            unsafe { amx::configure() };
+        }
+        Ready(multiplier)
+    }
+
+    /// The products of two row tiles and two column tiles: for each of `depth` steps (at least one) `rows` holds
+    /// two tiles of 16 rows x 16 words, and `columns` two of 16 words x 16 columns, as each
+    /// instruction reads them. `sums` is four tiles of 16x16 f32, `[row tile][column tile]`, that
+    /// are overwritten if `fresh` and added to if not.
+    ///
+    /// # Safety
+    /// All addresses must be valid, and `depth` not zero.
+    pub(super) unsafe fn multiply(
+        &self,
+        rows: *const u32,
+        columns: *const u32,
+        depth: usize,
+        sums: *mut f32,
+        fresh: bool,
+    ) {
+        // SAFETY: a value exists only where the machine has the instructions; the caller vouches
+        // for the addresses.
+        unsafe {
+            match self.0 {
+                Multiplier::Portable => portable(rows, columns, depth, sums, fresh),
+                #[cfg(target_arch = "x86_64")]
+                Multiplier::Avx512Bf16 => x86::avx512bf16(rows, columns, depth, sums, fresh),
+                #[cfg(target_arch = "x86_64")]
+                Multiplier::Amx => amx::multiply(rows, columns, depth, sums, fresh),
+            }
+        }
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Multiplier::Amx {
+            // SAFETY: a value exists only where the machine has the instructions.
+            unsafe { amx::release() };
+        }
+    }
+}
+
+/// Adds products to four tiles of sums.
+///
+/// # Safety
+/// As [`Ready::multiply`].
+unsafe fn portable(
+    rows: *const u32,
+    columns: *const u32,
+    depth: usize,
+    sums: *mut f32,
+    fresh: bool,
+) {
+    let halves = |word: u32| (f32::from_bits(word << 16), f32::from_bits(word & 0xFFFF_0000));
+    for tile in 0..4 {
+        let (row_tile, column_tile) = (tile / 2, tile % 2);
+        for row in 0..SIDE {
+            // SAFETY: the caller vouches for every address.
+            let sums = unsafe { &mut *sums.add(tile * WORDS + row * SIDE).cast::<[f32; SIDE]>() };
+            if fresh {
+                sums.fill(0.0);
+            }
+            for step in 0..depth {
+                for k in 0..SIDE {
+                    // SAFETY: as above.
+                    let (word, columns) = unsafe {
+                        let word = *rows.add((2 * step + row_tile) * WORDS + row * SIDE + k);
+                        let columns = columns.add((2 * step + column_tile) * WORDS + k * SIDE);
+                        (word, &*columns.cast::<[u32; SIDE]>())
+                    };
+                    let (even, odd) = halves(word);
+                    for (sum, &column) in sums.iter_mut().zip(columns) {
+                        let (first, second) = halves(column);
+                        *sum += even * first + odd * second;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{SIDE, WORDS};
+
+    /// Rows of a register tile of [`avx512bf16`]: with two columns of 16 sums, two of words and what
+    /// hides their latency, half of the registers.
+    const ROWS: usize = 8;
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn avx512bf16(
+        rows: *const u32,
+        columns: *const u32,
+        depth: usize,
+        sums: *mut f32,
+        fresh: bool,
+    ) {
+        // SAFETY: the caller vouches for every address.
+        unsafe {
+            for first in (0..2 * SIDE).step_by(ROWS) {
+                let (row_tile, row) = (first / SIDE, first % SIDE);
+                let rows = rows.add(row_tile * WORDS + row * SIDE);
+                let place = |row: usize, column_tile: usize| {
+                    sums.add((2 * row_tile + column_tile) * WORDS + row * SIDE)
+                };
+                let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
+                if !fresh {
+                    for (i, pair) in tile.iter_mut().enumerate() {
+                        for (column_tile, sum) in pair.iter_mut().enumerate() {
+                            *sum = _mm512_loadu_ps(place(row + i, column_tile));
+                        }
+                    }
+                }
+                for step in 0..depth {
+                    let rows = rows.add(2 * step * WORDS);
+                    let columns = columns.add(2 * step * WORDS);
+                    for k in 0..SIDE {
+                        let first = load(columns.add(k * SIDE));
+                        let second = load(columns.add(WORDS + k * SIDE));
+                        for (i, pair) in tile.iter_mut().enumerate() {
+                            let word = _mm512_set1_epi32(*rows.add(i * SIDE + k) as i32);
+                            let word = std::mem::transmute::<__m512i, __m512bh>(word);
+                            pair[0] = _mm512_dpbf16_ps(pair[0], word, first);
+                            pair[1] = _mm512_dpbf16_ps(pair[1], word, second);
+                        }
+                    }
+                }
+                for (i, pair) in tile.iter().enumerate() {
+                    for (column_tile, sum) in pair.iter().enumerate() {
+                        _mm512_storeu_ps(place(row + i, column_tile), *sum);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sixteen words as bf16 pairs.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn load(from: *const u32) -> __m512bh {
+        // SAFETY: the caller vouches for the address; both types are 512 bits of any content.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::round_to_bf16;
+
+    fn values(len: usize) -> Vec<f32> {
+        let value = |i: usize| round_to_bf16((i * 7919 % 1009) as f32 / 500.0 - 1.0);
+        (0..len).map(value).collect()
+    }
+
+    /// Every multiplier of this machine against sums in f64.
+    #[test]
+    fn products_are_sums_of_products() {
+        let depth = 3;
+        let k = 2 * SIDE * depth;
+        let (a, b) = (values(2 * SIDE * k), values(2 * SIDE * k + 5)[5..].to_vec());
+        let word = super::super::words::word;
+        // a is [32 rows][k], b is [k][32 columns].
+        let (mut rows, mut columns) = (vec![0; 2 * depth * WORDS], vec![0; 2 * depth * WORDS]);
+        for step in 0..depth {
+            for half in 0..2 {
+                for i in 0..SIDE {
+                    for j in 0..SIDE {
+                        let at = (2 * step + half) * WORDS + i * SIDE + j;
+                        let row = &a[(half * SIDE + i) * k + 2 * (step * SIDE + j)..];
+                        rows[at] = word(row[0], row[1]);
+                        let column = &b[2 * (step * SIDE + i) * 2 * SIDE + half * SIDE + j..];
+                        columns[at] = word(column[0], column[2 * SIDE]);
+                    }
+                }
+            }
+        }
+        for isa in Isa::available() {
+            for fresh in [true, false] {
+                let mut sums = vec![2.0; 4 * WORDS];
+                // SAFETY: the machine has the set, and the slices hold what is read and written.
+                unsafe {
+                    let ready = Ready::new(Multiplier::of(isa));
+                    let (rows, columns) = (rows.as_ptr(), columns.as_ptr());
+                    ready.multiply(rows, columns, depth, sums.as_mut_ptr(), fresh);
+                }
+                for (at, &found) in sums.iter().enumerate() {
+                    let (tile, row, column) = (at / WORDS, at % WORDS / SIDE, at % SIDE);
+                    let row = tile / 2 * SIDE + row;
+                    let column = tile % 2 * SIDE + column;
+                    let product =
+                        |i| f64::from(a[row * k + i]) * f64::from(b[i * 2 * SIDE + column]);
+                    let expected: f64 = (0..k).map(product).sum();
+                    let expected = if fresh { expected } else { expected + 2.0 };
+                    let error = (f64::from(found) - expected).abs();
+                    assert!(error < 1e-4, "{isa:?}, {fresh}, {row}, {column}: {found} {expected}");
+                }
+            }
+        }
+    }
+}

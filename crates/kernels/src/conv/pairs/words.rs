@@ -1,0 +1,163 @@
+//! f32 values that hold bf16 numbers, joined in pairs.
+
+use super::{SIDE, WORDS};
+
+/// What makes rows of words of sixteen f32 values; missing values are zero. Values are bf16 numbers
+/// already, so that the upper halves of their bits are all of them.
+pub(in crate::conv) trait Words {
+    /// Writes sixteen words: the pairs of neighbours among the `first.1` values behind `first.0` and
+    /// the `second.1` values behind `second.0`, eight pairs from each.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of the implementing type, the counts must not be
+    /// above 16, so many values must be readable, and sixteen words writable.
+    #[inline(always)]
+    unsafe fn join(first: (*const f32, usize), second: (*const f32, usize), to: *mut u32) {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe {
+            for (half, (from, count)) in [first, second].into_iter().enumerate() {
+                for pair in 0..SIDE / 2 {
+                    let value = |i: usize| if i < count { *from.add(i) } else { 0.0 };
+                    *to.add(half * SIDE / 2 + pair) = word(value(2 * pair), value(2 * pair + 1));
+                }
+            }
+        }
+    }
+
+    /// Writes sixteen words, each of a value behind `first` and one behind `second`: `count` of
+    /// either, and none of `second` where it is `None`.
+    ///
+    /// # Safety
+    /// As [`Words::join`].
+    #[inline(always)]
+    unsafe fn pair(first: *const f32, second: Option<*const f32>, count: usize, to: *mut u32) {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe {
+            for i in 0..SIDE {
+                let values = match second {
+                    _ if i >= count => (0.0, 0.0),
+                    Some(second) => (*first.add(i), *second.add(i)),
+                    None => (*first.add(i), 0.0),
+                };
+                *to.add(i) = word(values.0, values.1);
+            }
+        }
+    }
+
+    /// Swaps rows and columns of a tile of 16x16 words.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of the implementing type, and the tile must be
+    /// readable and writable.
+    #[inline(always)]
+    unsafe fn transpose(tile: *mut u32) {
+        // SAFETY: the caller vouches for the address.
+        let tile = unsafe { &mut *tile.cast::<[u32; WORDS]>() };
+        for row in 0..SIDE {
+            for column in 0..row {
+                tile.swap(row * SIDE + column, column * SIDE + row);
+            }
+        }
+    }
+}
+
+/// Two bf16 numbers in one word, the first in the lower half.
+#[inline(always)]
+pub(super) fn word(first: f32, second: f32) -> u32 {
+    (first.to_bits() >> 16) | (second.to_bits() & 0xFFFF_0000)
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(in crate::conv) mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::super::SIDE;
+
+    /// Sixteen values of which the first `count` are read and the others zero.
+    #[inline(always)]
+    unsafe fn load((from, count): (*const f32, usize)) -> __m512i {
+        let mask = ((1_u32 << count) - 1) as __mmask16;
+        // SAFETY: the caller vouches for the set and for `count` values; others are not touched.
+        unsafe { _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, from)) }
+    }
+
+    /// [`Words::join`](super::Words::join).
+    #[inline(always)]
+    pub(in crate::conv) unsafe fn join(
+        first: (*const f32, usize),
+        second: (*const f32, usize),
+        to: *mut u32,
+    ) {
+        // SAFETY: the caller vouches for the set and the addresses.
+        unsafe {
+            // The odd halves of 32-bit values are the upper ones; from 32 on they are `second`'s.
+            let low = _mm512_set_epi16(
+                63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23,
+                21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+            );
+            let words = _mm512_permutex2var_epi16(load(first), low, load(second));
+            _mm512_storeu_si512(to.cast(), words);
+        }
+    }
+
+    /// [`Words::pair`](super::Words::pair).
+    #[inline(always)]
+    pub(in crate::conv) unsafe fn pair(
+        first: *const f32,
+        second: Option<*const f32>,
+        count: usize,
+        to: *mut u32,
+    ) {
+        // SAFETY: the caller vouches for the set and the addresses.
+        unsafe {
+            let low = _mm512_srli_epi32::<16>(load((first, count)));
+            let high = match second {
+                Some(second) => load((second, count)),
+                None => _mm512_setzero_si512(),
+            };
+            // Every odd half from `high`.
+            _mm512_storeu_si512(to.cast(), _mm512_mask_blend_epi16(0xAAAA_AAAA, low, high));
+        }
+    }
+
+    /// [`Words::transpose`](super::Words::transpose): squares of 2, of 4, of 8 and of 16 in turn.
+    #[inline(always)]
+    pub(in crate::conv) unsafe fn transpose(tile: *mut u32) {
+        // SAFETY: the caller vouches for the set and the address.
+        unsafe {
+            let mut rows = [_mm512_setzero_si512(); SIDE];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_si512(tile.add(i * SIDE).cast());
+            }
+            // Within each quarter of a register: word `c` of four neighbouring rows.
+            let mut quads = [_mm512_setzero_si512(); SIDE];
+            for i in (0..SIDE).step_by(4) {
+                let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+                let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                quads[i] = _mm512_unpacklo_epi64(ab_low, cd_low);
+                quads[i + 1] = _mm512_unpackhi_epi64(ab_low, cd_low);
+                quads[i + 2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+                quads[i + 3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+            }
+            // Quarter `q` of `quads[4 * i + c]` is the part of rows 4i.. of column 4q + c.
+            for c in 0..4 {
+                let [a, b] = [quads[c], quads[4 + c]];
+                let [x, y] = [quads[8 + c], quads[12 + c]];
+                let ab_even = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+                let ab_odd = _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b);
+                let xy_even = _mm512_shuffle_i32x4::<0b10_00_10_00>(x, y);
+                let xy_odd = _mm512_shuffle_i32x4::<0b11_01_11_01>(x, y);
+                let columns = [
+                    _mm512_shuffle_i32x4::<0b10_00_10_00>(ab_even, xy_even),
+                    _mm512_shuffle_i32x4::<0b10_00_10_00>(ab_odd, xy_odd),
+                    _mm512_shuffle_i32x4::<0b11_01_11_01>(ab_even, xy_even),
+                    _mm512_shuffle_i32x4::<0b11_01_11_01>(ab_odd, xy_odd),
+                ];
+                for (q, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_si512(tile.add((4 * q + c) * SIDE).cast(), column);
+                }
+            }
+        }
+    }
+}
