@@ -17,7 +17,8 @@ for tool in busybox cpio xorriso; do
 done
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+follower=
+trap '[ -z "$follower" ] || kill "$follower" 2>/dev/null || true; rm -rf "$work"' EXIT
 root=$work/root iso=$work/iso
 mkdir -p "$root"/{bin,proc,dev,tmp,programs,lib64} "$iso/isolinux"
 
@@ -26,7 +27,7 @@ for program in "$@"; do
     name=$(basename "$program" | sed 's/-[0-9a-f]\{16\}$//')
     strip -o "$root/programs/$name" "$program"
     # Libraries, the loader among them, where the program looks for them.
-    ldd "$program" | grep -oE '/[^ ]+' | while read -r library; do
+    { ldd "$program" || true; } | { grep -oE '/[^ ]+' || true; } | while read -r library; do
         mkdir -p "$root$(dirname "$library")"
         cp -L "$library" "$root$library"
     done
@@ -87,5 +88,4 @@ tail -f "$work/serial" &
 follower=$!
 "$bochs" -q -f "$work/bochsrc" > "$work/bochs.out" 2>&1 || true
 sleep 1
-kill "$follower"
 grep -q -e '--- end 0' "$work/serial"

@@ -6,7 +6,8 @@
 /// With [`Dtype::Bf16`] every factor is rounded to bf16 where it is made or packed, and stored as
 /// the f32 of that value. A product of two bf16 numbers is exact in f32, so f32 arithmetic on such
 /// values computes what bf16 instructions with f32 sums do
-/// ([`Algorithm::Bf16`](crate::conv::Algorithm::Bf16)), up to the order of the sum; and algorithms that
+/// ([`Algorithm::Bf16`](crate::conv::Algorithm::Bf16)), up to the order of the sum and to
+/// subnormal numbers, which they take for zero; and algorithms that
 /// multiply sums of factors (Winograd's) stay as accurate as they are in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dtype {

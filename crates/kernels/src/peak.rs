@@ -42,7 +42,7 @@ pub fn peak_gflops(team: &Team, isa: Isa, dtype: Dtype) -> f64 {
         let start = Instant::now();
         team.run(&|_| match isa {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `isa` is not above the strongest set of this machine.
+            // SAFETY: `isa` is not above the strongest set of this machine; rounds are not zero.
             Isa::Amx => unsafe { crate::amx::multiply_registers(rounds) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.

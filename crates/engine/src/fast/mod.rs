@@ -266,6 +266,8 @@ impl Executor for Fast {
         let FastOptions { threads, winograd, isa, dtype, .. } = self.options;
         let algorithm = match dtype {
             Dtype::Bf16 if isa >= Isa::Amx => "tiles of bf16",
+            Dtype::Bf16 if isa >= Isa::Avx512Bf16 && !winograd => "dot products of bf16",
+            Dtype::Bf16 if isa >= Isa::Avx512Bf16 => "dot products of bf16, Winograd where faster",
             _ if winograd => "Winograd where faster",
             _ => "direct convolutions",
         };

@@ -17,12 +17,14 @@ use crate::split::part;
 pub(super) const PIXEL_BLOCK: usize = 64;
 
 /// Shares of the pixels for a team of `threads`: one per thread where the sums are small beside the
-/// maps, so that each thread reads its own pixels only; else one, and the threads split the tiles.
+/// maps, so that each thread reads its own pixels only; else one, and the threads split the tiles. No
+/// share is empty, for sums of nothing would not be written.
 pub(super) fn parts(shape: &ConvShape, threads: usize) -> usize {
+    let pixels = shape.batch * shape.out_height() * shape.out_width();
     let maps = shape.batch
         * (shape.in_channels * shape.in_height * shape.in_width
             + shape.out_channels * shape.out_height() * shape.out_width());
-    if 4 * threads * shape.weights() <= maps { threads } else { 1 }
+    if pixels >= threads && 4 * threads * shape.weights() <= maps { threads } else { 1 }
 }
 
 /// The gradient of the weights of one convolution, ready to run.

@@ -212,8 +212,9 @@ impl Conv {
 
     /// Sets the format of the factors: [`Conv::pack`], [`Conv::pack_backward`] and
     /// [`Conv::pack_image`] round to it, and [`Conv::forward`] rounds outputs that an epilogue with
-    /// a bias completes, which are the next convolution's factors. Sources are taken as they are, but
-    /// [`Algorithm::Bf16`] cuts off what is no bf16 number.
+    /// a bias completes, which are the next convolution's factors. Sources are taken as they are.
+    /// [`Algorithm::Bf16`] packs weights as bf16 in any case, and cuts off what is no bf16 number of
+    /// sources.
     pub fn with_dtype(self, dtype: Dtype) -> Conv {
         Conv { dtype, ..self }
     }

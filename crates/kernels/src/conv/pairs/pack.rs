@@ -12,6 +12,9 @@ use super::{PANEL, SIDE, WORDS, depth, piece, pieces, pieces_per_step};
 use crate::dtype::round_to_bf16;
 use crate::split::part;
 
+/// Parts of the sum that are packed by themselves, so that many threads find work.
+const SLICES: usize = 8;
+
 /// Panels of `out_blocks` blocks of lanes.
 pub(super) fn panels(out_blocks: usize) -> usize {
     (out_blocks * BLOCK).div_ceil(PANEL)
@@ -39,15 +42,17 @@ pub(in crate::conv) fn pack(
         Order::BackwardInput => shape.in_channels / BLOCK,
     };
     // Blocks of lanes that do not exist are written too.
-    for block in part(2 * panels(out_blocks), threads, thread) {
+    for unit in part(2 * panels(out_blocks) * SLICES, threads, thread) {
+        let (block, slice) = (unit / SLICES, unit % SLICES);
         let mut start = 0;
         for pass in &passes.passes {
             let depth = depth(passes, pass);
             let tiles = start + block / 2 * depth * 2 * WORDS + block % 2 * WORDS;
             // A piece has half of the words of a tile.
-            for index in 0..2 * depth {
+            for index in part(2 * depth, SLICES, slice) {
                 let at = tiles + index / 2 * 2 * WORDS + index % 2 * WORDS / 2;
-                // SAFETY: each block of lanes belongs to one thread.
+                // SAFETY: each piece of a block of lanes belongs to one unit, and units to one
+                // thread.
                 let words = unsafe { packed.slice(at..at + WORDS / 2) };
                 words.fill(0.0);
                 if block >= out_blocks || index >= pieces(passes, pass) {

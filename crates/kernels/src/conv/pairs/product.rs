@@ -8,8 +8,8 @@ use crate::isa::Isa;
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::conv) enum Multiplier {
-    /// Plain Rust: the definition of the result. The order of sums is free, so that the others may
-    /// differ from it by the rounding of f32.
+    /// Plain Rust: the definition of the result. The others may differ from it by the rounding of f32,
+    /// because the order of a sum is free, and they take subnormal numbers for zero.
     Portable,
     /// The dot products of AVX-512 BF16.
     #[cfg(target_arch = "x86_64")]
@@ -49,7 +49,7 @@ impl Ready {
         Ready(multiplier)
     }
 
-    /// The products of two row tiles and two column tiles: for each of `depth` steps (at least one) `rows` holds
+    /// The products of two row tiles and two column tiles: for each of `depth` steps `rows` holds
     /// two tiles of 16 rows x 16 words, and `columns` two of 16 words x 16 columns, as each
     /// instruction reads them. `sums` is four tiles of 16x16 f32, `[row tile][column tile]`, that
     /// are overwritten if `fresh` and added to if not.

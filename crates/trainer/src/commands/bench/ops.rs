@@ -49,8 +49,8 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     commands::print(&table(&rows, peak))?;
     commands::print(&format!(
         "{dtype}, {} threads, {}, batch {batch_size}, {size} px; medians of {}; every answer checked\n\
-         GFLOP/s count the multiply-adds of the definition, of which Winograd needs fewer; the peak of \
-         its multiply-adds is {peak:.0}",
+         GFLOP/s count the multiply-adds of the definition, of which Winograd needs fewer; the peak in \
+         {dtype} is {peak:.0}",
         options.threads,
         options.isa.name(),
         args.repeats,
