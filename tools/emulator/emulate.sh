@@ -9,7 +9,7 @@
 # The folder that the variable FILES names, if it is set, is laid over the machine's files.
 set -euo pipefail
 
-[ $# -ge 4 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 bochs=$(realpath "$1") kernel=$(realpath "$2") commands=$(realpath "$3")
 shift 3
 for tool in busybox cpio xorriso; do

@@ -26,16 +26,14 @@ pub fn peak_gflops(team: &Team, isa: Isa, dtype: Dtype) -> f64 {
         Dtype::Bf16 => isa,
     };
     let isa = isa.min(Isa::strongest());
-    // Multiply-adds of an instruction.
-    let lanes = match isa {
-        Isa::Scalar => 4,
-        Isa::Avx2 => 8,
-        Isa::Avx512 => 16,
-        Isa::Avx512Bf16 => 32,
-        Isa::Amx => 16 * 16 * 32,
+    // Multiply-adds of an instruction, instructions of a round, and rounds.
+    let (lanes, sums, rounds) = match isa {
+        Isa::Scalar => (4, SUMS, ROUNDS),
+        Isa::Avx2 => (8, SUMS, ROUNDS),
+        Isa::Avx512 => (16, SUMS, ROUNDS),
+        Isa::Avx512Bf16 => (32, SUMS, ROUNDS),
+        Isa::Amx => (16 * 16 * 32, TILE_SUMS, ROUNDS / TILE_ROUNDS),
     };
-    let rounds = if isa == Isa::Amx { ROUNDS / TILE_ROUNDS } else { ROUNDS };
-    let sums = if isa == Isa::Amx { TILE_SUMS } else { SUMS };
     let flops = (2 * lanes * sums * rounds * team.len()) as f64;
     let mut best = 0.0_f64;
     for _ in 0..TRIES {

@@ -69,18 +69,7 @@ impl Kernel for DirectWeights<'_> {
         let mut first = pixels.start;
         while first < pixels.end {
             let count = PIXEL_BLOCK.min(pixels.end - first);
-            let (mut n, mut q) = (first / per_image, first % per_image);
-            for entry in &mut list[..count] {
-                let pixel = pass.pixels[q];
-                *entry = (
-                    n * self.source_image + pixel.source as usize,
-                    n * self.gradient_image + pixel.target as usize,
-                );
-                q += 1;
-                if q == per_image {
-                    (n, q) = (n + 1, 0);
-                }
-            }
+            pass.list(first, (self.source_image, self.gradient_image), &mut list[..count]);
             let fresh = first == pixels.start;
             for unit in units.clone() {
                 let (group, step) = (unit / pass.steps.len(), unit % pass.steps.len());

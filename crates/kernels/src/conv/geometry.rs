@@ -76,6 +76,52 @@ pub(super) struct Pass {
     pub steps: Vec<usize>,
 }
 
+impl Pass {
+    /// Lists where the windows of the pixels from `first` on start in the source and where they lie in
+    /// the target, counted over images that are `source_image` and `target_image` elements apart.
+    #[inline(always)]
+    pub(super) fn list(
+        &self,
+        first: usize,
+        (source_image, target_image): (usize, usize),
+        list: &mut [(usize, usize)],
+    ) {
+        let mut cursor = Cursor::at(self, first);
+        for entry in list {
+            let Pixel { source, target } = self.pixels[cursor.q];
+            let n = cursor.n;
+            *entry = (n * source_image + source as usize, n * target_image + target as usize);
+            cursor.step(self);
+        }
+    }
+}
+
+/// A pixel of a pass, gone through image by image.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    /// Image.
+    pub n: usize,
+    /// Place among the pixels of the image.
+    pub q: usize,
+}
+
+impl Cursor {
+    /// Pixel `pixel` of those of all images.
+    #[inline(always)]
+    pub(super) fn at(pass: &Pass, pixel: usize) -> Cursor {
+        Cursor { n: pixel / pass.pixels.len(), q: pixel % pass.pixels.len() }
+    }
+
+    /// Goes to the next pixel.
+    #[inline(always)]
+    pub(super) fn step(&mut self, pass: &Pass) {
+        self.q += 1;
+        if self.q == pass.pixels.len() {
+            *self = Cursor { n: self.n + 1, q: 0 };
+        }
+    }
+}
+
 /// All passes of one direction.
 #[derive(Clone, Debug)]
 pub(super) struct Passes {

@@ -75,17 +75,7 @@ impl Kernel for Gradients<'_> {
         let ready = unsafe { Ready::new(self.multiplier) };
         for first in pixels.clone().step_by(chunk * PANEL) {
             let list = &mut list[..(chunk * PANEL).min(pixels.end - first)];
-            let (mut n, mut q) = (first / per_image, first % per_image);
-            for entry in &mut *list {
-                *entry = (
-                    n * self.source_image + pass.pixels[q].source as usize,
-                    n * self.gradient_image + pass.pixels[q].target as usize,
-                );
-                q += 1;
-                if q == per_image {
-                    (n, q) = (n + 1, 0);
-                }
-            }
+            pass.list(first, (self.source_image, self.gradient_image), list);
             let tiles = list.len().div_ceil(PANEL);
             for block in 0..2 * panels {
                 let to = rows.wrapping_add((block / 2 * chunk * 2 + block % 2) * WORDS);

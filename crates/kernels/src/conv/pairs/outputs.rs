@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::BLOCK;
 use super::super::finish::Finish;
-use super::super::geometry::{Pass, Passes};
+use super::super::geometry::{Cursor, Pass, Passes};
 use super::super::share::Shared;
 use super::super::vector::{Kernel, Vector};
 use super::pack::panels;
@@ -47,10 +47,12 @@ impl Division {
         let cached = CACHED_BYTES / (depth.max(1) * 2 * WORDS * size_of::<u32>());
         let shared = total / (UNITS * threads);
         let chunks = total.div_ceil(cached.min(shared).clamp(1, MOST));
-        let spans = (UNITS * threads).div_ceil(chunks).min(panels(out_blocks));
         // Chunks of one size: a short last one would leave a thread with less to do.
         let chunk_panels = total.div_ceil(chunks);
-        let spans = if chunks >= UNITS * threads / 2 { 1 } else { spans };
+        let spans = match chunks >= UNITS * threads / 2 {
+            true => 1,
+            false => (UNITS * threads).div_ceil(chunks).min(panels(out_blocks)),
+        };
         Division { chunk_panels, spans, sources }
     }
 
@@ -132,30 +134,6 @@ impl Kernel for Outputs<'_> {
                 }
             }
             first_weight += panels * depth * 2 * WORDS;
-        }
-    }
-}
-
-/// The pixels of a pass, image by image.
-#[derive(Clone, Copy)]
-struct Cursor {
-    n: usize,
-    q: usize,
-}
-
-impl Cursor {
-    /// Pixel `pixel` of all.
-    #[inline(always)]
-    fn at(pass: &Pass, pixel: usize) -> Cursor {
-        Cursor { n: pixel / pass.pixels.len(), q: pixel % pass.pixels.len() }
-    }
-
-    /// Goes to the next pixel.
-    #[inline(always)]
-    fn step(&mut self, pass: &Pass) {
-        self.q += 1;
-        if self.q == pass.pixels.len() {
-            *self = Cursor { n: self.n + 1, q: 0 };
         }
     }
 }
@@ -291,7 +269,7 @@ mod tests {
             (shape(32, (64, 64), 56, [1, 1, 0]), 2, 28, 1),
             // 49 panels of 54 tiles, 108 KB each, hardly enough for eight units a thread.
             (shape(32, (192, 320), 7, [3, 1, 1]), 2, 3, 1),
-            // The same for 16 threads: each panel twice, for five panels of weights each.
+            // The same for 16 threads: each panel three times, for a third of the weights each.
             (shape(32, (192, 320), 7, [3, 1, 1]), 16, 1, 3),
             (shape(1, (16, 16), 1, [1, 1, 0]), 3, 1, 1),
         ] {
