@@ -5,6 +5,7 @@ use bninception_kernels::threads::Team;
 use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;
+use crate::fast::Profile;
 use crate::sgd::{SgdStep, sgd_step_on};
 
 /// One mini-batch of training.
@@ -102,6 +103,16 @@ pub trait Executor: Send {
     /// # Errors
     /// No weights were prepared, or the images have the wrong length.
     fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError>;
+
+    /// Where the time of training steps went; `None` if this executor does not know.
+    fn training_profile(&mut self) -> Option<&mut Profile> {
+        None
+    }
+
+    /// Where the time of evaluation went; `None` if this executor does not know.
+    fn evaluation_profile(&mut self) -> Option<&mut Profile> {
+        None
+    }
 
     /// Bytes that this executor will hold to train on batches of `batch` images and to evaluate in
     /// between, besides the vectors that its callers own; `None` if it cannot say.

@@ -46,6 +46,46 @@ pub fn round_to_bf16(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { f32::from_bits(rounded) }
 }
 
+/// [`round_to_bf16`] of every lane of a register.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use std::arch::x86_64::*;
+
+    /// Of sixteen lanes.
+    ///
+    /// # Safety
+    /// The machine must have AVX-512 F.
+    #[inline(always)]
+    pub(crate) unsafe fn round_512(values: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let bits = _mm512_castps_si512(values);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let carried = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+            let rounded = _mm512_and_si512(carried, _mm512_set1_epi32(0xFFFF_0000_u32 as i32));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+            _mm512_mask_mov_ps(_mm512_castsi512_ps(rounded), nan, _mm512_set1_ps(f32::NAN))
+        }
+    }
+
+    /// Of eight lanes.
+    ///
+    /// # Safety
+    /// The machine must have AVX2.
+    #[inline(always)]
+    pub(crate) unsafe fn round_256(values: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let bits = _mm256_castps_si256(values);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let carried = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+            let rounded = _mm256_and_si256(carried, _mm256_set1_epi32(0xFFFF_0000_u32 as i32));
+            let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(values, values);
+            _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_set1_ps(f32::NAN), nan)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 //! so that its methods are safe; plain loops over arrays would do if the compiler vectorised
 //! accumulators and comparisons reliably, which it does not.
 
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, round_to_bf16};
 use crate::isa::Isa;
 
 /// Channels of one pixel of an f32 block.
@@ -72,11 +72,17 @@ pub(crate) trait Simd: Copy {
     /// a where the mask holds, b elsewhere.
     fn select(self, mask: Self::Mask, a: Self::Value, b: Self::Value) -> Self::Value;
 
+    /// The nearest bf16 numbers, see [`round_to_bf16`].
+    fn round_to_bf16(self, a: Self::Value) -> Self::Value;
+
     /// Writes sixteen values, rounded to `dtype`.
     #[inline(always)]
     fn store_as(self, dtype: Dtype, value: Self::Value, to: &mut Lanes) {
+        let value = match dtype {
+            Dtype::F32 => value,
+            Dtype::Bf16 => self.round_to_bf16(value),
+        };
         self.store(value, to);
-        dtype.round(to);
     }
 
     /// Zero in every lane.
@@ -236,6 +242,11 @@ impl Simd for Plain {
     fn select(self, mask: [bool; LANES], a: Lanes, b: Lanes) -> Lanes {
         std::array::from_fn(|l| if mask[l] { a[l] } else { b[l] })
     }
+
+    #[inline(always)]
+    fn round_to_bf16(self, a: Lanes) -> Lanes {
+        a.map(round_to_bf16)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -246,6 +257,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::{LANES, Lanes, Simd};
+    use crate::dtype::x86::{round_256, round_512};
 
     /// The machine has AVX-512 F, BW, DQ and VL.
     #[derive(Clone, Copy)]
@@ -321,6 +333,7 @@ mod x86 {
             equal(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
             select(mask: __mmask16, a: __m512, b: __m512) -> __m512 =
                 _mm512_mask_blend_ps(mask, b, a);
+            round_to_bf16(a: __m512) -> __m512 = round_512(a);
         }
     }
 
@@ -383,6 +396,7 @@ mod x86 {
                 _mm256_cmp_ps::<_CMP_EQ_OQ>(a[1], b[1]),
             ];
             select(mask: Pair, a: Pair, b: Pair) -> Pair = halves!(_mm256_blendv_ps(b, a, mask));
+            round_to_bf16(a: Pair) -> Pair = halves!(round_256(a));
         }
     }
 }
@@ -410,6 +424,7 @@ mod tests {
             s.sqrt(x),
             s.mul_add(x, y, s.splat(2.0)),
             s.relu(x),
+            s.round_to_bf16(s.mul(x, s.splat(1.0 / 3.0))),
             pick(s.greater(x, y)),
             pick(s.greater_or_nan(x, y)),
             pick(s.equal(x, y)),

@@ -142,23 +142,6 @@ impl Head {
     }
 }
 
-impl Stage {
-    /// The name that profiles show.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Stage::Conv(stage) => {
-                let names: Vec<&str> = stage.members.iter().map(|m| m.name.as_str()).collect();
-                names.join(" + ")
-            }
-            Stage::MaxPool { name, .. }
-            | Stage::AveragePool { name, .. }
-            | Stage::WindowAverage { name, .. }
-            | Stage::Flatten { name, .. }
-            | Stage::Lrn { name, .. } => name.clone(),
-        }
-    }
-}
-
 /// Turns a network into stages. Ranges of tensors are those of `network`, but for the layers that
 /// `widened` stores.
 ///
@@ -459,11 +442,6 @@ impl Lowering<'_> {
             classes: linear.output.channels,
         })
     }
-}
-
-/// Multiply-accumulates of one image in one direction.
-pub(super) fn macs_of_one_image(stage: &ConvStage) -> usize {
-    ConvShape { batch: 1, ..stage.shape }.macs()
 }
 
 /// Most convolutions of one stage: the three 1x1 ones of an Inception module.

@@ -21,7 +21,7 @@ use bninception_model::layer::Shape;
 use bninception_model::{Network, ParameterTable, Weights};
 
 use self::evaluation::Evaluation;
-use self::lower::{Lowered, Purpose, Stage, lower};
+use self::lower::{Lowered, Purpose, lower};
 pub use self::profile::{Phase, Profile, Row};
 use self::training::{Settings, Training};
 use self::widen::Widened;
@@ -88,16 +88,8 @@ struct Side<Plan> {
 
 impl<Plan> Side<Plan> {
     fn new(lowered: Lowered) -> Side<Plan> {
-        let row = |stage: &Stage| {
-            let macs =
-                if let Stage::Conv(stage) = stage { lower::macs_of_one_image(stage) } else { 0 };
-            Row { name: stage.name(), macs, seconds: Default::default() }
-        };
-        let mut rows: Vec<Row> = lowered.stages.iter().map(row).collect();
-        rows.extend(lowered.heads.iter().map(|head| {
-            let macs = head.features() * head.classes;
-            Row { name: head.name.clone(), macs, seconds: Default::default() }
-        }));
+        let mut rows: Vec<Row> = lowered.stages.iter().map(Row::of_stage).collect();
+        rows.extend(lowered.heads.iter().map(Row::of_head));
         let profile = Profile { runs: 0, rows };
         Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }
     }
@@ -146,16 +138,6 @@ impl Fast {
             options,
             settings,
         })
-    }
-
-    /// Where the time of training steps went.
-    pub fn training_profile(&mut self) -> &mut Profile {
-        &mut self.training.profile
-    }
-
-    /// Where the time of evaluation went.
-    pub fn evaluation_profile(&mut self) -> &mut Profile {
-        &mut self.evaluation.profile
     }
 
     /// Bytes of the memory that training and evaluation have taken for activations, gradients and
@@ -242,6 +224,14 @@ impl Executor for Fast {
 
     fn team(&self) -> &Team {
         &self.team
+    }
+
+    fn training_profile(&mut self) -> Option<&mut Profile> {
+        Some(&mut self.training.profile)
+    }
+
+    fn evaluation_profile(&mut self) -> Option<&mut Profile> {
+        Some(&mut self.evaluation.profile)
     }
 
     fn memory_bytes(&self, batch: usize) -> Option<usize> {

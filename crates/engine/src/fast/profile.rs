@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use bninception_kernels::conv::ConvShape;
+
+use super::lower::{Head, Place, Stage};
+
 /// A kind of work within a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -59,8 +63,46 @@ pub struct Row {
     pub name: String,
     /// Multiply-accumulates of one image in one direction; 0 for stages without weights.
     pub macs: usize,
+    /// Values of one image that the stage reads and writes in the forward pass, each counted once:
+    /// the maps without their halos. Outputs before batch norm come on top.
+    pub values: usize,
     /// Seconds in each of [`Phase::ALL`].
     pub seconds: [f64; Phase::ALL.len()],
+}
+
+impl Row {
+    /// The row of a stage, with no time yet.
+    pub(super) fn of_stage(stage: &Stage) -> Row {
+        let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
+        let (name, macs, values) = match stage {
+            Stage::Conv(stage) => {
+                let s = ConvShape { batch: 1, ..stage.shape };
+                let names: Vec<&str> = stage.members.iter().map(|m| m.name.as_str()).collect();
+                let outputs: usize = stage.members.iter().map(|m| values(&m.output)).sum();
+                let inputs = s.in_channels * s.in_height * s.in_width;
+                (names.join(" + "), s.macs(), inputs + outputs)
+            }
+            Stage::MaxPool { name, input, output, .. }
+            | Stage::AveragePool { name, input, output, .. }
+            | Stage::WindowAverage { name, input, output, .. }
+            | Stage::Flatten { name, input, output, .. }
+            | Stage::Lrn { name, input, output, .. } => {
+                (name.clone(), 0, values(input) + values(output))
+            }
+        };
+        Row { name, macs, values, seconds: Default::default() }
+    }
+
+    /// The row of a head, with no time yet.
+    pub(super) fn of_head(head: &Head) -> Row {
+        let map = &head.input.map;
+        Row {
+            name: head.name.clone(),
+            macs: head.features() * head.classes,
+            values: map.channels * map.height * map.width + head.classes,
+            seconds: Default::default(),
+        }
+    }
 }
 
 impl Profile {

@@ -64,6 +64,13 @@ impl Finish<'_> {
                     }
                 }
             }
+            if self.dtype == Dtype::Bf16 && self.activation != Activation::Sigmoid {
+                for p in 0..PX {
+                    for v in 0..NV {
+                        tile[p][v] = tile[p][v].round_to_bf16();
+                    }
+                }
+            }
             if valid == PX {
                 for p in 0..PX {
                     for v in 0..NV {
@@ -99,13 +106,6 @@ impl Finish<'_> {
                     for v in 0..NV {
                         let values = std::slice::from_raw_parts_mut(target.add(lane(v)), V::LANES);
                         values.iter_mut().for_each(|value| *value = sigmoid(*value));
-                    }
-                }
-            }
-            if self.dtype == Dtype::Bf16 {
-                for &target in &target[..valid] {
-                    for v in 0..NV {
-                        let values = std::slice::from_raw_parts_mut(target.add(lane(v)), V::LANES);
                         self.dtype.round(values);
                     }
                 }

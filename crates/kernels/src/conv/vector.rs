@@ -5,6 +5,7 @@
 //! Bodies are `#[inline(always)]` so that they end up inside a function that enables the features.
 
 use super::pairs::words::Words;
+use crate::dtype::round_to_bf16;
 use crate::isa::Isa;
 
 /// A register of `f32` lanes.
@@ -43,6 +44,9 @@ pub(super) trait Vector: Copy + Words {
     fn at_least(self, floor: Self) -> Self;
     /// `self * factor + addend`, rounded once where the machine can.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// The nearest bf16 numbers, see [`round_to_bf16`].
+    fn round_to_bf16(self) -> Self;
 
     /// Asks for the cache line of `at`; any address is allowed.
     fn prefetch(at: *const f32);
@@ -162,6 +166,11 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    fn round_to_bf16(self) -> Self {
+        Portable(self.0.map(round_to_bf16))
+    }
+
+    #[inline(always)]
     fn prefetch(_at: *const f32) {}
 }
 
@@ -169,6 +178,7 @@ impl Vector for Portable {
 mod x86 {
     use super::super::pairs::words::{Words, x86 as words};
     use super::{Kernel, Vector};
+    use crate::dtype::x86::{round_256, round_512};
     use std::arch::x86_64::*;
 
     /// 14 x 2 sums, two weights and a broadcast fill 31 of the 32 registers.
@@ -188,7 +198,7 @@ mod x86 {
     /// Implements [`Vector`] for a register type by naming its intrinsics.
     macro_rules! x86_vector {
         ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident,
-         $add:ident, $sub:ident, $mul:ident, $max:ident, $mul_add:ident) => {
+         $add:ident, $sub:ident, $mul:ident, $max:ident, $mul_add:ident, $round:ident) => {
             #[derive(Clone, Copy)]
             pub(super) struct $name($register);
 
@@ -246,6 +256,12 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                fn round_to_bf16(self) -> Self {
+                    // SAFETY: a value exists only where the instruction set does.
+                    unsafe { $name($round(self.0)) }
+                }
+
+                #[inline(always)]
                 fn prefetch(at: *const f32) {
                     // SAFETY: a prefetch never faults, and every x86-64 machine has it.
                     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -265,7 +281,8 @@ mod x86 {
         _mm512_sub_ps,
         _mm512_mul_ps,
         _mm512_max_ps,
-        _mm512_fmadd_ps
+        _mm512_fmadd_ps,
+        round_512
     );
     impl Words for Avx2 {}
 
@@ -300,6 +317,7 @@ mod x86 {
         _mm256_sub_ps,
         _mm256_mul_ps,
         _mm256_max_ps,
-        _mm256_fmadd_ps
+        _mm256_fmadd_ps,
+        round_256
     );
 }

@@ -61,6 +61,9 @@ pub struct BenchModelArgs {
     /// Steps before the timed ones.
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub warmup: usize,
+    /// Also print where the time goes, by layer and kind of work.
+    #[arg(long)]
+    pub profile: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

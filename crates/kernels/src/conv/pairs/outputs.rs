@@ -15,6 +15,9 @@ use crate::split::part;
 /// Pixels that are finished together: as many as keep their sums in registers.
 const FINISHED: usize = 8;
 
+/// Most panels of a chunk, so that sums in f32 stay short, as those of [`direct`](super::super::direct).
+const MOST: usize = 28;
+
 /// How the work of a direction is divided.
 #[derive(Debug)]
 pub(in crate::conv) struct Division {
@@ -30,15 +33,14 @@ pub(in crate::conv) struct Division {
 impl Division {
     /// The division of `passes` over `batch` images, with `out_blocks` blocks of target channels.
     ///
-    /// A chunk is what half a megabyte holds, at most 28 panels so that sums in f32 stay short (as
-    /// those of [`direct`](super::super::direct)), and every thread gets some eight units of work.
+    /// A chunk is what half a megabyte holds, at most [`MOST`] panels, and every thread gets some eight
+    /// units of work.
     pub(in crate::conv) fn new(
         passes: &Passes,
         batch: usize,
         out_blocks: usize,
         threads: usize,
     ) -> Division {
-        const MOST: usize = 28;
         const UNITS: usize = 8;
         let pixels = passes.passes.iter().map(|pass| pass.pixels.len()).max().unwrap_or(0);
         let sources: Vec<_> = passes.passes.iter().map(|pass| sources(passes, pass)).collect();
@@ -111,6 +113,7 @@ impl Kernel for Outputs<'_> {
         let panels = panels(self.out_blocks);
         // SAFETY: the caller vouches for the instruction set.
         let ready = unsafe { Ready::new(self.multiplier) };
+        let mut windows = [(0, 0); MOST * PANEL];
         let mut first_weight = 0;
         for (pass, sources) in self.passes.passes.iter().zip(&self.division.sources) {
             let depth = sources.len();
@@ -120,10 +123,12 @@ impl Kernel for Outputs<'_> {
                 let chunk = unit / spans;
                 let first = chunk * chunk_panels * PANEL;
                 let pixels = first..pixels.min(first + chunk_panels * PANEL);
+                let windows = &mut windows[..pixels.len()];
+                pass.list(first, (self.source_image, self.target_image), windows);
                 // SAFETY: the caller vouches for the instruction set; units of different threads
                 // write different targets, and each thread has a workspace of its own.
                 unsafe {
-                    self.gather::<V>(pass, sources, pixels.clone(), scratch.cast());
+                    self.gather::<V>(sources, windows, scratch.cast());
                     for panel in part(panels, spans, unit % spans) {
                         let weights = first_weight + panel * depth * 2 * WORDS;
                         let weights = &self.weights[weights..][..depth * 2 * WORDS];
@@ -139,36 +144,32 @@ impl Kernel for Outputs<'_> {
 }
 
 impl Outputs<'_> {
-    /// Makes the panels of `pixels`, `[panel][tile of the sum][tile of pixels][pixel][word]`. The last
+    /// Makes the panels of pixels with these windows, `[panel][tile of the sum][pixel][word]`. The last
     /// pixel stands in for those that are missing.
+    ///
+    /// Goes through the pixels of one tile of the sum after the other, so that a block is read and a
+    /// tile written from end to end, as caches like it.
     ///
     /// # Safety
     /// The machine must have the instruction set of `V`, and `to` must hold the panels.
     #[inline(always)]
     unsafe fn gather<V: Vector>(
         &self,
-        pass: &Pass,
         sources: &[[Source; 2]],
-        pixels: Range<usize>,
+        windows: &[(usize, usize)],
         to: *mut u32,
     ) {
-        let mut cursor = Cursor::at(pass, pixels.start);
-        for index in 0..pixels.len().next_multiple_of(PANEL) {
-            let window = cursor.n * self.source_image + pass.pixels[cursor.q].source as usize;
-            let window = self.source.as_ptr().wrapping_add(window);
-            if index + 1 < pixels.len() {
-                cursor.step(pass);
-            }
-            let (panel, row) = (index / PANEL, index % PANEL);
-            let row = panel * sources.len() * 2 * WORDS + row / SIDE * WORDS + row % SIDE * SIDE;
-            let mut to = to.wrapping_add(row);
-            for pieces in sources {
+        let last = windows.len() - 1;
+        for (tile, &[first, second]) in sources.iter().enumerate() {
+            for index in 0..windows.len().next_multiple_of(PANEL) {
+                let (panel, row) = (index / PANEL, index % PANEL);
+                let to = to.wrapping_add((panel * sources.len() + tile) * 2 * WORDS + row * SIDE);
+                let window = self.source.as_ptr().wrapping_add(windows[index.min(last)].0);
                 let [first, second] =
-                    pieces.map(|piece| (window.wrapping_add(piece.offset), piece.count));
+                    [first, second].map(|piece| (window.wrapping_add(piece.offset), piece.count));
                 // SAFETY: `Conv` has checked that the source holds every image of its view, so that
                 // windows and steps lie inside; the rest is vouched for by the caller.
                 unsafe { V::join(first, second, to) };
-                to = to.wrapping_add(2 * WORDS);
             }
         }
     }

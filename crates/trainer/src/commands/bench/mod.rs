@@ -3,6 +3,7 @@
 mod data;
 mod model;
 mod ops;
+mod profile_table;
 
 use crate::cli::BenchCommand;
 use crate::error::Error;

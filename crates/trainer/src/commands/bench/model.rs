@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use bninception_engine::model::{Network, ParameterTable, summary};
-use bninception_engine::{Executor, TrainBatch, operations};
+use bninception_engine::{Executor, Profile, TrainBatch, operations};
 use serde_json::json;
+
+use super::profile_table;
 
 use crate::cli::{BenchMode, BenchModelArgs};
 use crate::config::Config;
@@ -40,9 +42,10 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
     let (engine, dtype) = (config.engine.kind.name(), config.train.dtype.name());
     let threads = setup::threads(config.train.threads);
     let gflops = gflop / median;
+    let profile = if args.profile { Some(profile(executor.as_mut(), args.mode)?) } else { None };
     let peak = operations::peak(&setup::fast_options(&config));
     if args.json {
-        return commands::print_json(&json!({
+        let mut result = json!({
             "mode": mode,
             "engine": engine,
             "device": "cpu",
@@ -55,20 +58,37 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
             "gflops": gflops,
             "peak_gflops": peak,
             "peak_rss_bytes": commands::peak_rss_bytes(),
-        }));
+        });
+        if let Some(profile) = profile {
+            result["profile"] = profile_table::as_json(profile, batch_size);
+        }
+        return commands::print_json(&result);
+    }
+    if let Some(profile) = profile {
+        commands::print(&profile_table::text(profile, batch_size))?;
     }
     let memory = commands::peak_rss_bytes()
         .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));
     commands::print(&format!(
         "{mode}, {engine} engine, {dtype}, {threads} threads, batch {batch_size}, {} px: \
          {images_per_second:.1} img/s, median step {median:.4} s of {}, from {:.4} to {:.4}{memory}, \
-         {gflops:.0} GFLOP/s ({:.2} of the peak in f32; Winograd needs fewer)",
+         {gflops:.0} GFLOP/s ({:.2} of the peak in {dtype}; Winograd needs fewer)",
         config.data.image_size,
         seconds.len(),
         seconds[0],
         seconds[seconds.len() - 1],
         gflops / peak,
     ))
+}
+
+/// Where the time of the timed steps went.
+fn profile(executor: &mut dyn Executor, mode: BenchMode) -> Result<&Profile, Error> {
+    let profile = match mode {
+        BenchMode::Train => executor.training_profile(),
+        BenchMode::Eval => executor.evaluation_profile(),
+    };
+    let why = "--profile: only the fast engine knows where its time goes; leave out --engine";
+    profile.map(|profile| &*profile).ok_or_else(|| Error::Usage(why.to_owned()))
 }
 
 /// Billions of operations of a step, two for each multiply-accumulate by the definition; the gradients
@@ -119,6 +139,11 @@ fn time_training(
     let mut seconds = Vec::new();
     for step in 0..(args.warmup + args.repeats) as u64 {
         signals::check()?;
+        if step == args.warmup as u64
+            && let Some(profile) = executor.training_profile()
+        {
+            profile.reset();
+        }
         let input = TrainBatch {
             images: &batch.images,
             labels: &batch.labels,
@@ -147,8 +172,13 @@ fn time_evaluation(
     let mut logits = Vec::new();
     let mut seconds = Vec::new();
     executor.prepare_evaluation(&state.weights)?;
-    for _ in 0..args.warmup + args.repeats {
+    for step in 0..args.warmup + args.repeats {
         signals::check()?;
+        if step == args.warmup
+            && let Some(profile) = executor.evaluation_profile()
+        {
+            profile.reset();
+        }
         let start = Instant::now();
         executor.evaluate(&batch.images, &mut logits)?;
         seconds.push(start.elapsed().as_secs_f64());
