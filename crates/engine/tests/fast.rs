@@ -341,6 +341,26 @@ fn evaluation_does_not_depend_on_what_is_evaluated_together() {
     assert!(logits.is_empty());
 }
 
+/// At 128 px the first stages run four images at a time where that divides the batch.
+#[test]
+fn evaluation_in_parts_is_that_of_the_whole() {
+    for kind in Kind::ALL {
+        let network = Network::new(kind, NetworkOptions { lrn: true, ..options(128) }).unwrap();
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let options = FastOptions { threads: 2, dtype, ..FastOptions::default() };
+            let mut engine = Fast::new(network.clone(), options).unwrap();
+            let images = Batch::new(&network, 12).images;
+            let image = network.layers[0].output.len();
+            engine.prepare_evaluation(&weights(&network)).unwrap();
+            let (mut all, mut logits) = (Vec::new(), Vec::new());
+            engine.evaluate(&images, &mut all).unwrap();
+            // Eleven are evaluated at once.
+            engine.evaluate(&images[image..], &mut logits).unwrap();
+            assert!(logits == all[CLASSES..], "{kind:?} {dtype:?}");
+        }
+    }
+}
+
 #[test]
 fn the_optimizer_on_the_team_is_the_plain_one() {
     let network = Network::bn_inception(options(32)).unwrap();

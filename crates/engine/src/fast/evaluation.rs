@@ -1,10 +1,13 @@
 //! The plan of evaluation for one batch size: batch norm is folded into the convolutions, the
 //! nonlinearity is part of them, and memory is shared as soon as a map has been read.
 
+use std::ops::Range;
+
 use bninception_kernels::activation::Activation;
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::{Conv, ConvShape, Epilogue, zero_halo};
 use bninception_kernels::flatten::flatten;
+use bninception_kernels::map::Map;
 use bninception_kernels::pool::{average, global_average};
 use bninception_kernels::threads::Team;
 use bninception_kernels::{linear, lrn};
@@ -13,16 +16,66 @@ use bninception_model::Weights;
 use super::convolution::IMAGE_VIEW;
 use super::lower::{Head, Lowered, Member, Place, Stage};
 use super::memory::{Buffer, Buffers, Places};
-use super::profile::{Clock, Phase, Profile};
+use super::profile::{Clock, Phase, Profile, Row};
 use super::training::Settings;
 use super::widen::Widened;
+
+/// Bytes of the maps of one image that a stage reads and writes, from which on the network's stages up
+/// to it run few images at a time, so that a map is still in a cache when the next stage reads it. Behind
+/// them weights outweigh maps, and want many images. At 224 px the last such stage ends module 3c; on
+/// Zen 4, 32 images then took 7 % less time than all at once, in f32 and in bf16.
+const LARGE: usize = 1 << 20;
+
+/// Images at a time in these stages: any of these that divides the batch.
+const FEW: [usize; 4] = [4, 5, 6, 7];
+
+/// How a batch goes through the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    /// The first stages, which run a part of the batch after the other.
+    stages: usize,
+    /// Images of a part.
+    images: usize,
+}
+
+impl Parts {
+    fn of(stages: &[Stage], batch: usize) -> Parts {
+        let is_large = |stage: &Stage| size_of::<f32>() * Row::of_stage(stage).values >= LARGE;
+        let few = FEW.into_iter().find(|few| batch.is_multiple_of(*few));
+        match (stages.iter().rposition(is_large), few) {
+            (Some(last), Some(images)) => Parts { stages: last + 1, images },
+            _ => Parts { stages: 0, images: batch },
+        }
+    }
+
+    /// Images that a stage runs at a time.
+    fn images_of(&self, stage: usize, batch: usize) -> usize {
+        if stage < self.stages { self.images } else { batch }
+    }
+}
+
+/// A map in memory.
+struct Value {
+    buffer: Buffer,
+    /// Elements from one image to the next in a map of the whole batch; 0 in one that holds a part of
+    /// it.
+    image: usize,
+}
+
+impl Value {
+    /// Where the images from `first` on lie in the map.
+    fn from<'a>(&self, map: &'a mut [f32], first: usize) -> &'a mut [f32] {
+        &mut map[first * self.image..]
+    }
+}
 
 /// A planned evaluation with its weights.
 pub(super) struct Evaluation {
     batch: usize,
+    parts: Parts,
     settings: Settings,
     places: Places,
-    values: Vec<Buffer>,
+    values: Vec<Value>,
     stages: Vec<Work>,
     head: Head,
     features: Vec<f32>,
@@ -57,22 +110,39 @@ impl Evaluation {
         widened: &Widened,
         weights: &Weights,
     ) -> Evaluation {
+        let Some(head) = lowered.heads.last().cloned() else {
+            unreachable!("a network has the head of its logits")
+        };
+        let parts = Parts::of(&lowered.stages, batch);
+        let mut whole = vec![false; lowered.maps.len()];
+        for stage in &lowered.stages[parts.stages..] {
+            stage.places().for_each(|place| whole[place.id] = true);
+        }
+        whole[head.input.id] = true;
         let mut buffers = Buffers::default();
-        let values: Vec<Buffer> =
-            lowered.maps.iter().map(|map| buffers.add(map.buffer(batch))).collect();
+        let mut value = |(map, whole): (&Map, bool)| match whole {
+            true => Value { buffer: buffers.add(map.buffer(batch)), image: map.image() },
+            false => Value { buffer: buffers.add(map.buffer(parts.images)), image: 0 },
+        };
+        let values: Vec<Value> =
+            lowered.maps.iter().zip(whole.iter().copied()).map(&mut value).collect();
         let mut stages = Vec::with_capacity(lowered.stages.len());
         for (moment, stage) in lowered.stages.iter().enumerate() {
-            let mut touch = |place: &Place| buffers.touch(values[place.id], moment);
-            match stage {
-                Stage::MaxPool { input, output, .. }
-                | Stage::AveragePool { input, output, .. }
-                | Stage::WindowAverage { input, output, .. }
-                | Stage::Flatten { input, output, .. }
-                | Stage::Lrn { input, output, .. } => {
-                    touch(input);
-                    touch(output);
-                    stages.push(Work::Other(stage.clone()));
+            let batch = parts.images_of(moment, batch);
+            let mut touch = |place: &Place| {
+                buffers.touch(values[place.id].buffer, moment);
+                if moment < parts.stages && whole[place.id] {
+                    // It holds the parts before while all of these stages run again.
+                    buffers.touch(values[place.id].buffer, 0);
                 }
+            };
+            stage.places().for_each(&mut touch);
+            match stage {
+                Stage::MaxPool { .. }
+                | Stage::AveragePool { .. }
+                | Stage::WindowAverage { .. }
+                | Stage::Flatten { .. }
+                | Stage::Lrn { .. } => stages.push(Work::Other(stage.clone())),
                 Stage::Conv(stage) => {
                     let shape = ConvShape { batch, ..stage.shape };
                     let conv = Conv::new(
@@ -82,10 +152,6 @@ impl Evaluation {
                         settings.winograd,
                         settings.dtype,
                     );
-                    stage.input.iter().for_each(&mut touch);
-                    for member in &stage.members {
-                        touch(&member.output);
-                    }
                     let image = stage.input.is_none().then(|| conv.image_len());
                     let image = image.map(|len| buffers.scratch(len, moment));
                     let workspace = buffers.scratch(conv.workspace_len(), moment);
@@ -108,12 +174,18 @@ impl Evaluation {
                 }
             }
         }
-        let Some(head) = lowered.heads.last().cloned() else {
-            unreachable!("a network has the head of its logits")
-        };
-        buffers.touch(values[head.input.id], lowered.stages.len());
+        buffers.touch(values[head.input.id].buffer, lowered.stages.len());
         let features = vec![0.0; batch * head.features()];
-        Evaluation { batch, settings, places: buffers.place(), values, stages, head, features }
+        Evaluation {
+            batch,
+            parts,
+            settings,
+            places: buffers.place(),
+            values,
+            stages,
+            head,
+            features,
+        }
     }
 
     /// Images that are evaluated at once.
@@ -146,23 +218,75 @@ impl Evaluation {
         logits: &mut [f32],
     ) {
         let mut clock = Clock::start(profile);
-        let (batch, places) = (self.batch, &self.places);
+        let Parts { stages: first_stages, images: part } = self.parts;
+        if first_stages > 0 {
+            for first in (0..self.batch).step_by(part) {
+                self.run_stages(
+                    team,
+                    arena,
+                    &mut clock,
+                    images,
+                    0..first_stages,
+                    first..first + part,
+                );
+            }
+        }
+        let rest = first_stages..self.stages.len();
+        self.run_stages(team, arena, &mut clock, images, rest, 0..self.batch);
+
+        let (head, isa, batch) = (&self.head, self.settings.isa, self.batch);
+        let [x] = self.places.get(arena, [self.values[head.input.id].buffer]);
+        let (map, view, features) = (&head.input.map, head.input.view, &mut self.features);
+        global_average(team, isa, map, batch, x, view, features);
+        let w = &weights.trainable[head.weight.clone()];
+        let b = &weights.trainable[head.bias.clone()];
+        linear::forward(team, isa, head.features(), head.classes, features, w, b, logits);
+        clock.lap(self.stages.len(), Phase::Forward);
+    }
+
+    /// The maps at two places, from image `first` of the batch on.
+    fn maps<'a>(
+        &self,
+        arena: &'a mut [f32],
+        places: [&Place; 2],
+        first: usize,
+    ) -> [&'a mut [f32]; 2] {
+        let [a, b] = places.map(|place| &self.values[place.id]);
+        let [x, y] = self.places.get(arena, [a.buffer, b.buffer]);
+        [a.from(x, first), b.from(y, first)]
+    }
+
+    /// Runs some stages on some images of the batch.
+    fn run_stages(
+        &self,
+        team: &Team,
+        arena: &mut [f32],
+        clock: &mut Clock,
+        images: &[f32],
+        stages: Range<usize>,
+        part: Range<usize>,
+    ) {
         let Settings { isa, dtype, .. } = self.settings;
-        let value = |place: &Place| self.values[place.id];
-        for (row, work) in self.stages.iter().enumerate() {
-            match work {
+        let (first, batch) = (part.start, part.len());
+        let value = |place: &Place| &self.values[place.id];
+        for row in stages {
+            match &self.stages[row] {
                 Work::Conv(work) => {
                     let (output, view) = (value(&work.output), work.output.view);
+                    let image_len = images.len() / self.batch;
                     let (input, input_view) = match (&work.input, work.image) {
                         (Some(input), _) => (value(input), input.view),
                         (None, Some(image)) => {
-                            work.conv.pack_image(team, images, places.get(arena, [image])[0]);
+                            let images = &images[part.start * image_len..part.end * image_len];
+                            work.conv.pack_image(team, images, self.places.get(arena, [image])[0]);
                             clock.lap(row, Phase::Pack);
-                            (image, IMAGE_VIEW)
+                            (&Value { buffer: image, image: 0 }, IMAGE_VIEW)
                         }
                         (None, None) => unreachable!("a convolution reads a map or an image"),
                     };
-                    let [x, y, workspace] = places.get(arena, [input, output, work.workspace]);
+                    let buffers = [input.buffer, output.buffer, work.workspace];
+                    let [x, y, workspace] = self.places.get(arena, buffers);
+                    let (x, y) = (input.from(x, first), output.from(y, first));
                     zero_halo(&work.output.map, batch, y, view);
                     clock.lap(row, Phase::Pointwise);
                     let epilogue = match work.activation {
@@ -172,43 +296,32 @@ impl Evaluation {
                     let packed = &work.packed;
                     work.conv.forward(team, x, input_view, packed, y, view, epilogue, workspace);
                     clock.lap(row, Phase::Forward);
+                    continue;
                 }
                 Work::Other(Stage::MaxPool { pool, input, output, .. }) => {
-                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    let [x, y] = self.maps(arena, [input, output], first);
                     pool.forward(team, isa, batch, x, input.view, y, output.view, None);
-                    clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::AveragePool { input, output, .. }) => {
-                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    let [x, y] = self.maps(arena, [input, output], first);
                     average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
-                    clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::WindowAverage { pool, input, output, .. }) => {
-                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    let [x, y] = self.maps(arena, [input, output], first);
                     pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
-                    clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::Flatten { input, output, .. }) => {
-                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    let [x, y] = self.maps(arena, [input, output], first);
                     flatten(team, &input.map, batch, x, input.view, y, output.view);
-                    clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::Lrn { lrn, input, output, .. }) => {
-                    let [x, y] = places.get(arena, [value(input), value(output)]);
+                    let [x, y] = self.maps(arena, [input, output], first);
                     lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
-                    clock.lap(row, Phase::Pointwise);
                 }
                 Work::Other(Stage::Conv(_)) => unreachable!("convolutions are planned above"),
             }
+            clock.lap(row, Phase::Pointwise);
         }
-        let head = &self.head;
-        let [x] = places.get(arena, [value(&head.input)]);
-        let (map, view, features) = (&head.input.map, head.input.view, &mut self.features);
-        global_average(team, isa, map, batch, x, view, features);
-        let w = &weights.trainable[head.weight.clone()];
-        let b = &weights.trainable[head.bias.clone()];
-        linear::forward(team, isa, head.features(), head.classes, features, w, b, logits);
-        clock.lap(self.stages.len(), Phase::Forward);
     }
 }
 
@@ -236,4 +349,31 @@ fn fold(member: &Member, weights: &Weights, epsilon: f64) -> (Vec<f32>, Vec<f32>
         }
     }
     (filters, bias)
+}
+
+#[cfg(test)]
+mod tests {
+    use bninception_model::{Network, NetworkOptions};
+
+    use super::*;
+    use crate::fast::lower::{Purpose, lower};
+
+    #[test]
+    fn large_maps_take_few_images_at_a_time() {
+        for (image_size, batch, last, images) in [
+            (224, 32, Some("inception_3c_pool"), 4),
+            (224, 30, Some("inception_3c_pool"), 5),
+            (224, 31, None, 31),
+            (128, 4, Some("conv2_3x3"), 4),
+            (64, 32, None, 32),
+        ] {
+            let options = NetworkOptions { image_size, ..NetworkOptions::default() };
+            let network = Network::bn_inception(options).unwrap();
+            let lowered = lower(&network, &Widened::new(&network), Purpose::Evaluation).unwrap();
+            let parts = Parts::of(&lowered.stages, batch);
+            let names: Vec<_> = lowered.stages.iter().map(|s| Row::of_stage(s).name).collect();
+            let found = parts.stages.checked_sub(1).map(|last| names[last].as_str());
+            assert_eq!((found, parts.images), (last, images), "{batch} images of {image_size} px");
+        }
+    }
 }

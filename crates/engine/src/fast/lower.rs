@@ -142,6 +142,21 @@ impl Head {
     }
 }
 
+impl Stage {
+    /// What it reads and writes, but for the images.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        let (input, outputs, members) = match self {
+            Stage::Conv(stage) => (stage.input.as_ref(), None, &stage.members[..]),
+            Stage::MaxPool { input, output, .. }
+            | Stage::AveragePool { input, output, .. }
+            | Stage::WindowAverage { input, output, .. }
+            | Stage::Flatten { input, output, .. }
+            | Stage::Lrn { input, output, .. } => (Some(input), Some(output), &[][..]),
+        };
+        input.into_iter().chain(outputs).chain(members.iter().map(|member| &member.output))
+    }
+}
+
 /// Turns a network into stages. Ranges of tensors are those of `network`, but for the layers that
 /// `widened` stores.
 ///
@@ -468,6 +483,7 @@ mod tests {
     use bninception_model::{AuxOptions, BatchNormOptions, Kind, NetworkOptions};
 
     use super::*;
+    use crate::fast::profile::Row;
 
     fn lowered(network: &Network, merge: bool) -> (Lowered, Widened) {
         let widened = Widened::new(network);
@@ -540,7 +556,7 @@ mod tests {
             let names = |network: &Network| -> Vec<String> {
                 let lowered = lower(network, &Widened::new(network), Purpose::Evaluation).unwrap();
                 assert_eq!(lowered.heads.len(), 1);
-                lowered.stages.iter().map(Stage::name).collect()
+                lowered.stages.iter().map(|stage| Row::of_stage(stage).name).collect()
             };
             assert_eq!(names(&with), names(&without));
         }

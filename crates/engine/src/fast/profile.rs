@@ -74,21 +74,21 @@ impl Row {
     /// The row of a stage, with no time yet.
     pub(super) fn of_stage(stage: &Stage) -> Row {
         let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
-        let (name, macs, values) = match stage {
+        let mut values = stage.places().map(values).sum();
+        let (name, macs) = match stage {
             Stage::Conv(stage) => {
                 let s = ConvShape { batch: 1, ..stage.shape };
+                if stage.input.is_none() {
+                    values += s.in_channels * s.in_height * s.in_width;
+                }
                 let names: Vec<&str> = stage.members.iter().map(|m| m.name.as_str()).collect();
-                let outputs: usize = stage.members.iter().map(|m| values(&m.output)).sum();
-                let inputs = s.in_channels * s.in_height * s.in_width;
-                (names.join(" + "), s.macs(), inputs + outputs)
+                (names.join(" + "), s.macs())
             }
-            Stage::MaxPool { name, input, output, .. }
-            | Stage::AveragePool { name, input, output, .. }
-            | Stage::WindowAverage { name, input, output, .. }
-            | Stage::Flatten { name, input, output, .. }
-            | Stage::Lrn { name, input, output, .. } => {
-                (name.clone(), 0, values(input) + values(output))
-            }
+            Stage::MaxPool { name, .. }
+            | Stage::AveragePool { name, .. }
+            | Stage::WindowAverage { name, .. }
+            | Stage::Flatten { name, .. }
+            | Stage::Lrn { name, .. } => (name.clone(), 0),
         };
         Row { name, macs, values, seconds: Default::default() }
     }

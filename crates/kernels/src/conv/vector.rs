@@ -176,7 +176,7 @@ impl Vector for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::pairs::words::{Words, x86 as words};
+    use super::super::pairs::words::{Values, Words, x86 as words};
     use super::{Kernel, Vector};
     use crate::dtype::x86::{round_256, round_512};
     use std::arch::x86_64::*;
@@ -288,15 +288,15 @@ mod x86 {
 
     impl Words for Avx512 {
         #[inline(always)]
-        unsafe fn join(first: (*const f32, usize), second: (*const f32, usize), to: *mut u32) {
+        unsafe fn join(first: Values, second: Values, to: *mut u32) {
             // SAFETY: as the caller vouches.
             unsafe { words::join(first, second, to) }
         }
 
         #[inline(always)]
-        unsafe fn pair(first: *const f32, second: Option<*const f32>, count: usize, to: *mut u32) {
+        unsafe fn pair(first: Values, second: Values, to: *mut u32) {
             // SAFETY: as the caller vouches.
-            unsafe { words::pair(first, second, count, to) }
+            unsafe { words::pair(first, second, to) }
         }
 
         #[inline(always)]

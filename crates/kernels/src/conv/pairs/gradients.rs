@@ -113,12 +113,13 @@ impl Gradients<'_> {
         let exists = block < self.out_blocks;
         let plane = if exists { block * self.gradient_plane } else { 0 };
         let from = self.gradient.as_ptr().wrapping_add(plane);
+        let count = if exists { BLOCK } else { 0 };
+        let piece = Source { count, total: count, ..Source::default() };
         for (tile, list) in list.chunks(PANEL).enumerate() {
             let to = to.wrapping_add(tile * 2 * WORDS);
-            let at = |i: usize| list.get(i).map(|pixel| from.wrapping_add(pixel.1));
             // SAFETY: as the caller vouches.
             unsafe {
-                pairs::<V>(at, if exists { BLOCK } else { 0 }, to);
+                pairs::<V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.1)), to);
                 V::transpose(to);
             }
         }
@@ -131,31 +132,35 @@ impl Gradients<'_> {
     /// As [`Gradients::rows`].
     #[inline(always)]
     unsafe fn columns<V: Vector>(&self, piece: Source, list: &[(usize, usize)], to: *mut u32) {
-        let from = self.source.as_ptr().wrapping_add(piece.offset);
+        let from = self.source.as_ptr();
         for (tile, list) in list.chunks(PANEL).enumerate() {
             let to = to.wrapping_add(tile * 2 * WORDS);
-            let at = |i: usize| list.get(i).map(|pixel| from.wrapping_add(pixel.0));
             // SAFETY: as the caller vouches.
-            unsafe { pairs::<V>(at, piece.count, to) };
+            unsafe {
+                pairs::<V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.0)), to);
+            }
         }
     }
 }
 
-/// Makes a tile of words of `count` values of two pixels each.
+/// Makes a tile of words of the values of a piece at two pixels each, whose windows `window` gives;
+/// pixels that do not exist have zeros.
 ///
 /// # Safety
-/// The machine must have the instruction set of `V`, `count` values must be readable where `at` says,
-/// and a tile writable at `to`.
+/// The machine must have the instruction set of `V`, the piece must be readable in every window, and a
+/// tile writable at `to`.
 #[inline(always)]
-unsafe fn pairs<V: Vector>(at: impl Fn(usize) -> Option<*const f32>, count: usize, to: *mut u32) {
+unsafe fn pairs<V: Vector>(
+    piece: Source,
+    window: impl Fn(usize) -> Option<*const f32>,
+    to: *mut u32,
+) {
+    let values = |pixel: usize| match window(pixel) {
+        Some(window) => piece.of(window),
+        None => Source::default().of(std::ptr::null()),
+    };
     for pair in 0..SIDE {
         // SAFETY: as the caller vouches.
-        unsafe {
-            let to = to.add(pair * SIDE);
-            match at(2 * pair) {
-                Some(first) => V::pair(first, at(2 * pair + 1), count, to),
-                None => to.write_bytes(0, SIDE),
-            }
-        }
+        unsafe { V::pair(values(2 * pair), values(2 * pair + 1), to.add(pair * SIDE)) };
     }
 }

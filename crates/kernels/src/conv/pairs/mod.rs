@@ -22,6 +22,7 @@ pub(super) mod words;
 
 use super::BLOCK;
 use super::geometry::{Pass, Passes};
+use words::Values;
 
 /// Rows, columns and words of a tile: those of AMX (64 bytes a row, 16 rows).
 const SIDE: usize = 16;
@@ -36,49 +37,68 @@ const PANEL: usize = 2 * SIDE;
 /// which its partner passes through too.
 const CACHED_BYTES: usize = 512 * 1024;
 
-/// Contiguous values of a step, at most a block of them: half of the words of a tile's row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Piece {
-    /// Step that it belongs to.
-    step: usize,
-    /// First value within the step.
-    first: usize,
-    /// Values.
-    count: usize,
-}
-
-/// The pieces that a step of `run` values falls into.
-fn pieces_per_step(run: usize) -> usize {
-    run.div_ceil(BLOCK)
-}
-
-/// Piece `index` of a pass whose steps have `run` values.
-fn piece(run: usize, index: usize) -> Piece {
-    let per_step = pieces_per_step(run);
-    let first = index % per_step * BLOCK;
-    Piece { step: index / per_step, first, count: BLOCK.min(run - first) }
-}
-
-/// Pieces of a pass.
+/// Pieces of a pass, of at most a block of values each: half of the words of a tile's row. Steps of a
+/// block or longer follow one another without gaps, so that the rows of an image's filter, which have
+/// three values a pixel, waste none; a shorter step is a piece of its own.
 fn pieces(passes: &Passes, pass: &Pass) -> usize {
-    pass.steps.len() * pieces_per_step(passes.run)
+    match passes.run >= BLOCK {
+        true => (pass.steps.len() * passes.run).div_ceil(BLOCK),
+        false => pass.steps.len(),
+    }
 }
 
-/// Where a piece lies, seen from the start of a window, and how many values it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Step of value `i` of piece `index`, and its place within the step; `None` where there is no such
+/// value.
+fn value(passes: &Passes, pass: &Pass, index: usize, i: usize) -> Option<(usize, usize)> {
+    let run = passes.run;
+    let (step, at) = match run >= BLOCK {
+        true => ((index * BLOCK + i) / run, (index * BLOCK + i) % run),
+        false => (index, i),
+    };
+    (i < BLOCK && at < run && step < pass.steps.len()).then_some((step, at))
+}
+
+/// Where the values of a piece lie, seen from the start of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Source {
+    /// Offset of the values of its first step.
     offset: usize,
+    /// Values of that step.
     count: usize,
+    /// Offset of the values of the next step.
+    next_offset: usize,
+    /// Values of both.
+    total: usize,
+}
+
+impl Source {
+    /// The values seen from `window`.
+    fn of(&self, window: *const f32) -> Values {
+        Values {
+            first: window.wrapping_add(self.offset),
+            count: self.count,
+            next: window.wrapping_add(self.next_offset),
+            total: self.total,
+        }
+    }
 }
 
 /// The pieces of a pass, two for each tile of the sum; the last may be empty.
 pub(super) fn sources(passes: &Passes, pass: &Pass) -> Vec<[Source; 2]> {
     let source = |index: usize| {
-        if index >= pieces(passes, pass) {
-            return Source { offset: 0, count: 0 };
+        let mut source = Source::default();
+        let Some((first, at)) = value(passes, pass, index, 0) else { return source };
+        source.offset = pass.steps[first] + at;
+        for i in 0..BLOCK {
+            match value(passes, pass, index, i) {
+                Some((step, _)) if step == first => source.count += 1,
+                Some((step, 0)) => source.next_offset = pass.steps[step],
+                Some(_) => {}
+                None => break,
+            }
+            source.total += 1;
         }
-        let piece = piece(passes.run, index);
-        Source { offset: pass.steps[piece.step] + piece.first, count: piece.count }
+        source
     };
     (0..depth(passes, pass)).map(|tile| [source(2 * tile), source(2 * tile + 1)]).collect()
 }
@@ -91,18 +111,51 @@ fn depth(passes: &Passes, pass: &Pass) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conv::ConvShape;
+
+    fn passes_of(steps: &[usize], run: usize) -> Passes {
+        let taps = vec![(0, 0); steps.len()];
+        let pass = Pass { pixels: Vec::new(), taps, steps: steps.to_vec() };
+        let (channels, size) = (BLOCK, 1);
+        let shape = ConvShape {
+            batch: 1,
+            in_channels: channels,
+            out_channels: channels,
+            in_height: size,
+            in_width: size,
+            kernel: 1,
+            stride: 1,
+            pad: 0,
+        };
+        Passes { run, source_blocks: 1, passes: vec![pass], ..Passes::forward(&shape) }
+    }
 
     #[test]
-    fn steps_fall_into_pieces_of_a_block() {
-        let piece_of = |step, first, count| Piece { step, first, count };
-        for (run, index, expected) in [
-            (16, 0, piece_of(0, 0, 16)),
-            (16, 5, piece_of(5, 0, 16)),
-            (21, 2, piece_of(1, 0, 16)), // seven pixels of three colours
-            (21, 3, piece_of(1, 16, 5)),
-            (3, 1, piece_of(1, 0, 3)),
-        ] {
-            assert_eq!(piece(run, index), expected, "piece {index} of steps of {run}");
-        }
+    fn pieces_fill_blocks_from_steps() {
+        let source =
+            |offset, count, next_offset, total| Source { offset, count, next_offset, total };
+        // A step for each block of channels.
+        let blocks = passes_of(&[0, 500, 1000], 16);
+        let found = sources(&blocks, &blocks.passes[0]);
+        assert_eq!(
+            found,
+            [
+                [source(0, 16, 0, 16), source(500, 16, 0, 16)],
+                [source(1000, 16, 0, 16), Source::default()],
+            ]
+        );
+        // Rows of seven pixels of three colours.
+        let rows = passes_of(&[0, 100, 200], 21);
+        let found = sources(&rows, &rows.passes[0]);
+        assert_eq!(
+            found,
+            [
+                [source(0, 16, 0, 16), source(16, 5, 100, 16)],
+                [source(111, 10, 200, 16), source(206, 15, 0, 15)],
+            ]
+        );
+        // Steps that are shorter than a block.
+        let short = passes_of(&[0, 100], 3);
+        assert_eq!(sources(&short, &short.passes[0]), [[source(0, 3, 0, 3), source(100, 3, 0, 3)]]);
     }
 }

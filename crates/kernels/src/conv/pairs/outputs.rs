@@ -165,11 +165,9 @@ impl Outputs<'_> {
                 let (panel, row) = (index / PANEL, index % PANEL);
                 let to = to.wrapping_add((panel * sources.len() + tile) * 2 * WORDS + row * SIDE);
                 let window = self.source.as_ptr().wrapping_add(windows[index.min(last)].0);
-                let [first, second] =
-                    [first, second].map(|piece| (window.wrapping_add(piece.offset), piece.count));
                 // SAFETY: `Conv` has checked that the source holds every image of its view, so that
                 // windows and steps lie inside; the rest is vouched for by the caller.
-                unsafe { V::join(first, second, to) };
+                unsafe { V::join(first.of(window), second.of(window), to) };
             }
         }
     }

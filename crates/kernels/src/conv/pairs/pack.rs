@@ -8,7 +8,7 @@ use super::super::pack::{Order, origin, rows, target_of};
 use super::super::share::Shared;
 use super::super::{BLOCK, ConvShape};
 use super::words::word;
-use super::{PANEL, SIDE, WORDS, depth, piece, pieces, pieces_per_step};
+use super::{PANEL, SIDE, WORDS, depth, pieces, value};
 use crate::dtype::round_to_bf16;
 use crate::split::part;
 
@@ -58,23 +58,25 @@ pub(in crate::conv) fn pack(
                 if block >= out_blocks || index >= pieces(passes, pass) {
                     continue;
                 }
-                let piece = piece(passes.run, index);
-                let (source, tap) = (piece.step / pass.taps.len(), piece.step % pass.taps.len());
-                let from = match order {
-                    Order::Forward => rows(weights, row, block),
-                    Order::BackwardInput => rows(weights, row, source),
-                };
-                for pair in 0..piece.count.div_ceil(2) {
+                for (pair, words) in words.chunks_exact_mut(SIDE).enumerate() {
+                    // The row of weights of every lane, and where they lie in it.
                     let place = |i: usize| {
-                        let i = piece.first + 2 * pair + i;
-                        origin(shape, order, (block, source), pass.taps[tap], i)
+                        let (step, at) = value(passes, pass, index, 2 * pair + i)?;
+                        let (source, tap) = (step / pass.taps.len(), step % pass.taps.len());
+                        let from = match order {
+                            Order::Forward => rows(weights, row, block),
+                            Order::BackwardInput => rows(weights, row, source),
+                        };
+                        let (first, stride) =
+                            origin(shape, order, (block, source), pass.taps[tap], at);
+                        Some((&from[first..], stride))
                     };
-                    let (first, stride) = place(0);
-                    let second = (2 * pair + 1 < piece.count).then(|| place(1).0);
-                    for lane in 0..SIDE {
-                        let value = |at: usize| round_to_bf16(from[at + lane * stride]);
-                        let second = second.map_or(0.0, value);
-                        words[pair * SIDE + lane] = f32::from_bits(word(value(first), second));
+                    let Some((first, stride)) = place(0) else { break };
+                    let second = place(1);
+                    for (lane, to) in words.iter_mut().enumerate() {
+                        let at = lane * stride;
+                        let second = second.map_or(0.0, |(from, _)| round_to_bf16(from[at]));
+                        *to = f32::from_bits(word(round_to_bf16(first[at]), second));
                     }
                 }
             }
@@ -105,7 +107,8 @@ pub(in crate::conv) fn unpack(
     let pass = &passes.passes[0];
     let depth = depth(passes, pass);
     let part_len = sums_len(passes, out_blocks);
-    let per_step = pieces_per_step(passes.run);
+    // Those of a block of source channels, or all of an image's.
+    let per_source = pieces(passes, pass) / passes.source_blocks;
     for unit in part(out_blocks * passes.source_blocks, threads, thread) {
         let (block, source) = (unit / passes.source_blocks, unit % passes.source_blocks);
         let (target, first) = target_of(targets, block * BLOCK * row);
@@ -119,16 +122,14 @@ pub(in crate::conv) fn unpack(
                 // Weights that meet nothing but padding have no step, and no gradient.
                 filter.fill(0.0);
             }
-            for step in 0..pass.taps.len() * per_step {
-                let index = source * pass.taps.len() * per_step + step;
-                let piece = piece(passes.run, index);
+            for index in source * per_source..(source + 1) * per_source {
                 let tile = (block / 2 * depth + index / 2) * 4 + block % 2 * 2 + index % 2;
-                for i in 0..piece.count {
-                    let at = tile * WORDS + lane * SIDE + i;
-                    let parts = (0..parts).map(|part| sums[part * part_len + at]);
-                    let tap = pass.taps[piece.step % pass.taps.len()];
-                    let place = (block, source);
-                    let (to, _) = origin(shape, Order::Forward, place, tap, piece.first + i);
+                for i in 0..BLOCK {
+                    let Some((step, at)) = value(passes, pass, index, i) else { break };
+                    let tap = pass.taps[step % pass.taps.len()];
+                    let (to, _) = origin(shape, Order::Forward, (block, source), tap, at);
+                    let from = tile * WORDS + lane * SIDE + i;
+                    let parts = (0..parts).map(|part| sums[part * part_len + from]);
                     filter[to - source * len] = parts.sum();
                 }
             }

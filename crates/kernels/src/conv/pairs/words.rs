@@ -2,44 +2,69 @@
 
 use super::{SIDE, WORDS};
 
-/// What makes rows of words of sixteen f32 values; missing values are zero. Values are bf16 numbers
-/// already, so that the upper halves of their bits are all of them.
-pub(in crate::conv) trait Words {
-    /// Writes sixteen words: the pairs of neighbours among the `first.1` values behind `first.0` and
-    /// the `second.1` values behind `second.0`, eight pairs from each.
+/// Up to sixteen values of up to two steps.
+#[derive(Clone, Copy)]
+pub(in crate::conv) struct Values {
+    /// The values of the first step.
+    pub first: *const f32,
+    /// How many they are.
+    pub count: usize,
+    /// The values of the next step.
+    pub next: *const f32,
+    /// Values of both steps, at most 16.
+    pub total: usize,
+}
+
+impl Values {
+    /// Value `i`, zero beyond the last.
     ///
     /// # Safety
-    /// The machine must have the instruction set of the implementing type, the counts must not be
-    /// above 16, so many values must be readable, and sixteen words writable.
+    /// The values must be readable.
     #[inline(always)]
-    unsafe fn join(first: (*const f32, usize), second: (*const f32, usize), to: *mut u32) {
+    unsafe fn get(&self, i: usize) -> f32 {
+        // SAFETY: the caller vouches for the values.
+        unsafe {
+            match i {
+                i if i < self.count => *self.first.add(i),
+                i if i < self.total => *self.next.add(i - self.count),
+                _ => 0.0,
+            }
+        }
+    }
+}
+
+/// What makes rows of sixteen words of f32 values; missing values are zero. Values are bf16 numbers
+/// already, so that the upper halves of their bits are all of them.
+pub(in crate::conv) trait Words {
+    /// Writes sixteen words: the pairs of neighbours among `first` and those among `second`, eight
+    /// pairs from each.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of the implementing type, the values must be
+    /// readable, and sixteen words writable.
+    #[inline(always)]
+    unsafe fn join(first: Values, second: Values, to: *mut u32) {
         // SAFETY: the caller vouches for the addresses.
         unsafe {
-            for (half, (from, count)) in [first, second].into_iter().enumerate() {
+            for (half, values) in [first, second].into_iter().enumerate() {
                 for pair in 0..SIDE / 2 {
-                    let value = |i: usize| if i < count { *from.add(i) } else { 0.0 };
-                    *to.add(half * SIDE / 2 + pair) = word(value(2 * pair), value(2 * pair + 1));
+                    let (even, odd) = (values.get(2 * pair), values.get(2 * pair + 1));
+                    *to.add(half * SIDE / 2 + pair) = word(even, odd);
                 }
             }
         }
     }
 
-    /// Writes sixteen words, each of a value behind `first` and one behind `second`: `count` of
-    /// either, and none of `second` where it is `None`.
+    /// Writes sixteen words, each of a value of `first` and one of `second`.
     ///
     /// # Safety
     /// As [`Words::join`].
     #[inline(always)]
-    unsafe fn pair(first: *const f32, second: Option<*const f32>, count: usize, to: *mut u32) {
+    unsafe fn pair(first: Values, second: Values, to: *mut u32) {
         // SAFETY: the caller vouches for the addresses.
         unsafe {
             for i in 0..SIDE {
-                let values = match second {
-                    _ if i >= count => (0.0, 0.0),
-                    Some(second) => (*first.add(i), *second.add(i)),
-                    None => (*first.add(i), 0.0),
-                };
-                *to.add(i) = word(values.0, values.1);
+                *to.add(i) = word(first.get(i), second.get(i));
             }
         }
     }
@@ -72,22 +97,28 @@ pub(in crate::conv) mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::SIDE;
+    use super::Values;
 
-    /// Sixteen values of which the first `count` are read and the others zero.
+    /// Sixteen values, those that are missing zero.
     #[inline(always)]
-    unsafe fn load((from, count): (*const f32, usize)) -> __m512i {
-        let mask = ((1_u32 << count) - 1) as __mmask16;
-        // SAFETY: the caller vouches for the set and for `count` values; others are not touched.
-        unsafe { _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, from)) }
+    unsafe fn load(values: Values) -> __m512i {
+        let mask = |count: usize| ((1_u32 << count) - 1) as __mmask16;
+        // SAFETY: the caller vouches for the set and the values; others are not touched, and nothing
+        // is read where the mask is empty.
+        unsafe {
+            let mut loaded = _mm512_maskz_loadu_ps(mask(values.count), values.first);
+            if values.total > values.count {
+                let rest = mask(values.total) & !mask(values.count);
+                let next = values.next.wrapping_sub(values.count);
+                loaded = _mm512_mask_loadu_ps(loaded, rest, next);
+            }
+            _mm512_castps_si512(loaded)
+        }
     }
 
     /// [`Words::join`](super::Words::join).
     #[inline(always)]
-    pub(in crate::conv) unsafe fn join(
-        first: (*const f32, usize),
-        second: (*const f32, usize),
-        to: *mut u32,
-    ) {
+    pub(in crate::conv) unsafe fn join(first: Values, second: Values, to: *mut u32) {
         // SAFETY: the caller vouches for the set and the addresses.
         unsafe {
             // The odd halves of 32-bit values are the upper ones; from 32 on they are `second`'s.
@@ -102,21 +133,13 @@ pub(in crate::conv) mod x86 {
 
     /// [`Words::pair`](super::Words::pair).
     #[inline(always)]
-    pub(in crate::conv) unsafe fn pair(
-        first: *const f32,
-        second: Option<*const f32>,
-        count: usize,
-        to: *mut u32,
-    ) {
+    pub(in crate::conv) unsafe fn pair(first: Values, second: Values, to: *mut u32) {
         // SAFETY: the caller vouches for the set and the addresses.
         unsafe {
-            let low = _mm512_srli_epi32::<16>(load((first, count)));
-            let high = match second {
-                Some(second) => load((second, count)),
-                None => _mm512_setzero_si512(),
-            };
-            // Every odd half from `high`.
-            _mm512_storeu_si512(to.cast(), _mm512_mask_blend_epi16(0xAAAA_AAAA, low, high));
+            let low = _mm512_srli_epi32::<16>(load(first));
+            // Every odd half from `second`.
+            let words = _mm512_mask_blend_epi16(0xAAAA_AAAA, low, load(second));
+            _mm512_storeu_si512(to.cast(), words);
         }
     }
 
