@@ -14,8 +14,7 @@
 //! about a percent. Scalar and avx2, with Winograd and without, part in this way at one seed in two,
 //! each of the four as often as any other. So a set is compared with `scalar` in its first loss.
 //!
-//! That of avx512 was recorded on an emulated processor (`tools/emulator`), which gave the curve of avx2
-//! as it stands here.
+//! That of avx512 was recorded on an emulated processor (`tools/emulator`); Zen 4 gives the same.
 //!
 //! The curves were recorded with glibc, whose `exp` and `ln` take part; another C library may round
 //! those otherwise.

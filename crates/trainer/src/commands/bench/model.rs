@@ -26,6 +26,10 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
     let mut executor = setup::executor(&config, network)?;
     tracing::info!("{}", executor.describe());
 
+    if args.profile {
+        profile(executor.as_mut(), args.mode)?; // before the time is spent
+    }
+
     let batch = RandomBatch::new(&config, classes);
     let mut seconds = match args.mode {
         BenchMode::Train => time_training(executor.as_mut(), &config, &table, state, &batch, args)?,

@@ -1,52 +1,64 @@
 //! The profile of `bench model`: a row for each layer, a column for each kind of work.
 
-use bninception_engine::{Phase, Profile};
+use bninception_engine::{Phase, Profile, Row};
 use serde_json::json;
 
-/// Columns: the phases that have a gradient or a product of their own show GFLOP/s too.
+/// The phases whose speed is shown: products of filters.
 const PRODUCTS: [Phase; 3] = [Phase::Forward, Phase::InputGradient, Phase::WeightGradient];
 
-/// Milliseconds a step by layer and phase; GFLOP/s of the products by the definition; and megabytes
-/// of f32 that the layer reads and writes forwards, each value once.
+/// Milliseconds a step by layer and phase, the layer's share of the step, GFLOP/s of the products by
+/// their definition, and megabytes of f32 that the layer reads and writes forwards, each value once.
 pub(super) fn text(profile: &Profile, batch: usize) -> String {
-    let ms = |seconds: f64| 1e3 * seconds / profile.runs.max(1) as f64;
     let total: f64 = profile.rows.iter().flat_map(|row| row.seconds).sum();
-    let mut lines = vec![format!(
-        "{:<58} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6}  GFLOP/s",
-        "milliseconds a step", "MB", "pack", "forward", "point.", "p. back", "input", "weight", "%"
-    )];
+    let name = profile.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let runs = profile.runs.max(1) as f64;
+    let line = |layer: &str, megabytes: f64, seconds: [f64; Phase::ALL.len()]| {
+        let columns = seconds.map(|seconds| format!("{:>8.1}", 1e3 * seconds / runs)).join("");
+        let share = 100.0 * seconds.iter().sum::<f64>() / total;
+        format!("{layer:<name$} {megabytes:>7.1}{columns} {share:>6.1}%")
+    };
+    let mut lines = vec![
+        format!("{:<name$} {:>7}{:-^48} {:>7}  {:-^17}", "", "", " ms a step ", "", " GFLOP/s "),
+        format!(
+            "{:<name$} {:>7}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8} {:>7}  {:>5} {:>5} {:>5}",
+            "layer",
+            "MB",
+            "pack",
+            "forward",
+            "pointw.",
+            "back",
+            "input",
+            "filters",
+            "share",
+            "forw.",
+            "input",
+            "filt."
+        ),
+    ];
     let mut sums = [0.0; Phase::ALL.len()];
     for row in &profile.rows {
-        let seconds: f64 = row.seconds.iter().sum();
-        let flop = 2.0 * (row.macs * batch) as f64 * profile.runs as f64;
-        let rates = PRODUCTS.map(|phase| {
-            let seconds = row.seconds[phase as usize];
-            if row.macs == 0 || seconds == 0.0 {
-                return "-".to_owned();
-            }
-            format!("{:.0}", flop / seconds / 1e9)
-        });
-        lines.push(format!(
-            "{:<58} {:>6.1} {} {:>5.1}%  {}",
-            row.name,
-            4e-6 * (row.values * batch) as f64,
-            columns(row.seconds.map(ms)),
-            100.0 * seconds / total,
-            rates.join(" ")
-        ));
+        let megabytes = 4e-6 * (row.values * batch) as f64;
+        let rates = PRODUCTS.map(|phase| rate(row, phase, batch as f64 * runs)).join(" ");
+        lines.push(format!("{}  {rates}", line(&row.name, megabytes, row.seconds)));
         for (sum, seconds) in sums.iter_mut().zip(row.seconds) {
             *sum += seconds;
         }
     }
-    lines.push(format!("{:<65} {}", "all", columns(sums.map(ms))));
+    let values: usize = profile.rows.iter().map(|row| row.values).sum();
+    lines.push(line("all", 4e-6 * (values * batch) as f64, sums));
     lines.join("\n")
 }
 
-fn columns(values: [f64; Phase::ALL.len()]) -> String {
-    values.map(|value| format!("{value:>7.1}")).join(" ")
+/// GFLOP/s of a phase over so many images, two for each multiply-accumulate.
+fn rate(row: &Row, phase: Phase, images: f64) -> String {
+    let seconds = row.seconds[phase as usize];
+    if row.macs == 0 || seconds == 0.0 {
+        return format!("{:>5}", "-");
+    }
+    format!("{:>5.0}", 2e-9 * row.macs as f64 * images / seconds)
 }
 
-/// The same as objects.
+/// The same as objects: seconds a step by phase, multiply-accumulates and bytes of a batch.
 pub(super) fn as_json(profile: &Profile, batch: usize) -> serde_json::Value {
     let rows = profile.rows.iter().map(|row| {
         let phases = Phase::ALL.map(|phase| {
