@@ -22,10 +22,10 @@ pub(super) struct Convolution {
     conv: Conv,
     /// The packed image, for the convolution that reads it.
     image: Option<Buffer>,
+    /// The packed filters of the direction that runs, which all convolutions share.
     packed: Buffer,
+    /// Scratch, which all convolutions share.
     workspace: Buffer,
-    packed_backward: Buffer,
-    workspace_backward: Buffer,
     /// Whether the gradient of the input is added to what is there.
     accumulate: bool,
     follow: Follow,
@@ -87,20 +87,15 @@ impl Convolution {
             Follow::Activation { no_bias: zeros(), no_bias_gradient: zeros() }
         };
         let accumulate = stage.input.is_some_and(|input| planner.accumulate(&input, back));
-        let packed_backward_len =
-            if stage.input.is_some() { conv.packed_backward_len() } else { 0 };
-        let workspace_len = conv.workspace_len();
-        Convolution {
-            image,
-            packed: planner.buffers.scratch(conv.packed_len(), row),
-            workspace: planner.buffers.scratch(workspace_len, row),
-            packed_backward: planner.buffers.scratch(packed_backward_len, back),
-            workspace_backward: planner.buffers.scratch(workspace_len, back),
-            accumulate,
-            follow,
-            stage: stage.clone(),
-            conv,
+        let (packed, workspace) = (planner.packed, planner.workspace);
+        planner.buffers.touch_len(packed, conv.packed_len(), row);
+        if stage.input.is_some() {
+            planner.buffers.touch_len(packed, conv.packed_backward_len(), back);
         }
+        for moment in [row, back] {
+            planner.buffers.touch_len(workspace, conv.workspace_len(), moment);
+        }
+        Convolution { image, packed, workspace, accumulate, follow, stage: stage.clone(), conv }
     }
 
     /// Whether its tensors lie in the store of widened layers.
@@ -269,7 +264,7 @@ impl Convolution {
         let team = cx.team;
         let (conv, members) = (&self.conv, &self.stage.members);
         let (input, input_view) = self.input(cx);
-        let [x, dy, workspace] = cx.get([input, output, self.workspace_backward]);
+        let [x, dy, workspace] = cx.get([input, output, self.workspace]);
         let ranges = std::array::from_fn(|i| weight_range(members, i));
         let mut filters = disjoint::<MAX_MEMBERS>(gradients, ranges);
         let filters = &mut filters[..members.len()];
@@ -277,12 +272,8 @@ impl Convolution {
         cx.clock.lap(row, Phase::WeightGradient);
 
         let Some(input) = &self.stage.input else { return };
-        let [dy, packed, dx, workspace] = cx.get([
-            output,
-            self.packed_backward,
-            cx.slots.gradient(input),
-            self.workspace_backward,
-        ]);
+        let [dy, packed, dx, workspace] =
+            cx.get([output, self.packed, cx.slots.gradient(input), self.workspace]);
         conv.pack_backward(team, &self::filters(members, weights)[..members.len()], packed);
         let accumulate = self.accumulate;
         conv.backward_input(team, dy, output_view, packed, dx, input.view, accumulate, workspace);

@@ -76,6 +76,7 @@ pub(super) struct Evaluation {
     settings: Settings,
     places: Places,
     values: Vec<Value>,
+    workspace: Buffer,
     stages: Vec<Work>,
     head: Head,
     features: Vec<f32>,
@@ -92,7 +93,6 @@ struct Convolution {
     input: Option<Place>,
     /// The packed image, for the convolution that reads it.
     image: Option<Buffer>,
-    workspace: Buffer,
     /// Filters with the scale of batch norm.
     packed: Arena,
     bias: Vec<f32>,
@@ -126,6 +126,7 @@ impl Evaluation {
         };
         let values: Vec<Value> =
             lowered.maps.iter().zip(whole.iter().copied()).map(&mut value).collect();
+        let workspace = buffers.add(0);
         let mut stages = Vec::with_capacity(lowered.stages.len());
         for (moment, stage) in lowered.stages.iter().enumerate() {
             let batch = parts.images_of(moment, batch);
@@ -154,7 +155,7 @@ impl Evaluation {
                     );
                     let image = stage.input.is_none().then(|| conv.image_len());
                     let image = image.map(|len| buffers.scratch(len, moment));
-                    let workspace = buffers.scratch(conv.workspace_len(), moment);
+                    buffers.touch_len(workspace, conv.workspace_len(), moment);
                     // Evaluation lowers without merging, so there is one.
                     let member = &stage.members[0];
                     let weights = if stage.stored { &widened.weights } else { weights };
@@ -165,7 +166,6 @@ impl Evaluation {
                         conv,
                         input: stage.input,
                         image,
-                        workspace,
                         packed,
                         bias,
                         activation: member.activation,
@@ -182,6 +182,7 @@ impl Evaluation {
             settings,
             places: buffers.place(),
             values,
+            workspace,
             stages,
             head,
             features,
@@ -284,7 +285,7 @@ impl Evaluation {
                         }
                         (None, None) => unreachable!("a convolution reads a map or an image"),
                     };
-                    let buffers = [input.buffer, output.buffer, work.workspace];
+                    let buffers = [input.buffer, output.buffer, self.workspace];
                     let [x, y, workspace] = self.places.get(arena, buffers);
                     let (x, y) = (input.from(x, first), output.from(y, first));
                     zero_halo(&work.output.map, batch, y, view);

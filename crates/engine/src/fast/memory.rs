@@ -56,6 +56,16 @@ impl Buffers {
         buffer
     }
 
+    /// Notes that `buffer` holds `len` values at `moment`, more perhaps than at other moments. Scratch
+    /// of many moments in one place is still in a cache when it is written again.
+    pub(super) fn touch_len(&mut self, buffer: Buffer, len: usize, moment: usize) {
+        self.lens[buffer.0] = self.lens[buffer.0].max(len);
+        self.touch(buffer, moment);
+        if let Some(extent) = &mut self.extents[buffer.0] {
+            extent.len = self.lens[buffer.0];
+        }
+    }
+
     /// Gives every buffer its place.
     pub(super) fn place(&self) -> Places {
         let used: Vec<Extent> = self.extents.iter().flatten().copied().collect();

@@ -100,6 +100,9 @@ pub(super) struct Planner<'a> {
     pub n: usize,
     values: Vec<Buffer>,
     gradients: Vec<Buffer>,
+    /// Packed filters and scratch of one convolution after the other.
+    pub packed: Buffer,
+    pub workspace: Buffer,
     /// Whether each map's gradient has been written by a reader that runs backward earlier.
     written: Vec<bool>,
 }
@@ -153,7 +156,19 @@ impl Training {
         let (values, gradients) = (add_maps(), add_maps());
         let n = lowered.stages.len();
         let written = vec![false; lowered.maps.len()];
-        let mut planner = Planner { team, settings, batch, buffers, n, values, gradients, written };
+        let (packed, workspace) = (buffers.add(0), buffers.add(0));
+        let mut planner = Planner {
+            team,
+            settings,
+            batch,
+            buffers,
+            n,
+            values,
+            gradients,
+            packed,
+            workspace,
+            written,
+        };
         let heads: Vec<Head> =
             lowered.heads.iter().map(|head| Head::new(head, &mut planner)).collect();
         let n_aux_logits = match &lowered.heads[..] {

@@ -89,9 +89,21 @@ impl Winograd {
         sizes.with_capacity(capacity)
     }
 
-    /// Elements of the transformed weights, and of their gradient.
+    /// Elements of the transformed weights, and of their gradient, in groups of at least a block.
     pub(super) fn weights_len(&self) -> usize {
-        POINTS * self.in_blocks * self.out_blocks * BLOCK * BLOCK
+        POINTS * self.out_blocks * self.weight_point_len(BLOCK)
+    }
+
+    /// Elements from one point of a group of `width` output channels to the next. As for maps, a line
+    /// more than they take keeps the 36 points out of one cache set.
+    fn weight_point_len(&self, width: usize) -> usize {
+        self.in_blocks * BLOCK * width + BLOCK
+    }
+
+    /// Where the group that starts with `block` lies in the transformed weights, groups being
+    /// `group_blocks` wide but for the last.
+    fn weight_group(&self, block: usize, group_blocks: usize) -> usize {
+        block / group_blocks * POINTS * self.weight_point_len(group_blocks * BLOCK)
     }
 
     /// Image, tile row and tile column of tile `index` of the batch.

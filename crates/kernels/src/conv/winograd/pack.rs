@@ -1,6 +1,7 @@
 //! Weights from OIHW into their transform, and the gradient of the transform back to OIHW.
 //!
-//! Transformed: `[group][point][source channel][group width]`, groups as in the direct order.
+//! Transformed: `[group][point][source channel][group width]`, groups as in the direct order, and
+//! [`Winograd::weight_point_len`] from one point to the next.
 
 use super::Winograd;
 use super::transform::{Filter, FilterGradient, IN, POINTS, both, load};
@@ -21,8 +22,8 @@ impl Winograd {
     fn weights_at(&self, tile: Tile, block: usize, channel: usize) -> (usize, usize) {
         let group = block - block % tile.group_blocks;
         let width = tile.group_blocks.min(self.out_blocks - group) * BLOCK;
-        let rows = self.in_blocks * BLOCK;
-        (POINTS * rows * group * BLOCK + channel * width + (block - group) * BLOCK, rows * width)
+        let at = self.weight_group(group, tile.group_blocks);
+        (at + channel * width + (block - group) * BLOCK, self.weight_point_len(width))
     }
 }
 

@@ -109,23 +109,25 @@ impl Products<'_> {
         products: &mut [f32],
     ) {
         let sizes = self.sizes;
-        let (width, rows) = (NV * V::LANES, sizes.in_blocks * BLOCK);
-        let weights = &self.weights[POINTS * rows * block * BLOCK..][..POINTS * rows * width];
+        let width = NV * V::LANES;
+        let weight_len = sizes.weight_point_len(width);
+        let first = sizes.weight_group(block, self.tile.group_blocks);
+        let weights = &self.weights[first..][..POINTS * weight_len];
         assert!(count <= sizes.capacity && sizes.capacity.is_multiple_of(PX));
         for point in 0..POINTS {
             let source = &transformed[point * sizes.point_len(sizes.in_blocks)..];
             let products = &mut products[point * sizes.point_len(self.tile.group_blocks)..];
             let mut first = 0;
             while first < count {
-                // SAFETY: tiles up to the capacity exist in both buffers, and the weights of a
-                // point are `rows * width` values.
+                // SAFETY: tiles up to the capacity exist in both buffers, and a point has the weights
+                // of all source channels.
                 unsafe {
                     // The last tile stands in for those that are missing.
                     let mut at = [source.as_ptr(); PX];
                     for p in 0..PX {
                         at[p] = at[p].add((first + p).min(count - 1) * BLOCK);
                     }
-                    let weights = weights.as_ptr().add(point * rows * width);
+                    let weights = weights.as_ptr().add(point * weight_len);
                     let tile = multiply::<V, PX, NV>(&at, &sizes.steps, BLOCK, weights);
                     let to = products.as_mut_ptr().add(first * width);
                     for p in 0..PX {

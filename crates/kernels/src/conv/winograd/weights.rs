@@ -167,7 +167,6 @@ impl Gradients<'_> {
     unsafe fn sum<V: Vector, const NI: usize, const NV: usize, const NB: usize>(&self) {
         let sizes = self.sizes;
         let groups = sizes.out_blocks.div_ceil(self.tile.group_blocks);
-        let rows = sizes.in_blocks * BLOCK;
         let count = self.count();
         let list: [(usize, usize); MOST_TILES] = std::array::from_fn(|t| (t * BLOCK, t * BLOCK));
         let plane = sizes.capacity * BLOCK;
@@ -179,8 +178,9 @@ impl Gradients<'_> {
             let source = point * sizes.point_len(sizes.in_blocks) + source_block * plane;
             let gradient =
                 self.gradient_start() + point * sizes.point_len(sizes.out_blocks) + block * plane;
-            let sums =
-                POINTS * rows * block * BLOCK + (point * rows + source_block * BLOCK) * width;
+            let sums = sizes.weight_group(block, self.tile.group_blocks)
+                + point * sizes.weight_point_len(width)
+                + source_block * BLOCK * width;
             for i in (0..BLOCK).step_by(NI) {
                 let source = self.transformed.at(source + i).cast_const();
                 let gradient = self.transformed.at(gradient).cast_const();
