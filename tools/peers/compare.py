@@ -134,7 +134,10 @@ def contenders(options: argparse.Namespace) -> list[Contender]:
         folded = [*torch_step, "--fold"]
         found.append(Contender(f"torch eager folded{suffix}", folded, tuned, ("eval",)))
         if options.compiled:
-            found.append(Contender(f"torch compiled{suffix}", [*torch_step, "--compile"], tuned))
+            compiled = [*torch_step, "--compile"]
+            found.append(Contender(f"torch compiled{suffix}", compiled, tuned))
+            folded = [*compiled, "--fold"]
+            found.append(Contender(f"torch compiled folded{suffix}", folded, tuned, ("eval",)))
         if options.public:
             public = [*torch_step, "--network", "public"]
             found.append(Contender(f"torch pretrainedmodels{suffix}", public, tuned))

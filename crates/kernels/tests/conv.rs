@@ -79,6 +79,8 @@ fn odd_shapes() -> Vec<ConvShape> {
         shape(2, (3, 48), (17, 12), (7, 2, 3)),
         shape(2, (1, 16), (9, 9), (3, 1, 1)),
         shape(1, (4, 32), (10, 11), (5, 2, 1)),
+        shape(1, (4, 16), (9, 9), (4, 1, 0)), // rows of the filter that are a block,
+        shape(1, (5, 16), (9, 9), (7, 1, 3)), // and more than two
     ]
 }
 

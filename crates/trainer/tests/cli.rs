@@ -365,6 +365,13 @@ fn benchmarks_report_what_they_timed() {
             (rows.iter().map(seconds).sum::<f64>(), number(&model, "step_seconds_median"));
         // The optimizer comes on top, and one timed step is the median of one.
         assert!(parts > 0.2 * step && parts < 1.01 * step, "{mode}: {parts} of {step} s");
+        // Evaluation takes 32 images at once.
+        let args = ["bench", "model", "--json", "--profile", "--mode", mode, "--image-size", "32"];
+        let model = place.json(&[&args[..], &["-b", "33", "--repeats", "2"]].concat());
+        let rows = model["profile"].as_array().unwrap();
+        let (parts, step) =
+            (rows.iter().map(seconds).sum::<f64>(), number(&model, "step_seconds_median"));
+        assert!(parts > 0.6 * step || mode == "train", "{mode}: {parts} of {step} s");
         let table = ["bench", "model", "--profile", "--mode", mode];
         let table = place.succeed(&[&table, &small[..]].concat());
         assert!(table.contains("inception_5b_pool_proj"), "{table}");

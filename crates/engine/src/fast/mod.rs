@@ -243,12 +243,14 @@ impl Executor for Fast {
         };
         let lowered = &self.evaluation.lowered;
         let widened = &self.widened;
-        let evaluation =
-            Evaluation::new(lowered, EVALUATION_BATCH, settings, team, widened, &weights);
+        // The last images of a data set may be an odd number, which runs as a whole and takes more.
+        let evaluations = [EVALUATION_BATCH, EVALUATION_BATCH - 1]
+            .map(|batch| Evaluation::new(lowered, batch, settings, team, widened, &weights));
+        let arena = evaluations.iter().map(Evaluation::arena_len).max().unwrap_or(0);
         // The weights of evaluation are kept as they came, and packed once for each plan.
+        let packed: usize = evaluations.iter().map(Evaluation::packed_len).sum();
         let weights = weights.trainable.len() + weights.statistics.len();
-        let packed = KEPT_PLANS * evaluation.packed_len();
-        let values = training + evaluation.arena_len() + packed + weights;
+        let values = training + arena + packed + weights;
         Some(values * size_of::<f32>())
     }
 

@@ -50,7 +50,8 @@ impl Phase {
 /// Time spent since the engine was made or the profile was reset.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// Forward passes, those of training with everything that follows.
+    /// Forward passes, those of training with everything that follows. A call of evaluation makes
+    /// several on many images.
     pub runs: u64,
     /// One row per stage, in the order of the forward pass.
     pub rows: Vec<Row>,

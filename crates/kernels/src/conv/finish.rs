@@ -5,7 +5,7 @@ use super::{Activation, BLOCK};
 use crate::activation::sigmoid;
 use crate::dtype::Dtype;
 
-/// The steps after the sum, in this order: bias, activation, rounding, addition to the target.
+/// The steps after the sum, in this order: bias, activation, addition to the target, rounding.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     /// One value per output channel to add.

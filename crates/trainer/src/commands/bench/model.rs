@@ -7,7 +7,6 @@ use bninception_engine::{Executor, Profile, TrainBatch, operations};
 use serde_json::json;
 
 use super::profile_table;
-
 use crate::cli::{BenchMode, BenchModelArgs};
 use crate::config::Config;
 use crate::error::Error;
@@ -64,12 +63,12 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
             "peak_rss_bytes": commands::peak_rss_bytes(),
         });
         if let Some(profile) = profile {
-            result["profile"] = profile_table::as_json(profile, batch_size);
+            result["profile"] = profile_table::as_json(profile, batch_size, args.repeats);
         }
         return commands::print_json(&result);
     }
     if let Some(profile) = profile {
-        commands::print(&profile_table::text(profile, batch_size))?;
+        commands::print(&profile_table::text(profile, batch_size, args.repeats))?;
     }
     let memory = commands::peak_rss_bytes()
         .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));

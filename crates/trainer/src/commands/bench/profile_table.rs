@@ -6,14 +6,15 @@ use serde_json::json;
 /// The phases whose speed is shown: products of filters.
 const PRODUCTS: [Phase; 3] = [Phase::Forward, Phase::InputGradient, Phase::WeightGradient];
 
-/// Milliseconds a step by layer and phase, the layer's share of the step, GFLOP/s of the products by
+/// Milliseconds a step by layer and phase, the layer's share of all layers, GFLOP/s of the products by
 /// their definition, and megabytes of f32 that the layer reads and writes forwards, each value once.
-pub(super) fn text(profile: &Profile, batch: usize) -> String {
+/// `profile` is that of `steps` steps on batches of `batch` images.
+pub(super) fn text(profile: &Profile, batch: usize, steps: usize) -> String {
     let total: f64 = profile.rows.iter().flat_map(|row| row.seconds).sum();
     let name = profile.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    let runs = profile.runs.max(1) as f64;
+    let steps = steps as f64;
     let line = |layer: &str, megabytes: f64, seconds: [f64; Phase::ALL.len()]| {
-        let columns = seconds.map(|seconds| format!("{:>8.1}", 1e3 * seconds / runs)).join("");
+        let columns = seconds.map(|seconds| format!("{:>8.1}", 1e3 * seconds / steps)).join("");
         let share = 100.0 * seconds.iter().sum::<f64>() / total;
         format!("{layer:<name$} {megabytes:>7.1}{columns} {share:>6.1}%")
     };
@@ -38,14 +39,14 @@ pub(super) fn text(profile: &Profile, batch: usize) -> String {
     let mut sums = [0.0; Phase::ALL.len()];
     for row in &profile.rows {
         let megabytes = 4e-6 * (row.values * batch) as f64;
-        let rates = PRODUCTS.map(|phase| rate(row, phase, batch as f64 * runs)).join(" ");
+        let rates = PRODUCTS.map(|phase| rate(row, phase, batch as f64 * steps)).join(" ");
         lines.push(format!("{}  {rates}", line(&row.name, megabytes, row.seconds)));
         for (sum, seconds) in sums.iter_mut().zip(row.seconds) {
             *sum += seconds;
         }
     }
     let values: usize = profile.rows.iter().map(|row| row.values).sum();
-    lines.push(line("all", 4e-6 * (values * batch) as f64, sums));
+    lines.push(line("all layers", 4e-6 * (values * batch) as f64, sums));
     lines.join("\n")
 }
 
@@ -59,10 +60,10 @@ fn rate(row: &Row, phase: Phase, images: f64) -> String {
 }
 
 /// The same as objects: seconds a step by phase, multiply-accumulates and bytes of a batch.
-pub(super) fn as_json(profile: &Profile, batch: usize) -> serde_json::Value {
+pub(super) fn as_json(profile: &Profile, batch: usize, steps: usize) -> serde_json::Value {
     let rows = profile.rows.iter().map(|row| {
         let phases = Phase::ALL.map(|phase| {
-            let seconds = row.seconds[phase as usize] / profile.runs.max(1) as f64;
+            let seconds = row.seconds[phase as usize] / steps as f64;
             (phase.name().replace(' ', "_"), json!(seconds))
         });
         json!({
