@@ -90,7 +90,7 @@ impl<Plan> Side<Plan> {
     fn new(lowered: Lowered) -> Side<Plan> {
         let mut rows: Vec<Row> = lowered.stages.iter().map(Row::of_stage).collect();
         rows.extend(lowered.heads.iter().map(Row::of_head));
-        let profile = Profile { runs: 0, rows };
+        let profile = Profile { rows };
         Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }
     }
 
@@ -244,13 +244,15 @@ impl Executor for Fast {
         let lowered = &self.evaluation.lowered;
         let widened = &self.widened;
         // The last images of a data set may be an odd number, which runs as a whole and takes more.
-        let evaluations = [EVALUATION_BATCH, EVALUATION_BATCH - 1]
-            .map(|batch| Evaluation::new(lowered, batch, settings, team, widened, &weights));
-        let arena = evaluations.iter().map(Evaluation::arena_len).max().unwrap_or(0);
+        let [(whole_arena, whole_packed), (odd_arena, odd_packed)] =
+            [EVALUATION_BATCH, EVALUATION_BATCH - 1].map(|batch| {
+                let plan = Evaluation::new(lowered, batch, settings, team, widened, &weights);
+                (plan.arena_len(), plan.packed_len())
+            });
         // The weights of evaluation are kept as they came, and packed once for each plan.
-        let packed: usize = evaluations.iter().map(Evaluation::packed_len).sum();
         let weights = weights.trainable.len() + weights.statistics.len();
-        let values = training + arena + packed + weights;
+        let packed = whole_packed + odd_packed;
+        let values = training + whole_arena.max(odd_arena) + packed + weights;
         Some(values * size_of::<f32>())
     }
 

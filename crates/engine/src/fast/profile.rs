@@ -50,9 +50,6 @@ impl Phase {
 /// Time spent since the engine was made or the profile was reset.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// Forward passes, those of training with everything that follows. A call of evaluation makes
-    /// several on many images.
-    pub runs: u64,
     /// One row per stage, in the order of the forward pass.
     pub rows: Vec<Row>,
 }
@@ -109,7 +106,6 @@ impl Row {
 impl Profile {
     /// Sets all times to zero.
     pub fn reset(&mut self) {
-        self.runs = 0;
         for row in &mut self.rows {
             row.seconds = Default::default();
         }
@@ -124,7 +120,6 @@ pub(super) struct Clock<'a> {
 
 impl<'a> Clock<'a> {
     pub(super) fn start(profile: &'a mut Profile) -> Clock<'a> {
-        profile.runs += 1;
         Clock { profile, last: Instant::now() }
     }
 
