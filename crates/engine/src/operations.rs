@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::reference::{backward_input_at, backward_weights_at, forward_at};
-use bninception_kernels::conv::{Algorithm, BLOCK, Conv, ConvShape, Epilogue, View};
+use bninception_kernels::conv::{Algorithm, Algorithms, BLOCK, Conv, ConvShape, Epilogue, View};
 use bninception_kernels::dtype::{Dtype, round_to_bf16};
+use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::map::Map;
 use bninception_kernels::peak::peak_gflops;
 use bninception_kernels::threads::Team;
+use bninception_kernels::with_element;
 use bninception_model::Network;
 use bninception_model::layer::Op;
 
@@ -22,6 +24,10 @@ const SAMPLES: usize = 60;
 /// Largest accepted distance from the definition in f64, as a part of the largest magnitude among
 /// the expected values. Winograd's F(4x4, 3x3) reaches 1e-5 of it (`kernels/tests/conv.rs`).
 const TOLERANCE: f64 = 1e-4;
+
+/// Distance of a value from the nearest bf16 number, as a part of the value: half a unit of eight bits.
+/// Accepted on top where maps are bf16.
+const BF16_ROUNDING: f64 = 1.0 / 256.0;
 
 /// One direction of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +162,8 @@ pub fn measure(
 struct Bench<'a> {
     operation: &'a Operation,
     conv: Conv,
+    /// Format of the maps.
+    maps: Dtype,
     team: Team,
     images: Vec<f32>,
     gradients: Vec<f32>,
@@ -175,7 +183,9 @@ impl<'a> Bench<'a> {
         let s = operation.shape;
         let team = Team::new(options.threads.max(1));
         let conv = Conv::new(s, options.isa, team.len(), options.winograd, options.dtype);
+        let maps = Algorithms::maps(options.isa, options.dtype);
         let (in_map, out_map) = (s.in_map(), s.out_map());
+        let arena = |len| Arena::new(region_len(maps, len));
         let images = values(s.batch * s.in_channels * s.in_height * s.in_width, options.dtype);
         let gradients =
             values(s.batch * out_map.channels * out_map.height * out_map.width, options.dtype);
@@ -183,22 +193,23 @@ impl<'a> Bench<'a> {
         let mut packed = Arena::new(conv.packed_len());
         conv.pack(&team, &[&weights], &mut packed);
         let mut packed_backward = Arena::new(conv.packed_backward_len());
-        let mut x = Arena::new(in_map.buffer(s.batch).max(conv.image_len()));
+        let mut x = arena(in_map.buffer(s.batch).max(conv.image_len()));
         if s.reads_image() {
-            conv.pack_image(&team, &images, &mut x);
+            with_element!(maps, E => conv.pack_image(&team, &images, E::of_region_mut(&mut x)));
         } else {
             conv.pack_backward(&team, &[&weights], &mut packed_backward);
-            block(&in_map, &images, &mut x);
+            with_element!(maps, E => block(&in_map, &images, E::of_region_mut(&mut x)));
         }
-        let mut dy = Arena::new(out_map.buffer(s.batch));
-        block(&out_map, &gradients, &mut dy);
+        let mut dy = arena(out_map.buffer(s.batch));
+        with_element!(maps, E => block(&out_map, &gradients, E::of_region_mut(&mut dy)));
         Bench {
-            y: Arena::new(out_map.buffer(s.batch)),
-            dx: Arena::new(in_map.buffer(s.batch)),
+            y: arena(out_map.buffer(s.batch)),
+            dx: arena(in_map.buffer(s.batch)),
             dw: Arena::new(s.weights()),
             workspace: Arena::new(conv.workspace_len()),
             operation,
             conv,
+            maps,
             team,
             images,
             gradients,
@@ -211,23 +222,33 @@ impl<'a> Bench<'a> {
     }
 
     fn run(&mut self, direction: Direction) {
+        with_element!(self.maps, E => self.run_in::<E>(direction));
+    }
+
+    fn run_in<E: Element>(&mut self, direction: Direction) {
         let s = &self.operation.shape;
         let (xv, yv) = (View::whole(&s.in_map()), View::whole(&s.out_map()));
         let (conv, team, ws) = (&self.conv, &self.team, &mut self.workspace[..]);
         match direction {
             Direction::Forward => {
-                let (x, y) = (&self.x[..], &mut self.y[..]);
+                let (x, y) = (E::of_region(&self.x), E::of_region_mut(&mut self.y));
                 conv.forward(team, x, xv, &self.packed, y, yv, Epilogue::None, ws);
             }
             Direction::BackwardInput => {
-                let (dy, dx) = (&self.dy[..], &mut self.dx[..]);
+                let (dy, dx) = (E::of_region(&self.dy), E::of_region_mut(&mut self.dx));
                 conv.backward_input(team, dy, yv, &self.packed_backward, dx, xv, false, ws);
             }
             Direction::BackwardWeight => {
                 let dw = &mut [&mut self.dw[..s.weights()]];
-                conv.backward_weights(team, &self.x, xv, &self.dy, yv, dw, ws);
+                let (x, dy) = (E::of_region(&self.x), E::of_region(&self.dy));
+                conv.backward_weights(team, x, xv, dy, yv, dw, ws);
             }
         }
+    }
+
+    /// Value `at` of a map.
+    fn read(&self, map: &[f32], at: usize) -> f64 {
+        f64::from(with_element!(self.maps, E => E::of_region(map)[at].value()))
     }
 
     /// Holds a sample of the last answer, the first and the last value included, against the
@@ -241,15 +262,15 @@ impl<'a> Bench<'a> {
             Direction::Forward => sample(dy.len())
                 .map(|index| {
                     let (n, k, row, column) = split(&out_map, index);
-                    let found = self.y[element(&out_map, (n, k, row, column))];
-                    (f64::from(found), forward_at(s, x, w, n, k, row, column))
+                    let found = self.read(&self.y, element(&out_map, (n, k, row, column)));
+                    (found, forward_at(s, x, w, n, k, row, column))
                 })
                 .collect(),
             Direction::BackwardInput => sample(x.len())
                 .map(|index| {
                     let (n, c, row, column) = split(&in_map, index);
-                    let found = self.dx[element(&in_map, (n, c, row, column))];
-                    (f64::from(found), backward_input_at(s, dy, w, n, c, row, column))
+                    let found = self.read(&self.dx, element(&in_map, (n, c, row, column)));
+                    (found, backward_input_at(s, dy, w, n, c, row, column))
                 })
                 .collect(),
             Direction::BackwardWeight => {
@@ -265,9 +286,11 @@ impl<'a> Bench<'a> {
             }
         };
         let scale = pairs.iter().map(|(_, expected)| expected.abs()).fold(0.0, f64::max);
+        let is_map = direction != Direction::BackwardWeight;
+        let rounding = if is_map && self.maps == Dtype::Bf16 { BF16_ROUNDING } else { 0.0 };
         for (found, expected) in pairs {
             // Written so that a NaN does not pass.
-            let passes = (found - expected).abs() <= TOLERANCE * scale;
+            let passes = (found - expected).abs() <= TOLERANCE * scale + rounding * expected.abs();
             if !passes {
                 let (name, direction) = (&self.operation.name, direction.name());
                 let what = format!("{name}, {direction}: found {found}, expected {expected}");
@@ -301,9 +324,9 @@ fn element(map: &Map, (n, c, row, column): (usize, usize, usize, usize)) -> usiz
     n * map.image() + c / BLOCK * map.plane() + map.pixel(row, column) + c % BLOCK
 }
 
-fn block(map: &Map, from: &[f32], to: &mut [f32]) {
+fn block<E: Element>(map: &Map, from: &[f32], to: &mut [E]) {
     for (index, value) in from.iter().enumerate() {
-        to[element(map, split(map, index))] = *value;
+        to[element(map, split(map, index))] = E::of(*value);
     }
 }
 
@@ -345,8 +368,17 @@ mod tests {
                         Direction::BackwardInput => &mut bench.dx,
                         Direction::BackwardWeight => &mut bench.dw,
                     };
-                    answer.iter_mut().for_each(|value| *value *= 1.01);
-                    assert!(bench.check(direction).is_err(), "{direction:?} a percent off passes");
+                    // More than the rounding of a map of bf16 can take back.
+                    let format = match direction {
+                        Direction::BackwardWeight => Dtype::F32,
+                        _ => bench.maps,
+                    };
+                    with_element!(format, E => {
+                        for value in E::of_region_mut(answer) {
+                            *value = E::of(value.value() * 1.02);
+                        }
+                    });
+                    assert!(bench.check(direction).is_err(), "{direction:?} off by 2 % passes");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::conv::View;
 use crate::dtype::Dtype;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -25,16 +26,16 @@ pub enum Activation {
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
-pub fn backward(
+pub fn backward<E: Element>(
     team: &Team,
     isa: Isa,
     dtype: Dtype,
     activation: Activation,
     map: &Map,
     batch: usize,
-    y: &[f32],
+    y: &[E],
     y_view: View,
-    dy: &mut [f32],
+    dy: &mut [E],
     dy_view: View,
     dbias: &mut [f32],
     partial: &mut [f64],
@@ -120,13 +121,13 @@ impl Nonlinear for Sigmoid {
 }
 
 #[inline(always)]
-fn backward_plane<S: Simd>(
+fn backward_plane<E: Element, S: Simd>(
     s: S,
     g: impl Nonlinear,
     dtype: Dtype,
     map: &Map,
-    y: &[f32],
-    dy: &mut [f32],
+    y: &[E],
+    dy: &mut [E],
     sums: &mut [f64],
 ) {
     sums.fill(0.0);
@@ -134,8 +135,8 @@ fn backward_plane<S: Simd>(
         let range = map.row(row);
         let mut sum = s.zero();
         for (dy, y) in pixels_mut(&mut dy[range.clone()]).iter_mut().zip(pixels(&y[range])) {
-            let dz = g.gradient(s, s.load(y), s.load(dy));
-            s.store_as(dtype, dz, dy);
+            let dz = g.gradient(s, E::load(s, y), E::load(s, dy));
+            E::store(s, dtype, dz, dy);
             sum = s.add(sum, dz);
         }
         let sum = s.array(sum);

@@ -8,6 +8,7 @@
 use crate::activation::{Activation, Nonlinear, Relu, Sigmoid};
 use crate::conv::View;
 use crate::dtype::Dtype;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Lanes, Simd, block, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -111,7 +112,7 @@ impl Moments {
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
-pub fn normalise(
+pub fn normalise<E: Element>(
     team: &Team,
     isa: Isa,
     dtype: Dtype,
@@ -119,9 +120,9 @@ pub fn normalise(
     moments: &Moments,
     map: &Map,
     batch: usize,
-    x: &[f32],
+    x: &[E],
     x_view: View,
-    y: &mut [f32],
+    y: &mut [E],
     y_view: View,
 ) {
     check_planes(map, batch, x, x_view);
@@ -142,13 +143,13 @@ pub fn normalise(
 }
 
 #[inline(always)]
-fn normalise_plane<S: Simd>(
+fn normalise_plane<E: Element, S: Simd>(
     s: S,
     g: impl Nonlinear,
     dtype: Dtype,
     map: &Map,
-    x: &[f32],
-    y: &mut [f32],
+    x: &[E],
+    y: &mut [E],
     multiplier: &Lanes,
     offset: &Lanes,
 ) {
@@ -156,8 +157,8 @@ fn normalise_plane<S: Simd>(
     for row in 0..map.height {
         let range = map.row(row);
         for (y, x) in pixels_mut(&mut y[range.clone()]).iter_mut().zip(pixels(&x[range])) {
-            let z = s.add(s.mul(s.load(x), multiplier), offset);
-            s.store_as(dtype, g.value(s, z), y);
+            let z = s.add(s.mul(E::load(s, x), multiplier), offset);
+            E::store(s, dtype, g.value(s, z), y);
         }
     }
     map.zero_halo(y);
@@ -171,7 +172,7 @@ fn normalise_plane<S: Simd>(
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
-pub fn backward(
+pub fn backward<E: Element>(
     team: &Team,
     isa: Isa,
     dtype: Dtype,
@@ -179,9 +180,9 @@ pub fn backward(
     moments: &Moments,
     map: &Map,
     batch: usize,
-    dy: &[f32],
+    dy: &[E],
     dy_view: View,
-    x: &mut [f32],
+    x: &mut [E],
     x_view: View,
     dgamma: &mut [f32],
     dbeta: &mut [f32],
@@ -261,13 +262,13 @@ impl Pass {
 
     /// Sums of dz and of dz * (x - mean), where dz is the gradient in front of the nonlinearity.
     #[inline(always)]
-    fn reduce<S: Simd>(
+    fn reduce<E: Element, S: Simd>(
         &self,
         s: S,
         g: impl Nonlinear,
         map: &Map,
-        dy: &[f32],
-        x: &[f32],
+        dy: &[E],
+        x: &[E],
         sums: &mut [f64],
     ) {
         let (multiplier, offset) = (s.load(&self.multiplier), s.load(&self.offset));
@@ -277,9 +278,9 @@ impl Pass {
             let range = map.row(row);
             let (mut sum, mut product) = (s.zero(), s.zero());
             for (dy, x) in pixels(&dy[range.clone()]).iter().zip(pixels(&x[range])) {
-                let x = s.load(x);
+                let x = E::load(s, x);
                 let z = s.add(s.mul(x, multiplier), offset);
-                let dz = g.gradient_at(s, z, s.load(dy));
+                let dz = g.gradient_at(s, z, E::load(s, dy));
                 sum = s.add(sum, dz);
                 product = s.add(product, s.mul(dz, s.sub(x, mean)));
             }
@@ -293,14 +294,14 @@ impl Pass {
 
     /// `dx = multiplier * (dz - mean of dz - xhat * mean of dz * xhat)`, in place of x.
     #[inline(always)]
-    fn spread<S: Simd>(
+    fn spread<E: Element, S: Simd>(
         &self,
         s: S,
         g: impl Nonlinear,
         dtype: Dtype,
         map: &Map,
-        dy: &[f32],
-        x: &mut [f32],
+        dy: &[E],
+        x: &mut [E],
         dgamma: &Lanes,
         dbeta: &Lanes,
     ) {
@@ -310,11 +311,11 @@ impl Pass {
         for row in 0..map.height {
             let range = map.row(row);
             for (x, dy) in pixels_mut(&mut x[range.clone()]).iter_mut().zip(pixels(&dy[range])) {
-                let value = s.load(x);
+                let value = E::load(s, x);
                 let z = s.add(s.mul(value, multiplier), offset);
-                let dz = g.gradient_at(s, z, s.load(dy));
+                let dz = g.gradient_at(s, z, E::load(s, dy));
                 let along = s.mul(s.sub(value, mean), slope);
-                s.store_as(dtype, s.mul(multiplier, s.sub(s.sub(dz, dbeta), along)), x);
+                E::store(s, dtype, s.mul(multiplier, s.sub(s.sub(dz, dbeta), along)), x);
             }
         }
         map.zero_halo(x);

@@ -4,7 +4,7 @@
 /// them. Sums, statistics, parameters and gradients of parameters are f32 (or f64) in both.
 ///
 /// With [`Dtype::Bf16`] every factor is rounded to bf16 where it is made or packed, and stored as
-/// the f32 of that value. A product of two bf16 numbers is exact in f32, so f32 arithmetic on such
+/// such or as the f32 of that value ([`Element`](crate::element::Element)). A product of two bf16 numbers is exact in f32, so f32 arithmetic on such
 /// values computes what bf16 instructions with f32 sums do
 /// ([`Algorithm::Bf16`](crate::conv::Algorithm::Bf16)), up to the order of the sum and to
 /// subnormal numbers, which they take for zero; and algorithms that
@@ -27,11 +27,20 @@ impl Dtype {
         }
     }
 
-    /// Rounds `values` to this format.
+    /// Bytes of a number.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::Bf16 => 2,
+        }
+    }
+
+    /// The nearest number of this format.
     #[inline(always)]
-    pub(crate) fn round(self, values: &mut [f32]) {
-        if self == Dtype::Bf16 {
-            values.iter_mut().for_each(|value| *value = round_to_bf16(*value));
+    pub(crate) fn round(self, value: f32) -> f32 {
+        match self {
+            Dtype::F32 => value,
+            Dtype::Bf16 => round_to_bf16(value),
         }
     }
 }
@@ -46,7 +55,7 @@ pub fn round_to_bf16(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { f32::from_bits(rounded) }
 }
 
-/// [`round_to_bf16`] of every lane of a register.
+/// [`round_to_bf16`] of every lane of a register, and the upper halves of lanes.
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
     use std::arch::x86_64::*;
@@ -82,6 +91,51 @@ pub(crate) mod x86 {
             let rounded = _mm256_and_si256(carried, _mm256_set1_epi32(0xFFFF_0000_u32 as i32));
             let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(values, values);
             _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_set1_ps(f32::NAN), nan)
+        }
+    }
+
+    /// The values of sixteen bf16 numbers.
+    ///
+    /// # Safety
+    /// The machine must have AVX-512 F.
+    #[inline(always)]
+    pub(crate) unsafe fn widen_512(halves: __m256i) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))) }
+    }
+
+    /// The values of eight bf16 numbers.
+    ///
+    /// # Safety
+    /// The machine must have AVX2.
+    #[inline(always)]
+    pub(crate) unsafe fn widen_256(halves: __m128i) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves))) }
+    }
+
+    /// The upper halves of sixteen lanes.
+    ///
+    /// # Safety
+    /// The machine must have AVX-512 F.
+    #[inline(always)]
+    pub(crate) unsafe fn cut_512(values: __m512) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(values))) }
+    }
+
+    /// The upper halves of eight lanes.
+    ///
+    /// # Safety
+    /// The machine must have AVX2.
+    #[inline(always)]
+    pub(crate) unsafe fn cut_256(values: __m256) -> __m128i {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let halves = _mm256_srli_epi32::<16>(_mm256_castps_si256(values));
+            let (low, high) =
+                (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            _mm_packus_epi32(low, high)
         }
     }
 }

@@ -5,6 +5,7 @@
 //! layer then is a 1x1 convolution. The maps are small (128 x 4 x 4), so plain loops do.
 
 use crate::conv::View;
+use crate::element::Element;
 use crate::lanes::LANES;
 use crate::map::Map;
 use crate::split::{check_planes, plane, planes, split};
@@ -20,20 +21,20 @@ pub fn flat(map: &Map) -> Map {
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
-pub fn flatten(
+pub fn flatten<E: Element>(
     team: &Team,
     map: &Map,
     batch: usize,
-    x: &[f32],
+    x: &[E],
     x_view: View,
-    y: &mut [f32],
+    y: &mut [E],
     y_view: View,
 ) {
     check_planes(map, batch, x, x_view);
     let output = flat(map);
     let pixels = map.height * map.width;
     split(team, batch * output.blocks(), planes(&output, batch, y, y_view), |index, y| {
-        y.fill(0.0);
+        y.fill(E::default());
         let (image, block) = (index / output.blocks(), index % output.blocks());
         let values = &mut y[output.row(0)];
         for (value, place) in values.iter_mut().zip(block * LANES..) {
@@ -48,13 +49,13 @@ pub fn flatten(
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
-pub fn flatten_backward(
+pub fn flatten_backward<E: Element>(
     team: &Team,
     map: &Map,
     batch: usize,
-    dy: &[f32],
+    dy: &[E],
     dy_view: View,
-    dx: &mut [f32],
+    dx: &mut [E],
     dx_view: View,
     accumulate: bool,
 ) {
@@ -68,8 +69,8 @@ pub fn flatten_backward(
             for (lane, dx) in dx[start..start + LANES].iter_mut().enumerate() {
                 let place = (block * LANES + lane) * pixels + pixel;
                 let dy = plane(&output, dy, dy_view, image * output.blocks() + place / LANES);
-                let before = if accumulate { *dx } else { 0.0 };
-                *dx = before + dy[output.pixel(0, 0) + place % LANES];
+                let before = if accumulate { dx.value() } else { 0.0 };
+                *dx = E::of(before + dy[output.pixel(0, 0) + place % LANES].value());
             }
         }
     });

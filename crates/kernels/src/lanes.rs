@@ -5,10 +5,11 @@
 //! so that its methods are safe; plain loops over arrays would do if the compiler vectorised
 //! accumulators and comparisons reliably, which it does not.
 
-use crate::dtype::{Dtype, round_to_bf16};
+use crate::dtype::round_to_bf16;
+use crate::element::{Bf16, Element};
 use crate::isa::Isa;
 
-/// Channels of one pixel of an f32 block.
+/// Channels of one pixel of a block.
 pub(crate) type Lanes = [f32; LANES];
 
 /// Values of [`Lanes`].
@@ -16,13 +17,13 @@ pub(crate) const LANES: usize = 16;
 
 /// A slice as pixels; values behind the last whole pixel are left out.
 #[inline(always)]
-pub(crate) fn pixels(values: &[f32]) -> &[Lanes] {
+pub(crate) fn pixels<E>(values: &[E]) -> &[[E; LANES]] {
     values.as_chunks().0
 }
 
 /// As [`pixels`], to write.
 #[inline(always)]
-pub(crate) fn pixels_mut(values: &mut [f32]) -> &mut [Lanes] {
+pub(crate) fn pixels_mut<E>(values: &mut [E]) -> &mut [[E; LANES]] {
     values.as_chunks_mut().0
 }
 
@@ -33,7 +34,7 @@ pub(crate) fn block(values: &[f32], block: usize) -> Lanes {
 }
 
 /// Arithmetic on sixteen lanes. Every method works lane by lane.
-pub(crate) trait Simd: Copy {
+pub trait Simd: Copy {
     /// Sixteen values.
     type Value: Copy;
     /// Sixteen truths.
@@ -45,6 +46,10 @@ pub(crate) trait Simd: Copy {
     fn load(self, from: &Lanes) -> Self::Value;
     /// Writes sixteen values.
     fn store(self, value: Self::Value, to: &mut Lanes);
+    /// Reads sixteen bf16 numbers.
+    fn load_bf16(self, from: &[Bf16; LANES]) -> Self::Value;
+    /// Writes the upper halves of sixteen values.
+    fn store_bf16(self, value: Self::Value, to: &mut [Bf16; LANES]);
     /// Reads sixteen small integers.
     fn load_bytes(self, from: &[u8; LANES]) -> Self::Value;
     /// Writes sixteen integers below 256.
@@ -74,16 +79,6 @@ pub(crate) trait Simd: Copy {
 
     /// The nearest bf16 numbers, see [`round_to_bf16`].
     fn round_to_bf16(self, a: Self::Value) -> Self::Value;
-
-    /// Writes sixteen values, rounded to `dtype`.
-    #[inline(always)]
-    fn store_as(self, dtype: Dtype, value: Self::Value, to: &mut Lanes) {
-        let value = match dtype {
-            Dtype::F32 => value,
-            Dtype::Bf16 => self.round_to_bf16(value),
-        };
-        self.store(value, to);
-    }
 
     /// Zero in every lane.
     #[inline(always)]
@@ -179,6 +174,16 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    fn load_bf16(self, from: &[Bf16; LANES]) -> Lanes {
+        from.map(Bf16::value)
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, value: Lanes, to: &mut [Bf16; LANES]) {
+        *to = value.map(Bf16::cut);
+    }
+
+    #[inline(always)]
     fn load_bytes(self, from: &[u8; LANES]) -> Lanes {
         from.map(f32::from)
     }
@@ -257,7 +262,8 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::{LANES, Lanes, Simd};
-    use crate::dtype::x86::{round_256, round_512};
+    use crate::dtype::x86::{cut_256, cut_512, round_256, round_512, widen_256, widen_512};
+    use crate::element::Bf16;
 
     /// The machine has AVX-512 F, BW, DQ and VL.
     #[derive(Clone, Copy)]
@@ -313,6 +319,10 @@ mod x86 {
             splat(value: f32) -> __m512 = _mm512_set1_ps(value);
             load(from: &Lanes) -> __m512 = _mm512_loadu_ps(from.as_ptr());
             store(value: __m512, to: &mut Lanes) -> () = _mm512_storeu_ps(to.as_mut_ptr(), value);
+            load_bf16(from: &[Bf16; LANES]) -> __m512 =
+                widen_512(_mm256_loadu_si256(from.as_ptr().cast()));
+            store_bf16(value: __m512, to: &mut [Bf16; LANES]) -> () =
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), cut_512(value));
             load_bytes(from: &[u8; LANES]) -> __m512 =
                 _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast())));
             store_bytes(value: __m512, to: &mut [u8; LANES]) -> () = _mm_storeu_si128(
@@ -360,6 +370,14 @@ mod x86 {
             store(value: Pair, to: &mut Lanes) -> () = {
                 _mm256_storeu_ps(to.as_mut_ptr(), value[0]);
                 _mm256_storeu_ps(to.as_mut_ptr().add(8), value[1]);
+            };
+            load_bf16(from: &[Bf16; LANES]) -> Pair = [
+                widen_256(_mm_loadu_si128(from.as_ptr().cast())),
+                widen_256(_mm_loadu_si128(from.as_ptr().add(8).cast())),
+            ];
+            store_bf16(value: Pair, to: &mut [Bf16; LANES]) -> () = {
+                _mm_storeu_si128(to.as_mut_ptr().cast(), cut_256(value[0]));
+                _mm_storeu_si128(to.as_mut_ptr().add(8).cast(), cut_256(value[1]));
             };
             load_bytes(from: &[u8; LANES]) -> Pair = {
                 let bytes = _mm_loadu_si128(from.as_ptr().cast());
@@ -415,6 +433,8 @@ mod tests {
         let mut back = [0; LANES];
         s.store_bytes(s.load_bytes(&bytes), &mut back);
         assert_eq!(bytes, back);
+        let mut halves = [Bf16::default(); LANES];
+        s.store_bf16(s.mul(x, s.splat(1.0 / 3.0)), &mut halves);
         let pick = |mask| s.select(mask, s.splat(1.0), s.zero());
         let results = [
             s.add(x, y),
@@ -429,6 +449,7 @@ mod tests {
             pick(s.greater_or_nan(x, y)),
             pick(s.equal(x, y)),
             s.load_bytes(&bytes),
+            s.load_bf16(&halves),
         ];
         results.map(|value| s.array(value)).to_vec()
     }

@@ -14,6 +14,7 @@ pub mod arena;
 pub mod batch_norm;
 pub mod conv;
 pub mod dtype;
+pub mod element;
 pub mod flatten;
 pub mod isa;
 mod lanes;

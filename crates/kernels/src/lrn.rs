@@ -3,6 +3,7 @@
 
 use crate::conv::View;
 use crate::dtype::Dtype;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -25,20 +26,20 @@ pub struct Lrn {
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images, or the size is even or beyond 33.
-pub fn forward(
+pub fn forward<E: Element>(
     team: &Team,
     isa: Isa,
     dtype: Dtype,
     lrn: &Lrn,
     map: &Map,
     batch: usize,
-    x: &[f32],
-    y: &mut [f32],
+    x: &[E],
+    y: &mut [E],
 ) {
     check(lrn, map, batch, x);
     check_planes(map, batch, y, View::whole(map));
     let end = batch * map.image();
-    y[end..].fill(0.0);
+    y[end..].fill(E::default());
     split(team, batch, chunks(&mut y[..end], map.image()), |index, y| {
         let x = &x[index * map.image()..][..map.image()];
         dispatch!(isa, s => forward_image(s, dtype, lrn, map, x, y));
@@ -49,15 +50,15 @@ pub fn forward(
 ///
 /// # Panics
 /// As [`forward`].
-pub fn backward(
+pub fn backward<E: Element>(
     team: &Team,
     isa: Isa,
     lrn: &Lrn,
     map: &Map,
     batch: usize,
-    x: &[f32],
-    dy: &[f32],
-    dx: &mut [f32],
+    x: &[E],
+    dy: &[E],
+    dx: &mut [E],
     accumulate: bool,
 ) {
     check(lrn, map, batch, x);
@@ -71,14 +72,21 @@ pub fn backward(
     });
 }
 
-fn check(lrn: &Lrn, map: &Map, batch: usize, x: &[f32]) {
+fn check<E>(lrn: &Lrn, map: &Map, batch: usize, x: &[E]) {
     check_planes(map, batch, x, View::whole(map));
     let range = 1..=2 * LANES + 1;
     assert!(lrn.size % 2 == 1 && range.contains(&lrn.size), "normalisation over {}", lrn.size);
 }
 
 #[inline(always)]
-fn forward_image<S: Simd>(s: S, dtype: Dtype, lrn: &Lrn, map: &Map, x: &[f32], y: &mut [f32]) {
+fn forward_image<E: Element, S: Simd>(
+    s: S,
+    dtype: Dtype,
+    lrn: &Lrn,
+    map: &Map,
+    x: &[E],
+    y: &mut [E],
+) {
     let plane = map.plane() / LANES;
     let (x, y) = (pixels(x), pixels_mut(y));
     for row in 0..map.height {
@@ -93,7 +101,7 @@ fn forward_image<S: Simd>(s: S, dtype: Dtype, lrn: &Lrn, map: &Map, x: &[f32], y
                 }
                 let at = at + b * plane;
                 let factor = power(s, scale(s, lrn, &squares), lrn.beta);
-                s.store_as(dtype, s.mul(s.load(&x[at]), factor), &mut y[at]);
+                E::store(s, dtype, s.mul(E::load(s, &x[at]), factor), &mut y[at]);
             }
         }
     }
@@ -105,13 +113,13 @@ fn forward_image<S: Simd>(s: S, dtype: Dtype, lrn: &Lrn, map: &Map, x: &[f32], y
 /// `dx = dy * s^-beta - 2 * alpha * beta / size * x * sum over the neighbours of r`, with
 /// `r = dy * x * s^(-beta - 1)`.
 #[inline(always)]
-fn backward_image<S: Simd>(
+fn backward_image<E: Element, S: Simd>(
     s: S,
     lrn: &Lrn,
     map: &Map,
-    x: &[f32],
-    dy: &[f32],
-    dx: &mut [f32],
+    x: &[E],
+    dy: &[E],
+    dx: &mut [E],
     accumulate: bool,
 ) {
     const NONE: Lanes = [0.0; LANES];
@@ -136,16 +144,16 @@ fn backward_image<S: Simd>(
                     }
                     let scale = scale(s, lrn, &squares);
                     let at = at + b * plane;
-                    direct[1] = s.mul(s.load(&dy[at]), power(s, scale, lrn.beta));
-                    let ratio = s.div(s.mul(direct[1], s.load(&x[at])), scale);
+                    direct[1] = s.mul(E::load(s, &dy[at]), power(s, scale, lrn.beta));
+                    let ratio = s.div(s.mul(direct[1], E::load(s, &x[at])), scale);
                     s.store(ratio, &mut ratios[2]);
                 }
                 if b > 0 {
                     let at = at + (b - 1) * plane;
                     let sums = neighbours(s, lrn, &ratios);
-                    let value = s.sub(direct[0], s.mul(s.mul(factor, s.load(&x[at])), sums));
-                    let before = if accumulate { s.load(&dx[at]) } else { s.zero() };
-                    s.store(s.add(before, value), &mut dx[at]);
+                    let value = s.sub(direct[0], s.mul(s.mul(factor, E::load(s, &x[at])), sums));
+                    let before = if accumulate { E::load(s, &dx[at]) } else { s.zero() };
+                    E::store(s, Dtype::F32, s.add(before, value), &mut dx[at]);
                 }
             }
         }
@@ -154,9 +162,9 @@ fn backward_image<S: Simd>(
 
 /// Squares of pixel `at`, or zeros behind the last one.
 #[inline(always)]
-fn square<S: Simd>(s: S, x: &[Lanes], at: usize) -> Lanes {
+fn square<E: Element, S: Simd>(s: S, x: &[[E; LANES]], at: usize) -> Lanes {
     let Some(x) = x.get(at) else { return [0.0; LANES] };
-    let x = s.load(x);
+    let x = E::load(s, x);
     s.array(s.mul(x, x))
 }
 

@@ -1,8 +1,8 @@
 //! The blocked layout of an activation map.
 //!
 //! A map of `channels` x `height` x `width` is stored per image as
-//! `[channels / B][height + 2][width + 1][B]` with B = 16 for f32 and 32 for bf16: one cache line
-//! holds one pixel of one channel block in both. Row 0 and row `height + 1` are a zero halo, and so
+//! `[channels / B][height + 2][width + 1][B]` with B = 16: one cache line holds one pixel of one
+//! channel block in f32, and two in bf16. Row 0 and row `height + 1` are a zero halo, and so
 //! is column 0; the right halo of a row is column 0 of the next one. A 3x3 filter with padding 1
 //! therefore reads its neighbours by plain pointer offsets, with no border case, and one shared
 //! halo column costs half of what two would. The pixel after the last plane is read too, so every
@@ -11,6 +11,8 @@
 //! Concatenation along channels is free: a branch writes its own channel blocks of the wide map.
 
 use std::ops::Range;
+
+use crate::element::Element;
 
 /// Zero pixels behind the last plane of a buffer, which edge taps and vector loads may read.
 pub const GUARD_PIXELS: usize = 64;
@@ -24,7 +26,7 @@ pub struct Map {
     pub height: usize,
     /// Columns without the halo.
     pub width: usize,
-    /// Channels of one block: 16 for f32, 32 for bf16.
+    /// Channels of one block: 16.
     pub block: usize,
 }
 
@@ -66,13 +68,13 @@ impl Map {
     }
 
     /// Zeroes the halo of one plane.
-    pub fn zero_halo(&self, plane: &mut [f32]) {
-        let (pitch, block) = (self.pitch() * self.block, self.block);
+    pub fn zero_halo<E: Element>(&self, plane: &mut [E]) {
+        let (pitch, block, zero) = (self.pitch() * self.block, self.block, E::default());
         // Row 0 and the first pixel of row 1 are neighbours, and so are those at the other end.
-        plane[..pitch + block].fill(0.0);
+        plane[..pitch + block].fill(zero);
         for row in 2..=self.height {
-            plane[row * pitch..][..block].fill(0.0);
+            plane[row * pitch..][..block].fill(zero);
         }
-        plane[(self.height + 1) * pitch..].fill(0.0);
+        plane[(self.height + 1) * pitch..].fill(zero);
     }
 }

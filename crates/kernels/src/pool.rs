@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use crate::conv::View;
 use crate::dtype::Dtype;
+use crate::element::Element;
 use crate::isa::Isa;
-use crate::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
+use crate::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
 use crate::split::{check_planes, chunks, plane, planes, split};
 use crate::threads::Team;
@@ -47,14 +48,14 @@ impl MaxPool {
     ///
     /// # Panics
     /// If a buffer is too short for `batch` images of its view.
-    pub fn forward(
+    pub fn forward<E: Element>(
         &self,
         team: &Team,
         isa: Isa,
         batch: usize,
-        x: &[f32],
+        x: &[E],
         x_view: View,
-        y: &mut [f32],
+        y: &mut [E],
         y_view: View,
         winners: Option<&mut [u8]>,
     ) {
@@ -70,12 +71,12 @@ impl MaxPool {
                 let len = output.height * output.width * LANES;
                 split(team, total, (y, chunks(winners, len)), |index, (y, winners)| {
                     let x = x(index);
-                    dispatch!(isa, s => forward_plane::<_, true>(s, &axes, x, y, winners));
+                    dispatch!(isa, s => forward_plane::<E, _, true>(s, &axes, x, y, winners));
                 });
             }
             None => split(team, total, y, |index, y| {
                 let x = x(index);
-                dispatch!(isa, s => forward_plane::<_, false>(s, &axes, x, y, &mut []));
+                dispatch!(isa, s => forward_plane::<E, _, false>(s, &axes, x, y, &mut []));
             }),
         }
     }
@@ -84,15 +85,15 @@ impl MaxPool {
     ///
     /// # Panics
     /// If a buffer is too short for `batch` images of its view.
-    pub fn backward(
+    pub fn backward<E: Element>(
         &self,
         team: &Team,
         isa: Isa,
         batch: usize,
-        dy: &[f32],
+        dy: &[E],
         dy_view: View,
         winners: &[u8],
-        dx: &mut [f32],
+        dx: &mut [E],
         dx_view: View,
         accumulate: bool,
     ) {
@@ -165,11 +166,11 @@ struct Axes {
 
 /// One plane of [`MaxPool::forward`], with or without keeping the winners.
 #[inline(always)]
-fn forward_plane<S: Simd, const KEEP: bool>(
+fn forward_plane<E: Element, S: Simd, const KEEP: bool>(
     s: S,
     axes: &Axes,
-    x: &[f32],
-    y: &mut [f32],
+    x: &[E],
+    y: &mut [E],
     winners: &mut [u8],
 ) {
     let winners = winners.as_chunks_mut::<LANES>().0;
@@ -185,7 +186,7 @@ fn forward_plane<S: Simd, const KEEP: bool>(
                 let place = axes.rows.position(r, row) * KERNEL
                     + axes.columns.position(columns.start, column);
                 for (c, x) in x.iter().enumerate() {
-                    let x = s.load(x);
+                    let x = E::load(s, x);
                     let wins = s.greater_or_nan(x, best);
                     best = s.select(wins, x, best);
                     if KEEP {
@@ -193,7 +194,7 @@ fn forward_plane<S: Simd, const KEEP: bool>(
                     }
                 }
             }
-            s.store(best, y);
+            E::store(s, Dtype::F32, best, y);
             if KEEP {
                 s.store_bytes(winner, &mut winners[row * axes.output.width + column]);
             }
@@ -203,12 +204,12 @@ fn forward_plane<S: Simd, const KEEP: bool>(
 }
 
 #[inline(always)]
-fn backward_plane<S: Simd>(
+fn backward_plane<E: Element, S: Simd>(
     s: S,
     axes: &Axes,
-    dy: &[f32],
+    dy: &[E],
     winners: &[u8],
-    dx: &mut [f32],
+    dx: &mut [E],
     accumulate: bool,
 ) {
     let winners = winners.as_chunks::<LANES>().0;
@@ -217,7 +218,7 @@ fn backward_plane<S: Simd>(
         let dx = pixels_mut(&mut dx[axes.input.row(row)]);
         for (column, dx) in dx.iter_mut().enumerate() {
             let columns = axes.columns.covering(column);
-            let mut sum = if accumulate { s.load(dx) } else { s.zero() };
+            let mut sum = if accumulate { E::load(s, dx) } else { s.zero() };
             for r in windows.clone() {
                 let dy = &pixels(&dy[axes.output.row(r)])[columns.clone()];
                 let winners = &winners[r * axes.output.width..][columns.clone()];
@@ -226,10 +227,10 @@ fn backward_plane<S: Simd>(
                 for (c, (dy, winner)) in dy.iter().zip(winners).enumerate() {
                     let place = s.splat((first - c * axes.columns.stride) as f32);
                     let wins = s.equal(s.load_bytes(winner), place);
-                    sum = s.add(sum, s.select(wins, s.load(dy), s.zero()));
+                    sum = s.add(sum, s.select(wins, E::load(s, dy), s.zero()));
                 }
             }
-            s.store(sum, dx);
+            E::store(s, Dtype::F32, sum, dx);
         }
     }
 }
@@ -239,15 +240,15 @@ fn backward_plane<S: Simd>(
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
-pub fn average(
+pub fn average<E: Element>(
     team: &Team,
     isa: Isa,
     dtype: Dtype,
     map: &Map,
     batch: usize,
-    x: &[f32],
+    x: &[E],
     x_view: View,
-    y: &mut [f32],
+    y: &mut [E],
     y_view: View,
 ) {
     check_planes(map, batch, x, x_view);
@@ -263,14 +264,14 @@ pub fn average(
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images of its view.
-pub fn average_backward(
+pub fn average_backward<E: Element>(
     team: &Team,
     isa: Isa,
     map: &Map,
     batch: usize,
-    dy: &[f32],
+    dy: &[E],
     dy_view: View,
-    dx: &mut [f32],
+    dx: &mut [E],
     dx_view: View,
     accumulate: bool,
 ) {
@@ -287,12 +288,12 @@ const SHARE: f32 = 1.0 / (KERNEL * KERNEL) as f32;
 /// Writes the mean of the nine neighbours of each pixel, places outside the map counting as zero,
 /// or adds it to what is there. Each sum over three rows serves three pixels.
 #[inline(always)]
-fn average_plane<S: Simd>(
+fn average_plane<E: Element, S: Simd>(
     s: S,
     dtype: Dtype,
     map: &Map,
-    from: &[f32],
-    to: &mut [f32],
+    from: &[E],
+    to: &mut [E],
     accumulate: bool,
 ) {
     for row in 0..map.height {
@@ -305,8 +306,8 @@ fn average_plane<S: Simd>(
         for (c, to) in pixels_mut(&mut to[map.row(row)]).iter_mut().enumerate() {
             let right = column_sum(s, rows, above, below, c + 1);
             let sum = s.add(s.add(left, middle), right);
-            let before = if accumulate { s.load(to) } else { s.zero() };
-            s.store_as(dtype, s.add(s.mul(sum, s.splat(SHARE)), before), to);
+            let before = if accumulate { E::load(s, to) } else { s.zero() };
+            E::store(s, dtype, s.add(s.mul(sum, s.splat(SHARE)), before), to);
             (left, middle) = (middle, right);
         }
     }
@@ -314,9 +315,9 @@ fn average_plane<S: Simd>(
 
 /// Sum over three rows at one column, the outer ones weighted; zero behind the last column.
 #[inline(always)]
-fn column_sum<S: Simd>(
+fn column_sum<E: Element, S: Simd>(
     s: S,
-    rows: [&[Lanes]; 3],
+    rows: [&[[E; LANES]]; 3],
     above: S::Value,
     below: S::Value,
     column: usize,
@@ -324,20 +325,20 @@ fn column_sum<S: Simd>(
     let [Some(upper), Some(middle), Some(lower)] = rows.map(|row| row.get(column)) else {
         return s.zero();
     };
-    let outer = s.add(s.mul(above, s.load(upper)), s.mul(below, s.load(lower)));
-    s.add(s.load(middle), outer)
+    let outer = s.add(s.mul(above, E::load(s, upper)), s.mul(below, E::load(s, lower)));
+    s.add(E::load(s, middle), outer)
 }
 
 /// The mean of each channel over the whole map: `y` is `[batch][channels]`.
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images.
-pub fn global_average(
+pub fn global_average<E: Element>(
     team: &Team,
     isa: Isa,
     map: &Map,
     batch: usize,
-    x: &[f32],
+    x: &[E],
     x_view: View,
     y: &mut [f32],
 ) {
@@ -350,7 +351,7 @@ pub fn global_average(
             let mut sum = s.zero();
             for row in 0..map.height {
                 for x in pixels(&x[map.row(row)]) {
-                    sum = s.add(sum, s.load(x));
+                    sum = s.add(sum, E::load(s, x));
                 }
             }
             s.store(s.mul(sum, s.splat(share)), &mut pixels_mut(y)[0]);
@@ -362,18 +363,18 @@ pub fn global_average(
 ///
 /// # Panics
 /// If a buffer is too short for `batch` images.
-pub fn global_average_backward(
+pub fn global_average_backward<E: Element>(
     team: &Team,
     map: &Map,
     batch: usize,
     dy: &[f32],
-    dx: &mut [f32],
+    dx: &mut [E],
     dx_view: View,
 ) {
     let share = 1.0 / (map.height * map.width) as f32;
     let dy = pixels(&dy[..batch * map.channels]);
     split(team, batch * map.blocks(), planes(map, batch, dx, dx_view), |index, dx| {
-        let value = dy[index].map(|dy| dy * share);
+        let value = dy[index].map(|dy| E::of(dy * share));
         for row in 0..map.height {
             pixels_mut(&mut dx[map.row(row)]).fill(value);
         }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::conv::View;
+use crate::element::Element;
 use crate::map::{GUARD_PIXELS, Map};
 use crate::threads::Team;
 
@@ -78,16 +79,16 @@ pub(crate) fn chunks<T>(slice: &mut [T], len: usize) -> Chunks<'_, T> {
 ///
 /// # Panics
 /// If the buffer is shorter than its images and guard, or the view wider than the buffer's map.
-pub(crate) fn planes<'a>(
+pub(crate) fn planes<'a, E: Element>(
     map: &Map,
     batch: usize,
-    buffer: &'a mut [f32],
+    buffer: &'a mut [E],
     view: View,
-) -> Chunks<'a, f32> {
+) -> Chunks<'a, E> {
     check_planes(map, batch, buffer, view);
     let plane = map.plane();
     let end = batch * view.blocks * plane;
-    buffer[end..end + GUARD_PIXELS * map.block].fill(0.0);
+    buffer[end..end + GUARD_PIXELS * map.block].fill(E::default());
     let buffer = &mut buffer[view.first * plane..];
     let (start, total) = (buffer.as_mut_ptr(), buffer.len());
     let stride = view.blocks * plane;
@@ -95,13 +96,13 @@ pub(crate) fn planes<'a>(
 }
 
 /// Plane `index` of a view that is only read, numbered as in [`planes`].
-pub(crate) fn plane<'a>(map: &Map, buffer: &'a [f32], view: View, index: usize) -> &'a [f32] {
+pub(crate) fn plane<'a, E>(map: &Map, buffer: &'a [E], view: View, index: usize) -> &'a [E] {
     let (image, block) = (index / map.blocks(), index % map.blocks());
     &buffer[(image * view.blocks + view.first + block) * map.plane()..][..map.plane()]
 }
 
 /// Checks what [`planes`] promises.
-pub(crate) fn check_planes(map: &Map, batch: usize, buffer: &[f32], view: View) {
+pub(crate) fn check_planes<E>(map: &Map, batch: usize, buffer: &[E], view: View) {
     assert!(
         view.first + map.blocks() <= view.blocks,
         "a view of {} blocks from {} of a map of {}",

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::conv::View;
 use crate::dtype::Dtype;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::lanes::{Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
@@ -36,15 +37,15 @@ impl WindowAverage {
     ///
     /// # Panics
     /// If a buffer is too short for `batch` images of its view.
-    pub fn forward(
+    pub fn forward<E: Element>(
         &self,
         team: &Team,
         isa: Isa,
         dtype: Dtype,
         batch: usize,
-        x: &[f32],
+        x: &[E],
         x_view: View,
-        y: &mut [f32],
+        y: &mut [E],
         y_view: View,
     ) {
         check_planes(&self.input, batch, x, x_view);
@@ -60,14 +61,14 @@ impl WindowAverage {
     ///
     /// # Panics
     /// If a buffer is too short for `batch` images of its view.
-    pub fn backward(
+    pub fn backward<E: Element>(
         &self,
         team: &Team,
         isa: Isa,
         batch: usize,
-        dy: &[f32],
+        dy: &[E],
         dy_view: View,
-        dx: &mut [f32],
+        dx: &mut [E],
         dx_view: View,
         accumulate: bool,
     ) {
@@ -89,7 +90,7 @@ impl WindowAverage {
     }
 
     #[inline(always)]
-    fn forward_plane<S: Simd>(&self, s: S, dtype: Dtype, x: &[f32], y: &mut [f32]) {
+    fn forward_plane<E: Element, S: Simd>(&self, s: S, dtype: Dtype, x: &[E], y: &mut [E]) {
         let (rows, columns) = self.axes();
         let share = s.splat(1.0 / (rows.window * columns.window) as f32);
         let output = Map { height: rows.output, width: columns.output, ..self.input };
@@ -98,16 +99,16 @@ impl WindowAverage {
                 let mut sum = s.zero();
                 for r in rows.places(row) {
                     for x in &pixels(&x[self.input.row(r)])[columns.places(column)] {
-                        sum = s.add(sum, s.load(x));
+                        sum = s.add(sum, E::load(s, x));
                     }
                 }
-                s.store_as(dtype, s.mul(sum, share), y);
+                E::store(s, dtype, s.mul(sum, share), y);
             }
         }
     }
 
     #[inline(always)]
-    fn backward_plane<S: Simd>(&self, s: S, dy: &[f32], dx: &mut [f32], accumulate: bool) {
+    fn backward_plane<E: Element, S: Simd>(&self, s: S, dy: &[E], dx: &mut [E], accumulate: bool) {
         let (rows, columns) = self.axes();
         let share = s.splat(1.0 / (rows.window * columns.window) as f32);
         let output = Map { height: rows.output, width: columns.output, ..self.input };
@@ -116,11 +117,11 @@ impl WindowAverage {
                 let mut sum = s.zero();
                 for r in rows.covering(row) {
                     for dy in &pixels(&dy[output.row(r)])[columns.covering(column)] {
-                        sum = s.add(sum, s.load(dy));
+                        sum = s.add(sum, E::load(s, dy));
                     }
                 }
-                let before = if accumulate { s.load(dx) } else { s.zero() };
-                s.store(s.add(s.mul(sum, share), before), dx);
+                let before = if accumulate { E::load(s, dx) } else { s.zero() };
+                E::store(s, Dtype::F32, s.add(s.mul(sum, share), before), dx);
             }
         }
     }

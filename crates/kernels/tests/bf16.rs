@@ -4,7 +4,7 @@
 mod common;
 
 use bninception_kernels::activation::{self, Activation};
-use bninception_kernels::batch_norm::{self, Moments, Running};
+use bninception_kernels::batch_norm;
 use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue, View};
 use bninception_kernels::dtype::{Dtype, round_to_bf16};
 use bninception_kernels::isa::Isa;
@@ -13,7 +13,7 @@ use bninception_kernels::map::Map;
 use bninception_kernels::pool;
 use bninception_kernels::threads::Team;
 
-use common::{Plain, each_way, map, random};
+use common::{Plain, each_way, map, moments, random};
 
 /// Channels, rows, columns, images.
 const CASES: [(usize, usize, usize, usize); 3] = [(16, 1, 1, 3), (48, 7, 5, 2), (32, 28, 28, 1)];
@@ -25,17 +25,6 @@ fn assert_rounded(what: &str, mut pass: impl FnMut(Dtype) -> Vec<f32>) {
     let expected = bits(&mut full.iter().map(|&value| round_to_bf16(value)));
     assert_eq!(bits(&mut found.iter().copied()), expected, "{what}");
     assert_ne!(bits(&mut full.iter().copied()), expected, "{what}: nothing was there to round");
-}
-
-fn moments(channels: usize) -> Moments {
-    let mut moments = Moments::new(channels);
-    let (mut mean, mut variance) = (vec![0.0; channels], vec![1.0; channels]);
-    let sums: Vec<f64> = random(5, channels).iter().map(|&v| f64::from(v)).collect();
-    let squares: Vec<f64> = random(6, channels).iter().map(|&v| f64::from(v) + 10.0).collect();
-    let (gamma, beta) = (random(7, channels), random(8, channels));
-    let running = Running { mean: &mut mean, variance: &mut variance, momentum: 0.1, bias: None };
-    moments.update(&sums, &squares, 10, 1e-3, &gamma, &beta, running);
-    moments
 }
 
 #[test]

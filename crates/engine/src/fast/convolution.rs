@@ -3,6 +3,7 @@
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm::{self, Moments, Running};
 use bninception_kernels::conv::{BLOCK, Conv, ConvShape, Epilogue, View, zero_halo};
+use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::map::Map;
 use bninception_model::Weights;
 
@@ -63,7 +64,8 @@ impl Convolution {
                 None
             }
             None => {
-                let image = planner.buffers.scratch(conv.image_len(), row);
+                let image =
+                    planner.buffers.scratch(region_len(settings.maps, conv.image_len()), row);
                 planner.buffers.touch(image, back);
                 Some(image)
             }
@@ -74,7 +76,7 @@ impl Convolution {
         }
         let channels = shape.out_channels;
         let follow = if stage.members.iter().all(|member| member.norm.is_some()) {
-            let raw = planner.buffers.scratch(shape.out_map().buffer(batch), row);
+            let raw = planner.buffers.scratch(settings.map_len(&shape.out_map(), batch), row);
             planner.buffers.touch(raw, back);
             let moments = |member: &Member| Moments::new(member.output.map.channels);
             let moments = stage.members.iter().map(moments).collect();
@@ -115,7 +117,7 @@ impl Convolution {
     /// Shows what enters the nonlinearities of the members that are watched: the normalised output of
     /// the convolution, or without batch norm that output computed once more, with its bias and
     /// without the nonlinearity. Called right behind the forward pass, whose buffers still stand.
-    pub(super) fn show(&self, cx: &mut Context<'_>, weights: &Weights) {
+    pub(super) fn show<E: Element>(&self, cx: &mut Context<'_>, weights: &Weights) {
         let Some(Watch { layers, see }) = cx.watch.take() else { return };
         let batch = cx.batch;
         let mut first = 0;
@@ -128,7 +130,7 @@ impl Convolution {
             }
             let inputs = match &self.follow {
                 Follow::Norm { raw, moments, .. } => {
-                    let [x] = cx.get([*raw]);
+                    let [x]: [&mut [E]; 1] = cx.maps([*raw]);
                     let view = View {
                         first: channels.start / BLOCK,
                         ..View::whole(&self.conv.shape().out_map())
@@ -141,12 +143,12 @@ impl Convolution {
                         Some(bias) => &weights.trainable[bias.clone()],
                         None => &no_bias[..],
                     };
-                    let mut z = vec![0.0; map.buffer(batch)];
+                    let mut z = vec![E::default(); map.buffer(batch)];
                     let (input, input_view) = self.input(cx);
                     let (team, view) = (cx.team, View::whole(&map));
                     let [x, packed, workspace] = cx.get([input, self.packed, self.workspace]);
                     let epilogue = Epilogue::Bias(bias);
-                    let (z_slice, conv) = (&mut z[..], &self.conv);
+                    let (x, z_slice, conv) = (E::of_region(x), &mut z[..], &self.conv);
                     conv.forward(team, x, input_view, packed, z_slice, view, epilogue, workspace);
                     plain(&map, batch, &z, view, |_, z| z)
                 }
@@ -157,7 +159,7 @@ impl Convolution {
     }
 
     /// Computes the outputs of all members and moves their running statistics.
-    pub(super) fn forward(
+    pub(super) fn forward<E: Element>(
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
@@ -172,7 +174,7 @@ impl Convolution {
         let conv = &self.conv;
         if let Some(image) = self.image {
             let [image] = cx.get([image]);
-            conv.pack_image(team, images, image);
+            conv.pack_image(team, images, E::of_region_mut(image));
         }
         let [packed] = cx.get([self.packed]);
         conv.pack(team, &filters[..members.len()], packed);
@@ -182,6 +184,7 @@ impl Convolution {
         match &mut self.follow {
             Follow::Norm { raw, sums, moments } => {
                 let [x, packed, y, workspace] = cx.get([input, self.packed, *raw, self.workspace]);
+                let (x, y) = (E::of_region(x), E::of_region_mut(y));
                 let (view, epilogue) = (View::whole(&map), Epilogue::Sums(sums));
                 conv.forward(team, x, input_view, packed, y, view, epilogue, workspace);
                 cx.clock.lap(row, Phase::Forward);
@@ -210,7 +213,7 @@ impl Convolution {
                     );
                     let output = &member.output;
                     let view = View { first: first / BLOCK, ..View::whole(&map) };
-                    let [x, y] = cx.get([*raw, cx.slots.value(output)]);
+                    let [x, y]: [&mut [E]; 2] = cx.maps([*raw, cx.slots.value(output)]);
                     let g = member.activation;
                     batch_norm::normalise(
                         team,
@@ -242,6 +245,7 @@ impl Convolution {
                     };
                     let [x, packed, y, workspace] =
                         cx.get([input, self.packed, cx.slots.value(output), self.workspace]);
+                    let (x, y) = (E::of_region(x), E::of_region_mut(y));
                     zero_halo(&output.map, batch, y, output.view);
                     conv.forward(team, x, input_view, packed, y, output.view, epilogue, workspace);
                 }
@@ -251,20 +255,21 @@ impl Convolution {
     }
 
     /// Computes the gradients of all members' weights, and that of the input unless it is an image.
-    pub(super) fn backward(
+    pub(super) fn backward<E: Element>(
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
         weights: &Weights,
         gradients: &mut [f32],
     ) {
-        let (output, output_view) = self.backward_follow(cx, gradients);
+        let (output, output_view) = self.backward_follow::<E>(cx, gradients);
         cx.clock.lap(row, Phase::PointwiseBackward);
 
         let team = cx.team;
         let (conv, members) = (&self.conv, &self.stage.members);
         let (input, input_view) = self.input(cx);
         let [x, dy, workspace] = cx.get([input, output, self.workspace]);
+        let (x, dy) = (E::of_region(x), E::of_region(dy));
         let ranges = std::array::from_fn(|i| weight_range(members, i));
         let mut filters = disjoint::<MAX_MEMBERS>(gradients, ranges);
         let filters = &mut filters[..members.len()];
@@ -275,13 +280,17 @@ impl Convolution {
         let [dy, packed, dx, workspace] =
             cx.get([output, self.packed, cx.slots.gradient(input), self.workspace]);
         conv.pack_backward(team, &self::filters(members, weights)[..members.len()], packed);
-        let accumulate = self.accumulate;
+        let (dy, dx, accumulate) = (E::of_region(dy), E::of_region_mut(dx), self.accumulate);
         conv.backward_input(team, dy, output_view, packed, dx, input.view, accumulate, workspace);
         cx.clock.lap(row, Phase::InputGradient);
     }
 
     /// Gradient of what follows the convolution; returns where that of its output lies.
-    fn backward_follow(&mut self, cx: &mut Context<'_>, gradients: &mut [f32]) -> (Buffer, View) {
+    fn backward_follow<E: Element>(
+        &mut self,
+        cx: &mut Context<'_>,
+        gradients: &mut [f32],
+    ) -> (Buffer, View) {
         let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         let members = &self.stage.members;
@@ -299,6 +308,7 @@ impl Convolution {
                     let output = &member.output;
                     let buffers = [slots.gradient(output), *raw];
                     let [dy, x] = slots.places.get(cx.arena, buffers);
+                    let (dy, x) = (E::of_region(dy), E::of_region_mut(x));
                     let view = View { first: first / BLOCK, ..whole };
                     let g = member.activation;
                     batch_norm::backward(
@@ -330,6 +340,7 @@ impl Convolution {
                 };
                 let [y, dy] =
                     slots.places.get(cx.arena, [slots.value(output), slots.gradient(output)]);
+                let (y, dy) = (E::of_region(y), E::of_region_mut(dy));
                 activation::backward(
                     team,
                     isa,
@@ -354,10 +365,10 @@ impl Convolution {
 }
 
 /// The values of a view, changed by `of(channel, value)`, as `[n][channel][row][column]`.
-fn plain(
+fn plain<E: Element>(
     map: &Map,
     batch: usize,
-    buffer: &[f32],
+    buffer: &[E],
     view: View,
     of: impl Fn(usize, f32) -> f32,
 ) -> Vec<f32> {
@@ -368,7 +379,7 @@ fn plain(
             let plane = &buffer[plane * map.plane()..][..map.plane()];
             for row in 0..map.height {
                 let pixels = plane[map.row(row)].iter().skip(channel % BLOCK).step_by(BLOCK);
-                values.extend(pixels.map(|&value| of(channel, value)));
+                values.extend(pixels.map(|value| of(channel, value.value())));
             }
         }
     }

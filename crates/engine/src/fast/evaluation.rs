@@ -7,6 +7,8 @@ use std::ops::Range;
 use bninception_kernels::activation::Activation;
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::{Conv, ConvShape, Epilogue, zero_halo};
+use bninception_kernels::dtype::Dtype;
+use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::flatten::flatten;
 use bninception_kernels::map::Map;
 use bninception_kernels::pool::{average, global_average};
@@ -40,8 +42,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(stages: &[Stage], batch: usize) -> Parts {
-        let is_large = |stage: &Stage| size_of::<f32>() * Row::of_stage(stage).values >= LARGE;
+    fn of(stages: &[Stage], batch: usize, maps: Dtype) -> Parts {
+        let is_large = |stage: &Stage| Row::of_stage(stage, maps).bytes >= LARGE;
         let few = FEW.into_iter().find(|few| batch.is_multiple_of(*few));
         match (stages.iter().rposition(is_large), few) {
             (Some(last), Some(images)) => Parts { stages: last + 1, images },
@@ -65,8 +67,8 @@ struct Value {
 
 impl Value {
     /// Where the images from `first` on lie in the map.
-    fn from<'a>(&self, map: &'a mut [f32], first: usize) -> &'a mut [f32] {
-        &mut map[first * self.image..]
+    fn from<'a, E: Element>(&self, map: &'a mut [f32], first: usize) -> &'a mut [E] {
+        &mut E::of_region_mut(map)[first * self.image..]
     }
 }
 
@@ -114,7 +116,7 @@ impl Evaluation {
         let Some(head) = lowered.heads.last().cloned() else {
             unreachable!("a network has the head of its logits")
         };
-        let parts = Parts::of(&lowered.stages, batch);
+        let parts = Parts::of(&lowered.stages, batch, settings.maps);
         let mut whole = vec![false; lowered.maps.len()];
         for stage in &lowered.stages[parts.stages..] {
             stage.places().for_each(|place| whole[place.id] = true);
@@ -122,8 +124,8 @@ impl Evaluation {
         whole[head.input.id] = true;
         let mut buffers = Buffers::default();
         let mut value = |(map, whole): (&Map, bool)| match whole {
-            true => Value { buffer: buffers.add(map.buffer(batch)), image: map.image() },
-            false => Value { buffer: buffers.add(map.buffer(parts.images)), image: 0 },
+            true => Value { buffer: buffers.add(settings.map_len(map, batch)), image: map.image() },
+            false => Value { buffer: buffers.add(settings.map_len(map, parts.images)), image: 0 },
         };
         let values: Vec<Value> =
             lowered.maps.iter().zip(whole.iter().copied()).map(&mut value).collect();
@@ -155,7 +157,8 @@ impl Evaluation {
                         settings.dtype,
                     );
                     let image = stage.input.is_none().then(|| conv.image_len());
-                    let image = image.map(|len| buffers.scratch(len, moment));
+                    let image =
+                        image.map(|len| buffers.scratch(region_len(settings.maps, len), moment));
                     buffers.touch_len(workspace, conv.workspace_len(), moment);
                     // Evaluation lowers without merging, so there is one.
                     let member = &stage.members[0];
@@ -210,7 +213,7 @@ impl Evaluation {
     }
 
     /// Fills `logits` for `images`. The sizes of all arguments have been checked.
-    pub(super) fn run(
+    pub(super) fn run<E: Element>(
         &mut self,
         team: &Team,
         arena: &mut [f32],
@@ -223,7 +226,7 @@ impl Evaluation {
         let Parts { stages: first_stages, images: part } = self.parts;
         if first_stages > 0 {
             for first in (0..self.batch).step_by(part) {
-                self.run_stages(
+                self.run_stages::<E>(
                     team,
                     arena,
                     &mut clock,
@@ -234,12 +237,12 @@ impl Evaluation {
             }
         }
         let rest = first_stages..self.stages.len();
-        self.run_stages(team, arena, &mut clock, images, rest, 0..self.batch);
+        self.run_stages::<E>(team, arena, &mut clock, images, rest, 0..self.batch);
 
         let (head, isa, batch) = (&self.head, self.settings.isa, self.batch);
         let [x] = self.places.get(arena, [self.values[head.input.id].buffer]);
         let (map, view, features) = (&head.input.map, head.input.view, &mut self.features);
-        global_average(team, isa, map, batch, x, view, features);
+        global_average(team, isa, map, batch, E::of_region(x), view, features);
         let w = &weights.trainable[head.weight.clone()];
         let b = &weights.trainable[head.bias.clone()];
         linear::forward(team, isa, head.features(), head.classes, features, w, b, logits);
@@ -247,19 +250,19 @@ impl Evaluation {
     }
 
     /// The maps at two places, from image `first` of the batch on.
-    fn maps<'a>(
+    fn maps<'a, E: Element>(
         &self,
         arena: &'a mut [f32],
         places: [&Place; 2],
         first: usize,
-    ) -> [&'a mut [f32]; 2] {
+    ) -> [&'a mut [E]; 2] {
         let [a, b] = places.map(|place| &self.values[place.id]);
         let [x, y] = self.places.get(arena, [a.buffer, b.buffer]);
         [a.from(x, first), b.from(y, first)]
     }
 
     /// Runs some stages on some images of the batch.
-    fn run_stages(
+    fn run_stages<E: Element>(
         &self,
         team: &Team,
         arena: &mut [f32],
@@ -280,7 +283,8 @@ impl Evaluation {
                         (Some(input), _) => (value(input), input.view),
                         (None, Some(image)) => {
                             let images = &images[part.start * image_len..part.end * image_len];
-                            work.conv.pack_image(team, images, self.places.get(arena, [image])[0]);
+                            let [x] = self.places.get(arena, [image]);
+                            work.conv.pack_image(team, images, E::of_region_mut(x));
                             clock.lap(row, Phase::Pack);
                             (&Value { buffer: image, image: 0 }, IMAGE_VIEW)
                         }
@@ -288,7 +292,7 @@ impl Evaluation {
                     };
                     let buffers = [input.buffer, output.buffer, self.workspace];
                     let [x, y, workspace] = self.places.get(arena, buffers);
-                    let (x, y) = (input.from(x, first), output.from(y, first));
+                    let (x, y) = (input.from::<E>(x, first), output.from::<E>(y, first));
                     zero_halo(&work.output.map, batch, y, view);
                     clock.lap(row, Phase::Pointwise);
                     let epilogue = match work.activation {
@@ -301,23 +305,23 @@ impl Evaluation {
                     continue;
                 }
                 Work::Other(Stage::MaxPool { pool, input, output, .. }) => {
-                    let [x, y] = self.maps(arena, [input, output], first);
+                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     pool.forward(team, isa, batch, x, input.view, y, output.view, None);
                 }
                 Work::Other(Stage::AveragePool { input, output, .. }) => {
-                    let [x, y] = self.maps(arena, [input, output], first);
+                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
                 }
                 Work::Other(Stage::WindowAverage { pool, input, output, .. }) => {
-                    let [x, y] = self.maps(arena, [input, output], first);
+                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
                 }
                 Work::Other(Stage::Flatten { input, output, .. }) => {
-                    let [x, y] = self.maps(arena, [input, output], first);
+                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     flatten(team, &input.map, batch, x, input.view, y, output.view);
                 }
                 Work::Other(Stage::Lrn { lrn, input, output, .. }) => {
-                    let [x, y] = self.maps(arena, [input, output], first);
+                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
                 }
                 Work::Other(Stage::Conv(_)) => unreachable!("convolutions are planned above"),
@@ -362,6 +366,7 @@ mod tests {
 
     #[test]
     fn large_maps_take_few_images_at_a_time() {
+        let maps = Dtype::F32;
         for (image_size, batch, last, images) in [
             (224, 32, Some("inception_3c_pool"), 4),
             (224, 30, Some("inception_3c_pool"), 5),
@@ -372,8 +377,9 @@ mod tests {
             let options = NetworkOptions { image_size, ..NetworkOptions::default() };
             let network = Network::bn_inception(options).unwrap();
             let lowered = lower(&network, &Widened::new(&network), Purpose::Evaluation).unwrap();
-            let parts = Parts::of(&lowered.stages, batch);
-            let names: Vec<_> = lowered.stages.iter().map(|s| Row::of_stage(s).name).collect();
+            let parts = Parts::of(&lowered.stages, batch, maps);
+            let names: Vec<_> =
+                lowered.stages.iter().map(|s| Row::of_stage(s, maps).name).collect();
             let found = parts.stages.checked_sub(1).map(|last| names[last].as_str());
             assert_eq!((found, parts.images), (last, images), "{batch} images of {image_size} px");
         }

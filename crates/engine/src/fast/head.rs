@@ -1,6 +1,7 @@
 //! An end of the network in training, the main one or an auxiliary one: global average pool, dropout,
 //! fully connected layer, loss, and all their gradients.
 
+use bninception_kernels::element::Element;
 use bninception_kernels::linear;
 use bninception_kernels::loss::softmax_cross_entropy;
 use bninception_kernels::pool::{global_average, global_average_backward};
@@ -42,7 +43,7 @@ impl Head {
 
     /// Fills `logits`, the gradients of the head's weights and that of its input; returns the mean
     /// loss, without its weight.
-    pub(super) fn run(
+    pub(super) fn run<E: Element>(
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
@@ -55,6 +56,7 @@ impl Head {
         let lower::Head { input, dropout, weight, bias, classes, loss_weight, .. } = &self.layers;
         let n_features = self.layers.features();
         let [x] = cx.get([cx.slots.value(input)]);
+        let x = E::of_region(x);
         global_average(team, isa, &input.map, images, x, input.view, &mut self.features);
         if let Some((layer, probability)) = *dropout {
             dropout_mask(batch.seed, batch.step, layer, probability, &mut self.mask);
@@ -88,6 +90,7 @@ impl Head {
             multiply(dx, &self.mask);
         }
         let [dmap] = cx.get([cx.slots.gradient(input)]);
+        let dmap = E::of_region_mut(dmap);
         global_average_backward(team, &input.map, images, dx, dmap, input.view);
         cx.clock.lap(row, Phase::InputGradient);
         self.losses.iter().sum::<f64>() / images as f64

@@ -480,6 +480,7 @@ fn unsupported(layer: &Layer, why: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
+    use bninception_kernels::dtype::Dtype;
     use bninception_model::{AuxOptions, BatchNormOptions, Kind, NetworkOptions};
 
     use super::*;
@@ -556,7 +557,7 @@ mod tests {
             let names = |network: &Network| -> Vec<String> {
                 let lowered = lower(network, &Widened::new(network), Purpose::Evaluation).unwrap();
                 assert_eq!(lowered.heads.len(), 1);
-                lowered.stages.iter().map(|stage| Row::of_stage(stage).name).collect()
+                lowered.stages.iter().map(|stage| Row::of_stage(stage, Dtype::F32).name).collect()
             };
             assert_eq!(names(&with), names(&without));
         }

@@ -13,9 +13,11 @@ mod training;
 mod widen;
 
 use bninception_kernels::arena::Arena;
+use bninception_kernels::conv::Algorithms;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::isa::Isa;
 use bninception_kernels::threads::Team;
+use bninception_kernels::with_element;
 use bninception_model::batch::{check_batch, check_images, check_len};
 use bninception_model::layer::Shape;
 use bninception_model::{Network, ParameterTable, Weights};
@@ -87,9 +89,10 @@ struct Side<Plan> {
 }
 
 impl<Plan> Side<Plan> {
-    fn new(lowered: Lowered) -> Side<Plan> {
-        let mut rows: Vec<Row> = lowered.stages.iter().map(Row::of_stage).collect();
-        rows.extend(lowered.heads.iter().map(Row::of_head));
+    fn new(lowered: Lowered, maps: Dtype) -> Side<Plan> {
+        let stages = lowered.stages.iter().map(|stage| Row::of_stage(stage, maps));
+        let heads = lowered.heads.iter().map(|head| Row::of_head(head, maps));
+        let rows = stages.chain(heads).collect();
         let profile = Profile { rows };
         Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }
     }
@@ -119,6 +122,7 @@ impl Fast {
         let settings = Settings {
             isa: options.isa,
             dtype: options.dtype,
+            maps: Algorithms::maps(options.isa, options.dtype),
             winograd: options.winograd,
             epsilon: norm.map_or(0.0, |norm| norm.epsilon),
             momentum: norm.map_or(0.0, |norm| norm.momentum),
@@ -129,8 +133,8 @@ impl Fast {
         let evaluation = lower(&network, &widened, Purpose::Evaluation)?;
         Ok(Fast {
             table: ParameterTable::new(&network),
-            training: Side::new(training),
-            evaluation: Side::new(evaluation),
+            training: Side::new(training, settings.maps),
+            evaluation: Side::new(evaluation, settings.maps),
             widened,
             team: Team::new(options.threads),
             prepared: None,
@@ -174,8 +178,9 @@ impl Fast {
         let (team, widened) = (&self.team, &mut self.widened);
         let (plan, arena, profile) = training_plan(&mut self.training, images, self.settings, team);
         widened.take(weights);
-        let loss =
-            plan.run(team, arena, profile, batch, widened, weights, gradients, logits, watch);
+        let loss = with_element!(self.settings.maps, E => {
+            plan.run::<E>(team, arena, profile, batch, widened, weights, gradients, logits, watch)
+        });
         widened.give(weights, gradients);
         Ok(loss)
     }
@@ -193,7 +198,10 @@ impl Fast {
         }
         let Side { plans, arena, profile, .. } = side;
         if let Some(plan) = plans.iter_mut().find(|plan| plan.batch() == batch) {
-            plan.run(&self.team, arena, profile, images, weights, logits);
+            let team = &self.team;
+            with_element!(self.settings.maps, E => {
+                plan.run::<E>(team, arena, profile, images, weights, logits)
+            });
         }
         Ok(())
     }
@@ -290,7 +298,10 @@ impl Executor for Fast {
         let (team, settings) = (&self.team, self.settings);
         let (plan, arena, profile) = training_plan(&mut self.training, batch, settings, team);
         self.widened.take(weights);
-        plan.move_statistics(team, arena, profile, images, &mut self.widened, weights);
+        let widened = &mut self.widened;
+        with_element!(settings.maps, E => {
+            plan.move_statistics::<E>(team, arena, profile, images, widened, weights)
+        });
         self.widened.give_statistics(weights);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bninception_kernels::conv::ConvShape;
+use bninception_kernels::dtype::Dtype;
 
 use super::lower::{Head, Place, Stage};
 
@@ -61,18 +62,18 @@ pub struct Row {
     pub name: String,
     /// Multiply-accumulates of one image in one direction; 0 for stages without weights.
     pub macs: usize,
-    /// Values of one image that the stage reads and writes in the forward pass, each counted once:
-    /// the maps without their halos. Outputs before batch norm come on top.
-    pub values: usize,
+    /// Bytes of one image's values that the stage reads and writes in the forward pass, each counted
+    /// once: the maps without their halos. Outputs before batch norm come on top.
+    pub bytes: usize,
     /// Seconds in each of [`Phase::ALL`].
     pub seconds: [f64; Phase::ALL.len()],
 }
 
 impl Row {
-    /// The row of a stage, with no time yet.
-    pub(super) fn of_stage(stage: &Stage) -> Row {
+    /// The row of a stage whose maps have the format `maps`, with no time yet.
+    pub(super) fn of_stage(stage: &Stage, maps: Dtype) -> Row {
         let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
-        let mut values = stage.places().map(values).sum();
+        let mut values: usize = stage.places().map(values).sum();
         let (name, macs) = match stage {
             Stage::Conv(stage) => {
                 let s = ConvShape { batch: 1, ..stage.shape };
@@ -88,16 +89,17 @@ impl Row {
             | Stage::Flatten { name, .. }
             | Stage::Lrn { name, .. } => (name.clone(), 0),
         };
-        Row { name, macs, values, seconds: Default::default() }
+        Row { name, macs, bytes: values * maps.size(), seconds: Default::default() }
     }
 
-    /// The row of a head, with no time yet.
-    pub(super) fn of_head(head: &Head) -> Row {
+    /// The row of a head that reads a map of the format `maps`, with no time yet.
+    pub(super) fn of_head(head: &Head, maps: Dtype) -> Row {
         let map = &head.input.map;
         Row {
             name: head.name.clone(),
             macs: head.features() * head.classes,
-            values: map.channels * map.height * map.width + head.classes,
+            bytes: map.channels * map.height * map.width * maps.size()
+                + head.classes * size_of::<f32>(),
             seconds: Default::default(),
         }
     }

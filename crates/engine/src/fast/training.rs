@@ -6,9 +6,11 @@
 
 use bninception_kernels::arena::{bytes, bytes_mut};
 use bninception_kernels::dtype::Dtype;
+use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::flatten::{flatten, flatten_backward};
 use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
+use bninception_kernels::map::Map;
 use bninception_kernels::pool::{self, MaxPool};
 use bninception_kernels::threads::Team;
 use bninception_kernels::window_average::WindowAverage;
@@ -29,12 +31,21 @@ pub(super) struct Settings {
     pub isa: Isa,
     /// Format of the factors of convolutions.
     pub dtype: Dtype,
+    /// Format of maps and of their gradients in memory.
+    pub maps: Dtype,
     /// Whether 3x3 convolutions may use Winograd's algorithm.
     pub winograd: bool,
     /// Epsilon of batch norm, where the network has it.
     pub epsilon: f64,
     /// Momentum of batch norm.
     pub momentum: f64,
+}
+
+impl Settings {
+    /// Values of the arena that `batch` images of `map` take.
+    pub(super) fn map_len(&self, map: &Map, batch: usize) -> usize {
+        region_len(self.maps, map.buffer(batch))
+    }
 }
 
 /// A planned training step.
@@ -87,6 +98,14 @@ impl<'a> Context<'a> {
     /// The slices of `buffers`.
     pub(super) fn get<const N: usize>(&mut self, buffers: [Buffer; N]) -> [&mut [f32]; N] {
         self.slots.places.get(self.arena, buffers)
+    }
+
+    /// The slices of `buffers` that hold maps.
+    pub(super) fn maps<E: Element, const N: usize>(
+        &mut self,
+        buffers: [Buffer; N],
+    ) -> [&mut [E]; N] {
+        self.get(buffers).map(E::of_region_mut)
     }
 }
 
@@ -151,7 +170,7 @@ impl Training {
     ) -> Training {
         let mut buffers = Buffers::default();
         let mut add_maps = || -> Vec<Buffer> {
-            lowered.maps.iter().map(|map| buffers.add(map.buffer(batch))).collect()
+            lowered.maps.iter().map(|map| buffers.add(settings.map_len(map, batch))).collect()
         };
         let (values, gradients) = (add_maps(), add_maps());
         let n = lowered.stages.len();
@@ -205,7 +224,7 @@ impl Training {
     /// One step without the optimizer; returns the mean loss of the logits, or that of an auxiliary
     /// head if it is not finite. The sizes of all arguments have been checked, and `widened` has taken
     /// the weights.
-    pub(super) fn run(
+    pub(super) fn run<E: Element>(
         &mut self,
         team: &Team,
         arena: &mut [f32],
@@ -223,12 +242,12 @@ impl Training {
         let batch_size = self.batch;
         let mut cx =
             Context { team, settings, batch: batch_size, slots, arena, partial, clock, watch };
-        forward(stages, &mut cx, batch.images, widened, weights);
+        forward::<E>(stages, &mut cx, batch.images, widened, weights);
         let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
         let mut loss = 0.0_f64;
         for (index, head) in heads.iter_mut().enumerate() {
             let logits = if index < n_aux { &mut aux_logits[..] } else { &mut *logits };
-            let own = head.run(n_stages + index, &mut cx, batch, weights, gradients, logits);
+            let own = head.run::<E>(n_stages + index, &mut cx, batch, weights, gradients, logits);
             loss = if loss.is_finite() { own } else { loss };
         }
         for (row, work) in stages.iter_mut().enumerate().rev() {
@@ -236,14 +255,14 @@ impl Training {
                 true => (&widened.weights, &mut widened.gradients[..]),
                 false => (&*weights, &mut *gradients),
             };
-            work.backward(row, &mut cx, weights, gradients);
+            work.backward::<E>(row, &mut cx, weights, gradients);
         }
         loss
     }
 
     /// The forward pass of [`Training::run`] up to the heads, for the running statistics that it
     /// moves.
-    pub(super) fn move_statistics(
+    pub(super) fn move_statistics<E: Element>(
         &mut self,
         team: &Team,
         arena: &mut [f32],
@@ -255,12 +274,12 @@ impl Training {
         let Training { settings, slots, stages, partial, .. } = self;
         let (clock, batch, watch) = (Clock::start(profile), self.batch, None);
         let mut cx = Context { team, settings, batch, slots, arena, partial, clock, watch };
-        forward(stages, &mut cx, images, widened, weights);
+        forward::<E>(stages, &mut cx, images, widened, weights);
     }
 }
 
 /// Runs all stages forward.
-fn forward(
+fn forward<E: Element>(
     stages: &mut [Work],
     cx: &mut Context<'_>,
     images: &[f32],
@@ -269,7 +288,7 @@ fn forward(
 ) {
     for (row, work) in stages.iter_mut().enumerate() {
         let weights = if work.is_stored() { &mut widened.weights } else { &mut *weights };
-        work.forward(row, cx, images, weights);
+        work.forward::<E>(row, cx, images, weights);
     }
 }
 
@@ -328,44 +347,50 @@ impl Work {
         matches!(self, Work::Conv(convolution) if convolution.is_stored())
     }
 
-    fn forward(&mut self, row: usize, cx: &mut Context<'_>, images: &[f32], weights: &mut Weights) {
+    fn forward<E: Element>(
+        &mut self,
+        row: usize,
+        cx: &mut Context<'_>,
+        images: &[f32],
+        weights: &mut Weights,
+    ) {
         let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         match self {
             Work::Conv(convolution) => {
-                convolution.forward(row, cx, images, weights);
+                convolution.forward::<E>(row, cx, images, weights);
                 if cx.watch.is_some() {
-                    convolution.show(cx, weights);
+                    convolution.show::<E>(cx, weights);
                     cx.clock.lap(row, Phase::Forward);
                 }
                 return;
             }
             Work::MaxPool { pool, winners, input, output, .. } => {
                 let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
-                let winners = Some(bytes_mut(winners));
-                pool.forward(team, isa, batch, x, input.view, y, output.view, winners);
+                let (x, y, winners) = (E::of_region(x), E::of_region_mut(y), bytes_mut(winners));
+                pool.forward(team, isa, batch, x, input.view, y, output.view, Some(winners));
             }
             Work::AveragePool { input, output, .. } => {
-                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 pool::average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
             }
             Work::WindowAverage { pool, input, output, .. } => {
-                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
             }
             Work::Flatten { input, output, .. } => {
-                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 flatten(team, &input.map, batch, x, input.view, y, output.view);
             }
             Work::Lrn { lrn, input, output, .. } => {
-                let [x, y] = cx.get([slots.value(input), slots.value(output)]);
+                let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
             }
         }
         cx.clock.lap(row, Phase::Pointwise);
     }
 
-    fn backward(
+    fn backward<E: Element>(
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
@@ -374,15 +399,19 @@ impl Work {
     ) {
         let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
         match self {
-            Work::Conv(convolution) => return convolution.backward(row, cx, weights, gradients),
+            Work::Conv(convolution) => {
+                return convolution.backward::<E>(row, cx, weights, gradients);
+            }
             Work::MaxPool { pool, winners, input, output, accumulate } => {
                 let [dy, winners, dx] =
                     cx.get([slots.gradient(output), *winners, slots.gradient(input)]);
-                let (dy_view, dx_view, winners) = (output.view, input.view, bytes(winners));
+                let (dy, dx, winners) = (E::of_region(dy), E::of_region_mut(dx), bytes(winners));
+                let (dy_view, dx_view) = (output.view, input.view);
                 pool.backward(team, isa, batch, dy, dy_view, winners, dx, dx_view, *accumulate);
             }
             Work::AveragePool { input, output, accumulate } => {
-                let [dy, dx] = cx.get([slots.gradient(output), slots.gradient(input)]);
+                let [dy, dx]: [&mut [E]; 2] =
+                    cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
                 pool::average_backward(
                     team,
@@ -397,17 +426,19 @@ impl Work {
                 );
             }
             Work::WindowAverage { pool, input, output, accumulate } => {
-                let [dy, dx] = cx.get([slots.gradient(output), slots.gradient(input)]);
+                let [dy, dx]: [&mut [E]; 2] =
+                    cx.maps([slots.gradient(output), slots.gradient(input)]);
                 pool.backward(team, isa, batch, dy, output.view, dx, input.view, *accumulate);
             }
             Work::Flatten { input, output, accumulate } => {
-                let [dy, dx] = cx.get([slots.gradient(output), slots.gradient(input)]);
+                let [dy, dx]: [&mut [E]; 2] =
+                    cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
                 flatten_backward(team, map, batch, dy, dy_view, dx, dx_view, *accumulate);
             }
             Work::Lrn { lrn, input, output, accumulate } => {
                 let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];
-                let [x, dy, dx] = cx.get(buffers);
+                let [x, dy, dx]: [&mut [E]; 3] = cx.maps(buffers);
                 lrn::backward(team, isa, lrn, &input.map, batch, x, dy, dx, *accumulate);
             }
         }

@@ -5,17 +5,18 @@ use super::geometry::Layout;
 use super::share::Shared;
 use super::{BLOCK, ConvShape, View};
 use crate::dtype::Dtype;
+use crate::element::Element;
 use crate::map::Map;
 use crate::split::part;
 
 /// Copies this thread's share of the planes of `view` into `layout` with its wider zero border.
-pub(super) fn widen(
+pub(super) fn widen<E: Element>(
     map: &Map,
     view: View,
     batch: usize,
     layout: &Layout,
-    source: &[f32],
-    copy: Shared,
+    source: &[E],
+    copy: Shared<E>,
     thread: usize,
     threads: usize,
 ) {
@@ -25,7 +26,7 @@ pub(super) fn widen(
         let from = &source[from..][..map.plane()];
         // SAFETY: each plane belongs to one thread.
         let to = unsafe { copy.slice(plane * layout.plane..(plane + 1) * layout.plane) };
-        to.fill(0.0);
+        to.fill(E::default());
         for row in 0..map.height {
             let pixels = map.width * BLOCK;
             to[layout.at(row as isize, 0)..][..pixels]
@@ -36,12 +37,12 @@ pub(super) fn widen(
 
 /// Copies this thread's share of NCHW images into `[height + 2 pad][width + 2 pad][channels]`,
 /// rounded to `dtype`.
-pub(super) fn pack_image(
+pub(super) fn pack_image<E: Element>(
     shape: &ConvShape,
     layout: &Layout,
     dtype: Dtype,
     images: &[f32],
-    packed: Shared,
+    packed: Shared<E>,
     thread: usize,
     threads: usize,
 ) {
@@ -49,16 +50,15 @@ pub(super) fn pack_image(
     for n in part(shape.batch, threads, thread) {
         // SAFETY: each image belongs to one thread.
         let to = unsafe { packed.slice(n * layout.plane..(n + 1) * layout.plane) };
-        to.fill(0.0);
+        to.fill(E::default());
         for row in 0..height {
             let line = &mut to[layout.at(row as isize, 0)..][..width * channels];
             for c in 0..channels {
                 let from = &images[((n * channels + c) * height + row) * width..][..width];
                 for (pixel, value) in line.chunks_exact_mut(channels).zip(from) {
-                    pixel[c] = *value;
+                    pixel[c] = E::of(dtype.round(*value));
                 }
             }
-            dtype.round(line);
         }
     }
 }

@@ -4,15 +4,17 @@ use super::vector::Vector;
 use super::{Activation, BLOCK};
 use crate::activation::sigmoid;
 use crate::dtype::Dtype;
+use crate::element::Element;
 
-/// The steps after the sum, in this order: bias, activation, addition to the target, rounding.
+/// The steps after the sum, in this order: bias, activation, addition to the target, rounding, sums for
+/// batch norm.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     /// One value per output channel to add.
     pub bias: Option<&'a [f32]>,
     /// Applied after the bias.
     pub activation: Activation,
-    /// Format that results are rounded to; [`Dtype::F32`] where they are summed or added.
+    /// Format that results are rounded to, as that of the target does in any case.
     pub dtype: Dtype,
     /// Whether to add to what the target holds.
     pub accumulate: bool,
@@ -29,10 +31,10 @@ impl Finish<'_> {
     /// The machine must have the instruction set of `V`; every vector of a valid target must be
     /// writable, and the bias must reach beyond the last channel.
     #[inline(always)]
-    pub(super) unsafe fn store<V: Vector, const PX: usize, const NV: usize>(
+    pub(super) unsafe fn store<E: Element, V: Vector, const PX: usize, const NV: usize>(
         &self,
         tile: &mut [[V; NV]; PX],
-        target: &[*mut f32; PX],
+        target: &[*mut E; PX],
         plane: usize,
         valid: usize,
         channel: usize,
@@ -57,14 +59,24 @@ impl Finish<'_> {
                     }
                 }
             }
-            if self.accumulate {
+            if self.activation == Activation::Sigmoid {
                 for p in 0..PX {
                     for v in 0..NV {
-                        tile[p][v] = tile[p][v].add(V::load(target[p].add(lane(v))));
+                        let mut values = [0.0; BLOCK];
+                        tile[p][v].store(values.as_mut_ptr());
+                        values[..V::LANES].iter_mut().for_each(|value| *value = sigmoid(*value));
+                        tile[p][v] = V::load(values.as_ptr());
                     }
                 }
             }
-            if self.dtype == Dtype::Bf16 && self.activation != Activation::Sigmoid {
+            if self.accumulate {
+                for p in 0..PX {
+                    for v in 0..NV {
+                        tile[p][v] = tile[p][v].add(E::load_vector(target[p].add(lane(v))));
+                    }
+                }
+            }
+            if self.dtype == Dtype::Bf16 || E::DTYPE == Dtype::Bf16 {
                 for p in 0..PX {
                     for v in 0..NV {
                         tile[p][v] = tile[p][v].round_to_bf16();
@@ -74,13 +86,13 @@ impl Finish<'_> {
             if valid == PX {
                 for p in 0..PX {
                     for v in 0..NV {
-                        tile[p][v].store(target[p].add(lane(v)));
+                        E::store_vector(tile[p][v], target[p].add(lane(v)));
                     }
                 }
             } else {
                 for p in 0..valid {
                     for v in 0..NV {
-                        tile[p][v].store(target[p].add(lane(v)));
+                        E::store_vector(tile[p][v], target[p].add(lane(v)));
                     }
                 }
             }
@@ -98,15 +110,6 @@ impl Finish<'_> {
                 for (sum, tile_sum) in sums.iter_mut().zip(tile_sums) {
                     for v in 0..NV {
                         sum[v] = sum[v].add(tile_sum[v]);
-                    }
-                }
-            }
-            if self.activation == Activation::Sigmoid {
-                for &target in &target[..valid] {
-                    for v in 0..NV {
-                        let values = std::slice::from_raw_parts_mut(target.add(lane(v)), V::LANES);
-                        values.iter_mut().for_each(|value| *value = sigmoid(*value));
-                        self.dtype.round(values);
                     }
                 }
             }

@@ -24,13 +24,14 @@ pub mod reference;
 mod run;
 mod shape;
 mod share;
-mod vector;
+pub(crate) mod vector;
 mod winograd;
 
 pub use halo::zero_halo;
 pub use shape::{Algorithm, Algorithms, BLOCK, ConvShape, View};
 
 use crate::dtype::Dtype;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::map::{GUARD_PIXELS, Map};
 use crate::threads::Team;
@@ -290,7 +291,7 @@ impl Conv {
     ///
     /// # Panics
     /// If the convolution reads maps, or a slice has the wrong length.
-    pub fn pack_image(&self, team: &Team, images: &[f32], x: &mut [f32]) {
+    pub fn pack_image<E: Element>(&self, team: &Team, images: &[f32], x: &mut [E]) {
         let s = &self.shape;
         assert!(s.reads_image(), "this convolution reads maps, not images: {s:?}");
         let expected = s.batch * s.in_channels * s.in_height * s.in_width;
@@ -330,13 +331,13 @@ impl Conv {
     ///
     /// # Panics
     /// If a buffer is shorter than its view, or the team has not the size prepared for.
-    pub fn forward(
+    pub fn forward<E: Element>(
         &self,
         team: &Team,
-        x: &[f32],
+        x: &[E],
         xv: View,
         packed: &[f32],
-        y: &mut [f32],
+        y: &mut [E],
         yv: View,
         epilogue: Epilogue,
         ws: &mut [f32],
@@ -384,13 +385,13 @@ impl Conv {
     /// # Panics
     /// If the convolution reads images, a buffer is shorter than its view, or the team has not the
     /// size prepared for.
-    pub fn backward_input(
+    pub fn backward_input<E: Element>(
         &self,
         team: &Team,
-        dy: &[f32],
+        dy: &[E],
         dyv: View,
         packed: &[f32],
-        dx: &mut [f32],
+        dx: &mut [E],
         dxv: View,
         accumulate: bool,
         ws: &mut [f32],
@@ -421,12 +422,12 @@ impl Conv {
     /// # Panics
     /// If a buffer is shorter than its view, a slice of `dw` has the wrong length, or the team has
     /// not the size prepared for.
-    pub fn backward_weights(
+    pub fn backward_weights<E: Element>(
         &self,
         team: &Team,
-        x: &[f32],
+        x: &[E],
         xv: View,
-        dy: &[f32],
+        dy: &[E],
         dyv: View,
         dw: &mut [&mut [f32]],
         ws: &mut [f32],
@@ -466,7 +467,7 @@ impl Conv {
         assert_eq!(total, self.shape.weights(), "elements of all weights");
     }
 
-    fn check_source(&self, x: &[f32], view: View) {
+    fn check_source<E>(&self, x: &[E], view: View) {
         if self.shape.reads_image() {
             check_len("x", x.len(), self.image_len());
         } else {

@@ -104,7 +104,7 @@ pub(super) fn pack(
                     for (lane, value) in lanes.iter_mut().enumerate() {
                         *value = from[at + lane * stride];
                     }
-                    dtype.round(lanes);
+                    lanes.iter_mut().for_each(|value| *value = dtype.round(*value));
                 }
             }
             start += pass_rows * out_blocks * BLOCK;

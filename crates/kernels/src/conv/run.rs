@@ -13,14 +13,18 @@ use super::share::Shared;
 use super::vector::dispatch;
 use super::winograd::{Gradients, Pack, Phase, Products, Unpack, Winograd};
 use super::{BLOCK, Conv, View, copy};
+use crate::element::Element;
 use crate::map::Map;
 use crate::threads::Team;
 
+/// Why [`Algorithm::Direct`](super::Algorithm::Direct) refuses maps.
+const DIRECT_READS_F32: &str = "the direct algorithm reads and writes f32 maps";
+
 /// What a direction reads and writes.
-pub(super) struct Maps<'a> {
-    pub source: &'a [f32],
+pub(super) struct Maps<'a, E> {
+    pub source: &'a [E],
     pub source_view: View,
-    pub target: &'a mut [f32],
+    pub target: &'a mut [E],
     pub target_view: View,
 }
 
@@ -64,20 +68,21 @@ impl Conv {
 
     /// The source that the direct kernels read, from the view's first block on, and the distance
     /// between its images: `map` seen through `view`, or a copy of it at the start of `ws`.
-    fn source<'a>(
+    fn source<'a, E: Element>(
         &self,
         team: &Team,
         layout: &Layout,
         map: &Map,
-        (source, view): (&'a [f32], View),
+        (source, view): (&'a [E], View),
         copied: &'a mut [f32],
-    ) -> (&'a [f32], usize) {
+    ) -> (&'a [E], usize) {
         let Some(blocks) = layout.copied_blocks else {
             return (&source[view.first * map.plane()..], view.blocks * map.plane());
         };
         if layout.pixel != BLOCK {
             return (source, layout.plane);
         }
+        let copied = E::of_region_mut(copied);
         let shared = Shared::new(&mut *copied);
         let batch = self.shape.batch;
         self.run(team, |thread, threads| {
@@ -125,12 +130,12 @@ impl Conv {
 
     /// A direction by a direct algorithm: that of bf16 pairs if there is a division for it, else that
     /// of f32 with so many tiles a chunk. `map_pair` holds the source's and the target's map.
-    pub(super) fn direct(
+    pub(super) fn direct<E: Element>(
         &self,
         team: &Team,
         (passes, chunk_tiles, division): (&Passes, usize, Option<&Division>),
         map_pair: (Map, Map),
-        maps: Maps,
+        maps: Maps<E>,
         weights: &[f32],
         finish: Finish,
         sums: Option<Shared>,
@@ -140,9 +145,9 @@ impl Conv {
         let source = (maps.source, maps.source_view);
         let (copied, scratch) = ws.split_at_mut(self.copy_len(&passes.layout));
         let (source, source_image) = self.source(team, &passes.layout, &from, source, copied);
-        let target = Shared::new(&mut maps.target[maps.target_view.first * map.plane()..]);
+        let target = &mut maps.target[maps.target_view.first * map.plane()..];
         if let Some(division) = division {
-            let workspace = Shared::new(scratch);
+            let (target, workspace) = (Shared::new(target), Shared::new(scratch));
             return self.run(team, |thread, threads| {
                 let outputs = Outputs {
                     passes,
@@ -167,6 +172,10 @@ impl Conv {
                 unsafe { dispatch(self.isa, &outputs) }
             });
         }
+        let (Some(source), Some(target)) = (E::as_f32(source), E::as_f32_mut(target)) else {
+            panic!("{DIRECT_READS_F32}")
+        };
+        let target = Shared::new(target);
         self.run(team, |thread, threads| {
             let direct = Direct {
                 passes,
@@ -191,11 +200,11 @@ impl Conv {
     }
 
     /// A direction by Winograd's algorithm.
-    pub(super) fn products(
+    pub(super) fn products<E: Element>(
         &self,
         team: &Team,
         sizes: &Winograd,
-        maps: Maps,
+        maps: Maps<E>,
         weights: &[f32],
         finish: Finish,
         sums: Option<Shared>,
@@ -228,11 +237,11 @@ impl Conv {
     }
 
     /// The gradient of the weights by the direct algorithm.
-    pub(super) fn direct_weights(
+    pub(super) fn direct_weights<E: Element>(
         &self,
         team: &Team,
-        x: (&[f32], View),
-        (dy, dyv): (&[f32], View),
+        x: (&[E], View),
+        (dy, dyv): (&[E], View),
         targets: &[Shared],
         ws: &mut [f32],
     ) {
@@ -241,6 +250,9 @@ impl Conv {
         let (copied, sums) = ws.split_at_mut(self.copy_len(layout));
         let (source, source_image) = self.source(team, layout, &shape.in_map(), x, copied);
         let map = shape.out_map();
+        let (Some(source), Some(dy)) = (E::as_f32(source), E::as_f32(dy)) else {
+            panic!("{DIRECT_READS_F32}")
+        };
         let shared = Shared::new(sums);
         self.run(team, |thread, threads| {
             let direct = DirectWeights {
@@ -268,12 +280,12 @@ impl Conv {
     }
 
     /// The gradient of the weights by pairs of bf16 numbers.
-    pub(super) fn pair_gradients(
+    pub(super) fn pair_gradients<E: Element>(
         &self,
         team: &Team,
         sources: &[[Source; 2]],
-        x: (&[f32], View),
-        (dy, dyv): (&[f32], View),
+        x: (&[E], View),
+        (dy, dyv): (&[E], View),
         targets: &[Shared],
         ws: &mut [f32],
     ) {
@@ -313,12 +325,12 @@ impl Conv {
     }
 
     /// The gradient of the weights by Winograd's algorithm.
-    pub(super) fn gradients(
+    pub(super) fn gradients<E: Element>(
         &self,
         team: &Team,
         sizes: &Winograd,
-        (x, xv): (&[f32], View),
-        (dy, dyv): (&[f32], View),
+        (x, xv): (&[E], View),
+        (dy, dyv): (&[E], View),
         targets: &[Shared],
         ws: &mut [f32],
     ) {

@@ -101,7 +101,7 @@ impl View {
 /// How a direction of a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Multiply and add every tap; any shape.
+    /// Multiply and add every tap; any shape, maps of f32 only.
     Direct,
     /// Winograd's minimal filtering F(4x4, 3x3) (Lavin & Gray 2015, <https://arxiv.org/abs/1509.09308>):
     /// 36 multiplications for 16 outputs in place of 144, at about ten times the rounding error.
@@ -124,6 +124,12 @@ pub struct Algorithms {
 }
 
 impl Algorithms {
+    /// The format of maps in memory that suits the algorithms that [`Algorithms::choose`] chooses:
+    /// bf16 where the machine multiplies it, f32 otherwise, whose values may be bf16 numbers.
+    pub fn maps(isa: Isa, dtype: Dtype) -> Dtype {
+        if isa >= Isa::Avx512Bf16 { dtype } else { Dtype::F32 }
+    }
+
     /// The same algorithm in all three directions.
     pub fn all(algorithm: Algorithm) -> Algorithms {
         Algorithms { forward: algorithm, backward_input: algorithm, backward_weights: algorithm }
@@ -143,7 +149,7 @@ impl Algorithms {
     pub fn choose(shape: &ConvShape, isa: Isa, winograd: bool, dtype: Dtype) -> Algorithms {
         const LEAST_SAVING: f64 = 2.5;
         const LEAST_TILES: usize = 32;
-        let pairs = dtype == Dtype::Bf16 && isa >= Isa::Avx512Bf16;
+        let pairs = Algorithms::maps(isa, dtype) == Dtype::Bf16;
         let direct = if pairs { Algorithm::Bf16 } else { Algorithm::Direct };
         if !winograd || !Algorithm::Winograd.supports(shape) || (pairs && isa >= Isa::Amx) {
             return Algorithms::all(direct);

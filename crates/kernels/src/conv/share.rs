@@ -5,20 +5,20 @@ use std::ops::Range;
 
 /// A mutable slice that several threads write, each at places of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Shared<'a> {
-    start: *mut f32,
+pub(super) struct Shared<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    life: PhantomData<&'a mut [f32]>,
+    life: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: the pointer comes from an exclusive borrow that lasts as long as the value; every access
 // goes through an unsafe call whose contract is that threads touch disjoint elements.
-unsafe impl Send for Shared<'_> {}
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(super) fn new(slice: &'a mut [f32]) -> Shared<'a> {
+impl<'a, T: Copy> Shared<'a, T> {
+    pub(super) fn new(slice: &'a mut [T]) -> Shared<'a, T> {
         Shared { start: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
@@ -27,7 +27,7 @@ impl<'a> Shared<'a> {
     }
 
     /// The address of element `offset`, which may be one past the last.
-    pub(super) fn at(self, offset: usize) -> *mut f32 {
+    pub(super) fn at(self, offset: usize) -> *mut T {
         debug_assert!(offset <= self.len, "offset {offset} of a buffer of {}", self.len);
         self.start.wrapping_add(offset)
     }
@@ -39,7 +39,7 @@ impl<'a> Shared<'a> {
     ///
     /// # Panics
     /// If the range does not lie in the slice.
-    pub(super) unsafe fn slice(self, range: Range<usize>) -> &'a mut [f32] {
+    pub(super) unsafe fn slice(self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "range outside the buffer");
         // SAFETY: the range lies in the borrowed slice, and the caller vouches for exclusivity.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }

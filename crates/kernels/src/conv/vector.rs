@@ -6,13 +6,14 @@
 
 use super::pairs::words::Words;
 use crate::dtype::round_to_bf16;
+use crate::element::{Bf16, Element};
 use crate::isa::Isa;
 
 /// A register of `f32` lanes.
 ///
 /// Only the unsafe constructors make a value, and their contract is that the machine has the
 /// instruction set; so the arithmetic on existing values is safe.
-pub(super) trait Vector: Copy + Words {
+pub trait Vector: Copy + Words {
     /// Lanes of the register.
     const LANES: usize;
 
@@ -33,6 +34,18 @@ pub(super) trait Vector: Copy + Words {
     /// # Safety
     /// `LANES` values must be writable at `to`; any alignment.
     unsafe fn store(self, to: *mut f32);
+
+    /// Reads `LANES` bf16 numbers.
+    ///
+    /// # Safety
+    /// As [`Vector::load`].
+    unsafe fn load_bf16(from: *const Bf16) -> Self;
+
+    /// Writes the upper halves of `LANES` values.
+    ///
+    /// # Safety
+    /// As [`Vector::store`].
+    unsafe fn store_bf16(self, to: *mut Bf16);
 
     /// `self + other`.
     fn add(self, other: Self) -> Self;
@@ -136,6 +149,18 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: the caller vouches for four readable values; the read is unaligned.
+        unsafe { Portable(from.cast::<[Bf16; 4]>().read_unaligned().map(Bf16::value)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut Bf16) {
+        // SAFETY: the caller vouches for four writable values; the write is unaligned.
+        unsafe { to.cast::<[Bf16; 4]>().write_unaligned(self.0.map(Bf16::cut)) }
+    }
+
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
@@ -178,7 +203,8 @@ impl Vector for Portable {
 mod x86 {
     use super::super::pairs::words::{Values, Words, x86 as words};
     use super::{Kernel, Vector};
-    use crate::dtype::x86::{round_256, round_512};
+    use crate::dtype::x86::{cut_256, cut_512, round_256, round_512, widen_256, widen_512};
+    use crate::element::{Bf16, Element};
     use std::arch::x86_64::*;
 
     /// 14 x 2 sums, two weights and a broadcast fill 31 of the 32 registers.
@@ -198,7 +224,8 @@ mod x86 {
     /// Implements [`Vector`] for a register type by naming its intrinsics.
     macro_rules! x86_vector {
         ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident,
-         $add:ident, $sub:ident, $mul:ident, $max:ident, $mul_add:ident, $round:ident) => {
+         $add:ident, $sub:ident, $mul:ident, $max:ident, $mul_add:ident, $round:ident,
+         $load_halves:ident, $widen:ident, $store_halves:ident, $cut:ident) => {
             #[derive(Clone, Copy)]
             pub(super) struct $name($register);
 
@@ -222,6 +249,19 @@ mod x86 {
                     // SAFETY: the caller vouches for the address; a value exists only where the
                     // instruction set does.
                     unsafe { $store(to, self.0) }
+                }
+
+                #[inline(always)]
+                unsafe fn load_bf16(from: *const Bf16) -> Self {
+                    // SAFETY: the caller vouches for the instruction set and the address.
+                    unsafe { $name($widen($load_halves(from.cast()))) }
+                }
+
+                #[inline(always)]
+                unsafe fn store_bf16(self, to: *mut Bf16) {
+                    // SAFETY: the caller vouches for the address; a value exists only where the
+                    // instruction set does.
+                    unsafe { $store_halves(to.cast(), $cut(self.0)) }
                 }
 
                 #[inline(always)]
@@ -282,19 +322,23 @@ mod x86 {
         _mm512_mul_ps,
         _mm512_max_ps,
         _mm512_fmadd_ps,
-        round_512
+        round_512,
+        _mm256_loadu_si256,
+        widen_512,
+        _mm256_storeu_si256,
+        cut_512
     );
     impl Words for Avx2 {}
 
     impl Words for Avx512 {
         #[inline(always)]
-        unsafe fn join(first: Values, second: Values, to: *mut u32) {
+        unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
             // SAFETY: as the caller vouches.
             unsafe { words::join(first, second, to) }
         }
 
         #[inline(always)]
-        unsafe fn pair(first: Values, second: Values, to: *mut u32) {
+        unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
             // SAFETY: as the caller vouches.
             unsafe { words::pair(first, second, to) }
         }
@@ -318,6 +362,10 @@ mod x86 {
         _mm256_mul_ps,
         _mm256_max_ps,
         _mm256_fmadd_ps,
-        round_256
+        round_256,
+        _mm_loadu_si128,
+        widen_256,
+        _mm_storeu_si128,
+        cut_256
     );
 }

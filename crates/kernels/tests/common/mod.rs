@@ -1,6 +1,7 @@
 //! What the oracle tests share: seeded values, the blocked layout, and the comparison.
 #![allow(dead_code)] // each test binary uses a part of it
 
+use bninception_kernels::batch_norm::{Moments, Running};
 use bninception_kernels::conv::View;
 use bninception_kernels::isa::Isa;
 use bninception_kernels::map::Map;
@@ -30,6 +31,18 @@ pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
         ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
     };
     (0..len).map(|_| next()).collect()
+}
+
+/// Statistics of a batch, seeded.
+pub(crate) fn moments(channels: usize) -> Moments {
+    let mut moments = Moments::new(channels);
+    let (mut mean, mut variance) = (vec![0.0; channels], vec![1.0; channels]);
+    let sums: Vec<f64> = random(5, channels).iter().map(|&v| f64::from(v)).collect();
+    let squares: Vec<f64> = random(6, channels).iter().map(|&v| f64::from(v) + 10.0).collect();
+    let (gamma, beta) = (random(7, channels), random(8, channels));
+    let running = Running { mean: &mut mean, variance: &mut variance, momentum: 0.1, bias: None };
+    moments.update(&sums, &squares, 10, 1e-3, &gamma, &beta, running);
+    moments
 }
 
 /// A batch of maps `[n][channel][row][column]`.

@@ -11,6 +11,7 @@ use super::super::vector::{Kernel, Vector};
 use super::pack::{panels, sums_len};
 use super::product::{Multiplier, Ready};
 use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS};
+use crate::element::Element;
 use crate::split::part;
 
 /// Most tiles of a chunk along the sum.
@@ -27,7 +28,7 @@ pub(in crate::conv) fn scratch_len(out_blocks: usize) -> usize {
 }
 
 /// The gradient of the weights of one convolution, ready to run.
-pub(in crate::conv) struct Gradients<'a> {
+pub(in crate::conv) struct Gradients<'a, E> {
     pub passes: &'a Passes,
     /// The source of the only pass.
     pub sources: &'a [[Source; 2]],
@@ -35,10 +36,10 @@ pub(in crate::conv) struct Gradients<'a> {
     pub batch: usize,
     pub out_blocks: usize,
     /// First element of the view of x, and elements from one image to the next.
-    pub source: &'a [f32],
+    pub source: &'a [E],
     pub source_image: usize,
     /// First element of the view of dy; elements from one image and one block to the next.
-    pub gradient: &'a [f32],
+    pub gradient: &'a [E],
     pub gradient_image: usize,
     pub gradient_plane: usize,
     /// `parts` times [`sums_len`].
@@ -51,7 +52,7 @@ pub(in crate::conv) struct Gradients<'a> {
     pub threads: usize,
 }
 
-impl Kernel for Gradients<'_> {
+impl<E: Element> Kernel for Gradients<'_, E> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -101,7 +102,7 @@ impl Kernel for Gradients<'_> {
     }
 }
 
-impl Gradients<'_> {
+impl<E: Element> Gradients<'_, E> {
     /// Makes the tiles of dy of channel block `block` for the listed pixels, `[channel][pixel pair]`,
     /// every second tile from `to` on. Blocks and pixels that do not exist are zero.
     ///
@@ -119,7 +120,7 @@ impl Gradients<'_> {
             let to = to.wrapping_add(tile * 2 * WORDS);
             // SAFETY: as the caller vouches.
             unsafe {
-                pairs::<V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.1)), to);
+                pairs::<E, V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.1)), to);
                 V::transpose(to);
             }
         }
@@ -137,7 +138,7 @@ impl Gradients<'_> {
             let to = to.wrapping_add(tile * 2 * WORDS);
             // SAFETY: as the caller vouches.
             unsafe {
-                pairs::<V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.0)), to);
+                pairs::<E, V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.0)), to);
             }
         }
     }
@@ -150,9 +151,9 @@ impl Gradients<'_> {
 /// The machine must have the instruction set of `V`, the piece must be readable in every window, and a
 /// tile writable at `to`.
 #[inline(always)]
-unsafe fn pairs<V: Vector>(
+unsafe fn pairs<E: Element, V: Vector>(
     piece: Source,
-    window: impl Fn(usize) -> Option<*const f32>,
+    window: impl Fn(usize) -> Option<*const E>,
     to: *mut u32,
 ) {
     let values = |pixel: usize| match window(pixel) {

@@ -2,7 +2,7 @@
 //!
 //! AMX multiplies a tile of 16 rows x 16 words with one of 16 words x 16 columns, a word being two
 //! bf16 numbers that are neighbours in the sum; the dot products of AVX-512 do a part of the same. So
-//! all directions are brought to products of two panels, [`product`], which are made of f32 maps as
+//! all directions are brought to products of two panels, [`product`], which are made of maps as
 //! the work goes ([`words`]):
 //!
 //! - outputs and the gradient of the input ([`outputs`]): rows are pixels, columns are channels of the
@@ -10,9 +10,8 @@
 //! - the gradient of the weights ([`gradients`]): rows are output channels, columns are the channels of
 //!   a step, and the sum runs over pixels.
 //!
-//! Maps stay f32 in memory, so that all other kernels are those of f32. They hold bf16 numbers
-//! wherever a convolution reads them ([`Dtype::Bf16`](crate::dtype::Dtype::Bf16)); of a number that
-//! is none, what lies below is cut off.
+//! Maps are bf16 in memory, or f32 whose values are bf16 numbers; of a number that is none, what lies
+//! below is cut off.
 
 pub(super) mod gradients;
 pub(super) mod outputs;
@@ -73,7 +72,7 @@ pub(super) struct Source {
 
 impl Source {
     /// The values seen from `window`.
-    fn of(&self, window: *const f32) -> Values {
+    fn of<E>(&self, window: *const E) -> Values<E> {
         Values {
             first: window.wrapping_add(self.offset),
             count: self.count,

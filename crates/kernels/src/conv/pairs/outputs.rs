@@ -10,6 +10,7 @@ use super::super::vector::{Kernel, Vector};
 use super::pack::panels;
 use super::product::{Multiplier, Ready};
 use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, sources};
+use crate::element::Element;
 use crate::split::part;
 
 /// Pixels that are finished together: as many as keep their sums in registers.
@@ -76,7 +77,7 @@ impl Division {
 }
 
 /// One direction of one convolution, ready to run.
-pub(in crate::conv) struct Outputs<'a> {
+pub(in crate::conv) struct Outputs<'a, E> {
     pub passes: &'a Passes,
     pub division: &'a Division,
     pub multiplier: Multiplier,
@@ -84,12 +85,12 @@ pub(in crate::conv) struct Outputs<'a> {
     /// Channel blocks of the target.
     pub out_blocks: usize,
     /// First element of the source's view, and elements from one image to the next.
-    pub source: &'a [f32],
+    pub source: &'a [E],
     pub source_image: usize,
     /// Weights as [`pack`](super::pack) lays them out.
     pub weights: &'a [f32],
     /// First element of the target's view; elements from one image and one block to the next.
-    pub target: Shared<'a>,
+    pub target: Shared<'a, E>,
     pub target_image: usize,
     pub target_plane: usize,
     pub finish: Finish<'a>,
@@ -101,7 +102,7 @@ pub(in crate::conv) struct Outputs<'a> {
     pub threads: usize,
 }
 
-impl Kernel for Outputs<'_> {
+impl<E: Element> Kernel for Outputs<'_, E> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -143,7 +144,7 @@ impl Kernel for Outputs<'_> {
     }
 }
 
-impl Outputs<'_> {
+impl<E: Element> Outputs<'_, E> {
     /// Makes the panels of pixels with these windows, `[panel][tile of the sum][pixel][word]`. The last
     /// pixel stands in for those that are missing.
     ///

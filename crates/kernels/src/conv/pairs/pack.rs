@@ -9,7 +9,7 @@ use super::super::share::Shared;
 use super::super::{BLOCK, ConvShape};
 use super::words::word;
 use super::{PANEL, SIDE, WORDS, depth, pieces, value};
-use crate::dtype::round_to_bf16;
+use crate::element::{Bf16, Element};
 use crate::split::part;
 
 /// Parts of the sum that are packed by themselves, so that many threads find work.
@@ -75,8 +75,8 @@ pub(in crate::conv) fn pack(
                     let second = place(1);
                     for (lane, to) in words.iter_mut().enumerate() {
                         let at = lane * stride;
-                        let second = second.map_or(0.0, |(from, _)| round_to_bf16(from[at]));
-                        *to = f32::from_bits(word(round_to_bf16(first[at]), second));
+                        let second = second.map_or(Bf16::default(), |(from, _)| Bf16::of(from[at]));
+                        *to = f32::from_bits(word(Bf16::of(first[at]), second));
                     }
                 }
             }

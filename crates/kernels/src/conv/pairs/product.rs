@@ -196,6 +196,7 @@ mod x86 {
 mod tests {
     use super::*;
     use crate::dtype::round_to_bf16;
+    use crate::element::Bf16;
 
     fn values(len: usize) -> Vec<f32> {
         let value = |i: usize| round_to_bf16((i * 7919 % 1009) as f32 / 500.0 - 1.0);
@@ -208,7 +209,7 @@ mod tests {
         let depth = 3;
         let k = 2 * SIDE * depth;
         let (a, b) = (values(2 * SIDE * k), values(2 * SIDE * k + 5)[5..].to_vec());
-        let word = super::super::words::word;
+        let word = |first, second| super::super::words::word(Bf16::cut(first), Bf16::cut(second));
         // a is [32 rows][k], b is [k][32 columns].
         let (mut rows, mut columns) = (vec![0; 2 * depth * WORDS], vec![0; 2 * depth * WORDS]);
         for step in 0..depth {

@@ -1,41 +1,42 @@
-//! f32 values that hold bf16 numbers, joined in pairs.
+//! Values of maps that are bf16 numbers, joined in pairs.
 
 use super::{SIDE, WORDS};
+use crate::element::{Bf16, Element};
 
 /// Up to sixteen values of up to two steps.
-#[derive(Clone, Copy)]
-pub(in crate::conv) struct Values {
+#[derive(Clone, Copy, Debug)]
+pub struct Values<E> {
     /// The values of the first step.
-    pub first: *const f32,
+    pub first: *const E,
     /// How many they are.
     pub count: usize,
     /// The values of the next step.
-    pub next: *const f32,
+    pub next: *const E,
     /// Values of both steps, at most 16.
     pub total: usize,
 }
 
-impl Values {
+impl<E: Element> Values<E> {
     /// Value `i`, zero beyond the last.
     ///
     /// # Safety
     /// The values must be readable.
     #[inline(always)]
-    unsafe fn get(&self, i: usize) -> f32 {
+    unsafe fn get(&self, i: usize) -> Bf16 {
         // SAFETY: the caller vouches for the values.
         unsafe {
             match i {
-                i if i < self.count => *self.first.add(i),
-                i if i < self.total => *self.next.add(i - self.count),
-                _ => 0.0,
+                i if i < self.count => (*self.first.add(i)).cut(),
+                i if i < self.total => (*self.next.add(i - self.count)).cut(),
+                _ => Bf16::default(),
             }
         }
     }
 }
 
-/// What makes rows of sixteen words of f32 values; missing values are zero. Values are bf16 numbers
-/// already, so that the upper halves of their bits are all of them.
-pub(in crate::conv) trait Words {
+/// What makes rows of sixteen words of values; missing values are zero. Values are bf16 numbers already,
+/// in f32 maps too, so that the upper halves of their bits are all of them.
+pub trait Words {
     /// Writes sixteen words: the pairs of neighbours among `first` and those among `second`, eight
     /// pairs from each.
     ///
@@ -43,7 +44,7 @@ pub(in crate::conv) trait Words {
     /// The machine must have the instruction set of the implementing type, the values must be
     /// readable, and sixteen words writable.
     #[inline(always)]
-    unsafe fn join(first: Values, second: Values, to: *mut u32) {
+    unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
         // SAFETY: the caller vouches for the addresses.
         unsafe {
             for (half, values) in [first, second].into_iter().enumerate() {
@@ -60,7 +61,7 @@ pub(in crate::conv) trait Words {
     /// # Safety
     /// As [`Words::join`].
     #[inline(always)]
-    unsafe fn pair(first: Values, second: Values, to: *mut u32) {
+    unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
         // SAFETY: the caller vouches for the addresses.
         unsafe {
             for i in 0..SIDE {
@@ -88,8 +89,8 @@ pub(in crate::conv) trait Words {
 
 /// Two bf16 numbers in one word, the first in the lower half.
 #[inline(always)]
-pub(super) fn word(first: f32, second: f32) -> u32 {
-    (first.to_bits() >> 16) | (second.to_bits() & 0xFFFF_0000)
+pub(super) fn word(first: Bf16, second: Bf16) -> u32 {
+    u32::from(first.bits()) | (u32::from(second.bits()) << 16)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -98,48 +99,52 @@ pub(in crate::conv) mod x86 {
 
     use super::super::SIDE;
     use super::Values;
+    use crate::element::Element;
 
     /// Sixteen values, those that are missing zero.
     #[inline(always)]
-    unsafe fn load(values: Values) -> __m512i {
+    unsafe fn load<E: Element>(values: Values<E>) -> __m256i {
         let mask = |count: usize| ((1_u32 << count) - 1) as __mmask16;
         // SAFETY: the caller vouches for the set and the values; others are not touched, and nothing
         // is read where the mask is empty.
         unsafe {
-            let mut loaded = _mm512_maskz_loadu_ps(mask(values.count), values.first);
-            if values.total > values.count {
-                let rest = mask(values.total) & !mask(values.count);
-                let next = values.next.wrapping_sub(values.count);
-                loaded = _mm512_mask_loadu_ps(loaded, rest, next);
+            let loaded = E::load_cut(mask(values.count), values.first);
+            if values.total == values.count {
+                return loaded;
             }
-            _mm512_castps_si512(loaded)
+            let rest = mask(values.total) & !mask(values.count);
+            let next = E::load_cut(rest, values.next.wrapping_sub(values.count));
+            _mm256_or_si256(loaded, next)
         }
     }
 
     /// [`Words::join`](super::Words::join).
     #[inline(always)]
-    pub(in crate::conv) unsafe fn join(first: Values, second: Values, to: *mut u32) {
+    pub(in crate::conv) unsafe fn join<E: Element>(
+        first: Values<E>,
+        second: Values<E>,
+        to: *mut u32,
+    ) {
         // SAFETY: the caller vouches for the set and the addresses.
         unsafe {
-            // The odd halves of 32-bit values are the upper ones; from 32 on they are `second`'s.
-            let low = _mm512_set_epi16(
-                63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23,
-                21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
-            );
-            let words = _mm512_permutex2var_epi16(load(first), low, load(second));
+            let first = _mm512_castsi256_si512(load(first));
+            let words = _mm512_inserti64x4::<1>(first, load(second));
             _mm512_storeu_si512(to.cast(), words);
         }
     }
 
     /// [`Words::pair`](super::Words::pair).
     #[inline(always)]
-    pub(in crate::conv) unsafe fn pair(first: Values, second: Values, to: *mut u32) {
+    pub(in crate::conv) unsafe fn pair<E: Element>(
+        first: Values<E>,
+        second: Values<E>,
+        to: *mut u32,
+    ) {
         // SAFETY: the caller vouches for the set and the addresses.
         unsafe {
-            let low = _mm512_srli_epi32::<16>(load(first));
-            // Every odd half from `second`.
-            let words = _mm512_mask_blend_epi16(0xAAAA_AAAA, low, load(second));
-            _mm512_storeu_si512(to.cast(), words);
+            let even = _mm512_cvtepu16_epi32(load(first));
+            let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load(second)));
+            _mm512_storeu_si512(to.cast(), _mm512_or_si512(even, odd));
         }
     }
 

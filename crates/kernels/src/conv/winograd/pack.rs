@@ -73,7 +73,9 @@ impl Kernel for Pack<'_> {
                         taps[turned][lane] = filter[tap];
                     }
                 }
-                self.dtype.round(taps.as_flattened_mut());
+                for tap in taps.as_flattened_mut() {
+                    *tap = self.dtype.round(*tap);
+                }
                 let (at, point_len) = sizes.weights_at(self.tile, block, source * BLOCK + i);
                 for v in 0..NB {
                     // SAFETY: as the caller vouches; a unit's places in the buffer are its own, and

@@ -7,6 +7,7 @@ use crate::conv::direct::multiply;
 use crate::conv::finish::Finish;
 use crate::conv::share::Shared;
 use crate::conv::vector::{Kernel, Tile, Vector};
+use crate::element::Element;
 use crate::map::Map;
 use crate::split::part;
 
@@ -15,18 +16,18 @@ use crate::split::part;
 pub(super) const TILES: usize = 56;
 
 /// One direction of one convolution, ready to run.
-pub(in crate::conv) struct Products<'a> {
+pub(in crate::conv) struct Products<'a, E> {
     pub sizes: &'a Winograd,
     pub tile: Tile,
     /// The map of one channel block of source and target.
     pub map: Map,
     /// First element of the source's view, and elements from one image to the next.
-    pub source: &'a [f32],
+    pub source: &'a [E],
     pub source_image: usize,
     /// Weights as [`Pack`](super::Pack) leaves them.
     pub weights: &'a [f32],
     /// First element of the target's view, and elements from one image to the next.
-    pub target: Shared<'a>,
+    pub target: Shared<'a, E>,
     pub target_image: usize,
     pub finish: Finish<'a>,
     /// Where each block of tiles leaves its sums and sums of squares, `[thread][block][2][channels]`.
@@ -49,7 +50,7 @@ impl Winograd {
     }
 }
 
-impl Kernel for Products<'_> {
+impl<E: Element> Kernel for Products<'_, E> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -69,7 +70,7 @@ impl Kernel for Products<'_> {
             let sums_at = (self.thread * most + index) * 2 * sizes.out_blocks * BLOCK;
             // SAFETY: as the caller vouches; tiles of different threads are different pixels.
             unsafe {
-                transform_source::<V, NB>(
+                transform_source::<E, V, NB>(
                     sizes,
                     sizes.in_blocks,
                     &self.map,
@@ -95,7 +96,7 @@ impl Kernel for Products<'_> {
     }
 }
 
-impl Products<'_> {
+impl<E: Element> Products<'_, E> {
     /// The products of one group of output channels: `[point][tile][NV vectors]`.
     ///
     /// # Safety
@@ -225,11 +226,11 @@ impl Products<'_> {
 /// The machine must have the instruction set of `V`; `source` must hold every image and `to` all
 /// points, and no other thread may touch the places of these tiles.
 #[inline(always)]
-pub(super) unsafe fn transform_source<V: Vector, const NB: usize>(
+pub(super) unsafe fn transform_source<E: Element, V: Vector, const NB: usize>(
     sizes: &Winograd,
     blocks: usize,
     map: &Map,
-    source: &[f32],
+    source: &[E],
     source_image: usize,
     first: usize,
     range: std::ops::Range<usize>,
@@ -257,7 +258,7 @@ pub(super) unsafe fn transform_source<V: Vector, const NB: usize>(
                         let mut patch = [[zero; IN]; IN];
                         for r in 0..rows {
                             for c in 0..columns {
-                                patch[r][c] = V::load(at.add((r * pitch + c) * BLOCK));
+                                patch[r][c] = E::load_vector(at.add((r * pitch + c) * BLOCK));
                             }
                         }
                         patch

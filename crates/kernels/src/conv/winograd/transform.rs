@@ -6,6 +6,7 @@
 //! transposed algorithm: dg = G^T [(A dy) * (B^T d)].
 
 use crate::conv::vector::Vector;
+use crate::element::Element;
 
 /// Outputs of a tile along one dimension.
 pub(super) const OUT: usize = 4;
@@ -53,8 +54,8 @@ pub(super) fn both<T: Transform<I, O>, V: Vector, const I: usize, const O: usize
 /// # Safety
 /// The machine must have the instruction set of `V`, and every vector must be readable.
 #[inline(always)]
-pub(super) unsafe fn load<V: Vector, const N: usize>(
-    from: *const f32,
+pub(super) unsafe fn load<E: Element, V: Vector, const N: usize>(
+    from: *const E,
     row: usize,
     column: usize,
 ) -> [[V; N]; N] {
@@ -63,7 +64,7 @@ pub(super) unsafe fn load<V: Vector, const N: usize>(
         let mut tile = [[V::splat(0.0); N]; N];
         for r in 0..N {
             for c in 0..N {
-                tile[r][c] = V::load(from.add(r * row + c * column));
+                tile[r][c] = E::load_vector(from.add(r * row + c * column));
             }
         }
         tile

@@ -12,6 +12,7 @@ use crate::conv::BLOCK;
 use crate::conv::direct_weights::outer;
 use crate::conv::share::Shared;
 use crate::conv::vector::{Kernel, Tile, Vector};
+use crate::element::Element;
 use crate::map::Map;
 use crate::split::part;
 
@@ -31,7 +32,7 @@ pub(in crate::conv) enum Phase {
 }
 
 /// The gradient of the weights of one convolution, ready to run for one block of tiles.
-pub(in crate::conv) struct Gradients<'a> {
+pub(in crate::conv) struct Gradients<'a, E> {
     pub sizes: &'a Winograd,
     pub tile: Tile,
     pub phase: Phase,
@@ -40,10 +41,10 @@ pub(in crate::conv) struct Gradients<'a> {
     /// The map of one channel block of x and dy.
     pub map: Map,
     /// First element of the view of x, and elements from one image to the next.
-    pub source: &'a [f32],
+    pub source: &'a [E],
     pub source_image: usize,
     /// First element of the view of dy, and elements from one image to the next.
-    pub gradient: &'a [f32],
+    pub gradient: &'a [E],
     pub gradient_image: usize,
     /// Transformed x, then transformed dy: [`Winograd::transformed_len`] elements.
     pub transformed: Shared<'a>,
@@ -60,7 +61,7 @@ impl Winograd {
     }
 }
 
-impl Kernel for Gradients<'_> {
+impl<E: Element> Kernel for Gradients<'_, E> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -76,7 +77,7 @@ impl Kernel for Gradients<'_> {
     }
 }
 
-impl Gradients<'_> {
+impl<E: Element> Gradients<'_, E> {
     fn count(&self) -> usize {
         self.sizes.capacity.min(self.sizes.tiles - self.first)
     }
@@ -93,7 +94,7 @@ impl Gradients<'_> {
         let range = part(self.count(), self.threads, self.thread);
         // SAFETY: tiles of different threads have different places; `Conv` has checked the maps.
         unsafe {
-            transform_source::<V, NB>(
+            transform_source::<E, V, NB>(
                 self.sizes,
                 self.sizes.in_blocks,
                 &self.map,
@@ -143,7 +144,7 @@ impl Gradients<'_> {
                             let mut tile = [[zero; OUT]; OUT];
                             for r in 0..rows {
                                 for c in 0..columns {
-                                    tile[r][c] = V::load(at.add((r * pitch + c) * BLOCK));
+                                    tile[r][c] = E::load_vector(at.add((r * pitch + c) * BLOCK));
                                 }
                             }
                             tile

@@ -38,15 +38,15 @@ pub(super) fn text(profile: &Profile, batch: usize, steps: usize) -> String {
     ];
     let mut sums = [0.0; Phase::ALL.len()];
     for row in &profile.rows {
-        let megabytes = 4e-6 * (row.values * batch) as f64;
+        let megabytes = 1e-6 * (row.bytes * batch) as f64;
         let rates = PRODUCTS.map(|phase| rate(row, phase, batch as f64 * steps)).join(" ");
         lines.push(format!("{}  {rates}", line(&row.name, megabytes, row.seconds)));
         for (sum, seconds) in sums.iter_mut().zip(row.seconds) {
             *sum += seconds;
         }
     }
-    let values: usize = profile.rows.iter().map(|row| row.values).sum();
-    lines.push(line("all layers", 4e-6 * (values * batch) as f64, sums));
+    let bytes: usize = profile.rows.iter().map(|row| row.bytes).sum();
+    lines.push(line("all layers", 1e-6 * (bytes * batch) as f64, sums));
     lines.join("\n")
 }
 
@@ -69,7 +69,7 @@ pub(super) fn as_json(profile: &Profile, batch: usize, steps: usize) -> serde_js
         json!({
             "name": row.name,
             "macs": row.macs * batch,
-            "bytes": 4 * row.values * batch,
+            "bytes": row.bytes * batch,
             "seconds": serde_json::Map::from_iter(phases),
         })
     });
