@@ -43,6 +43,9 @@ pub trait Element: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     /// The value as bf16; what that does not hold of it is cut off.
     fn cut(self) -> Bf16;
 
+    /// `values`, if they are bf16.
+    fn as_bf16(values: &[Self]) -> Option<&[Bf16]>;
+
     /// `values`, if they are f32.
     fn as_f32(values: &[Self]) -> Option<&[f32]>;
 
@@ -125,6 +128,10 @@ impl Element for f32 {
         Bf16::cut(self)
     }
 
+    fn as_bf16(_values: &[f32]) -> Option<&[Bf16]> {
+        None
+    }
+
     fn as_f32(values: &[f32]) -> Option<&[f32]> {
         Some(values)
     }
@@ -195,6 +202,10 @@ impl Element for Bf16 {
     #[inline(always)]
     fn cut(self) -> Bf16 {
         self
+    }
+
+    fn as_bf16(values: &[Bf16]) -> Option<&[Bf16]> {
+        Some(values)
     }
 
     fn as_f32(_values: &[Bf16]) -> Option<&[f32]> {

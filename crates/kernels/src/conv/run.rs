@@ -7,6 +7,7 @@ use super::geometry::{Layout, Passes};
 use super::pack::{self, Order};
 use super::pairs::gradients::Gradients as PairGradients;
 use super::pairs::outputs::{Division, Outputs};
+use super::pairs::pack::Pack as PairPack;
 use super::pairs::product::Multiplier;
 use super::pairs::{self, Source};
 use super::share::Shared;
@@ -119,7 +120,9 @@ impl Conv {
             });
         } else if let (Some(passes), Some(_)) = (passes, division) {
             self.run(team, |thread, threads| {
-                pairs::pack::pack(shape, passes, order, weights, packed, thread, threads);
+                let pack = PairPack { shape, passes, order, weights, packed, thread, threads };
+                // SAFETY: the machine has `isa`, and the lengths were checked.
+                unsafe { dispatch(self.isa, &pack) }
             });
         } else if let Some(passes) = passes {
             self.run(team, |thread, threads| {

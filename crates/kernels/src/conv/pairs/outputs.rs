@@ -8,7 +8,7 @@ use super::super::geometry::{Cursor, Pass, Passes};
 use super::super::share::Shared;
 use super::super::vector::{Kernel, Vector};
 use super::pack::panels;
-use super::product::{Multiplier, Ready};
+use super::product::{MapRows, Multiplier, Ready};
 use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, sources};
 use crate::element::Element;
 use crate::split::part;
@@ -29,6 +29,8 @@ pub(in crate::conv) struct Division {
     pub spans: usize,
     /// The source of each pass.
     sources: Vec<Vec<[Source; 2]>>,
+    /// Whether each piece of them is a block of channels, or nothing.
+    blocks: bool,
 }
 
 impl Division {
@@ -56,7 +58,11 @@ impl Division {
             true => 1,
             false => (UNITS * threads).div_ceil(chunks).min(panels(out_blocks)),
         };
-        Division { chunk_panels, spans, sources }
+        let pieces = sources.iter().flatten().flatten();
+        let blocks = pieces
+            .clone()
+            .all(|piece| matches!((piece.count, piece.total), (0, 0) | (BLOCK, BLOCK)));
+        Division { chunk_panels, spans, sources, blocks }
     }
 
     /// Elements of the panels of a chunk.
@@ -114,6 +120,10 @@ impl<E: Element> Kernel for Outputs<'_, E> {
         let panels = panels(self.out_blocks);
         // SAFETY: the caller vouches for the instruction set.
         let ready = unsafe { Ready::new(self.multiplier) };
+        let map = match self.division.blocks && ready.reads_maps() {
+            true => E::as_bf16(self.source),
+            false => None,
+        };
         let mut windows = [(0, 0); MOST * PANEL];
         let mut first_weight = 0;
         for (pass, sources) in self.passes.passes.iter().zip(&self.division.sources) {
@@ -129,13 +139,40 @@ impl<E: Element> Kernel for Outputs<'_, E> {
                 // SAFETY: the caller vouches for the instruction set; units of different threads
                 // write different targets, and each thread has a workspace of its own.
                 unsafe {
-                    self.gather::<V>(sources, windows, scratch.cast());
+                    if map.is_none() {
+                        self.gather::<V>(sources, windows, scratch.cast());
+                    }
                     for panel in part(panels, spans, unit % spans) {
                         let weights = first_weight + panel * depth * 2 * WORDS;
                         let weights = &self.weights[weights..][..depth * 2 * WORDS];
-                        let panels = (scratch.cast_const().cast(), weights.as_ptr().cast());
+                        let columns = weights.as_ptr().cast();
                         let (pixels, place) = (pixels.clone(), (chunk, panel));
-                        self.multiply::<V, NB>(&ready, pass, depth, pixels, place, panels, sums);
+                        self.multiply::<V, NB>(
+                            pass,
+                            pixels,
+                            place,
+                            sums,
+                            |panel: usize, sums: *mut f32| match map {
+                                _ if depth == 0 => sums.write_bytes(0, 4 * WORDS),
+                                Some(map) => {
+                                    let last = windows.len() - 1;
+                                    let row = |i: usize| {
+                                        map.as_ptr()
+                                            .wrapping_add(windows[(panel * PANEL + i).min(last)].0)
+                                    };
+                                    let rows = MapRows {
+                                        rows: &std::array::from_fn(row),
+                                        pieces: sources,
+                                    };
+                                    ready.multiply_map(&rows, columns, sums);
+                                }
+                                None => {
+                                    let rows = scratch.cast_const().cast::<u32>();
+                                    let rows = rows.add(panel * depth * 2 * WORDS);
+                                    ready.multiply(rows, columns, depth, sums, true);
+                                }
+                            },
+                        );
                     }
                 }
             }
@@ -180,13 +217,11 @@ impl<E: Element> Outputs<'_, E> {
     #[inline(always)]
     unsafe fn multiply<V: Vector, const NB: usize>(
         &self,
-        ready: &Ready,
         pass: &Pass,
-        depth: usize,
         pixels: Range<usize>,
         (chunk, panel): (usize, usize),
-        (rows, columns): (*const u32, *const u32),
         products: *mut f32,
+        product: impl Fn(usize, *mut f32),
     ) {
         let blocks = 2.min(self.out_blocks - 2 * panel);
         let mut cursor = Cursor::at(pass, pixels.start);
@@ -194,13 +229,7 @@ impl<E: Element> Outputs<'_, E> {
         unsafe {
             let mut sums = [[[V::splat(0.0); NB]; 2]; 2];
             for first in pixels.clone().step_by(PANEL) {
-                let rows = rows.add((first - pixels.start) / PANEL * depth * 2 * WORDS);
-                if depth > 0 {
-                    ready.multiply(rows, columns, depth, products, true);
-                } else {
-                    // Pixels that no tap of the filter reaches.
-                    products.write_bytes(0, 4 * WORDS);
-                }
+                product((first - pixels.start) / PANEL, products);
                 for row in (0..PANEL.min(pixels.end - first)).step_by(FINISHED) {
                     let valid = FINISHED.min(pixels.end - first - row);
                     let mut targets = [std::ptr::null_mut(); FINISHED];

@@ -1,8 +1,9 @@
 //! Products of panels of bf16 pairs with f32 sums, by the instructions of the machine.
 
-use super::{SIDE, WORDS};
+use super::{PANEL, SIDE, Source, WORDS};
 #[cfg(target_arch = "x86_64")]
 use crate::amx;
+use crate::element::Bf16;
 use crate::isa::Isa;
 
 /// What multiplies.
@@ -78,6 +79,41 @@ impl Ready {
     }
 }
 
+/// Rows that lie in a map of bf16: the address of each, and where its pieces lie from there.
+pub(super) struct MapRows<'a> {
+    pub rows: &'a [*const Bf16; PANEL],
+    pub pieces: &'a [[Source; 2]],
+}
+
+impl Ready {
+    /// Whether [`Ready::multiply_map`] can be called.
+    pub(super) fn reads_maps(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Multiplier::Avx512Bf16;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// As a fresh [`Ready::multiply`] of rows whose pieces are blocks of channels, or none.
+    ///
+    /// # Safety
+    /// As [`Ready::multiply`]; [`Ready::reads_maps`] must hold.
+    pub(super) unsafe fn multiply_map(
+        &self,
+        rows: &MapRows<'_>,
+        columns: *const u32,
+        sums: *mut f32,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the caller vouches for the addresses and the instructions.
+        unsafe {
+            x86::avx512bf16_map(rows, columns, sums)
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("no multiplier of this machine reads maps: {:p} {columns:p} {sums:p}", rows)
+    }
+}
+
 impl Drop for Ready {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
@@ -131,7 +167,7 @@ unsafe fn portable(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{SIDE, WORDS};
+    use super::{MapRows, PANEL, SIDE, WORDS};
 
     /// Rows of a register tile of [`avx512bf16`]: with two columns of 16 sums, two of words and what
     /// hides their latency, half of the registers.
@@ -178,6 +214,42 @@ mod x86 {
                 for (i, pair) in tile.iter().enumerate() {
                     for (column_tile, sum) in pair.iter().enumerate() {
                         _mm512_storeu_ps(place(row + i, column_tile), *sum);
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn avx512bf16_map(rows: &MapRows<'_>, columns: *const u32, sums: *mut f32) {
+        // SAFETY: the caller vouches for every address.
+        unsafe {
+            for first in (0..PANEL).step_by(ROWS) {
+                let windows: [*const u32; ROWS] =
+                    std::array::from_fn(|i| rows.rows[first + i].cast());
+                let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
+                for (step, pieces) in rows.pieces.iter().enumerate() {
+                    for (half, piece) in pieces.iter().filter(|piece| piece.count > 0).enumerate() {
+                        let columns = columns.add(2 * step * WORDS + half * WORDS / 2);
+                        let offset = piece.offset / 2;
+                        for k in 0..SIDE / 2 {
+                            let left = load(columns.add(k * SIDE));
+                            let right = load(columns.add(WORDS + k * SIDE));
+                            for (window, sums) in windows.iter().zip(&mut tile) {
+                                let word = window.add(offset + k).read_unaligned();
+                                let word = _mm512_set1_epi32(word as i32);
+                                let word = std::mem::transmute::<__m512i, __m512bh>(word);
+                                sums[0] = _mm512_dpbf16_ps(sums[0], word, left);
+                                sums[1] = _mm512_dpbf16_ps(sums[1], word, right);
+                            }
+                        }
+                    }
+                }
+                for (i, pair) in tile.iter().enumerate() {
+                    let (row_tile, row) = ((first + i) / SIDE, (first + i) % SIDE);
+                    for (column_tile, sum) in pair.iter().enumerate() {
+                        let at = (2 * row_tile + column_tile) * WORDS + row * SIDE;
+                        _mm512_storeu_ps(sums.add(at), *sum);
                     }
                 }
             }

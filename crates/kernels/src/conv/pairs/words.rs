@@ -17,6 +17,11 @@ pub struct Values<E> {
 }
 
 impl<E: Element> Values<E> {
+    /// Sixteen neighbours.
+    pub(super) fn block(first: *const E) -> Values<E> {
+        Values { first, count: SIDE, next: first, total: SIDE }
+    }
+
     /// Value `i`, zero beyond the last.
     ///
     /// # Safety
