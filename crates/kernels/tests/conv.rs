@@ -3,6 +3,8 @@
 //! A result `a` passes for the expected `b` if `|a - b| <= tolerance * scale`, with the largest
 //! magnitude among the expected values checked as `scale`.
 
+mod common;
+
 use bninception_kernels::conv::reference::{backward_input_at, backward_weights_at, forward_at};
 use bninception_kernels::conv::{
     Algorithm, Algorithms, BLOCK, Conv, ConvShape, Epilogue, View, zero_halo,
@@ -11,6 +13,8 @@ use bninception_kernels::dtype::round_to_bf16;
 use bninception_kernels::isa::Isa;
 use bninception_kernels::map::Map;
 use bninception_kernels::threads::Team;
+
+use common::{network_shapes, shape};
 
 /// Rounding of a sum of a few thousand products in f32; with bf16 factors the products are exact.
 const DIRECT: f64 = 1e-5;
@@ -35,24 +39,6 @@ impl Random {
 
     fn values(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
-    }
-}
-
-fn shape(
-    batch: usize,
-    channels: (usize, usize),
-    size: (usize, usize),
-    filter: (usize, usize, usize),
-) -> ConvShape {
-    ConvShape {
-        batch,
-        in_channels: channels.0,
-        out_channels: channels.1,
-        in_height: size.0,
-        in_width: size.1,
-        kernel: filter.0,
-        stride: filter.1,
-        pad: filter.2,
     }
 }
 
@@ -81,24 +67,6 @@ fn odd_shapes() -> Vec<ConvShape> {
         shape(1, (4, 32), (10, 11), (5, 2, 1)),
         shape(1, (4, 16), (9, 9), (4, 1, 0)), // rows of the filter that are a block,
         shape(1, (5, 16), (9, 9), (7, 1, 3)), // and more than two
-    ]
-}
-
-/// The network's own shapes at 224 pixels with few images.
-fn network_shapes() -> Vec<ConvShape> {
-    vec![
-        shape(1, (3, 64), (224, 224), (7, 2, 3)),
-        shape(1, (64, 64), (56, 56), (1, 1, 0)),
-        shape(1, (64, 192), (56, 56), (3, 1, 1)),
-        shape(2, (192, 160), (28, 28), (1, 1, 0)),
-        shape(2, (96, 96), (28, 28), (3, 1, 1)),
-        shape(2, (128, 160), (28, 28), (3, 2, 1)),
-        shape(2, (576, 224), (14, 14), (1, 1, 0)),
-        shape(2, (128, 160), (14, 14), (3, 1, 1)),
-        shape(2, (192, 256), (14, 14), (3, 1, 1)),
-        shape(2, (256, 256), (14, 14), (3, 2, 1)),
-        shape(3, (1024, 352), (7, 7), (1, 1, 0)),
-        shape(3, (192, 320), (7, 7), (3, 1, 1)),
     ]
 }
 

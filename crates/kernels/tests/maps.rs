@@ -19,7 +19,7 @@ use bninception_kernels::pool::{self, MaxPool};
 use bninception_kernels::threads::Team;
 use bninception_kernels::window_average::WindowAverage;
 
-use common::{Plain, each_way, map, moments, random};
+use common::{Plain, each_way, map, moments, network_shapes, random, shape};
 
 /// What a kernel leaves behind.
 #[derive(Default)]
@@ -346,47 +346,51 @@ impl<'a, E: Element> Operands<'a, E> {
     }
 }
 
+/// Shapes for both algorithms, with all kinds of filters, and images.
 fn shapes() -> [ConvShape; 7] {
-    let shape = |channels: (usize, usize), size, [kernel, stride, pad]: [usize; 3]| ConvShape {
-        batch: 2,
-        in_channels: channels.0,
-        out_channels: channels.1,
-        in_height: size,
-        in_width: size - 1,
-        kernel,
-        stride,
-        pad,
-    };
     [
-        shape((32, 48), 9, [3, 1, 1]),
-        shape((32, 48), 9, [3, 2, 1]),
-        shape((48, 48), 7, [1, 1, 0]),
-        shape((64, 32), 6, [1, 1, 0]),
-        shape((16, 32), 8, [5, 1, 2]),
-        shape((3, 48), 19, [7, 2, 3]),
-        shape((4, 16), 9, [3, 1, 1]),
+        shape(2, (32, 48), (9, 8), (3, 1, 1)),
+        shape(2, (32, 48), (9, 8), (3, 2, 1)),
+        shape(2, (48, 48), (7, 6), (1, 1, 0)),
+        shape(2, (64, 32), (6, 5), (1, 1, 0)),
+        shape(2, (16, 32), (8, 7), (5, 1, 2)),
+        shape(2, (3, 48), (19, 18), (7, 2, 3)),
+        shape(2, (4, 16), (9, 8), (3, 1, 1)),
     ]
+}
+
+fn check_convolution(s: ConvShape, isa: Isa, team: &Team) {
+    for algorithm in [Algorithm::Winograd, Algorithm::Bf16] {
+        if !algorithm.supports(&s) {
+            continue;
+        }
+        let conv = Conv::with_algorithms(s, isa, team.len(), Algorithms::all(algorithm));
+        let conv = conv.with_dtype(Dtype::Bf16);
+        for pass in PASSES {
+            if s.reads_image() && matches!(pass, Pass::BackwardInput(_)) {
+                continue;
+            }
+            let what = format!("{pass:?} {algorithm:?} {s:?} {isa:?} {}", team.len());
+            let f32_maps = Operands::<f32>::new(&conv, team).run(pass);
+            assert_same(&what, f32_maps, Operands::<Bf16>::new(&conv, team).run(pass));
+        }
+    }
 }
 
 #[test]
 fn convolutions_do_the_same_to_maps_of_bf16() {
     for s in shapes() {
-        for algorithm in [Algorithm::Winograd, Algorithm::Bf16] {
-            if !algorithm.supports(&s) {
-                continue;
-            }
-            each_way(|isa, team| {
-                let conv = Conv::with_algorithms(s, isa, team.len(), Algorithms::all(algorithm));
-                let conv = conv.with_dtype(Dtype::Bf16);
-                for pass in PASSES {
-                    if s.reads_image() && matches!(pass, Pass::BackwardInput(_)) {
-                        continue;
-                    }
-                    let what = format!("{pass:?} {algorithm:?} {s:?} {isa:?} {}", team.len());
-                    let f32_maps = Operands::<f32>::new(&conv, team).run(pass);
-                    assert_same(&what, f32_maps, Operands::<Bf16>::new(&conv, team).run(pass));
-                }
-            });
+        each_way(|isa, team| check_convolution(s, isa, team));
+    }
+}
+
+/// With f32 maps, `conv.rs` holds them against the definition.
+#[test]
+fn the_networks_convolutions_do_the_same_to_maps_of_bf16() {
+    for threads in 1..=3 {
+        let team = Team::new(threads);
+        for s in network_shapes() {
+            check_convolution(s, Isa::chosen(), &team);
         }
     }
 }

@@ -86,38 +86,15 @@ impl Pass {
         (source_image, target_image): (usize, usize),
         list: &mut [(usize, usize)],
     ) {
-        let mut cursor = Cursor::at(self, first);
+        let per_image = self.pixels.len();
+        let (mut n, mut q) = (first / per_image, first % per_image);
         for entry in list {
-            let Pixel { source, target } = self.pixels[cursor.q];
-            let n = cursor.n;
+            let Pixel { source, target } = self.pixels[q];
             *entry = (n * source_image + source as usize, n * target_image + target as usize);
-            cursor.step(self);
-        }
-    }
-}
-
-/// A pixel of a pass, gone through image by image.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor {
-    /// Image.
-    pub n: usize,
-    /// Place among the pixels of the image.
-    pub q: usize,
-}
-
-impl Cursor {
-    /// Pixel `pixel` of those of all images.
-    #[inline(always)]
-    pub(super) fn at(pass: &Pass, pixel: usize) -> Cursor {
-        Cursor { n: pixel / pass.pixels.len(), q: pixel % pass.pixels.len() }
-    }
-
-    /// Goes to the next pixel.
-    #[inline(always)]
-    pub(super) fn step(&mut self, pass: &Pass) {
-        self.q += 1;
-        if self.q == pass.pixels.len() {
-            *self = Cursor { n: self.n + 1, q: 0 };
+            q += 1;
+            if q == per_image {
+                (n, q) = (n + 1, 0);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 use bninception_kernels::batch_norm::{Moments, Running};
-use bninception_kernels::conv::View;
+use bninception_kernels::conv::{ConvShape, View};
 use bninception_kernels::isa::Isa;
 use bninception_kernels::map::Map;
 use bninception_kernels::threads::Team;
@@ -149,4 +149,41 @@ pub(crate) fn assert_surroundings(map: &Map, batch: usize, view: View, buffer: &
         }
     }
     assert!(buffer[batch * view.blocks * plane..].iter().all(|&value| value == 0.0), "guard");
+}
+
+/// A convolution of maps: images, channels in and out, rows and columns, and kernel, stride, padding.
+pub(crate) fn shape(
+    batch: usize,
+    channels: (usize, usize),
+    size: (usize, usize),
+    filter: (usize, usize, usize),
+) -> ConvShape {
+    ConvShape {
+        batch,
+        in_channels: channels.0,
+        out_channels: channels.1,
+        in_height: size.0,
+        in_width: size.1,
+        kernel: filter.0,
+        stride: filter.1,
+        pad: filter.2,
+    }
+}
+
+/// The network's own shapes at 224 pixels with few images.
+pub(crate) fn network_shapes() -> Vec<ConvShape> {
+    vec![
+        shape(1, (3, 64), (224, 224), (7, 2, 3)),
+        shape(1, (64, 64), (56, 56), (1, 1, 0)),
+        shape(1, (64, 192), (56, 56), (3, 1, 1)),
+        shape(2, (192, 160), (28, 28), (1, 1, 0)),
+        shape(2, (96, 96), (28, 28), (3, 1, 1)),
+        shape(2, (128, 160), (28, 28), (3, 2, 1)),
+        shape(2, (576, 224), (14, 14), (1, 1, 0)),
+        shape(2, (128, 160), (14, 14), (3, 1, 1)),
+        shape(2, (192, 256), (14, 14), (3, 1, 1)),
+        shape(2, (256, 256), (14, 14), (3, 2, 1)),
+        shape(3, (1024, 352), (7, 7), (1, 1, 0)),
+        shape(3, (192, 320), (7, 7), (3, 1, 1)),
+    ]
 }

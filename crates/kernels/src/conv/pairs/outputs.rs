@@ -1,16 +1,14 @@
 //! The forward direction and the gradient of the input.
 
-use std::ops::Range;
-
 use super::super::BLOCK;
 use super::super::finish::Finish;
-use super::super::geometry::{Cursor, Pass, Passes};
+use super::super::geometry::Passes;
 use super::super::share::Shared;
 use super::super::vector::{Kernel, Vector};
 use super::pack::panels;
-use super::product::{MapRows, Multiplier, Ready};
+use super::product::{Multiplier, Ready};
 use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, sources};
-use crate::element::Element;
+use crate::element::{Bf16, Element};
 use crate::split::part;
 
 /// Pixels that are finished together: as many as keep their sums in registers.
@@ -124,66 +122,93 @@ impl<E: Element> Kernel for Outputs<'_, E> {
             true => E::as_bf16(self.source),
             false => None,
         };
-        let mut windows = [(0, 0); MOST * PANEL];
+        let mut pixels = [(0, 0); MOST * PANEL];
         let mut first_weight = 0;
         for (pass, sources) in self.passes.passes.iter().zip(&self.division.sources) {
-            let depth = sources.len();
-            let pixels = self.batch * pass.pixels.len();
+            let panel_len = sources.len() * 2 * WORDS;
+            let total = self.batch * pass.pixels.len();
             let chunks = self.division.chunks(self.batch, pass.pixels.len());
             for unit in part(chunks * spans, self.threads, self.thread) {
-                let chunk = unit / spans;
-                let first = chunk * chunk_panels * PANEL;
-                let pixels = first..pixels.min(first + chunk_panels * PANEL);
-                let windows = &mut windows[..pixels.len()];
-                pass.list(first, (self.source_image, self.target_image), windows);
+                let index = unit / spans;
+                let first = index * chunk_panels * PANEL;
+                let pixels = &mut pixels[..(total - first).min(chunk_panels * PANEL)];
+                pass.list(first, (self.source_image, self.target_image), pixels);
+                let rows = match map {
+                    Some(map) => Rows::Map(map),
+                    None => Rows::Panels(scratch.cast()),
+                };
+                let chunk = Chunk { index, sources, pixels, rows };
                 // SAFETY: the caller vouches for the instruction set; units of different threads
                 // write different targets, and each thread has a workspace of its own.
                 unsafe {
-                    if map.is_none() {
-                        self.gather::<V>(sources, windows, scratch.cast());
+                    if let Rows::Panels(panels) = chunk.rows {
+                        self.gather::<V>(&chunk, panels);
                     }
                     for panel in part(panels, spans, unit % spans) {
-                        let weights = first_weight + panel * depth * 2 * WORDS;
-                        let weights = &self.weights[weights..][..depth * 2 * WORDS];
-                        let columns = weights.as_ptr().cast();
-                        let (pixels, place) = (pixels.clone(), (chunk, panel));
-                        self.multiply::<V, NB>(
-                            pass,
-                            pixels,
-                            place,
-                            sums,
-                            |panel: usize, sums: *mut f32| match map {
-                                _ if depth == 0 => sums.write_bytes(0, 4 * WORDS),
-                                Some(map) => {
-                                    let last = windows.len() - 1;
-                                    let row = |i: usize| {
-                                        map.as_ptr()
-                                            .wrapping_add(windows[(panel * PANEL + i).min(last)].0)
-                                    };
-                                    let rows = MapRows {
-                                        rows: &std::array::from_fn(row),
-                                        pieces: sources,
-                                    };
-                                    ready.multiply_map(&rows, columns, sums);
-                                }
-                                None => {
-                                    let rows = scratch.cast_const().cast::<u32>();
-                                    let rows = rows.add(panel * depth * 2 * WORDS);
-                                    ready.multiply(rows, columns, depth, sums, true);
-                                }
-                            },
-                        );
+                        let weights = first_weight + panel * panel_len;
+                        let columns = self.weights[weights..][..panel_len].as_ptr().cast();
+                        self.multiply::<V, NB>(&ready, &chunk, panel, columns, sums);
                     }
                 }
             }
-            first_weight += panels * depth * 2 * WORDS;
+            first_weight += panels * panel_len;
+        }
+    }
+}
+
+/// Pixels that go through one panel of weights after the other.
+struct Chunk<'a> {
+    /// Number of the chunk in its pass.
+    index: usize,
+    /// The pieces of the sum.
+    sources: &'a [[Source; 2]],
+    /// Offsets of each pixel's window in the source, and of its place in the target.
+    pixels: &'a [(usize, usize)],
+    rows: Rows<'a>,
+}
+
+/// Where products read the values of pixels.
+enum Rows<'a> {
+    /// In panels that [`Outputs::gather`] makes.
+    Panels(*mut u32),
+    /// In the map.
+    Map(&'a [Bf16]),
+}
+
+impl Chunk<'_> {
+    /// The products of panel `panel` of the pixels with one of weights. The last pixel stands in for
+    /// those that are missing.
+    ///
+    /// # Safety
+    /// The panels must have been made, `columns` and `products` must hold theirs, and the windows of
+    /// the pixels must lie in the map.
+    unsafe fn product(&self, ready: &Ready, panel: usize, columns: *const u32, products: *mut f32) {
+        let depth = self.sources.len();
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match self.rows {
+                // Pixels that no tap of the filter reaches.
+                _ if depth == 0 => products.write_bytes(0, 4 * WORDS),
+                Rows::Panels(rows) => {
+                    let rows = rows.add(panel * depth * 2 * WORDS);
+                    ready.multiply(rows, columns, depth, products, true);
+                }
+                Rows::Map(map) => {
+                    let last = self.pixels.len() - 1;
+                    let rows = std::array::from_fn(|row| {
+                        let (window, _) = self.pixels[(panel * PANEL + row).min(last)];
+                        map.as_ptr().wrapping_add(window)
+                    });
+                    ready.multiply_map(&rows, self.sources, columns, products);
+                }
+            }
         }
     }
 }
 
 impl<E: Element> Outputs<'_, E> {
-    /// Makes the panels of pixels with these windows, `[panel][tile of the sum][pixel][word]`. The last
-    /// pixel stands in for those that are missing.
+    /// Makes the panels of a chunk's pixels, `[panel][tile of the sum][pixel][word]`. The last pixel
+    /// stands in for those that are missing.
     ///
     /// Goes through the pixels of one tile of the sum after the other, so that a block is read and a
     /// tile written from end to end, as caches like it.
@@ -191,18 +216,14 @@ impl<E: Element> Outputs<'_, E> {
     /// # Safety
     /// The machine must have the instruction set of `V`, and `to` must hold the panels.
     #[inline(always)]
-    unsafe fn gather<V: Vector>(
-        &self,
-        sources: &[[Source; 2]],
-        windows: &[(usize, usize)],
-        to: *mut u32,
-    ) {
-        let last = windows.len() - 1;
+    unsafe fn gather<V: Vector>(&self, chunk: &Chunk<'_>, to: *mut u32) {
+        let Chunk { sources, pixels, .. } = chunk;
+        let last = pixels.len() - 1;
         for (tile, &[first, second]) in sources.iter().enumerate() {
-            for index in 0..windows.len().next_multiple_of(PANEL) {
+            for index in 0..pixels.len().next_multiple_of(PANEL) {
                 let (panel, row) = (index / PANEL, index % PANEL);
                 let to = to.wrapping_add((panel * sources.len() + tile) * 2 * WORDS + row * SIDE);
-                let window = self.source.as_ptr().wrapping_add(windows[index.min(last)].0);
+                let window = self.source.as_ptr().wrapping_add(pixels[index.min(last)].0);
                 // SAFETY: `Conv` has checked that the source holds every image of its view, so that
                 // windows and steps lie inside; the rest is vouched for by the caller.
                 unsafe { V::join(first.of(window), second.of(window), to) };
@@ -210,38 +231,33 @@ impl<E: Element> Outputs<'_, E> {
         }
     }
 
-    /// Multiplies the panels of pixels with one panel of weights and finishes the results.
+    /// Multiplies a chunk's pixels with one panel of weights and finishes the results.
     ///
     /// # Safety
-    /// As [`Outputs::gather`], which has made the panels; no other thread may touch these targets.
+    /// The machine must have the instruction set of `V`, as for [`Chunk::product`], and no other thread
+    /// may touch these targets; `products` is four tiles of this thread's own.
     #[inline(always)]
     unsafe fn multiply<V: Vector, const NB: usize>(
         &self,
-        pass: &Pass,
-        pixels: Range<usize>,
-        (chunk, panel): (usize, usize),
+        ready: &Ready,
+        chunk: &Chunk<'_>,
+        panel: usize,
+        columns: *const u32,
         products: *mut f32,
-        product: impl Fn(usize, *mut f32),
     ) {
         let blocks = 2.min(self.out_blocks - 2 * panel);
-        let mut cursor = Cursor::at(pass, pixels.start);
-        // SAFETY: as for `gather`; products are four tiles of this thread's own.
+        // SAFETY: as the caller vouches.
         unsafe {
             let mut sums = [[[V::splat(0.0); NB]; 2]; 2];
-            for first in pixels.clone().step_by(PANEL) {
-                product((first - pixels.start) / PANEL, products);
-                for row in (0..PANEL.min(pixels.end - first)).step_by(FINISHED) {
-                    let valid = FINISHED.min(pixels.end - first - row);
-                    let mut targets = [std::ptr::null_mut(); FINISHED];
-                    for (p, target) in targets.iter_mut().enumerate() {
-                        // The last pixel stands in for those that are missing.
-                        let pixel = pass.pixels[cursor.q];
-                        let at = cursor.n * self.target_image + pixel.target as usize;
-                        *target = self.target.at(at + 2 * panel * self.target_plane);
-                        if first + row + p + 1 < pixels.end {
-                            cursor.step(pass);
-                        }
-                    }
+            for (index, pixels) in chunk.pixels.chunks(PANEL).enumerate() {
+                chunk.product(ready, index, columns, products);
+                for (group, pixels) in pixels.chunks(FINISHED).enumerate() {
+                    let (row, valid) = (group * FINISHED, pixels.len());
+                    // The last pixel stands in for those that are missing.
+                    let mut targets: [_; FINISHED] = std::array::from_fn(|p| {
+                        let (_, target) = pixels[p.min(valid - 1)];
+                        self.target.at(target + 2 * panel * self.target_plane)
+                    });
                     for block in 0..blocks {
                         let from = (row / SIDE * 2 + block) * WORDS + row % SIDE * SIDE;
                         let mut tile = [[V::splat(0.0); NB]; FINISHED];
@@ -264,7 +280,7 @@ impl<E: Element> Outputs<'_, E> {
             if let Some(partial) = self.sums {
                 for (block, kinds) in sums.iter().enumerate().take(blocks) {
                     for (kind, vectors) in kinds.iter().enumerate() {
-                        let at = (2 * chunk + kind) * self.out_blocks * BLOCK;
+                        let at = (2 * chunk.index + kind) * self.out_blocks * BLOCK;
                         let at = at + (2 * panel + block) * BLOCK;
                         for (v, vector) in vectors.iter().enumerate() {
                             vector.store(partial.at(at + v * V::LANES));

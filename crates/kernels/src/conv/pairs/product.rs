@@ -79,12 +79,6 @@ impl Ready {
     }
 }
 
-/// Rows that lie in a map of bf16: the address of each, and where its pieces lie from there.
-pub(super) struct MapRows<'a> {
-    pub rows: &'a [*const Bf16; PANEL],
-    pub pieces: &'a [[Source; 2]],
-}
-
 impl Ready {
     /// Whether [`Ready::multiply_map`] can be called.
     pub(super) fn reads_maps(&self) -> bool {
@@ -94,23 +88,25 @@ impl Ready {
         false
     }
 
-    /// As a fresh [`Ready::multiply`] of rows whose pieces are blocks of channels, or none.
+    /// As a fresh [`Ready::multiply`] of rows that lie in a map: those of the windows from `rows` on,
+    /// where `sources` are blocks of channels, or nothing.
     ///
     /// # Safety
     /// As [`Ready::multiply`]; [`Ready::reads_maps`] must hold.
     pub(super) unsafe fn multiply_map(
         &self,
-        rows: &MapRows<'_>,
+        rows: &[*const Bf16; PANEL],
+        sources: &[[Source; 2]],
         columns: *const u32,
         sums: *mut f32,
     ) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the caller vouches for the addresses and the instructions.
         unsafe {
-            x86::avx512bf16_map(rows, columns, sums)
+            x86::avx512bf16_map(rows, sources, columns, sums)
         }
         #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("no multiplier of this machine reads maps: {:p} {columns:p} {sums:p}", rows)
+        unreachable!("no multiplier reads maps here: {rows:p} {sources:p} {columns:p} {sums:p}")
     }
 }
 
@@ -167,7 +163,7 @@ unsafe fn portable(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{MapRows, PANEL, SIDE, WORDS};
+    use super::{Bf16, PANEL, SIDE, Source, WORDS};
 
     /// Rows of a register tile of [`avx512bf16`]: with two columns of 16 sums, two of words and what
     /// hides their latency, half of the registers.
@@ -221,15 +217,22 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) unsafe fn avx512bf16_map(rows: &MapRows<'_>, columns: *const u32, sums: *mut f32) {
+    pub(super) unsafe fn avx512bf16_map(
+        rows: &[*const Bf16; PANEL],
+        sources: &[[Source; 2]],
+        columns: *const u32,
+        sums: *mut f32,
+    ) {
         // SAFETY: the caller vouches for every address.
         unsafe {
             for first in (0..PANEL).step_by(ROWS) {
-                let windows: [*const u32; ROWS] =
-                    std::array::from_fn(|i| rows.rows[first + i].cast());
+                let windows: [*const u32; ROWS] = std::array::from_fn(|i| rows[first + i].cast());
                 let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
-                for (step, pieces) in rows.pieces.iter().enumerate() {
-                    for (half, piece) in pieces.iter().filter(|piece| piece.count > 0).enumerate() {
+                for (step, pieces) in sources.iter().enumerate() {
+                    for (half, piece) in pieces.iter().enumerate() {
+                        if piece.total == 0 {
+                            continue;
+                        }
                         let columns = columns.add(2 * step * WORDS + half * WORDS / 2);
                         let offset = piece.offset / 2;
                         for k in 0..SIDE / 2 {
