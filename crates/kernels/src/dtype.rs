@@ -77,6 +77,19 @@ pub(crate) mod x86 {
         }
     }
 
+    /// Of sixteen lanes, by the machine's instruction; subnormal numbers become zero.
+    ///
+    /// # Safety
+    /// The machine must have AVX-512 F and BF16.
+    #[inline(always)]
+    pub(crate) unsafe fn convert_512(values: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set; both types are 256 bits of any content.
+        unsafe {
+            let halves = _mm512_cvtneps_pbh(values);
+            widen_512(std::mem::transmute::<__m256bh, __m256i>(halves))
+        }
+    }
+
     /// Of eight lanes.
     ///
     /// # Safety

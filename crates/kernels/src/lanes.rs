@@ -77,7 +77,7 @@ pub trait Simd: Copy {
     /// a where the mask holds, b elsewhere.
     fn select(self, mask: Self::Mask, a: Self::Value, b: Self::Value) -> Self::Value;
 
-    /// The nearest bf16 numbers, see [`round_to_bf16`].
+    /// The nearest bf16 numbers, see [`round_to_bf16`]; subnormal ones may become zero.
     fn round_to_bf16(self, a: Self::Value) -> Self::Value;
 
     /// Zero in every lane.
@@ -101,6 +101,11 @@ macro_rules! dispatch {
     ($isa:expr, $simd:ident => $body:expr) => {
         match $crate::lanes::Level::of($isa) {
             #[cfg(target_arch = "x86_64")]
+            $crate::lanes::Level::Avx512Bf16($simd) => $simd.run(
+                #[inline(always)]
+                || $body,
+            ),
+            #[cfg(target_arch = "x86_64")]
             $crate::lanes::Level::Avx512($simd) => $simd.run(
                 #[inline(always)]
                 || $body,
@@ -120,6 +125,8 @@ pub(crate) use dispatch;
 #[derive(Clone, Copy)]
 pub(crate) enum Level {
     #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512Bf16),
+    #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
@@ -133,7 +140,10 @@ impl Level {
         #[cfg(target_arch = "x86_64")]
         {
             let isa = isa.min(Isa::strongest());
-            if isa >= Isa::Avx512 {
+            if isa >= Isa::Avx512Bf16 {
+                return Level::Avx512Bf16(Avx512Bf16(()));
+            }
+            if isa == Isa::Avx512 {
                 return Level::Avx512(Avx512(()));
             }
             if isa == Isa::Avx2 {
@@ -255,49 +265,55 @@ impl Simd for Plain {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512, Avx512Bf16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
     use super::{LANES, Lanes, Simd};
-    use crate::dtype::x86::{cut_256, cut_512, round_256, round_512, widen_256, widen_512};
+    use crate::dtype::x86::{
+        convert_512, cut_256, cut_512, round_256, round_512, widen_256, widen_512,
+    };
     use crate::element::Bf16;
 
-    /// The machine has AVX-512 F, BW, DQ and VL.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(pub(super) ());
+    /// Declares the proof that a machine has some features.
+    macro_rules! proof {
+        ($(#[$doc:meta])* $name:ident, $features:literal) => {
+            $(#[$doc])*
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name(pub(super) ());
 
-    /// The machine has AVX2 and FMA.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(pub(super) ());
-
-    impl Avx512 {
-        /// Runs `pass` compiled for this set.
-        #[inline]
-        pub(crate) fn run<R>(self, pass: impl FnOnce() -> R) -> R {
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            fn run<R>(pass: impl FnOnce() -> R) -> R {
-                pass()
+            impl $name {
+                /// Runs `pass` compiled for this set.
+                #[inline]
+                pub(crate) fn run<R>(self, pass: impl FnOnce() -> R) -> R {
+                    #[target_feature(enable = $features)]
+                    fn run<R>(pass: impl FnOnce() -> R) -> R {
+                        pass()
+                    }
+                    // SAFETY: `self` exists only where the machine has the features.
+                    unsafe { run(pass) }
+                }
             }
-            // SAFETY: `self` exists only where the machine has the features.
-            unsafe { run(pass) }
-        }
+        };
     }
 
-    impl Avx2 {
-        /// Runs `pass` compiled for this set.
-        #[inline]
-        pub(crate) fn run<R>(self, pass: impl FnOnce() -> R) -> R {
-            #[target_feature(enable = "avx2,fma")]
-            fn run<R>(pass: impl FnOnce() -> R) -> R {
-                pass()
-            }
-            // SAFETY: `self` exists only where the machine has the features.
-            unsafe { run(pass) }
-        }
-    }
+    proof!(
+        /// The machine has AVX-512 F, BW, DQ, VL and BF16.
+        Avx512Bf16,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"
+    );
+    proof!(
+        /// The machine has AVX-512 F, BW, DQ and VL.
+        Avx512,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
+    );
+    proof!(
+        /// The machine has AVX2 and FMA.
+        Avx2,
+        "avx2,fma"
+    );
 
     /// A method that is one expression of intrinsics.
     macro_rules! by {
@@ -311,7 +327,10 @@ mod x86 {
         )*};
     }
 
-    impl Simd for Avx512 {
+    /// Implements [`Simd`] by registers of sixteen lanes, rounded by `$round`.
+    macro_rules! simd_512 {
+        ($name:ident, $round:ident) => {
+    impl Simd for $name {
         type Value = __m512;
         type Mask = __mmask16;
 
@@ -343,9 +362,14 @@ mod x86 {
             equal(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
             select(mask: __mmask16, a: __m512, b: __m512) -> __m512 =
                 _mm512_mask_blend_ps(mask, b, a);
-            round_to_bf16(a: __m512) -> __m512 = round_512(a);
+            round_to_bf16(a: __m512) -> __m512 = $round(a);
         }
     }
+        };
+    }
+
+    simd_512!(Avx512, round_512);
+    simd_512!(Avx512Bf16, convert_512);
 
     type Pair = [__m256; 2];
 

@@ -58,7 +58,7 @@ pub trait Vector: Copy + Words {
     /// `self * factor + addend`, rounded once where the machine can.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
 
-    /// The nearest bf16 numbers, see [`round_to_bf16`].
+    /// The nearest bf16 numbers, see [`round_to_bf16`]; subnormal ones may become zero.
     fn round_to_bf16(self) -> Self;
 
     /// Asks for the cache line of `at`; any address is allowed.
@@ -107,7 +107,9 @@ pub(super) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: &K) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => x86::avx512(kernel),
+            Isa::Avx512Bf16 | Isa::Amx => x86::avx512bf16(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86::avx512(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::avx2(kernel),
             _ => kernel.run::<Portable, 2, 2, 4, 4>(),
@@ -203,9 +205,18 @@ impl Vector for Portable {
 mod x86 {
     use super::super::pairs::words::{Values, Words, x86 as words};
     use super::{Kernel, Vector};
-    use crate::dtype::x86::{cut_256, cut_512, round_256, round_512, widen_256, widen_512};
+    use crate::dtype::x86::{
+        convert_512, cut_256, cut_512, round_256, round_512, widen_256, widen_512,
+    };
     use crate::element::{Bf16, Element};
     use std::arch::x86_64::*;
+
+    /// As [`avx512`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub(super) fn avx512bf16<K: Kernel>(kernel: &K) {
+        // SAFETY: this function runs only where the features exist; `dispatch` passes on the rest.
+        unsafe { kernel.run::<Avx512Bf16, 14, 8, 2, 1>() }
+    }
 
     /// 14 x 2 sums, two weights and a broadcast fill 31 of the 32 registers.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -328,9 +339,48 @@ mod x86 {
         _mm256_storeu_si256,
         cut_512
     );
+    // With BF16 it differs from the one above by its rounding alone.
+    x86_vector!(
+        Avx512Bf16,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_mul_ps,
+        _mm512_max_ps,
+        _mm512_fmadd_ps,
+        convert_512,
+        _mm256_loadu_si256,
+        widen_512,
+        _mm256_storeu_si256,
+        cut_512
+    );
     impl Words for Avx2 {}
 
     impl Words for Avx512 {
+        #[inline(always)]
+        unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
+            // SAFETY: as the caller vouches.
+            unsafe { words::join(first, second, to) }
+        }
+
+        #[inline(always)]
+        unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
+            // SAFETY: as the caller vouches.
+            unsafe { words::pair(first, second, to) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(tile: *mut u32) {
+            // SAFETY: as the caller vouches.
+            unsafe { words::transpose(tile) }
+        }
+    }
+
+    impl Words for Avx512Bf16 {
         #[inline(always)]
         unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
             // SAFETY: as the caller vouches.
