@@ -4,11 +4,15 @@
 /// them. Sums, statistics, parameters and gradients of parameters are f32 (or f64) in both.
 ///
 /// With [`Dtype::Bf16`] every factor is rounded to bf16 where it is made or packed, and stored as
-/// such or as the f32 of that value ([`Element`](crate::element::Element)). A product of two bf16 numbers is exact in f32, so f32 arithmetic on such
-/// values computes what bf16 instructions with f32 sums do
-/// ([`Algorithm::Bf16`](crate::conv::Algorithm::Bf16)), up to the order of the sum and to
-/// subnormal numbers, which they take for zero; and algorithms that
-/// multiply sums of factors (Winograd's) stay as accurate as they are in f32.
+/// such or as the f32 of that value ([`Element`](crate::element::Element)). A product of two bf16
+/// numbers is exact in f32, so f32 arithmetic on such values computes what bf16 instructions with
+/// f32 sums do ([`Algorithm::Bf16`](crate::conv::Algorithm::Bf16)), up to the order of the sum and to
+/// subnormal numbers, which they take for zero; and algorithms that multiply sums of factors
+/// (Winograd's) stay as accurate as they are in f32.
+///
+/// Where maps are bf16 in memory ([`Algorithms::maps`](crate::conv::Algorithms::maps)) all that lies in
+/// one is rounded: outputs in front of batch norm and gradients of activations too, as under PyTorch's
+/// autocast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dtype {
     /// IEEE single precision.

@@ -321,84 +321,54 @@ mod x86 {
         };
     }
 
-    x86_vector!(
-        Avx512,
-        __m512,
-        16,
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_add_ps,
-        _mm512_sub_ps,
-        _mm512_mul_ps,
-        _mm512_max_ps,
-        _mm512_fmadd_ps,
-        round_512,
-        _mm256_loadu_si256,
-        widen_512,
-        _mm256_storeu_si256,
-        cut_512
-    );
-    // With BF16 it differs from the one above by its rounding alone.
-    x86_vector!(
-        Avx512Bf16,
-        __m512,
-        16,
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_add_ps,
-        _mm512_sub_ps,
-        _mm512_mul_ps,
-        _mm512_max_ps,
-        _mm512_fmadd_ps,
-        convert_512,
-        _mm256_loadu_si256,
-        widen_512,
-        _mm256_storeu_si256,
-        cut_512
-    );
+    /// Implements all of [`Vector`] by registers of sixteen lanes that `$round` rounds to bf16.
+    macro_rules! vector_512 {
+        ($name:ident, $round:ident) => {
+            x86_vector!(
+                $name,
+                __m512,
+                16,
+                _mm512_set1_ps,
+                _mm512_loadu_ps,
+                _mm512_storeu_ps,
+                _mm512_add_ps,
+                _mm512_sub_ps,
+                _mm512_mul_ps,
+                _mm512_max_ps,
+                _mm512_fmadd_ps,
+                $round,
+                _mm256_loadu_si256,
+                widen_512,
+                _mm256_storeu_si256,
+                cut_512
+            );
+
+            impl Words for $name {
+                #[inline(always)]
+                unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
+                    // SAFETY: as the caller vouches.
+                    unsafe { words::join(first, second, to) }
+                }
+
+                #[inline(always)]
+                unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
+                    // SAFETY: as the caller vouches.
+                    unsafe { words::pair(first, second, to) }
+                }
+
+                #[inline(always)]
+                unsafe fn transpose(tile: *mut u32) {
+                    // SAFETY: as the caller vouches.
+                    unsafe { words::transpose(tile) }
+                }
+            }
+        };
+    }
+
+    vector_512!(Avx512, round_512);
+    vector_512!(Avx512Bf16, convert_512);
+
     impl Words for Avx2 {}
-
-    impl Words for Avx512 {
-        #[inline(always)]
-        unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-            // SAFETY: as the caller vouches.
-            unsafe { words::join(first, second, to) }
-        }
-
-        #[inline(always)]
-        unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-            // SAFETY: as the caller vouches.
-            unsafe { words::pair(first, second, to) }
-        }
-
-        #[inline(always)]
-        unsafe fn transpose(tile: *mut u32) {
-            // SAFETY: as the caller vouches.
-            unsafe { words::transpose(tile) }
-        }
-    }
-
-    impl Words for Avx512Bf16 {
-        #[inline(always)]
-        unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-            // SAFETY: as the caller vouches.
-            unsafe { words::join(first, second, to) }
-        }
-
-        #[inline(always)]
-        unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-            // SAFETY: as the caller vouches.
-            unsafe { words::pair(first, second, to) }
-        }
-
-        #[inline(always)]
-        unsafe fn transpose(tile: *mut u32) {
-            // SAFETY: as the caller vouches.
-            unsafe { words::transpose(tile) }
-        }
-    }
 
     x86_vector!(
         Avx2,
