@@ -163,7 +163,7 @@ struct Bench<'a> {
     operation: &'a Operation,
     conv: Conv,
     /// Format of the maps.
-    maps: Dtype,
+    map_dtype: Dtype,
     team: Team,
     images: Vec<f32>,
     gradients: Vec<f32>,
@@ -183,9 +183,9 @@ impl<'a> Bench<'a> {
         let s = operation.shape;
         let team = Team::new(options.threads.max(1));
         let conv = Conv::new(s, options.isa, team.len(), options.winograd, options.dtype);
-        let maps = Algorithms::maps(options.isa, options.dtype);
+        let map_dtype = Algorithms::map_dtype(options.isa, options.dtype);
         let (in_map, out_map) = (s.in_map(), s.out_map());
-        let arena = |len| Arena::new(region_len(maps, len));
+        let arena = |len| Arena::new(region_len(map_dtype, len));
         let images = values(s.batch * s.in_channels * s.in_height * s.in_width, options.dtype);
         let gradients =
             values(s.batch * out_map.channels * out_map.height * out_map.width, options.dtype);
@@ -195,13 +195,13 @@ impl<'a> Bench<'a> {
         let mut packed_backward = Arena::new(conv.packed_backward_len());
         let mut x = arena(in_map.buffer(s.batch).max(conv.image_len()));
         if s.reads_image() {
-            with_element!(maps, E => conv.pack_image(&team, &images, E::of_region_mut(&mut x)));
+            with_element!(map_dtype, E => conv.pack_image(&team, &images, E::of_region_mut(&mut x)));
         } else {
             conv.pack_backward(&team, &[&weights], &mut packed_backward);
-            with_element!(maps, E => block(&in_map, &images, E::of_region_mut(&mut x)));
+            with_element!(map_dtype, E => block(&in_map, &images, E::of_region_mut(&mut x)));
         }
         let mut dy = arena(out_map.buffer(s.batch));
-        with_element!(maps, E => block(&out_map, &gradients, E::of_region_mut(&mut dy)));
+        with_element!(map_dtype, E => block(&out_map, &gradients, E::of_region_mut(&mut dy)));
         Bench {
             y: arena(out_map.buffer(s.batch)),
             dx: arena(in_map.buffer(s.batch)),
@@ -209,7 +209,7 @@ impl<'a> Bench<'a> {
             workspace: Arena::new(conv.workspace_len()),
             operation,
             conv,
-            maps,
+            map_dtype,
             team,
             images,
             gradients,
@@ -222,7 +222,7 @@ impl<'a> Bench<'a> {
     }
 
     fn run(&mut self, direction: Direction) {
-        with_element!(self.maps, E => self.run_in::<E>(direction));
+        with_element!(self.map_dtype, E => self.run_in::<E>(direction));
     }
 
     fn run_in<E: Element>(&mut self, direction: Direction) {
@@ -248,7 +248,7 @@ impl<'a> Bench<'a> {
 
     /// Value `at` of a map.
     fn read(&self, map: &[f32], at: usize) -> f64 {
-        f64::from(with_element!(self.maps, E => E::of_region(map)[at].value()))
+        f64::from(with_element!(self.map_dtype, E => E::of_region(map)[at].value()))
     }
 
     /// Holds a sample of the last answer, the first and the last value included, against the
@@ -287,7 +287,7 @@ impl<'a> Bench<'a> {
         };
         let scale = pairs.iter().map(|(_, expected)| expected.abs()).fold(0.0, f64::max);
         let is_map = direction != Direction::BackwardWeight;
-        let rounding = if is_map && self.maps == Dtype::Bf16 { BF16_ROUNDING } else { 0.0 };
+        let rounding = if is_map && self.map_dtype == Dtype::Bf16 { BF16_ROUNDING } else { 0.0 };
         for (found, expected) in pairs {
             // Written so that a NaN does not pass.
             let passes = (found - expected).abs() <= TOLERANCE * scale + rounding * expected.abs();
@@ -371,7 +371,7 @@ mod tests {
                     // More than the rounding of a map of bf16 can take back.
                     let format = match direction {
                         Direction::BackwardWeight => Dtype::F32,
-                        _ => bench.maps,
+                        _ => bench.map_dtype,
                     };
                     with_element!(format, E => {
                         for value in E::of_region_mut(answer) {

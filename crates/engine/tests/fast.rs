@@ -341,11 +341,11 @@ fn evaluation_does_not_depend_on_what_is_evaluated_together() {
     assert!(logits.is_empty());
 }
 
-/// At 128 px the first stages run four images at a time where that divides the batch.
+/// At 176 px the first stages run four images at a time where that divides the batch.
 #[test]
 fn evaluation_in_parts_is_that_of_the_whole() {
     for kind in Kind::ALL {
-        let network = Network::new(kind, NetworkOptions { lrn: true, ..options(128) }).unwrap();
+        let network = Network::new(kind, NetworkOptions { lrn: true, ..options(176) }).unwrap();
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let options = FastOptions { threads: 2, dtype, ..FastOptions::default() };
             let mut engine = Fast::new(network.clone(), options).unwrap();

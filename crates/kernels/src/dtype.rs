@@ -1,4 +1,4 @@
-//! Number formats of what convolutions multiply.
+//! Number formats of what convolutions multiply, and of maps in memory.
 
 /// The number format of activations, of their gradients and of filters where convolutions multiply
 /// them. Sums, statistics, parameters and gradients of parameters are f32 (or f64) in both.
@@ -10,7 +10,7 @@
 /// subnormal numbers, which they take for zero; and algorithms that multiply sums of factors
 /// (Winograd's) stay as accurate as they are in f32.
 ///
-/// Where maps are bf16 in memory ([`Algorithms::maps`](crate::conv::Algorithms::maps)) all that lies in
+/// Where maps are bf16 in memory ([`Algorithms::maps`](crate::conv::Algorithms::map_dtype)) all that lies in
 /// one is rounded: outputs in front of batch norm and gradients of activations too, as under PyTorch's
 /// autocast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::conv::vector::Vector;
 use crate::dtype::{Dtype, round_to_bf16};
 use crate::lanes::{LANES, Simd};
 
-/// A bf16 number: the upper half of an f32.
+/// A bf16 number: the upper half of an f32. Compared bit by bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Bf16(u16);
@@ -30,7 +30,9 @@ impl Bf16 {
 ///
 /// Maps lie in regions of f32 ([`Arena`](crate::arena::Arena)), of which [`Element::of_region`] and
 /// [`Element::of_region_mut`] make slices of either.
-pub trait Element: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
+///
+/// The kernels rely on what the two implementations are, so there can be no others. The default is zero.
+pub trait Element: Sealed + Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     /// The format.
     const DTYPE: Dtype;
 
@@ -74,7 +76,7 @@ pub trait Element: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     ///
     /// # Safety
     /// The lanes must be writable at `to`.
-    unsafe fn store_vector<V: Vector>(value: V, to: *mut Self);
+    unsafe fn store_cut<V: Vector>(value: V, to: *mut Self);
 
     /// [`Element::cut`] of the numbers from `from` on whose bits in `mask` are set, and zero in place
     /// of the others, which are not touched.
@@ -84,6 +86,14 @@ pub trait Element: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_cut(mask: u16, from: *const Self) -> std::arch::x86_64::__m256i;
 }
+
+mod sealed {
+    /// Nobody outside this module can implement [`Element`](super::Element).
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for super::Bf16 {}
+}
+use sealed::Sealed;
 
 /// Evaluates `$body`, in which `$element` is the [`Element`] of the format that `$dtype` names.
 #[macro_export]
@@ -169,7 +179,7 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    unsafe fn store_vector<V: Vector>(value: V, to: *mut f32) {
+    unsafe fn store_cut<V: Vector>(value: V, to: *mut f32) {
         // SAFETY: as the caller vouches.
         unsafe { value.store(to) }
     }
@@ -245,7 +255,7 @@ impl Element for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn store_vector<V: Vector>(value: V, to: *mut Bf16) {
+    unsafe fn store_cut<V: Vector>(value: V, to: *mut Bf16) {
         // SAFETY: as the caller vouches.
         unsafe { value.store_bf16(to) }
     }

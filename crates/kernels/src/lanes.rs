@@ -478,6 +478,39 @@ mod tests {
         results.map(|value| s.array(value)).to_vec()
     }
 
+    /// Rounds the numbers of a sweep, sixteen at a time, and writes them as bf16.
+    fn rounded<S: Simd>(s: S, sweep: &[Lanes]) -> Vec<f32> {
+        let mut rounded = Vec::new();
+        for values in sweep {
+            let value = s.round_to_bf16(s.load(values));
+            let mut halves = [Bf16::default(); LANES];
+            s.store_bf16(value, &mut halves);
+            let (value, back) = (s.array(value), s.array(s.load_bf16(&halves)));
+            assert!(value.iter().zip(back).all(|(a, b)| a.to_bits() == b.to_bits()));
+            rounded.extend(value);
+        }
+        rounded
+    }
+
+    #[test]
+    fn every_set_rounds_to_the_nearest() {
+        let value = |i: u32| f32::from_bits(i.wrapping_mul(2147));
+        let sweep: Vec<Lanes> =
+            (0..100_000).map(|i| std::array::from_fn(|l| value(16 * i + l as u32))).collect();
+        for isa in Isa::available() {
+            let found = dispatch!(isa, simd => rounded(simd, &sweep));
+            for (&value, found) in sweep.as_flattened().iter().zip(found) {
+                let expected = round_to_bf16(value);
+                let same = match value {
+                    _ if value.is_nan() => found.is_nan(),
+                    _ if value.is_subnormal() => found == expected || found == 0.0,
+                    _ => found.to_bits() == expected.to_bits(),
+                };
+                assert!(same, "{isa:?}: {value} became {found}, not {expected}");
+            }
+        }
+    }
+
     #[test]
     fn sets_agree_lane_by_lane() {
         let expected = all(Plain);

@@ -14,7 +14,7 @@ use bninception_kernels::isa::Isa;
 use bninception_kernels::map::Map;
 use bninception_kernels::threads::Team;
 
-use common::{network_shapes, shape};
+use common::{network_shapes, odd_shapes, shape};
 
 /// Rounding of a sum of a few thousand products in f32; with bf16 factors the products are exact.
 const DIRECT: f64 = 1e-5;
@@ -40,34 +40,6 @@ impl Random {
     fn values(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
     }
-}
-
-/// Shapes with everything that a tile can stumble over.
-fn odd_shapes() -> Vec<ConvShape> {
-    vec![
-        shape(1, (16, 16), (1, 1), (1, 1, 0)),
-        shape(3, (16, 48), (1, 1), (3, 1, 1)),
-        shape(1, (48, 16), (13, 9), (3, 1, 1)),
-        shape(2, (16, 48), (13, 9), (1, 1, 0)),
-        shape(3, (48, 80), (2, 2), (3, 1, 1)),
-        shape(5, (32, 32), (4, 4), (3, 1, 1)),
-        shape(3, (32, 64), (8, 8), (3, 1, 1)),
-        shape(2, (16, 32), (13, 9), (3, 2, 1)),
-        shape(2, (32, 16), (8, 8), (3, 2, 1)),
-        shape(1, (16, 16), (1, 1), (3, 2, 1)),
-        shape(1, (16, 16), (2, 1), (3, 2, 1)),
-        shape(2, (16, 32), (7, 6), (1, 2, 0)),
-        shape(2, (16, 32), (9, 6), (5, 1, 2)),
-        shape(1, (16, 16), (6, 5), (3, 1, 0)),
-        shape(1, (16, 16), (6, 7), (3, 1, 2)),
-        shape(1, (16, 16), (11, 10), (7, 3, 3)),
-        shape(1, (16, 16), (16, 16), (1, 16, 0)), // fewer outputs than threads
-        shape(2, (3, 48), (17, 12), (7, 2, 3)),
-        shape(2, (1, 16), (9, 9), (3, 1, 1)),
-        shape(1, (4, 32), (10, 11), (5, 2, 1)),
-        shape(1, (4, 16), (9, 9), (4, 1, 0)), // rows of the filter that are a block,
-        shape(1, (5, 16), (9, 9), (7, 1, 3)), // and more than two
-    ]
 }
 
 /// Offset of an element of the channels that `view` shows.

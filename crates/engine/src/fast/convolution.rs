@@ -65,7 +65,7 @@ impl Convolution {
             }
             None => {
                 let image =
-                    planner.buffers.scratch(region_len(settings.maps, conv.image_len()), row);
+                    planner.buffers.scratch(region_len(settings.map_dtype, conv.image_len()), row);
                 planner.buffers.touch(image, back);
                 Some(image)
             }

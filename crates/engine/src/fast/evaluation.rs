@@ -116,7 +116,7 @@ impl Evaluation {
         let Some(head) = lowered.heads.last().cloned() else {
             unreachable!("a network has the head of its logits")
         };
-        let parts = Parts::of(&lowered.stages, batch, settings.maps);
+        let parts = Parts::of(&lowered.stages, batch, settings.map_dtype);
         let mut whole = vec![false; lowered.maps.len()];
         for stage in &lowered.stages[parts.stages..] {
             stage.places().for_each(|place| whole[place.id] = true);
@@ -157,8 +157,8 @@ impl Evaluation {
                         settings.dtype,
                     );
                     let image = stage.input.is_none().then(|| conv.image_len());
-                    let image =
-                        image.map(|len| buffers.scratch(region_len(settings.maps, len), moment));
+                    let image = image
+                        .map(|len| buffers.scratch(region_len(settings.map_dtype, len), moment));
                     buffers.touch_len(workspace, conv.workspace_len(), moment);
                     // Evaluation lowers without merging, so there is one.
                     let member = &stage.members[0];
@@ -369,6 +369,7 @@ mod tests {
         for (image_size, maps, batch, last, images) in [
             (224, Dtype::F32, 32, Some("inception_3c_pool"), 4),
             (224, Dtype::Bf16, 32, Some("pool2_3x3_s2"), 4),
+            (176, Dtype::Bf16, 12, Some("pool1_3x3_s2"), 4),
             (224, Dtype::F32, 30, Some("inception_3c_pool"), 5),
             (224, Dtype::F32, 31, None, 31),
             (128, Dtype::F32, 4, Some("conv2_3x3"), 4),

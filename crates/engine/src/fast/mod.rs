@@ -48,8 +48,9 @@ pub struct FastOptions {
     pub merge_siblings: bool,
     /// Instruction set; lowered to what the machine has.
     pub isa: Isa,
-    /// Format of the factors of convolutions. The fully connected layer, the loss, sums, statistics
-    /// and the parameters themselves are f32 in both.
+    /// Format of the factors of convolutions, and of maps in memory where the machine has instructions
+    /// for it. The fully connected layer, the loss, sums, statistics and the parameters themselves are
+    /// f32 in both.
     pub dtype: Dtype,
 }
 
@@ -122,7 +123,7 @@ impl Fast {
         let settings = Settings {
             isa: options.isa,
             dtype: options.dtype,
-            maps: Algorithms::maps(options.isa, options.dtype),
+            map_dtype: Algorithms::map_dtype(options.isa, options.dtype),
             winograd: options.winograd,
             epsilon: norm.map_or(0.0, |norm| norm.epsilon),
             momentum: norm.map_or(0.0, |norm| norm.momentum),
@@ -133,8 +134,8 @@ impl Fast {
         let evaluation = lower(&network, &widened, Purpose::Evaluation)?;
         Ok(Fast {
             table: ParameterTable::new(&network),
-            training: Side::new(training, settings.maps),
-            evaluation: Side::new(evaluation, settings.maps),
+            training: Side::new(training, settings.map_dtype),
+            evaluation: Side::new(evaluation, settings.map_dtype),
             widened,
             team: Team::new(options.threads),
             prepared: None,
@@ -178,7 +179,7 @@ impl Fast {
         let (team, widened) = (&self.team, &mut self.widened);
         let (plan, arena, profile) = training_plan(&mut self.training, images, self.settings, team);
         widened.take(weights);
-        let loss = with_element!(self.settings.maps, E => {
+        let loss = with_element!(self.settings.map_dtype, E => {
             plan.run::<E>(team, arena, profile, batch, widened, weights, gradients, logits, watch)
         });
         widened.give(weights, gradients);
@@ -199,7 +200,7 @@ impl Fast {
         let Side { plans, arena, profile, .. } = side;
         if let Some(plan) = plans.iter_mut().find(|plan| plan.batch() == batch) {
             let team = &self.team;
-            with_element!(self.settings.maps, E => {
+            with_element!(self.settings.map_dtype, E => {
                 plan.run::<E>(team, arena, profile, images, weights, logits)
             });
         }
@@ -299,7 +300,7 @@ impl Executor for Fast {
         let (plan, arena, profile) = training_plan(&mut self.training, batch, settings, team);
         self.widened.take(weights);
         let widened = &mut self.widened;
-        with_element!(settings.maps, E => {
+        with_element!(settings.map_dtype, E => {
             plan.move_statistics::<E>(team, arena, profile, images, widened, weights)
         });
         self.widened.give_statistics(weights);

@@ -32,7 +32,7 @@ pub(super) struct Settings {
     /// Format of the factors of convolutions.
     pub dtype: Dtype,
     /// Format of maps and of their gradients in memory.
-    pub maps: Dtype,
+    pub map_dtype: Dtype,
     /// Whether 3x3 convolutions may use Winograd's algorithm.
     pub winograd: bool,
     /// Epsilon of batch norm, where the network has it.
@@ -44,7 +44,7 @@ pub(super) struct Settings {
 impl Settings {
     /// Values of the arena that `batch` images of `map` take.
     pub(super) fn map_len(&self, map: &Map, batch: usize) -> usize {
-        region_len(self.maps, map.buffer(batch))
+        region_len(self.map_dtype, map.buffer(batch))
     }
 }
 

@@ -86,13 +86,13 @@ impl Finish<'_> {
             if valid == PX {
                 for p in 0..PX {
                     for v in 0..NV {
-                        E::store_vector(tile[p][v], target[p].add(lane(v)));
+                        E::store_cut(tile[p][v], target[p].add(lane(v)));
                     }
                 }
             } else {
                 for p in 0..valid {
                     for v in 0..NV {
-                        E::store_vector(tile[p][v], target[p].add(lane(v)));
+                        E::store_cut(tile[p][v], target[p].add(lane(v)));
                     }
                 }
             }

@@ -48,7 +48,7 @@ use winograd::Winograd;
 /// What happens to the outputs of [`Conv::forward`] on their way to memory.
 #[derive(Debug)]
 pub enum Epilogue<'a> {
-    /// Nothing.
+    /// Nothing. A map of bf16 rounds whatever is written to it, here and below.
     None,
     /// Adds a bias, one per output channel.
     Bias(&'a [f32]),
@@ -56,8 +56,8 @@ pub enum Epilogue<'a> {
     BiasRelu(&'a [f32]),
     /// Adds a bias, then takes 1 / (1 + exp(-y)).
     BiasSigmoid(&'a [f32]),
-    /// Leaves y as it is and sums it over the batch for batch norm: K sums, then K sums of squares;
-    /// overwritten. Runs of at most a few hundred outputs are summed in f32, and those in f64.
+    /// Leaves y as it is and sums it, as rounded by the map, over the batch for batch norm: K sums, then K
+    /// sums of squares; overwritten. Runs of at most a few hundred outputs are summed in f32, and those in f64.
     Sums(&'a mut [f64]),
 }
 
@@ -330,7 +330,8 @@ impl Conv {
     /// through `yv`.
     ///
     /// # Panics
-    /// If a buffer is shorter than its view, or the team has not the size prepared for.
+    /// If a buffer is shorter than its view, the team has not the size prepared for, or a direct algorithm
+    /// meets maps of bf16.
     pub fn forward<E: Element>(
         &self,
         team: &Team,
@@ -383,8 +384,8 @@ impl Conv {
     /// `accumulate`.
     ///
     /// # Panics
-    /// If the convolution reads images, a buffer is shorter than its view, or the team has not the
-    /// size prepared for.
+    /// If the convolution reads images, a buffer is shorter than its view, the team has not the size
+    /// prepared for, or a direct algorithm meets maps of bf16.
     pub fn backward_input<E: Element>(
         &self,
         team: &Team,
@@ -420,8 +421,8 @@ impl Conv {
     /// as for [`Conv::pack`].
     ///
     /// # Panics
-    /// If a buffer is shorter than its view, a slice of `dw` has the wrong length, or the team has
-    /// not the size prepared for.
+    /// If a buffer is shorter than its view, a slice of `dw` has the wrong length, the team has not the
+    /// size prepared for, or a direct algorithm meets maps of bf16.
     pub fn backward_weights<E: Element>(
         &self,
         team: &Team,

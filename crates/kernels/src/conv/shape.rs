@@ -4,7 +4,7 @@ use crate::dtype::Dtype;
 use crate::isa::Isa;
 use crate::map::Map;
 
-/// Channels of one block of the f32 layout, see [`Map`].
+/// Channels of one block, see [`Map`].
 pub const BLOCK: usize = 16;
 
 /// Sizes of one convolution, without groups or dilation; square filter, stride and padding.
@@ -126,7 +126,7 @@ pub struct Algorithms {
 impl Algorithms {
     /// The format of maps in memory that suits the algorithms that [`Algorithms::choose`] chooses:
     /// bf16 where the machine multiplies it, f32 otherwise, whose values may be bf16 numbers.
-    pub fn maps(isa: Isa, dtype: Dtype) -> Dtype {
+    pub fn map_dtype(isa: Isa, dtype: Dtype) -> Dtype {
         if isa >= Isa::Avx512Bf16 { dtype } else { Dtype::F32 }
     }
 
@@ -145,14 +145,15 @@ impl Algorithms {
     /// multiplications and have enough tiles to share the weights. Measured on Zen 4 with 16 to 320
     /// channels: it takes 0.8 to 0.9 of the direct time where it saves a factor of 1.6 (maps of
     /// 5x5), 0.65 to 0.75 at 2.25 (6x6), and 0.35 to 0.6 from 3 on; at 32 tiles and a saving of
-    /// 2.25 packing the weights takes what the products save. All three directions agree. Beside dot
-    /// products of bf16, outputs and gradients of the input want twice as many tiles: with 32, as 32
-    /// images of 4x4 have, these make 430 GFLOP/s and Winograd 395.
+    /// 2.25 packing the weights takes what the products save. All three directions agree, but beside dot
+    /// products of bf16 outputs and gradients of the input want more tiles: 32 of them, as 32 images of
+    /// 4x4 have, make 450 GFLOP/s by these and 395 by Winograd's algorithm; 128 of them, of 8x8, make
+    /// 560 to 615 by that.
     pub fn choose(shape: &ConvShape, isa: Isa, winograd: bool, dtype: Dtype) -> Algorithms {
         const LEAST_SAVING: f64 = 2.5;
         const LEAST_TILES: usize = 32;
         const LEAST_TILES_BF16: usize = 64;
-        let pairs = Algorithms::maps(isa, dtype) == Dtype::Bf16;
+        let pairs = Algorithms::map_dtype(isa, dtype) == Dtype::Bf16;
         let direct = if pairs { Algorithm::Bf16 } else { Algorithm::Direct };
         if !winograd || !Algorithm::Winograd.supports(shape) || (pairs && isa >= Isa::Amx) {
             return Algorithms::all(direct);
@@ -228,6 +229,26 @@ mod tests {
         // Inception 3a's second 3x3 convolution of the double branch has 96 x 96 x 9 weights.
         let s = ConvShape { out_channels: 96, ..shape(2, 96, 28, [3, 1, 1]) };
         assert_eq!((s.weights(), s.macs()), (82_944, 2 * 28 * 28 * 82_944));
+    }
+
+    #[test]
+    fn maps_of_bf16_meet_no_direct_algorithm() {
+        for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx] {
+            assert_eq!(Algorithms::map_dtype(isa, Dtype::F32), Dtype::F32);
+            if Algorithms::map_dtype(isa, Dtype::Bf16) == Dtype::F32 {
+                continue;
+            }
+            for (batch, channels, size) in [(1, 16, 1), (32, 64, 4), (32, 64, 28), (32, 3, 224)] {
+                for filter in [[1, 1, 0], [3, 1, 1], [3, 2, 1], [5, 1, 2], [7, 2, 3]] {
+                    let s = shape(batch, channels, size, filter);
+                    for winograd in [true, false] {
+                        let found = Algorithms::choose(&s, isa, winograd, Dtype::Bf16);
+                        let all = [found.forward, found.backward_input, found.backward_weights];
+                        assert!(!all.contains(&Algorithm::Direct), "{s:?} {isa:?}: {found:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) fn each_way(mut test: impl FnMut(Isa, &Team)) {
     }
 }
 
-/// A map of f32 blocks.
+/// A map of blocks of sixteen channels.
 pub(crate) fn map(channels: usize, height: usize, width: usize) -> Map {
     Map { channels, height, width, block: 16 }
 }
@@ -168,6 +168,36 @@ pub(crate) fn shape(
         stride: filter.1,
         pad: filter.2,
     }
+}
+
+/// Shapes with everything that a tile can stumble over.
+pub(crate) fn odd_shapes() -> Vec<ConvShape> {
+    vec![
+        shape(1, (16, 16), (1, 1), (1, 1, 0)),
+        shape(3, (16, 48), (1, 1), (3, 1, 1)),
+        shape(1, (48, 16), (13, 9), (3, 1, 1)),
+        shape(2, (16, 48), (13, 9), (1, 1, 0)),
+        shape(3, (48, 80), (2, 2), (3, 1, 1)),
+        shape(5, (32, 32), (4, 4), (3, 1, 1)),
+        shape(3, (32, 64), (8, 8), (3, 1, 1)),
+        shape(2, (16, 32), (13, 9), (3, 2, 1)),
+        shape(2, (32, 16), (8, 8), (3, 2, 1)),
+        shape(1, (16, 16), (1, 1), (3, 2, 1)),
+        shape(1, (16, 16), (2, 1), (3, 2, 1)),
+        shape(2, (16, 32), (7, 6), (1, 2, 0)),
+        shape(2, (16, 32), (9, 6), (5, 1, 2)),
+        shape(1, (16, 16), (6, 5), (3, 1, 0)),
+        shape(1, (16, 16), (6, 7), (3, 1, 2)),
+        shape(1, (16, 16), (11, 10), (7, 3, 3)),
+        shape(1, (16, 16), (16, 16), (1, 16, 0)), // fewer outputs than threads
+        shape(2, (3, 48), (17, 12), (7, 2, 3)),
+        shape(2, (1, 16), (9, 9), (3, 1, 1)),
+        shape(1, (4, 32), (10, 11), (5, 2, 1)),
+        shape(1, (4, 16), (9, 9), (4, 1, 0)), // rows of the filter that are a block,
+        shape(1, (5, 16), (9, 9), (7, 1, 3)), // and more than two
+        shape(1, (1, 16), (17, 17), (16, 1, 0)), // and of one row
+        shape(2, (3, 32), (5, 4), (1, 1, 0)),
+    ]
 }
 
 /// The network's own shapes at 224 pixels with few images.

@@ -3,7 +3,7 @@
 //! AMX multiplies a tile of 16 rows x 16 words with one of 16 words x 16 columns, a word being two
 //! bf16 numbers that are neighbours in the sum; the dot products of AVX-512 do a part of the same. So
 //! all directions are brought to products of two panels, [`product`], which are made of maps as
-//! the work goes ([`words`]):
+//! the work goes ([`words`]), but for pixels that dot products read in place:
 //!
 //! - outputs and the gradient of the input ([`outputs`]): rows are pixels, columns are channels of the
 //!   target, and the sum runs over the steps of [`geometry`](super::geometry) and their channels;

@@ -20,15 +20,15 @@ const MOST: usize = 28;
 /// How the work of a direction is divided.
 #[derive(Debug)]
 pub(in crate::conv) struct Division {
-    /// Panels of pixels of a chunk, which are made once and multiplied with one panel of weights after
-    /// the other.
+    /// Panels of pixels of a chunk, which are made once, where products do not read the map, and
+    /// multiplied with one panel of weights after the other.
     pub chunk_panels: usize,
     /// Units of work that share the weights of a chunk, where there are too few chunks.
     pub spans: usize,
     /// The source of each pass.
     sources: Vec<Vec<[Source; 2]>>,
-    /// Whether each piece of them is a block of channels, or nothing.
-    blocks: bool,
+    /// Whether each piece of them is a block of channels, or nothing, which products can read in place.
+    in_place: bool,
 }
 
 impl Division {
@@ -56,11 +56,7 @@ impl Division {
             true => 1,
             false => (UNITS * threads).div_ceil(chunks).min(panels(out_blocks)),
         };
-        let pieces = sources.iter().flatten().flatten();
-        let blocks = pieces
-            .clone()
-            .all(|piece| matches!((piece.count, piece.total), (0, 0) | (BLOCK, BLOCK)));
-        Division { chunk_panels, spans, sources, blocks }
+        Division { chunk_panels, spans, sources, in_place: passes.layout.pixel == BLOCK }
     }
 
     /// Elements of the panels of a chunk.
@@ -118,7 +114,7 @@ impl<E: Element> Kernel for Outputs<'_, E> {
         let panels = panels(self.out_blocks);
         // SAFETY: the caller vouches for the instruction set.
         let ready = unsafe { Ready::new(self.multiplier) };
-        let map = match self.division.blocks && ready.reads_maps() {
+        let map = match self.division.in_place && ready.reads_maps() {
             true => E::as_bf16(self.source),
             false => None,
         };

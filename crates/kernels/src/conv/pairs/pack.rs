@@ -93,7 +93,7 @@ impl Pack<'_> {
             let from = rows(self.weights, row, rows_of);
             let (first, stride) = origin(shape, order, (block, source), pass.taps[tap], at);
             match order {
-                Order::Forward if shape.kernel == 1 && i == 0 => {
+                Order::Forward if shape.kernel == 1 && !shape.reads_image() => {
                     // The values of a lane are neighbours.
                     for (lane, values) in square.iter_mut().enumerate() {
                         *values = from[first + lane * stride..].as_chunks().0[0];

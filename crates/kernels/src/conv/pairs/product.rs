@@ -77,9 +77,7 @@ impl Ready {
             }
         }
     }
-}
 
-impl Ready {
     /// Whether [`Ready::multiply_map`] can be called.
     pub(super) fn reads_maps(&self) -> bool {
         #[cfg(target_arch = "x86_64")]
@@ -106,7 +104,10 @@ impl Ready {
             x86::avx512bf16_map(rows, sources, columns, sums)
         }
         #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("no multiplier reads maps here: {rows:p} {sources:p} {columns:p} {sums:p}")
+        {
+            let _ = (rows, sources, columns, sums);
+            unreachable!("no multiplier of this machine reads maps")
+        }
     }
 }
 
@@ -226,7 +227,7 @@ mod x86 {
         // SAFETY: the caller vouches for every address.
         unsafe {
             for first in (0..PANEL).step_by(ROWS) {
-                let windows: [*const u32; ROWS] = std::array::from_fn(|i| rows[first + i].cast());
+                let windows: [*const Bf16; ROWS] = std::array::from_fn(|i| rows[first + i]);
                 let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
                 for (step, pieces) in sources.iter().enumerate() {
                     for (half, piece) in pieces.iter().enumerate() {
@@ -234,13 +235,12 @@ mod x86 {
                             continue;
                         }
                         let columns = columns.add(2 * step * WORDS + half * WORDS / 2);
-                        let offset = piece.offset / 2;
                         for k in 0..SIDE / 2 {
                             let left = load(columns.add(k * SIDE));
                             let right = load(columns.add(WORDS + k * SIDE));
                             for (window, sums) in windows.iter().zip(&mut tile) {
-                                let word = window.add(offset + k).read_unaligned();
-                                let word = _mm512_set1_epi32(word as i32);
+                                let word = window.add(piece.offset + 2 * k).cast::<u32>();
+                                let word = _mm512_set1_epi32(word.read_unaligned() as i32);
                                 let word = std::mem::transmute::<__m512i, __m512bh>(word);
                                 sums[0] = _mm512_dpbf16_ps(sums[0], word, left);
                                 sums[1] = _mm512_dpbf16_ps(sums[1], word, right);
