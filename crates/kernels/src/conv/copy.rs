@@ -4,7 +4,7 @@
 use super::geometry::Layout;
 use super::share::Shared;
 use super::{BLOCK, ConvShape, View};
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, round_to_bf16};
 use crate::element::Element;
 use crate::map::Map;
 use crate::split::part;
@@ -55,8 +55,12 @@ pub(super) fn pack_image<E: Element>(
             let line = &mut to[layout.at(row as isize, 0)..][..width * channels];
             for c in 0..channels {
                 let from = &images[((n * channels + c) * height + row) * width..][..width];
-                for (pixel, value) in line.chunks_exact_mut(channels).zip(from) {
-                    pixel[c] = E::of(dtype.round(*value));
+                let pixels = line.chunks_exact_mut(channels).zip(from);
+                match dtype {
+                    Dtype::F32 => pixels.for_each(|(pixel, &value)| pixel[c] = E::of(value)),
+                    Dtype::Bf16 => {
+                        pixels.for_each(|(pixel, &value)| pixel[c] = E::of(round_to_bf16(value)));
+                    }
                 }
             }
         }
