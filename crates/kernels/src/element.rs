@@ -114,10 +114,7 @@ macro_rules! with_element {
 
 /// Values of a region of f32 that `len` numbers of `dtype` take.
 pub fn region_len(dtype: Dtype, len: usize) -> usize {
-    match dtype {
-        Dtype::F32 => len,
-        Dtype::Bf16 => len.div_ceil(2),
-    }
+    (len * dtype.size()).div_ceil(size_of::<f32>())
 }
 
 impl Element for f32 {

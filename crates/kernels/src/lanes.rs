@@ -330,41 +330,41 @@ mod x86 {
     /// Implements [`Simd`] by registers of sixteen lanes, rounded by `$round`.
     macro_rules! simd_512 {
         ($name:ident, $round:ident) => {
-    impl Simd for $name {
-        type Value = __m512;
-        type Mask = __mmask16;
+            impl Simd for $name {
+                type Value = __m512;
+                type Mask = __mmask16;
 
-        by! {
-            splat(value: f32) -> __m512 = _mm512_set1_ps(value);
-            load(from: &Lanes) -> __m512 = _mm512_loadu_ps(from.as_ptr());
-            store(value: __m512, to: &mut Lanes) -> () = _mm512_storeu_ps(to.as_mut_ptr(), value);
-            load_bf16(from: &[Bf16; LANES]) -> __m512 =
-                widen_512(_mm256_loadu_si256(from.as_ptr().cast()));
-            store_bf16(value: __m512, to: &mut [Bf16; LANES]) -> () =
-                _mm256_storeu_si256(to.as_mut_ptr().cast(), cut_512(value));
-            load_bytes(from: &[u8; LANES]) -> __m512 =
-                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast())));
-            store_bytes(value: __m512, to: &mut [u8; LANES]) -> () = _mm_storeu_si128(
-                to.as_mut_ptr().cast(),
-                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value)),
-            );
-            add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
-            sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
-            mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
-            div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
-            sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
-            mul_add(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
-            // The maximum is its second operand if either is NaN.
-            relu(a: __m512) -> __m512 = _mm512_max_ps(_mm512_setzero_ps(), a);
-            greater(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b);
-            greater_or_nan(a: __m512, b: __m512) -> __mmask16 =
-                _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
-            equal(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
-            select(mask: __mmask16, a: __m512, b: __m512) -> __m512 =
-                _mm512_mask_blend_ps(mask, b, a);
-            round_to_bf16(a: __m512) -> __m512 = $round(a);
-        }
-    }
+                by! {
+                    splat(value: f32) -> __m512 = _mm512_set1_ps(value);
+                    load(from: &Lanes) -> __m512 = _mm512_loadu_ps(from.as_ptr());
+                    store(value: __m512, to: &mut Lanes) -> () = _mm512_storeu_ps(to.as_mut_ptr(), value);
+                    load_bf16(from: &[Bf16; LANES]) -> __m512 =
+                        widen_512(_mm256_loadu_si256(from.as_ptr().cast()));
+                    store_bf16(value: __m512, to: &mut [Bf16; LANES]) -> () =
+                        _mm256_storeu_si256(to.as_mut_ptr().cast(), cut_512(value));
+                    load_bytes(from: &[u8; LANES]) -> __m512 =
+                        _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast())));
+                    store_bytes(value: __m512, to: &mut [u8; LANES]) -> () = _mm_storeu_si128(
+                        to.as_mut_ptr().cast(),
+                        _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(value)),
+                    );
+                    add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+                    sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+                    mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+                    div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+                    sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
+                    mul_add(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+                    // The maximum is its second operand if either is NaN.
+                    relu(a: __m512) -> __m512 = _mm512_max_ps(_mm512_setzero_ps(), a);
+                    greater(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b);
+                    greater_or_nan(a: __m512, b: __m512) -> __mmask16 =
+                        _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+                    equal(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
+                    select(mask: __mmask16, a: __m512, b: __m512) -> __m512 =
+                        _mm512_mask_blend_ps(mask, b, a);
+                    round_to_bf16(a: __m512) -> __m512 = $round(a);
+                }
+            }
         };
     }
 

@@ -42,8 +42,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(stages: &[Stage], batch: usize, maps: Dtype) -> Parts {
-        let is_large = |stage: &Stage| Row::of_stage(stage, maps).bytes >= LARGE;
+    fn of(stages: &[Stage], batch: usize, map_dtype: Dtype) -> Parts {
+        let is_large = |stage: &Stage| Row::of_stage(stage, map_dtype).bytes >= LARGE;
         let few = FEW.into_iter().find(|few| batch.is_multiple_of(*few));
         match (stages.iter().rposition(is_large), few) {
             (Some(last), Some(images)) => Parts { stages: last + 1, images },
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn large_maps_take_few_images_at_a_time() {
-        for (image_size, maps, batch, last, images) in [
+        for (image_size, map_dtype, batch, last, images) in [
             (224, Dtype::F32, 32, Some("inception_3c_pool"), 4),
             (224, Dtype::Bf16, 32, Some("pool2_3x3_s2"), 4),
             (176, Dtype::Bf16, 12, Some("pool1_3x3_s2"), 4),
@@ -378,9 +378,9 @@ mod tests {
             let options = NetworkOptions { image_size, ..NetworkOptions::default() };
             let network = Network::bn_inception(options).unwrap();
             let lowered = lower(&network, &Widened::new(&network), Purpose::Evaluation).unwrap();
-            let parts = Parts::of(&lowered.stages, batch, maps);
+            let parts = Parts::of(&lowered.stages, batch, map_dtype);
             let names: Vec<_> =
-                lowered.stages.iter().map(|s| Row::of_stage(s, maps).name).collect();
+                lowered.stages.iter().map(|s| Row::of_stage(s, map_dtype).name).collect();
             let found = parts.stages.checked_sub(1).map(|last| names[last].as_str());
             assert_eq!((found, parts.images), (last, images), "{batch} images of {image_size} px");
         }

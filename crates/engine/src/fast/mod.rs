@@ -90,9 +90,9 @@ struct Side<Plan> {
 }
 
 impl<Plan> Side<Plan> {
-    fn new(lowered: Lowered, maps: Dtype) -> Side<Plan> {
-        let stages = lowered.stages.iter().map(|stage| Row::of_stage(stage, maps));
-        let heads = lowered.heads.iter().map(|head| Row::of_head(head, maps));
+    fn new(lowered: Lowered, map_dtype: Dtype) -> Side<Plan> {
+        let stages = lowered.stages.iter().map(|stage| Row::of_stage(stage, map_dtype));
+        let heads = lowered.heads.iter().map(|head| Row::of_head(head, map_dtype));
         let rows = stages.chain(heads).collect();
         let profile = Profile { rows };
         Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }

@@ -70,8 +70,8 @@ pub struct Row {
 }
 
 impl Row {
-    /// The row of a stage whose maps have the format `maps`, with no time yet.
-    pub(super) fn of_stage(stage: &Stage, maps: Dtype) -> Row {
+    /// The row of a stage whose maps have the format `map_dtype`, with no time yet.
+    pub(super) fn of_stage(stage: &Stage, map_dtype: Dtype) -> Row {
         let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
         let mut values: usize = stage.places().map(values).sum();
         let (name, macs) = match stage {
@@ -89,16 +89,16 @@ impl Row {
             | Stage::Flatten { name, .. }
             | Stage::Lrn { name, .. } => (name.clone(), 0),
         };
-        Row { name, macs, bytes: values * maps.size(), seconds: Default::default() }
+        Row { name, macs, bytes: values * map_dtype.size(), seconds: Default::default() }
     }
 
-    /// The row of a head that reads a map of the format `maps`, with no time yet.
-    pub(super) fn of_head(head: &Head, maps: Dtype) -> Row {
+    /// The row of a head that reads a map of the format `map_dtype`, with no time yet.
+    pub(super) fn of_head(head: &Head, map_dtype: Dtype) -> Row {
         let map = &head.input.map;
         Row {
             name: head.name.clone(),
             macs: head.features() * head.classes,
-            bytes: map.channels * map.height * map.width * maps.size()
+            bytes: map.channels * map.height * map.width * map_dtype.size()
                 + head.classes * size_of::<f32>(),
             seconds: Default::default(),
         }

@@ -11,19 +11,13 @@ use crate::map::{GUARD_PIXELS, Map};
 /// # Panics
 /// If `buffer` is shorter than the images and the guard.
 pub fn zero_halo<E: Element>(map: &Map, batch: usize, buffer: &mut [E], view: View) {
-    let (plane, pitch, zero) = (map.plane(), map.pitch() * BLOCK, E::default());
+    let (plane, zero) = (map.plane(), E::default());
     let end = batch * view.blocks * plane;
     assert!(buffer.len() >= end + GUARD_PIXELS * BLOCK, "zero_halo: the buffer is too short");
     buffer[end..end + GUARD_PIXELS * BLOCK].fill(zero);
     for n in 0..batch {
         for block in view.first..view.first + map.blocks() {
-            let plane = &mut buffer[(n * view.blocks + block) * plane..][..plane];
-            // Row 0 and the first pixel of row 1 are neighbours, and so are the last ones.
-            plane[..pitch + BLOCK].fill(zero);
-            for row in 2..=map.height {
-                plane[row * pitch..][..BLOCK].fill(zero);
-            }
-            plane[(map.height + 1) * pitch..].fill(zero);
+            map.zero_halo(&mut buffer[(n * view.blocks + block) * plane..][..plane]);
         }
         let next = (n * view.blocks + view.first + map.blocks()) * plane;
         buffer[next..next + BLOCK].fill(zero);

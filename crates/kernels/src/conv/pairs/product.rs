@@ -170,49 +170,79 @@ mod x86 {
     /// hides their latency, half of the registers.
     const ROWS: usize = 8;
 
+    /// Sums of some rows with both column tiles.
+    type Sums = [[__m512; 2]; ROWS];
+
+    /// Where row `row` of a panel keeps its sums with a column tile.
+    fn place(sums: *mut f32, row: usize, column_tile: usize) -> *mut f32 {
+        let (row_tile, row) = (row / SIDE, row % SIDE);
+        sums.wrapping_add((2 * row_tile + column_tile) * WORDS + row * SIDE)
+    }
+
+    /// Adds the products of the first `K` words at each of `rows` with as many of both column tiles.
+    ///
+    /// # Safety
+    /// The machine must have AVX-512 BF16, and the words must be readable.
+    #[inline(always)]
+    unsafe fn add<const K: usize>(sums: &mut Sums, rows: [*const u32; ROWS], columns: *const u32) {
+        // SAFETY: as the caller vouches; the types are 512 bits of any content.
+        unsafe {
+            let load = |from: *const u32| {
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast()))
+            };
+            for k in 0..K {
+                let (first, second) =
+                    (load(columns.add(k * SIDE)), load(columns.add(WORDS + k * SIDE)));
+                for (row, sums) in rows.iter().zip(&mut *sums) {
+                    let word = _mm512_set1_epi32(row.add(k).read_unaligned() as i32);
+                    let word = std::mem::transmute::<__m512i, __m512bh>(word);
+                    sums[0] = _mm512_dpbf16_ps(sums[0], word, first);
+                    sums[1] = _mm512_dpbf16_ps(sums[1], word, second);
+                }
+            }
+        }
+    }
+
+    /// Writes the sums of the rows from `first` on.
+    ///
+    /// # Safety
+    /// As [`add`]; four tiles must be writable at `to`.
+    #[inline(always)]
+    unsafe fn store(sums: &Sums, first: usize, to: *mut f32) {
+        for (i, pair) in sums.iter().enumerate() {
+            for (column_tile, sum) in pair.iter().enumerate() {
+                // SAFETY: as the caller vouches.
+                unsafe { _mm512_storeu_ps(place(to, first + i, column_tile), *sum) };
+            }
+        }
+    }
+
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn avx512bf16(
         rows: *const u32,
         columns: *const u32,
         depth: usize,
-        sums: *mut f32,
+        to: *mut f32,
         fresh: bool,
     ) {
         // SAFETY: the caller vouches for every address.
         unsafe {
-            for first in (0..2 * SIDE).step_by(ROWS) {
-                let (row_tile, row) = (first / SIDE, first % SIDE);
-                let rows = rows.add(row_tile * WORDS + row * SIDE);
-                let place = |row: usize, column_tile: usize| {
-                    sums.add((2 * row_tile + column_tile) * WORDS + row * SIDE)
-                };
-                let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
+            for first in (0..PANEL).step_by(ROWS) {
+                let rows = rows.add(first / SIDE * WORDS + first % SIDE * SIDE);
+                let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
                 if !fresh {
-                    for (i, pair) in tile.iter_mut().enumerate() {
+                    for (i, pair) in sums.iter_mut().enumerate() {
                         for (column_tile, sum) in pair.iter_mut().enumerate() {
-                            *sum = _mm512_loadu_ps(place(row + i, column_tile));
+                            *sum = _mm512_loadu_ps(place(to, first + i, column_tile));
                         }
                     }
                 }
                 for step in 0..depth {
-                    let rows = rows.add(2 * step * WORDS);
-                    let columns = columns.add(2 * step * WORDS);
-                    for k in 0..SIDE {
-                        let first = load(columns.add(k * SIDE));
-                        let second = load(columns.add(WORDS + k * SIDE));
-                        for (i, pair) in tile.iter_mut().enumerate() {
-                            let word = _mm512_set1_epi32(*rows.add(i * SIDE + k) as i32);
-                            let word = std::mem::transmute::<__m512i, __m512bh>(word);
-                            pair[0] = _mm512_dpbf16_ps(pair[0], word, first);
-                            pair[1] = _mm512_dpbf16_ps(pair[1], word, second);
-                        }
-                    }
+                    let at = 2 * step * WORDS;
+                    let rows = std::array::from_fn(|i| rows.wrapping_add(at + i * SIDE));
+                    add::<SIDE>(&mut sums, rows, columns.add(at));
                 }
-                for (i, pair) in tile.iter().enumerate() {
-                    for (column_tile, sum) in pair.iter().enumerate() {
-                        _mm512_storeu_ps(place(row + i, column_tile), *sum);
-                    }
-                }
+                store(&sums, first, to);
             }
         }
     }
@@ -222,48 +252,26 @@ mod x86 {
         rows: &[*const Bf16; PANEL],
         sources: &[[Source; 2]],
         columns: *const u32,
-        sums: *mut f32,
+        to: *mut f32,
     ) {
         // SAFETY: the caller vouches for every address.
         unsafe {
             for first in (0..PANEL).step_by(ROWS) {
                 let windows: [*const Bf16; ROWS] = std::array::from_fn(|i| rows[first + i]);
-                let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
+                let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
                 for (step, pieces) in sources.iter().enumerate() {
                     for (half, piece) in pieces.iter().enumerate() {
                         if piece.total == 0 {
                             continue;
                         }
+                        let rows = windows.map(|window| window.wrapping_add(piece.offset).cast());
                         let columns = columns.add(2 * step * WORDS + half * WORDS / 2);
-                        for k in 0..SIDE / 2 {
-                            let left = load(columns.add(k * SIDE));
-                            let right = load(columns.add(WORDS + k * SIDE));
-                            for (window, sums) in windows.iter().zip(&mut tile) {
-                                let word = window.add(piece.offset + 2 * k).cast::<u32>();
-                                let word = _mm512_set1_epi32(word.read_unaligned() as i32);
-                                let word = std::mem::transmute::<__m512i, __m512bh>(word);
-                                sums[0] = _mm512_dpbf16_ps(sums[0], word, left);
-                                sums[1] = _mm512_dpbf16_ps(sums[1], word, right);
-                            }
-                        }
+                        add::<{ SIDE / 2 }>(&mut sums, rows, columns);
                     }
                 }
-                for (i, pair) in tile.iter().enumerate() {
-                    let (row_tile, row) = ((first + i) / SIDE, (first + i) % SIDE);
-                    for (column_tile, sum) in pair.iter().enumerate() {
-                        let at = (2 * row_tile + column_tile) * WORDS + row * SIDE;
-                        _mm512_storeu_ps(sums.add(at), *sum);
-                    }
-                }
+                store(&sums, first, to);
             }
         }
-    }
-
-    /// Sixteen words as bf16 pairs.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn load(from: *const u32) -> __m512bh {
-        // SAFETY: the caller vouches for the address; both types are 512 bits of any content.
-        unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())) }
     }
 }
 
