@@ -90,14 +90,16 @@ pub(crate) unsafe fn release() {
 }
 
 /// Adds to four tiles of f32, `[row tile][column tile]`, the products of two row tiles and two column
-/// tiles for each of `depth` steps; with `fresh` they start from zero. Tiles 0 to 3 hold the sums, 4
-/// and 5 the rows, 6 and 7 the columns.
+/// tiles for each of `depth` steps; with `fresh` they start from zero. The row tiles of a step follow one
+/// another, and so do the steps; of the column tiles each has an address of its own, and the next step's
+/// is `stride` bytes further. Tiles 0 to 3 hold the sums, 4 and 5 the rows, 6 and 7 the columns.
 ///
 /// # Safety
 /// Tiles must be configured on this thread, all addresses valid, and `depth` not zero.
 pub(crate) unsafe fn multiply(
     rows: *const u32,
-    columns: *const u32,
+    columns: [*const u32; 2],
+    stride: usize,
     depth: usize,
     sums: *mut f32,
     fresh: bool,
@@ -119,15 +121,16 @@ pub(crate) unsafe fn multiply(
             "tilezero tmm3",
             "3:",
             "tileloadd tmm4, [{rows} + {pitch}]",
-            "tileloadd tmm6, [{columns} + {pitch}]",
+            "tileloadd tmm6, [{first} + {pitch}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{columns} + {pitch} + 1024]",
+            "tileloadd tmm7, [{second} + {pitch}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tileloadd tmm5, [{rows} + {pitch} + 1024]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {rows}, 2048",
-            "add {columns}, 2048",
+            "add {first}, {stride}",
+            "add {second}, {stride}",
             "dec {depth}",
             "jnz 3b",
             "tilestored [{sums} + {pitch}], tmm0",
@@ -135,11 +138,70 @@ pub(crate) unsafe fn multiply(
             "tilestored [{sums} + {pitch} + 2048], tmm2",
             "tilestored [{sums} + {pitch} + 3072], tmm3",
             rows = inout(reg) rows => _,
-            columns = inout(reg) columns => _,
+            first = inout(reg) columns[0] => _,
+            second = inout(reg) columns[1] => _,
+            stride = in(reg) stride,
             depth = inout(reg) depth => _,
             sums = in(reg) sums,
             pitch = in(reg) ROW,
             fresh = in(reg) usize::from(fresh),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack)
+        );
+    }
+}
+
+/// Four tiles of f32, `[row tile][column tile]`, the sums of the products of two row tiles and two column
+/// tiles for each of `steps`. A step is the distance of its row tiles from `rows`, in bytes, and the rows
+/// of a tile are `pitch` bytes apart; column tiles follow one another.
+///
+/// # Safety
+/// Tiles must be configured on this thread, all addresses valid, and `steps` not empty.
+pub(crate) unsafe fn multiply_in_place(
+    rows: [*const u8; 2],
+    pitch: usize,
+    steps: &[usize],
+    columns: *const u32,
+    sums: *mut f32,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "mov {at}, [{steps}]",
+            "lea {address}, [{first} + {at}]",
+            "tileloadd tmm4, [{address} + {pitch}]",
+            "tileloadd tmm6, [{columns} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{columns} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "lea {address}, [{second} + {at}]",
+            "tileloadd tmm5, [{address} + {pitch}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {steps}, 8",
+            "add {columns}, 2048",
+            "dec {depth}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 1024], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2",
+            "tilestored [{sums} + {row} + 3072], tmm3",
+            at = out(reg) _,
+            address = out(reg) _,
+            first = in(reg) rows[0],
+            second = in(reg) rows[1],
+            pitch = in(reg) pitch,
+            steps = inout(reg) steps.as_ptr() => _,
+            columns = inout(reg) columns => _,
+            depth = inout(reg) steps.len() => _,
+            sums = in(reg) sums,
+            row = in(reg) ROW,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack)

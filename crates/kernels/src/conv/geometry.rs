@@ -68,10 +68,15 @@ pub(super) struct Pixel {
 /// Target pixels that sum over the same steps.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
-    /// The target pixels of one image.
+    /// The target pixels of one image, row by row.
     pub pixels: Vec<Pixel>,
+    /// Target pixels of a row.
+    pub columns: usize,
     /// Filter taps (row, column), in the order of the steps.
     pub taps: Vec<(usize, usize)>,
+    /// What each tap meets: source rows and columns from the source pixel (`stride * i`, `stride * j`)
+    /// for target pixel (`i`, `j`) of the pass, with [`Passes::stride`].
+    pub reach: Vec<(isize, isize)>,
     /// Distance of each step from the window's start, in elements: for each block, each tap.
     pub steps: Vec<usize>,
 }
@@ -104,10 +109,15 @@ impl Pass {
 pub(super) struct Passes {
     /// The source.
     pub layout: Layout,
+    /// Source rows and columns from one target pixel's window to the next.
+    pub stride: usize,
     /// Contiguous source elements of a step: a channel block, or a row of an image's filter.
     pub run: usize,
     /// Channel blocks that the steps of a pass go through.
     pub source_blocks: usize,
+    /// Whether a tile of [`pairs`](super::pairs) has values of one tap or one filter row only, and not
+    /// those of any steps that follow one another.
+    pub aligned: bool,
     /// The passes.
     pub passes: Vec<Pass>,
 }
@@ -120,20 +130,23 @@ impl Passes {
         if shape.reads_image() {
             // The taps of a filter row are neighbours in memory, so a whole row is one step.
             let layout = Layout::of_image(shape);
-            let taps = (0..k).map(|r| (r, 0)).collect();
+            let taps: Vec<_> = (0..k).map(|r| (r, 0)).collect();
             let pass = Pass {
                 pixels: windows(shape, &layout, rows, columns),
+                columns,
+                reach: reach(shape, &taps),
                 taps,
                 steps: (0..k).map(|r| r * layout.pitch * layout.pixel).collect(),
             };
-            let run = k * shape.in_channels;
-            return Passes { layout, run, source_blocks: 1, passes: vec![pass] };
+            let (run, stride) = (k * shape.in_channels, shape.stride);
+            let passes = vec![pass];
+            return Passes { layout, stride, run, source_blocks: 1, aligned: false, passes };
         }
         let map = shape.in_map();
-        let reach = |outputs: usize, inputs: usize| {
+        let beyond = |outputs: usize, inputs: usize| {
             ((outputs - 1) * shape.stride + k).saturating_sub(shape.pad + inputs)
         };
-        let after = reach(rows, map.height).max(reach(columns, map.width));
+        let after = beyond(rows, map.height).max(beyond(columns, map.width));
         let layout = Layout::of_map(&map, shape.pad, after);
         let inside = |tap: usize, outputs: usize, inputs: usize| {
             (0..outputs)
@@ -144,8 +157,11 @@ impl Passes {
             .filter(|&(r, q)| inside(r, rows, map.height) && inside(q, columns, map.width))
             .collect();
         let steps = steps(&layout, map.blocks(), &taps);
-        let pass = Pass { pixels: windows(shape, &layout, rows, columns), taps, steps };
-        Passes { layout, run: BLOCK, source_blocks: map.blocks(), passes: vec![pass] }
+        let pixels = windows(shape, &layout, rows, columns);
+        let pass = Pass { pixels, columns, reach: reach(shape, &taps), taps, steps };
+        let (stride, source_blocks) = (shape.stride, map.blocks());
+        let passes = vec![pass];
+        Passes { layout, stride, run: BLOCK, source_blocks, aligned: false, passes }
     }
 
     /// The gradient of the input: source dy, target dx.
@@ -164,10 +180,12 @@ impl Passes {
         for rows in &row_phases {
             for columns in &column_phases {
                 let mut taps = Vec::new();
+                let mut reach = Vec::new();
                 let mut offsets = Vec::new();
                 for &(r, down) in &rows.taps {
                     for &(q, right) in &columns.taps {
                         taps.push((r, q));
+                        reach.push((down, right));
                         offsets
                             .push(((down - rows.first) as usize, (right - columns.first) as usize));
                     }
@@ -188,10 +206,11 @@ impl Passes {
                     }
                 }
                 let steps = steps(&layout, source.blocks(), &offsets);
-                passes.push(Pass { pixels, taps, steps });
+                passes.push(Pass { pixels, columns: columns.count, taps, reach, steps });
             }
         }
-        Passes { layout, run: BLOCK, source_blocks: source.blocks(), passes }
+        let source_blocks = source.blocks();
+        Passes { layout, stride: 1, run: BLOCK, source_blocks, aligned: false, passes }
     }
 }
 
@@ -227,6 +246,12 @@ impl Phase {
         let reach = (count as isize + last - outputs as isize).max(0) as usize;
         Phase { parity, count, taps, first, reach }
     }
+}
+
+/// [`Pass::reach`] of the forward direction.
+fn reach(shape: &ConvShape, taps: &[(usize, usize)]) -> Vec<(isize, isize)> {
+    let from = |tap: usize| tap as isize - shape.pad as isize;
+    taps.iter().map(|&(r, q)| (from(r), from(q))).collect()
 }
 
 /// The windows of all outputs of a forward convolution.

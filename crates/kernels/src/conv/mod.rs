@@ -24,6 +24,7 @@ pub mod reference;
 mod run;
 mod shape;
 mod share;
+mod stack;
 pub(crate) mod vector;
 mod winograd;
 
@@ -39,7 +40,8 @@ use finish::Finish;
 use geometry::Passes;
 use pack::Order;
 use pairs::Source;
-use pairs::outputs::Division;
+use pairs::division::Division;
+use pairs::product::Multiplier;
 use run::Maps;
 use share::Shared;
 use vector::Tile;
@@ -179,18 +181,21 @@ impl Conv {
                 .then(|| Winograd::products(s, true, tile, threads)),
             backward_weights: uses(algorithms.backward_weights).then(|| Winograd::gradients(s)),
         };
-        let forward = Passes::forward(s);
-        let backward_input = (!s.reads_image()).then(|| Passes::backward_input(s));
+        let aligned = Multiplier::of(isa).reads_tiles();
+        let forward = Passes { aligned, ..Passes::forward(s) };
+        let backward_input =
+            (!s.reads_image()).then(|| Passes { aligned, ..Passes::backward_input(s) });
         let in_pairs = |algorithm| algorithm == Algorithm::Bf16;
-        let divide = |passes: &Passes, channels: usize| {
-            Division::new(passes, s.batch, channels / BLOCK, threads)
+        let divide = |passes: &Passes, size, channels: usize| {
+            Division::new(passes, size, s.batch, channels / BLOCK, threads)
         };
+        let (in_size, out_size) = ((s.in_height, s.in_width), (s.out_height(), s.out_width()));
         let pairs = PairSizes {
-            forward: in_pairs(algorithms.forward).then(|| divide(&forward, s.out_channels)),
+            forward: in_pairs(algorithms.forward).then(|| divide(&forward, in_size, s.out_channels)),
             backward_input: backward_input
                 .as_ref()
                 .filter(|_| in_pairs(algorithms.backward_input))
-                .map(|passes| divide(passes, s.in_channels)),
+                .map(|passes| divide(passes, out_size, s.in_channels)),
             backward_weights: in_pairs(algorithms.backward_weights)
                 .then(|| pairs::sources(&forward, &forward.passes[0])),
         };

@@ -9,7 +9,7 @@ use super::super::geometry::Passes;
 use super::super::share::Shared;
 use super::super::vector::{Kernel, Vector};
 use super::pack::{panels, sums_len};
-use super::product::{Multiplier, Ready};
+use super::product::{Columns, Multiplier, Ready};
 use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS};
 use crate::element::Element;
 use crate::split::part;
@@ -94,6 +94,7 @@ impl<E: Element> Kernel for Gradients<'_, E> {
                         let at = at + (panel * self.sources.len() + two) * 4 * WORDS;
                         let rows = rows.wrapping_add(panel * chunk * 2 * WORDS);
                         let fresh = first == pixels.start;
+                        let columns = Columns::panel(columns);
                         ready.multiply(rows, columns, tiles, self.sums.at(at), fresh);
                     }
                 }

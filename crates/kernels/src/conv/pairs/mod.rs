@@ -13,6 +13,7 @@
 //! Maps are bf16 in memory, or f32 whose values are bf16 numbers; of a number that is none, what lies
 //! below is cut off.
 
+pub(super) mod division;
 pub(super) mod gradients;
 pub(super) mod outputs;
 pub(super) mod pack;
@@ -36,23 +37,47 @@ const PANEL: usize = 2 * SIDE;
 /// which its partner passes through too.
 const CACHED_BYTES: usize = 512 * 1024;
 
-/// Pieces of a pass, of at most a block of values each: half of the words of a tile's row. Steps of a
-/// block or longer follow one another without gaps, so that the rows of an image's filter, which have
-/// three values a pixel, waste none; a shorter step is a piece of its own.
+/// Pieces of a pass, of at most a block of values each: half of the words of a tile's row.
+///
+/// Steps of a block or longer follow one another without gaps, so that the rows of an image's filter,
+/// which have three values a pixel, waste none; a shorter step is a piece of its own. Where passes are
+/// [aligned](Passes::aligned), both pieces of a tile are of one tap, of two neighbouring channel blocks,
+/// or neighbours in a row of an image's filter.
 fn pieces(passes: &Passes, pass: &Pass) -> usize {
-    match passes.run >= BLOCK {
-        true => (pass.steps.len() * passes.run).div_ceil(BLOCK),
-        false => pass.steps.len(),
+    match (passes.aligned, passes.run) {
+        (true, BLOCK) => 2 * pass.taps.len() * passes.source_blocks.div_ceil(2),
+        (true, run) => 2 * pass.steps.len() * run.div_ceil(2 * BLOCK),
+        (false, BLOCK..) => (pass.steps.len() * passes.run).div_ceil(BLOCK),
+        (false, _) => pass.steps.len(),
     }
+}
+
+/// The pieces with values of channel block `source`, or all of an image's.
+fn pieces_of(passes: &Passes, pass: &Pass, source: usize) -> impl Iterator<Item = usize> {
+    let (taps, aligned) = (pass.taps.len(), passes.aligned && passes.run == BLOCK);
+    let count = if aligned { taps } else { pieces(passes, pass) / passes.source_blocks };
+    (0..count).map(move |i| match aligned {
+        true => 2 * (source / 2 * taps + i) + source % 2,
+        false => source * count + i,
+    })
 }
 
 /// Step of value `i` of piece `index`, and its place within the step; `None` where there is no such
 /// value.
 fn value(passes: &Passes, pass: &Pass, index: usize, i: usize) -> Option<(usize, usize)> {
     let run = passes.run;
-    let (step, at) = match run >= BLOCK {
-        true => ((index * BLOCK + i) / run, (index * BLOCK + i) % run),
-        false => (index, i),
+    let (step, at) = match (passes.aligned, run) {
+        (true, BLOCK) => {
+            let (tile, half) = (index / 2, index % 2);
+            let (pair, tap) = (tile / pass.taps.len(), tile % pass.taps.len());
+            ((2 * pair + half) * pass.taps.len() + tap, i)
+        }
+        (true, _) => {
+            let per_step = 2 * run.div_ceil(2 * BLOCK);
+            (index / per_step, index % per_step * BLOCK + i)
+        }
+        (false, BLOCK..) => ((index * BLOCK + i) / run, (index * BLOCK + i) % run),
+        (false, _) => (index, i),
     };
     (i < BLOCK && at < run && step < pass.steps.len()).then_some((step, at))
 }
@@ -114,7 +139,8 @@ mod tests {
 
     fn passes_of(steps: &[usize], run: usize) -> Passes {
         let taps = vec![(0, 0); steps.len()];
-        let pass = Pass { pixels: Vec::new(), taps, steps: steps.to_vec() };
+        let (pixels, reach) = (Vec::new(), Vec::new());
+        let pass = Pass { pixels, columns: 0, taps, reach, steps: steps.to_vec() };
         let (channels, size) = (BLOCK, 1);
         let shape = ConvShape {
             batch: 1,

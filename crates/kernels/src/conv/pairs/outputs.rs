@@ -2,79 +2,20 @@
 
 use super::super::BLOCK;
 use super::super::finish::Finish;
-use super::super::geometry::Passes;
+use super::super::geometry::{Pass, Passes};
 use super::super::share::Shared;
+use super::super::stack::MOST_LINES;
 use super::super::vector::{Kernel, Vector};
+use super::division::{Division, LINE, MOST, Reading, Strips};
 use super::pack::panels;
-use super::product::{Multiplier, Ready};
-use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, sources};
+use super::product::{Columns, Multiplier, Ready};
+use super::words::Values;
+use super::{PANEL, SIDE, Source, WORDS};
 use crate::element::{Bf16, Element};
 use crate::split::part;
 
 /// Pixels that are finished together: as many as keep their sums in registers.
 const FINISHED: usize = 8;
-
-/// Most panels of a chunk, so that sums in f32 stay short, as those of [`direct`](super::super::direct).
-const MOST: usize = 28;
-
-/// How the work of a direction is divided.
-#[derive(Debug)]
-pub(in crate::conv) struct Division {
-    /// Panels of pixels of a chunk, which are made once, where products do not read the map, and
-    /// multiplied with one panel of weights after the other.
-    pub chunk_panels: usize,
-    /// Units of work that share the weights of a chunk, where there are too few chunks.
-    pub spans: usize,
-    /// The source of each pass.
-    sources: Vec<Vec<[Source; 2]>>,
-    /// Whether each piece of them is a block of channels, or nothing, which products can read in place.
-    in_place: bool,
-}
-
-impl Division {
-    /// The division of `passes` over `batch` images, with `out_blocks` blocks of target channels.
-    ///
-    /// A chunk is what half a megabyte holds, at most [`MOST`] panels, and every thread gets some eight
-    /// units of work.
-    pub(in crate::conv) fn new(
-        passes: &Passes,
-        batch: usize,
-        out_blocks: usize,
-        threads: usize,
-    ) -> Division {
-        const UNITS: usize = 8;
-        let pixels = passes.passes.iter().map(|pass| pass.pixels.len()).max().unwrap_or(0);
-        let sources: Vec<_> = passes.passes.iter().map(|pass| sources(passes, pass)).collect();
-        let depth = sources.iter().map(Vec::len).max().unwrap_or(0);
-        let total = (batch * pixels).div_ceil(PANEL).max(1);
-        let cached = CACHED_BYTES / (depth.max(1) * 2 * WORDS * size_of::<u32>());
-        let shared = total / (UNITS * threads);
-        let chunks = total.div_ceil(cached.min(shared).clamp(1, MOST));
-        // Chunks of one size: a short last one would leave a thread with less to do.
-        let chunk_panels = total.div_ceil(chunks);
-        let spans = match chunks >= UNITS * threads / 2 {
-            true => 1,
-            false => (UNITS * threads).div_ceil(chunks).min(panels(out_blocks)),
-        };
-        Division { chunk_panels, spans, sources, in_place: passes.layout.pixel == BLOCK }
-    }
-
-    /// Elements of the panels of a chunk.
-    fn panels_len(&self) -> usize {
-        let depth = self.sources.iter().map(Vec::len).max().unwrap_or(0);
-        self.chunk_panels * depth * 2 * WORDS
-    }
-
-    /// Chunks of the pixels of one image `per_image`, `batch` times.
-    pub(in crate::conv) fn chunks(&self, batch: usize, per_image: usize) -> usize {
-        (batch * per_image).div_ceil(PANEL * self.chunk_panels)
-    }
-
-    /// Elements of workspace of each thread: the panels of a chunk, and the sums of one.
-    pub(in crate::conv) fn scratch_len(&self) -> usize {
-        self.panels_len() + 4 * WORDS
-    }
-}
 
 /// One direction of one convolution, ready to run.
 pub(in crate::conv) struct Outputs<'a, E> {
@@ -108,38 +49,23 @@ impl<E: Element> Kernel for Outputs<'_, E> {
     where
         V: Vector,
     {
-        let Division { spans, chunk_panels, .. } = *self.division;
+        let spans = self.division.spans;
         let scratch = self.workspace.at(self.thread * self.division.scratch_len());
-        let sums = scratch.wrapping_add(self.division.panels_len());
+        let sums = scratch.wrapping_add(self.division.pixels_len());
         let panels = panels(self.out_blocks);
         // SAFETY: the caller vouches for the instruction set.
         let ready = unsafe { Ready::new(self.multiplier) };
-        let map = match self.division.in_place && ready.reads_maps() {
-            true => E::as_bf16(self.source),
-            false => None,
-        };
-        let mut pixels = [(0, 0); MOST * PANEL];
+        let mut lists = Lists::new();
         let mut first_weight = 0;
-        for (pass, sources) in self.passes.passes.iter().zip(&self.division.sources) {
-            let panel_len = sources.len() * 2 * WORDS;
-            let total = self.batch * pass.pixels.len();
+        for (index, pass) in self.passes.passes.iter().enumerate() {
+            let panel_len = self.division.depth(index) * 2 * WORDS;
             let chunks = self.division.chunks(self.batch, pass.pixels.len());
             for unit in part(chunks * spans, self.threads, self.thread) {
-                let index = unit / spans;
-                let first = index * chunk_panels * PANEL;
-                let pixels = &mut pixels[..(total - first).min(chunk_panels * PANEL)];
-                pass.list(first, (self.source_image, self.target_image), pixels);
-                let rows = match map {
-                    Some(map) => Rows::Map(map),
-                    None => Rows::Panels(scratch.cast()),
-                };
-                let chunk = Chunk { index, sources, pixels, rows };
                 // SAFETY: the caller vouches for the instruction set; units of different threads
                 // write different targets, and each thread has a workspace of its own.
                 unsafe {
-                    if let Rows::Panels(panels) = chunk.rows {
-                        self.gather::<V>(&chunk, panels);
-                    }
+                    let scratch = scratch.cast();
+                    let chunk = self.chunk::<V>(&ready, (index, unit / spans), scratch, &mut lists);
                     for panel in part(panels, spans, unit % spans) {
                         let weights = first_weight + panel * panel_len;
                         let columns = self.weights[weights..][..panel_len].as_ptr().cast();
@@ -152,50 +78,74 @@ impl<E: Element> Kernel for Outputs<'_, E> {
     }
 }
 
+/// What is listed of a chunk.
+struct Lists {
+    /// For each pixel the row of the products that is its, counted over panels, and its place in the
+    /// target.
+    pixels: [(usize, usize); MOST * PANEL],
+    /// Where the windows of pixels start in the source, or where the pixels of a strip lie in it, or row
+    /// tiles in the workspace.
+    sources: [usize; MOST_LINES],
+    /// Pixels up to the end of each panel.
+    ends: [usize; MOST],
+}
+
+impl Lists {
+    fn new() -> Lists {
+        Lists { pixels: [(0, 0); MOST * PANEL], sources: [0; MOST_LINES], ends: [0; MOST] }
+    }
+}
+
 /// Pixels that go through one panel of weights after the other.
 struct Chunk<'a> {
     /// Number of the chunk in its pass.
     index: usize,
-    /// The pieces of the sum.
-    sources: &'a [[Source; 2]],
-    /// Offsets of each pixel's window in the source, and of its place in the target.
+    /// As [`Lists::pixels`].
     pixels: &'a [(usize, usize)],
+    /// As [`Lists::ends`].
+    ends: &'a [usize],
     rows: Rows<'a>,
 }
 
 /// Where products read the values of pixels.
 enum Rows<'a> {
-    /// In panels that [`Outputs::gather`] makes.
-    Panels(*mut u32),
-    /// In the map.
-    Map(&'a [Bf16]),
+    /// In panels with so many tiles of the sum, made of windows.
+    Panels(*const u32, usize),
+    /// In the map, at the pieces of each of these windows.
+    Map { map: &'a [Bf16], windows: &'a [usize], sources: &'a [[Source; 2]] },
+    /// In the workspace, from where row tiles start; their steps and their pitch.
+    Tiles { first: *const u8, tiles: &'a [usize], steps: &'a [usize], pitch: usize },
 }
 
 impl Chunk<'_> {
-    /// The products of panel `panel` of the pixels with one of weights. The last pixel stands in for
-    /// those that are missing.
+    /// The products of panel `panel` of the pixels with one of weights.
     ///
     /// # Safety
-    /// The panels must have been made, `columns` and `products` must hold theirs, and the windows of
-    /// the pixels must lie in the map.
+    /// The chunk must have been made, `columns` and `products` must hold theirs, and the windows of the
+    /// pixels must lie in the map.
     unsafe fn product(&self, ready: &Ready, panel: usize, columns: *const u32, products: *mut f32) {
-        let depth = self.sources.len();
         // SAFETY: as the caller vouches.
         unsafe {
             match self.rows {
                 // Pixels that no tap of the filter reaches.
-                _ if depth == 0 => products.write_bytes(0, 4 * WORDS),
-                Rows::Panels(rows) => {
-                    let rows = rows.add(panel * depth * 2 * WORDS);
-                    ready.multiply(rows, columns, depth, products, true);
+                Rows::Panels(_, 0) | Rows::Map { sources: [], .. } | Rows::Tiles { steps: [], .. } => {
+                    products.write_bytes(0, 4 * WORDS);
                 }
-                Rows::Map(map) => {
-                    let last = self.pixels.len() - 1;
+                Rows::Panels(first, depth) => {
+                    let rows = first.add(panel * depth * 2 * WORDS);
+                    ready.multiply(rows, Columns::panel(columns), depth, products, true);
+                }
+                Rows::Map { map, windows, sources } => {
+                    // The last pixel stands in for those that are missing.
                     let rows = std::array::from_fn(|row| {
-                        let (window, _) = self.pixels[(panel * PANEL + row).min(last)];
+                        let window = windows[(panel * PANEL + row).min(windows.len() - 1)];
                         map.as_ptr().wrapping_add(window)
                     });
-                    ready.multiply_map(&rows, self.sources, columns, products);
+                    ready.multiply_map(&rows, sources, columns, products);
+                }
+                Rows::Tiles { first, tiles, steps, pitch } => {
+                    let rows = [0, 1].map(|half| first.wrapping_add(tiles[2 * panel + half]));
+                    ready.multiply_in_place(rows, pitch, steps, columns, products);
                 }
             }
         }
@@ -203,8 +153,105 @@ impl Chunk<'_> {
 }
 
 impl<E: Element> Outputs<'_, E> {
-    /// Makes the panels of a chunk's pixels, `[panel][tile of the sum][pixel][word]`. The last pixel
-    /// stands in for those that are missing.
+    /// Lists chunk `index` of pass `pass` and brings its pixels into the workspace, as far as products do
+    /// not read the map.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`, and `to` must hold [`Division::pixels_len`].
+    #[inline(always)]
+    unsafe fn chunk<'a, V: Vector>(
+        &'a self,
+        ready: &Ready,
+        (index, chunk): (usize, usize),
+        to: *mut u32,
+        lists: &'a mut Lists,
+    ) -> Chunk<'a> {
+        let pass = &self.passes.passes[index];
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match &self.division.reading {
+                Reading::Windows(windows) => {
+                    let first = chunk * windows.chunk_panels * PANEL;
+                    let count = self.batch * pass.pixels.len() - first;
+                    let count = count.min(windows.chunk_panels * PANEL);
+                    let Lists { pixels, sources: starts, ends } = lists;
+                    let (pixels, starts) = (&mut pixels[..count], &mut starts[..count]);
+                    pass.list(first, (self.source_image, self.target_image), pixels);
+                    for (i, (pixel, start)) in pixels.iter_mut().zip(&mut *starts).enumerate() {
+                        (*start, pixel.0) = (pixel.0, i);
+                    }
+                    let ends = &mut ends[..count.div_ceil(PANEL)];
+                    let sources = &windows.sources[index];
+                    let map = if windows.in_place && ready.reads_maps() {
+                        E::as_bf16(self.source)
+                    } else {
+                        None
+                    };
+                    let rows = match map {
+                        Some(map) => Rows::Map { map, windows: starts, sources },
+                        None => {
+                            self.gather::<V>(sources, starts, to);
+                            Rows::Panels(to, sources.len())
+                        }
+                    };
+                    Chunk { index: chunk, pixels, ends: ends_of(pixels, ends), rows }
+                }
+                Reading::Strips(strips) => {
+                    let first = chunk * strips.chunk_rows;
+                    let Lists { pixels, sources, ends } = lists;
+                    self.strips::<V>(strips, first, sources, to.cast());
+                    let (pixels, ends) = self.positions(strips, pass, first, pixels, ends);
+                    let tiles = &mut sources[..2 * ends.len()];
+                    tiles.iter_mut().enumerate().for_each(|(i, tile)| *tile = i * SIDE * strips.pitch);
+                    let (steps, pitch) = (&strips.steps[index], strips.pitch);
+                    let rows = Rows::Tiles { first: to.cast(), tiles, steps, pitch };
+                    Chunk { index: chunk, pixels, ends, rows }
+                }
+                Reading::Image(strips) => {
+                    let first = chunk * strips.chunk_rows;
+                    let Lists { pixels, sources, ends } = lists;
+                    let start = strips.row(self.passes, first);
+                    self.image::<V>(strips, start, to.cast());
+                    let (pixels, ends) = self.positions(strips, pass, first, pixels, ends);
+                    let tiles = &mut sources[..2 * ends.len()];
+                    // Behind the last row of a chunk, and in a pass without pixels, there is none.
+                    let last = (first + strips.chunk_rows).min(self.batch * strips.stack.rows) - 1;
+                    for (i, tile) in tiles.iter_mut().enumerate() {
+                        let (row, column) =
+                            (i * SIDE / strips.stack.pitch, i * SIDE % strips.stack.pitch);
+                        let row = strips.row(self.passes, (first + row).min(last)) - start;
+                        *tile = row * size_of::<Bf16>() + column * strips.pitch;
+                    }
+                    let (steps, pitch) = (&strips.steps[index], strips.pitch);
+                    let rows = Rows::Tiles { first: to.cast(), tiles, steps, pitch };
+                    Chunk { index: chunk, pixels, ends, rows }
+                }
+            }
+        }
+    }
+
+    /// Lists the pixels among the positions of a chunk whose first row is `first`, and the ends of panels.
+    fn positions<'a>(
+        &self,
+        strips: &Strips,
+        pass: &Pass,
+        first: usize,
+        pixels: &'a mut [(usize, usize); MOST * PANEL],
+        ends: &'a mut [usize; MOST],
+    ) -> (&'a [(usize, usize)], &'a [usize]) {
+        let mut count = 0;
+        strips.stack.each(pass, self.batch, first, strips.chunk_rows, |position, n, pixel| {
+            let target = n * self.target_image + pass.pixels[pixel].target as usize;
+            pixels[count] = (position, target);
+            count += 1;
+        });
+        let pixels = &pixels[..count];
+        let panels = pixels.last().map_or(0, |last| last.0 / PANEL + 1);
+        (pixels, ends_of(pixels, &mut ends[..panels]))
+    }
+
+    /// Makes the panels of windows, `[panel][tile of the sum][pixel][word]`. The last pixel stands in for
+    /// those that are missing.
     ///
     /// Goes through the pixels of one tile of the sum after the other, so that a block is read and a
     /// tile written from end to end, as caches like it.
@@ -212,19 +259,76 @@ impl<E: Element> Outputs<'_, E> {
     /// # Safety
     /// The machine must have the instruction set of `V`, and `to` must hold the panels.
     #[inline(always)]
-    unsafe fn gather<V: Vector>(&self, chunk: &Chunk<'_>, to: *mut u32) {
-        let Chunk { sources, pixels, .. } = chunk;
-        let last = pixels.len() - 1;
+    unsafe fn gather<V: Vector>(&self, sources: &[[Source; 2]], windows: &[usize], to: *mut u32) {
+        let last = windows.len() - 1;
         for (tile, &[first, second]) in sources.iter().enumerate() {
-            for index in 0..pixels.len().next_multiple_of(PANEL) {
+            for index in 0..windows.len().next_multiple_of(PANEL) {
                 let (panel, row) = (index / PANEL, index % PANEL);
                 let to = to.wrapping_add((panel * sources.len() + tile) * 2 * WORDS + row * SIDE);
-                let window = self.source.as_ptr().wrapping_add(pixels[index.min(last)].0);
+                let window = self.source.as_ptr().wrapping_add(windows[index.min(last)]);
                 // SAFETY: `Conv` has checked that the source holds every image of its view, so that
                 // windows and steps lie inside; the rest is vouched for by the caller.
                 unsafe { V::join(first.of(window), second.of(window), to) };
             }
         }
+    }
+
+    /// Makes the strips of a chunk whose first row is `first`. The second block of the last pair is zero
+    /// where the source has none.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`, and `to` must hold the strips.
+    #[inline(always)]
+    unsafe fn strips<V: Vector>(
+        &self,
+        strips: &Strips,
+        first: usize,
+        list: &mut [usize; MOST_LINES],
+        to: *mut u8,
+    ) {
+        let Passes { layout, source_blocks, .. } = self.passes;
+        let list = &mut list[..strips.stack.lines(strips.chunk_rows)];
+        let nothing = Source::default();
+        let mut strip = to;
+        for phase in 0..strips.stack.phases.len() {
+            strips.stack.list(phase, layout, (self.batch, self.source_image), first, list);
+            for block in (0..*source_blocks).step_by(2) {
+                let first = self.source.as_ptr().wrapping_add(block * layout.plane);
+                let second = first.wrapping_add(layout.plane);
+                for (line, &pixel) in list.iter().enumerate() {
+                    let to = strip.wrapping_add(line * LINE).cast();
+                    let values = Values::block(first.wrapping_add(pixel));
+                    // SAFETY: `Conv` has checked that the source holds every image of its view; the
+                    // rest is vouched for by the caller.
+                    unsafe {
+                        match block + 1 < *source_blocks {
+                            true => V::join(values, Values::block(second.wrapping_add(pixel)), to),
+                            false => V::join(values, nothing.of(first), to),
+                        }
+                    }
+                }
+                strip = strip.wrapping_add(strips.strip);
+            }
+        }
+    }
+
+    /// Copies what a chunk meets of the images, from element `start` on; what is behind the last is zero.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`, and `to` must hold the rows.
+    #[inline(always)]
+    unsafe fn image<V: Vector>(&self, strips: &Strips, start: usize, to: *mut Bf16) {
+        let end = self.source.len().min(self.batch * self.source_image);
+        let values = &self.source[start..end];
+        let len = strips.strip / size_of::<Bf16>();
+        // SAFETY: as the caller vouches.
+        let to = unsafe { std::slice::from_raw_parts_mut(to, len) };
+        let (to, rest) = to.split_at_mut(len.min(values.len()));
+        match E::as_bf16(values) {
+            Some(values) => to.copy_from_slice(&values[..to.len()]),
+            None => to.iter_mut().zip(values).for_each(|(to, value)| *to = value.cut()),
+        }
+        rest.fill(Bf16::default());
     }
 
     /// Multiplies a chunk's pixels with one panel of weights and finishes the results.
@@ -245,22 +349,30 @@ impl<E: Element> Outputs<'_, E> {
         // SAFETY: as the caller vouches.
         unsafe {
             let mut sums = [[[V::splat(0.0); NB]; 2]; 2];
-            for (index, pixels) in chunk.pixels.chunks(PANEL).enumerate() {
+            let mut first = 0;
+            for (index, &end) in chunk.ends.iter().enumerate() {
+                let pixels = &chunk.pixels[first..end];
+                first = end;
+                if pixels.is_empty() {
+                    continue;
+                }
                 chunk.product(ready, index, columns, products);
-                for (group, pixels) in pixels.chunks(FINISHED).enumerate() {
-                    let (row, valid) = (group * FINISHED, pixels.len());
+                for pixels in pixels.chunks(FINISHED) {
+                    let valid = pixels.len();
                     // The last pixel stands in for those that are missing.
+                    let pixel = |p: usize| pixels[p.min(valid - 1)];
+                    let rows: [_; FINISHED] = std::array::from_fn(|p| {
+                        let row = pixel(p).0 % PANEL;
+                        row / SIDE * 2 * WORDS + row % SIDE * SIDE
+                    });
                     let mut targets: [_; FINISHED] = std::array::from_fn(|p| {
-                        let (_, target) = pixels[p.min(valid - 1)];
-                        self.target.at(target + 2 * panel * self.target_plane)
+                        self.target.at(pixel(p).1 + 2 * panel * self.target_plane)
                     });
                     for block in 0..blocks {
-                        let from = (row / SIDE * 2 + block) * WORDS + row % SIDE * SIDE;
                         let mut tile = [[V::splat(0.0); NB]; FINISHED];
-                        for (p, vectors) in tile.iter_mut().enumerate() {
+                        for (row, vectors) in rows.iter().zip(&mut tile) {
                             for (v, vector) in vectors.iter_mut().enumerate() {
-                                let at = from + p * SIDE + v * V::LANES;
-                                *vector = V::load(products.add(at));
+                                *vector = V::load(products.add(row + block * WORDS + v * V::LANES));
                             }
                         }
                         let channel = (2 * panel + block) * BLOCK;
@@ -288,37 +400,10 @@ impl<E: Element> Outputs<'_, E> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::conv::ConvShape;
-
-    #[test]
-    fn work_is_divided_among_the_threads() {
-        let shape = |batch, channels: (usize, usize), size, filter: [usize; 3]| ConvShape {
-            batch,
-            in_channels: channels.0,
-            out_channels: channels.1,
-            in_height: size,
-            in_width: size,
-            kernel: filter[0],
-            stride: filter[1],
-            pad: filter[2],
-        };
-        for (shape, threads, chunk_panels, spans) in [
-            // 3,136 panels of two tiles.
-            (shape(32, (64, 64), 56, [1, 1, 0]), 2, 28, 1),
-            // 49 panels of 54 tiles, 108 KB each, hardly enough for eight units a thread.
-            (shape(32, (192, 320), 7, [3, 1, 1]), 2, 3, 1),
-            // The same for 16 threads: each panel three times, for a third of the weights each.
-            (shape(32, (192, 320), 7, [3, 1, 1]), 16, 1, 3),
-            (shape(1, (16, 16), 1, [1, 1, 0]), 3, 1, 1),
-        ] {
-            let passes = Passes::forward(&shape);
-            let blocks = shape.out_channels / BLOCK;
-            let division = Division::new(&passes, shape.batch, blocks, threads);
-            let found = (division.chunk_panels, division.spans);
-            assert_eq!(found, (chunk_panels, spans), "{shape:?}, {threads} threads");
-        }
+/// Pixels up to the end of each panel, by the rows of the products that are theirs.
+fn ends_of<'a>(pixels: &[(usize, usize)], ends: &'a mut [usize]) -> &'a [usize] {
+    for (panel, end) in ends.iter_mut().enumerate() {
+        *end = pixels.partition_point(|pixel| pixel.0 < (panel + 1) * PANEL);
     }
+    ends
 }

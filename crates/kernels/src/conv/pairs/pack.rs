@@ -9,7 +9,7 @@ use super::super::share::Shared;
 use super::super::vector::{Kernel, Vector};
 use super::super::{BLOCK, ConvShape};
 use super::words::Values;
-use super::{PANEL, SIDE, WORDS, depth, pieces, value};
+use super::{PANEL, SIDE, WORDS, depth, pieces_of, value};
 use crate::split::part;
 
 /// Parts of the sum that are packed by themselves, so that many threads find work.
@@ -171,8 +171,6 @@ pub(in crate::conv) fn unpack(
     let pass = &passes.passes[0];
     let depth = depth(passes, pass);
     let part_len = sums_len(passes, out_blocks);
-    // Those of a block of source channels, or all of an image's.
-    let per_source = pieces(passes, pass) / passes.source_blocks;
     for unit in part(out_blocks * passes.source_blocks, threads, thread) {
         let (block, source) = (unit / passes.source_blocks, unit % passes.source_blocks);
         let (target, first) = target_of(targets, block * BLOCK * row);
@@ -185,7 +183,7 @@ pub(in crate::conv) fn unpack(
                 unsafe { target.slice(filter..filter + len) }.fill(0.0);
             }
         }
-        for index in source * per_source..(source + 1) * per_source {
+        for index in pieces_of(passes, pass, source) {
             // Where the values of the piece belong in a filter.
             let mut places = [0; BLOCK];
             let mut count = 0;

@@ -33,6 +33,35 @@ impl Multiplier {
     }
 }
 
+impl Multiplier {
+    /// Whether tiles are read wherever they lie, and not from panels or pixel by pixel.
+    pub(in crate::conv) fn reads_tiles(self) -> bool {
+        match self {
+            Multiplier::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Multiplier::Avx512Bf16 => false,
+            #[cfg(target_arch = "x86_64")]
+            Multiplier::Amx => true,
+        }
+    }
+}
+
+/// Where the column tiles of a product lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns {
+    /// Both tiles of the first step.
+    pub tiles: [*const u32; 2],
+    /// Words from a step's to the next one's.
+    pub stride: usize,
+}
+
+impl Columns {
+    /// A panel: the two tiles of a step follow one another, and so do the steps.
+    pub(super) fn panel(first: *const u32) -> Columns {
+        Columns { tiles: [first, first.wrapping_add(WORDS)], stride: 2 * WORDS }
+    }
+}
+
 /// A multiplier made ready on the thread that holds it.
 pub(super) struct Ready(Multiplier);
 
@@ -51,7 +80,7 @@ impl Ready {
     }
 
     /// The products of two row tiles and two column tiles: for each of `depth` steps `rows` holds
-    /// two tiles of 16 rows x 16 words, and `columns` two of 16 words x 16 columns, as each
+    /// two tiles of 16 rows x 16 words, and `columns` names two of 16 words x 16 columns, as each
     /// instruction reads them. `sums` is four tiles of 16x16 f32, `[row tile][column tile]`, that
     /// are overwritten if `fresh` and added to if not.
     ///
@@ -60,7 +89,7 @@ impl Ready {
     pub(super) unsafe fn multiply(
         &self,
         rows: *const u32,
-        columns: *const u32,
+        columns: Columns,
         depth: usize,
         sums: *mut f32,
         fresh: bool,
@@ -69,13 +98,50 @@ impl Ready {
         // for the addresses.
         unsafe {
             match self.0 {
-                Multiplier::Portable => portable(rows, columns, depth, sums, fresh),
+                Multiplier::Portable => {
+                    let row = |step, tile, row| rows.add((2 * step + tile) * WORDS + row * SIDE);
+                    portable(row, columns, depth, sums, fresh);
+                }
                 #[cfg(target_arch = "x86_64")]
                 Multiplier::Avx512Bf16 => x86::avx512bf16(rows, columns, depth, sums, fresh),
                 #[cfg(target_arch = "x86_64")]
-                Multiplier::Amx => amx::multiply(rows, columns, depth, sums, fresh),
+                Multiplier::Amx => {
+                    let stride = columns.stride * size_of::<u32>();
+                    amx::multiply(rows, columns.tiles, stride, depth, sums, fresh);
+                }
             }
         }
+    }
+
+    /// Whether [`Ready::multiply_in_place`] can be called.
+    pub(super) fn reads_tiles(&self) -> bool {
+        self.0.reads_tiles()
+    }
+
+    /// As a fresh [`Ready::multiply`] of two row tiles that lie anywhere: their rows are `pitch` bytes
+    /// apart, and for step `i` they start `steps[i]` bytes behind `rows`.
+    ///
+    /// # Safety
+    /// As [`Ready::multiply`]; [`Ready::reads_tiles`] must hold.
+    pub(super) unsafe fn multiply_in_place(
+        &self,
+        rows: [*const u8; 2],
+        pitch: usize,
+        steps: &[usize],
+        columns: *const u32,
+        sums: *mut f32,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Multiplier::Amx {
+            // SAFETY: as the caller vouches.
+            return unsafe { amx::multiply_in_place(rows, pitch, steps, columns, sums) };
+        }
+        debug_assert!(self.reads_tiles());
+        let row = |step: usize, tile: usize, row: usize| {
+            rows[tile].wrapping_add(steps[step] + row * pitch).cast()
+        };
+        // SAFETY: as the caller vouches.
+        unsafe { portable(row, Columns::panel(columns), steps.len(), sums, true) }
     }
 
     /// Whether [`Ready::multiply_map`] can be called.
@@ -121,13 +187,13 @@ impl Drop for Ready {
     }
 }
 
-/// Adds products to four tiles of sums.
+/// Adds products to four tiles of sums; `row` says where the words of a step's row of a tile lie.
 ///
 /// # Safety
 /// As [`Ready::multiply`].
 unsafe fn portable(
-    rows: *const u32,
-    columns: *const u32,
+    row: impl Fn(usize, usize, usize) -> *const u32,
+    columns: Columns,
     depth: usize,
     sums: *mut f32,
     fresh: bool,
@@ -135,19 +201,20 @@ unsafe fn portable(
     let halves = |word: u32| (f32::from_bits(word << 16), f32::from_bits(word & 0xFFFF_0000));
     for tile in 0..4 {
         let (row_tile, column_tile) = (tile / 2, tile % 2);
-        for row in 0..SIDE {
+        for index in 0..SIDE {
             // SAFETY: the caller vouches for every address.
-            let sums = unsafe { &mut *sums.add(tile * WORDS + row * SIDE).cast::<[f32; SIDE]>() };
+            let sums = unsafe { &mut *sums.add(tile * WORDS + index * SIDE).cast::<[f32; SIDE]>() };
             if fresh {
                 sums.fill(0.0);
             }
             for step in 0..depth {
+                let words = row(step, row_tile, index);
                 for k in 0..SIDE {
                     // SAFETY: as above.
                     let (word, columns) = unsafe {
-                        let word = *rows.add((2 * step + row_tile) * WORDS + row * SIDE + k);
-                        let columns = columns.add((2 * step + column_tile) * WORDS + k * SIDE);
-                        (word, &*columns.cast::<[u32; SIDE]>())
+                        let columns = columns.tiles[column_tile].add(step * columns.stride);
+                        let columns = columns.add(k * SIDE).cast::<[u32; SIDE]>();
+                        (words.add(k).read_unaligned(), &*columns)
                     };
                     let (even, odd) = halves(word);
                     for (sum, &column) in sums.iter_mut().zip(columns) {
@@ -164,7 +231,7 @@ unsafe fn portable(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Bf16, PANEL, SIDE, Source, WORDS};
+    use super::{Bf16, Columns, PANEL, SIDE, Source, WORDS};
 
     /// Rows of a register tile of [`avx512bf16`]: with two columns of 16 sums, two of words and what
     /// hides their latency, half of the registers.
@@ -184,15 +251,18 @@ mod x86 {
     /// # Safety
     /// The machine must have AVX-512 BF16, and the words must be readable.
     #[inline(always)]
-    unsafe fn add<const K: usize>(sums: &mut Sums, rows: [*const u32; ROWS], columns: *const u32) {
+    unsafe fn add<const K: usize>(
+        sums: &mut Sums,
+        rows: [*const u32; ROWS],
+        columns: [*const u32; 2],
+    ) {
         // SAFETY: as the caller vouches; the types are 512 bits of any content.
         unsafe {
             let load = |from: *const u32| {
                 std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast()))
             };
             for k in 0..K {
-                let (first, second) =
-                    (load(columns.add(k * SIDE)), load(columns.add(WORDS + k * SIDE)));
+                let [first, second] = columns.map(|tile| load(tile.add(k * SIDE)));
                 for (row, sums) in rows.iter().zip(&mut *sums) {
                     let word = _mm512_set1_epi32(row.add(k).read_unaligned() as i32);
                     let word = std::mem::transmute::<__m512i, __m512bh>(word);
@@ -220,7 +290,7 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn avx512bf16(
         rows: *const u32,
-        columns: *const u32,
+        columns: Columns,
         depth: usize,
         to: *mut f32,
         fresh: bool,
@@ -240,7 +310,8 @@ mod x86 {
                 for step in 0..depth {
                     let at = 2 * step * WORDS;
                     let rows = std::array::from_fn(|i| rows.wrapping_add(at + i * SIDE));
-                    add::<SIDE>(&mut sums, rows, columns.add(at));
+                    let columns = columns.tiles.map(|tile| tile.add(step * columns.stride));
+                    add::<SIDE>(&mut sums, rows, columns);
                 }
                 store(&sums, first, to);
             }
@@ -265,8 +336,8 @@ mod x86 {
                             continue;
                         }
                         let rows = windows.map(|window| window.wrapping_add(piece.offset).cast());
-                        let columns = columns.add(2 * step * WORDS + half * WORDS / 2);
-                        add::<{ SIDE / 2 }>(&mut sums, rows, columns);
+                        let first = columns.add(2 * step * WORDS + half * WORDS / 2);
+                        add::<{ SIDE / 2 }>(&mut sums, rows, [first, first.add(WORDS)]);
                     }
                 }
                 store(&sums, first, to);
@@ -314,8 +385,8 @@ mod tests {
                 // SAFETY: the machine has the set, and the slices hold what is read and written.
                 unsafe {
                     let ready = Ready::new(Multiplier::of(isa));
-                    let (rows, columns) = (rows.as_ptr(), columns.as_ptr());
-                    ready.multiply(rows, columns, depth, sums.as_mut_ptr(), fresh);
+                    let columns = Columns::panel(columns.as_ptr());
+                    ready.multiply(rows.as_ptr(), columns, depth, sums.as_mut_ptr(), fresh);
                 }
                 for (at, &found) in sums.iter().enumerate() {
                     let (tile, row, column) = (at / WORDS, at % WORDS / SIDE, at % SIDE);
