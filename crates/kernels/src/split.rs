@@ -185,7 +185,8 @@ mod tests {
                     let found = &buffer[(image * view.blocks + block) * plane..][..plane];
                     let inside = (2..4).contains(&block);
                     let index = image * 2 + block.wrapping_sub(2);
-                    let expected = if inside { (10 * threads + index) as f32 } else { 1.0 };
+                    let inner = (10 * threads).wrapping_add(index) as f32;
+                    let expected = if inside { inner } else { 1.0 };
                     assert!(found.iter().all(|&value| value == expected));
                     if inside {
                         assert_eq!(super::plane(&map, &buffer, view, index), found);

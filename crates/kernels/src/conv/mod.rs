@@ -39,8 +39,8 @@ use crate::threads::Team;
 use finish::Finish;
 use geometry::Passes;
 use pack::Order;
-use pairs::Source;
 use pairs::division::Division;
+use pairs::gradients::Reading;
 use pairs::product::Multiplier;
 use run::Maps;
 use share::Shared;
@@ -99,8 +99,7 @@ pub struct Conv {
 struct PairSizes {
     forward: Option<Division>,
     backward_input: Option<Division>,
-    /// The source of the only pass.
-    backward_weights: Option<Vec<[Source; 2]>>,
+    backward_weights: Option<Reading>,
 }
 
 /// Sizes of each direction that uses Winograd.
@@ -197,7 +196,7 @@ impl Conv {
                 .filter(|_| in_pairs(algorithms.backward_input))
                 .map(|passes| divide(passes, out_size, s.in_channels)),
             backward_weights: in_pairs(algorithms.backward_weights)
-                .then(|| pairs::sources(&forward, &forward.passes[0])),
+                .then(|| Reading::new(&forward, in_size, s.out_channels / BLOCK)),
         };
         Conv {
             shape,
@@ -276,12 +275,16 @@ impl Conv {
         let out_blocks = self.shape.out_channels / BLOCK;
         let backward_weights = match &self.winograd.backward_weights {
             Some(winograd) => winograd.transformed_len() + winograd.weights_len(),
-            None if self.pairs.backward_weights.is_some() => {
-                self.copy_len(&self.forward.layout)
-                    + self.parts * pairs::pack::sums_len(&self.forward, out_blocks)
-                    + self.threads * pairs::gradients::scratch_len(out_blocks)
+            None => {
+                let sums = match &self.pairs.backward_weights {
+                    Some(reading) => {
+                        self.parts * pairs::pack::sums_len(&self.forward, out_blocks)
+                            + self.threads * reading.scratch_len(out_blocks)
+                    }
+                    None => self.parts * self.direct_len(),
+                };
+                self.copy_len(&self.forward.layout) + sums
             }
-            None => self.copy_len(&self.forward.layout) + self.parts * self.direct_len(),
         };
         (forward + self.sums_len()).max(backward_input).max(backward_weights)
     }
@@ -453,8 +456,8 @@ impl Conv {
         let targets = &targets[..siblings];
         match (&self.winograd.backward_weights, &self.pairs.backward_weights) {
             (Some(sizes), _) => self.gradients(team, sizes, (x, xv), (dy, dyv), targets, ws),
-            (None, Some(sources)) => {
-                self.pair_gradients(team, sources, (x, xv), (dy, dyv), targets, ws);
+            (None, Some(reading)) => {
+                self.pair_gradients(team, reading, (x, xv), (dy, dyv), targets, ws);
             }
             (None, None) => self.direct_weights(team, (x, xv), (dy, dyv), targets, ws),
         }

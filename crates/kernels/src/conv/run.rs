@@ -5,12 +5,12 @@ use super::direct_weights::DirectWeights;
 use super::finish::Finish;
 use super::geometry::{Layout, Passes};
 use super::pack::{self, Order};
-use super::pairs::gradients::Gradients as PairGradients;
+use super::pairs::gradients::{Gradients as PairGradients, Reading};
 use super::pairs::division::Division;
 use super::pairs::outputs::Outputs;
 use super::pairs::pack::Pack as PairPack;
 use super::pairs::product::Multiplier;
-use super::pairs::{self, Source};
+use super::pairs;
 use super::share::Shared;
 use super::vector::dispatch;
 use super::winograd::{Gradients, Pack, Phase, Products, Unpack, Winograd};
@@ -298,7 +298,7 @@ impl Conv {
     pub(super) fn pair_gradients<E: Element>(
         &self,
         team: &Team,
-        sources: &[[Source; 2]],
+        reading: &Reading,
         x: (&[E], View),
         (dy, dyv): (&[E], View),
         targets: &[Shared],
@@ -314,7 +314,7 @@ impl Conv {
         self.run(team, |thread, threads| {
             let gradients = PairGradients {
                 passes,
-                sources,
+                reading,
                 multiplier: Multiplier::of(self.isa),
                 batch: shape.batch,
                 out_blocks: map.blocks(),

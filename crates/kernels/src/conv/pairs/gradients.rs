@@ -4,13 +4,16 @@
 //! The sums live in the workspace between chunks, and go on over all pixels of a share: more of f32's
 //! rounding than short sums have, and little beside that of bf16.
 
+use std::ops::Range;
+
 use super::super::BLOCK;
 use super::super::geometry::Passes;
 use super::super::share::Shared;
+use super::super::stack::{MOST_LINES, Stack};
 use super::super::vector::{Kernel, Vector};
 use super::pack::{panels, sums_len};
 use super::product::{Columns, Multiplier, Ready};
-use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS};
+use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, depth, sources};
 use crate::element::Element;
 use crate::split::part;
 
@@ -22,16 +25,97 @@ fn chunk_depth(out_blocks: usize) -> usize {
     (CACHED_BYTES / (panels(out_blocks) * 2 * WORDS * size_of::<u32>())).clamp(4, MOST)
 }
 
-/// Elements of workspace of each thread: the panels of dy, and one of x.
-pub(in crate::conv) fn scratch_len(out_blocks: usize) -> usize {
-    (panels(out_blocks) + 1) * chunk_depth(out_blocks) * 2 * WORDS
+/// How the values of x are read.
+#[derive(Debug)]
+pub(in crate::conv) enum Reading {
+    /// Piece by piece, in the windows of the pixels.
+    Windows(Vec<[Source; 2]>),
+    /// From strips that are made for each chunk: each pixel in two of them at most, and not once for
+    /// every tap.
+    Strips(Strips),
+}
+
+/// Strips of pairs of neighbouring pixels, so that a tile of the pixels that a tap meets is sixteen lines:
+/// every second pair of a strip starts with an even pixel, and those with odd ones are a strip of their own.
+#[derive(Debug)]
+pub(in crate::conv) struct Strips {
+    stack: Stack,
+    /// Rows of a chunk.
+    chunk_rows: usize,
+    /// Phase and first pixel of each strip.
+    starts: Vec<(usize, usize)>,
+    /// For each tap its strip and the words in front of what the first positions meet.
+    taps: Vec<(usize, usize)>,
+    /// Tiles of 32 pixels of a strip, for one block of channels.
+    tiles: usize,
+}
+
+impl Strips {
+    /// The strips of the forward `passes` over maps of `size` rows and columns.
+    fn new(passes: &Passes, size: (usize, usize), out_blocks: usize) -> Option<Strips> {
+        let stack = Stack::new(passes, size)?;
+        let most = chunk_depth(out_blocks) * PANEL / stack.pitch;
+        if most == 0 {
+            return None;
+        }
+        let chunk_rows = most.min(stack.rows_of_lines(MOST_LINES));
+        let mut starts = Vec::new();
+        let taps = stack.taps[0].iter().map(|reach| {
+            let start = (reach.phase, reach.distance % 2);
+            let strip = starts.iter().position(|&other| other == start).unwrap_or_else(|| {
+                starts.push(start);
+                starts.len() - 1
+            });
+            (strip, reach.distance / 2 * SIDE)
+        });
+        let taps: Vec<_> = taps.collect();
+        let before = taps.iter().map(|&(_, words)| words.div_ceil(WORDS)).max().unwrap_or(0);
+        let tiles = (chunk_rows * stack.pitch).div_ceil(PANEL) + before;
+        Some(Strips { stack, chunk_rows, starts, taps, tiles })
+    }
+
+    /// Words of the strips of one block of channels.
+    fn block_len(&self) -> usize {
+        self.starts.len() * self.tiles * WORDS
+    }
+}
+
+impl Reading {
+    /// How the gradient of the weights reads x by the forward `passes` over maps of `size` rows and columns.
+    pub(in crate::conv) fn new(
+        passes: &Passes,
+        size: (usize, usize),
+        out_blocks: usize,
+    ) -> Reading {
+        let strips = match passes.aligned && passes.layout.pixel == BLOCK {
+            true => Strips::new(passes, size, out_blocks),
+            false => None,
+        };
+        match strips {
+            Some(strips) => Reading::Strips(strips),
+            None => Reading::Windows(sources(passes, &passes.passes[0])),
+        }
+    }
+
+    /// Elements of workspace of each thread: the panels of dy, and what is read of x at a time.
+    pub(in crate::conv) fn scratch_len(&self, out_blocks: usize) -> usize {
+        let columns = match self {
+            Reading::Windows(_) => chunk_depth(out_blocks) * 2 * WORDS,
+            Reading::Strips(strips) => 2 * strips.block_len(),
+        };
+        rows_len(out_blocks) + columns
+    }
+}
+
+/// Elements of the panels of dy.
+fn rows_len(out_blocks: usize) -> usize {
+    panels(out_blocks) * chunk_depth(out_blocks) * 2 * WORDS
 }
 
 /// The gradient of the weights of one convolution, ready to run.
 pub(in crate::conv) struct Gradients<'a, E> {
     pub passes: &'a Passes,
-    /// The source of the only pass.
-    pub sources: &'a [[Source; 2]],
+    pub reading: &'a Reading,
     pub multiplier: Multiplier,
     pub batch: usize,
     pub out_blocks: usize,
@@ -46,7 +130,7 @@ pub(in crate::conv) struct Gradients<'a, E> {
     pub sums: Shared<'a>,
     /// Shares of the pixels; `threads / parts` threads split the pieces of each.
     pub parts: usize,
-    /// [`scratch_len`] for each thread.
+    /// [`Reading::scratch_len`] for each thread.
     pub workspace: Shared<'a>,
     pub thread: usize,
     pub threads: usize,
@@ -58,45 +142,23 @@ impl<E: Element> Kernel for Gradients<'_, E> {
     where
         V: Vector,
     {
-        let pass = &self.passes.passes[0];
-        let per_image = pass.pixels.len();
         let crew = self.threads / self.parts;
         if self.thread >= crew * self.parts {
             return;
         }
         let (share, member) = (self.thread / crew, self.thread % crew);
-        let pixels = part(self.batch * per_image, self.parts, share);
-        let panels = panels(self.out_blocks);
-        let chunk = chunk_depth(self.out_blocks);
-        let rows = self.workspace.at(self.thread * scratch_len(self.out_blocks)).cast::<u32>();
-        let columns = rows.wrapping_add(panels * chunk * 2 * WORDS);
-        let mut list = [(0, 0); MOST * PANEL];
         // SAFETY: the caller vouches for the instruction set; threads have a workspace and sums of
         // their own, which `Conv` has checked to be long enough.
-        let ready = unsafe { Ready::new(self.multiplier) };
-        for first in pixels.clone().step_by(chunk * PANEL) {
-            let list = &mut list[..(chunk * PANEL).min(pixels.end - first)];
-            pass.list(first, (self.source_image, self.gradient_image), list);
-            let tiles = list.len().div_ceil(PANEL);
-            for block in 0..2 * panels {
-                let to = rows.wrapping_add((block / 2 * chunk * 2 + block % 2) * WORDS);
-                // SAFETY: as above.
-                unsafe { self.rows::<V>(block, list, to) };
-            }
-            for two in part(self.sources.len(), crew, member) {
-                // SAFETY: as above.
-                unsafe {
-                    for (half, piece) in self.sources[two].into_iter().enumerate() {
-                        self.columns::<V>(piece, list, columns.wrapping_add(half * WORDS));
-                    }
-                    for panel in 0..panels {
-                        let at = share * sums_len(self.passes, self.out_blocks);
-                        let at = at + (panel * self.sources.len() + two) * 4 * WORDS;
-                        let rows = rows.wrapping_add(panel * chunk * 2 * WORDS);
-                        let fresh = first == pixels.start;
-                        let columns = Columns::panel(columns);
-                        ready.multiply(rows, columns, tiles, self.sums.at(at), fresh);
-                    }
+        unsafe {
+            let ready = Ready::new(self.multiplier);
+            match self.reading {
+                Reading::Windows(sources) => {
+                    let tiles = part(sources.len(), crew, member);
+                    self.windows::<V>(&ready, sources, share, tiles);
+                }
+                Reading::Strips(strips) => {
+                    let tiles = part(depth(self.passes, &self.passes.passes[0]), crew, member);
+                    self.strips::<V>(&ready, strips, share, tiles);
                 }
             }
         }
@@ -104,42 +166,202 @@ impl<E: Element> Kernel for Gradients<'_, E> {
 }
 
 impl<E: Element> Gradients<'_, E> {
-    /// Makes the tiles of dy of channel block `block` for the listed pixels, `[channel][pixel pair]`,
-    /// every second tile from `to` on. Blocks and pixels that do not exist are zero.
+    /// This thread's panels of dy, and its workspace for x.
+    fn workspace(&self) -> [*mut u32; 2] {
+        let start = self.thread * self.reading.scratch_len(self.out_blocks);
+        [start, start + rows_len(self.out_blocks)].map(|at| self.workspace.at(at).cast())
+    }
+
+    /// Sums of `share` with panel `panel` of dy and tile `tile` of x.
+    fn sums(&self, share: usize, panel: usize, tile: usize) -> *mut f32 {
+        let depth = depth(self.passes, &self.passes.passes[0]);
+        let start = share * sums_len(self.passes, self.out_blocks);
+        self.sums.at(start + (panel * depth + tile) * 4 * WORDS)
+    }
+
+    /// Sums over the pixels of a share, with some tiles of x.
     ///
     /// # Safety
-    /// The machine must have the instruction set of `V`, the list's offsets must lie in the views, and
-    /// the tiles must be this thread's.
+    /// The machine must have the instruction set of `V`, and no other thread may have this share and these
+    /// tiles.
     #[inline(always)]
-    unsafe fn rows<V: Vector>(&self, block: usize, list: &[(usize, usize)], to: *mut u32) {
-        let exists = block < self.out_blocks;
-        let plane = if exists { block * self.gradient_plane } else { 0 };
-        let from = self.gradient.as_ptr().wrapping_add(plane);
-        let count = if exists { BLOCK } else { 0 };
-        let piece = Source { count, total: count, ..Source::default() };
-        for (tile, list) in list.chunks(PANEL).enumerate() {
-            let to = to.wrapping_add(tile * 2 * WORDS);
+    unsafe fn windows<V: Vector>(
+        &self,
+        ready: &Ready,
+        sources: &[[Source; 2]],
+        share: usize,
+        tiles: Range<usize>,
+    ) {
+        let pass = &self.passes.passes[0];
+        let pixels = part(self.batch * pass.pixels.len(), self.parts, share);
+        let chunk = chunk_depth(self.out_blocks);
+        let [rows, columns] = self.workspace();
+        let mut list = [(0, 0); MOST * PANEL];
+        let mut targets = [0; MOST * PANEL];
+        for first in pixels.clone().step_by(chunk * PANEL) {
+            let list = &mut list[..(chunk * PANEL).min(pixels.end - first)];
+            let targets = &mut targets[..list.len()];
+            pass.list(first, (self.source_image, self.gradient_image), list);
+            targets.iter_mut().zip(&*list).for_each(|(target, pixel)| *target = pixel.1);
             // SAFETY: as the caller vouches.
             unsafe {
-                pairs::<E, V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.1)), to);
-                V::transpose(to);
+                self.rows::<V>(targets, rows);
+                for tile in tiles.clone() {
+                    for (half, piece) in sources[tile].into_iter().enumerate() {
+                        let window = |i: usize| {
+                            let pixel: Option<&(usize, usize)> = list.get(i);
+                            pixel.map(|pixel| self.source.as_ptr().wrapping_add(pixel.0))
+                        };
+                        for two in 0..list.len().div_ceil(PANEL) {
+                            let to = columns.wrapping_add((2 * two + half) * WORDS);
+                            pairs::<E, V>(piece, |i| window(two * PANEL + i), to);
+                        }
+                    }
+                    let fresh = first == pixels.start;
+                    self.multiply(ready, list.len(), Columns::panel(columns), (share, tile), fresh);
+                }
             }
         }
     }
 
-    /// Makes the tiles of a piece of x for the listed pixels, `[pixel pair][value]`, every
-    /// second tile from `to` on. Values and pixels that do not exist are zero.
+    /// As [`Gradients::windows`] with strips of x.
     ///
     /// # Safety
-    /// As [`Gradients::rows`].
+    /// As [`Gradients::windows`].
     #[inline(always)]
-    unsafe fn columns<V: Vector>(&self, piece: Source, list: &[(usize, usize)], to: *mut u32) {
-        let from = self.source.as_ptr();
-        for (tile, list) in list.chunks(PANEL).enumerate() {
-            let to = to.wrapping_add(tile * 2 * WORDS);
+    unsafe fn strips<V: Vector>(
+        &self,
+        ready: &Ready,
+        strips: &Strips,
+        share: usize,
+        tiles: Range<usize>,
+    ) {
+        let Strips { stack, chunk_rows, .. } = strips;
+        let pass = &self.passes.passes[0];
+        let rows = part(self.batch * stack.rows, self.parts, share);
+        if rows.is_empty() {
+            for panel in 0..panels(self.out_blocks) {
+                // SAFETY: as the caller vouches.
+                tiles.clone().for_each(|tile| unsafe {
+                    self.sums(share, panel, tile).write_bytes(0, 4 * WORDS);
+                });
+            }
+        }
+        let [dy, x] = self.workspace();
+        let mut targets = [0; MOST * PANEL];
+        let mut list = [0; MOST_LINES];
+        let list = &mut list[..stack.lines(*chunk_rows)];
+        for first in rows.clone().step_by(*chunk_rows) {
+            let count = (*chunk_rows).min(rows.end - first);
+            // Positions that are no pixels have the zeros of the halo.
+            let targets = &mut targets[..count * stack.pitch];
+            targets.fill(0);
+            stack.each(pass, self.batch, first, count, |position, n, pixel| {
+                targets[position] = n * self.gradient_image + pass.pixels[pixel].target as usize;
+            });
+            let taps = pass.taps.len();
             // SAFETY: as the caller vouches.
             unsafe {
-                pairs::<E, V>(piece, |i| list.get(i).map(|pixel| from.wrapping_add(pixel.0)), to);
+                self.rows::<V>(targets, dy);
+                let mut made = None;
+                for tile in tiles.clone() {
+                    let (pair, tap) = (tile / taps, tile % taps);
+                    if made != Some(pair) {
+                        self.pair::<V>(strips, first, pair, list, x);
+                        made = Some(pair);
+                    }
+                    let (strip, at) = strips.taps[tap];
+                    let first_block = x.wrapping_add(strip * strips.tiles * WORDS + at);
+                    let blocks = [first_block, first_block.wrapping_add(strips.block_len())];
+                    let columns = Columns { tiles: blocks.map(<*mut u32>::cast_const), stride: WORDS };
+                    let fresh = first == rows.start;
+                    self.multiply(ready, targets.len(), columns, (share, tile), fresh);
+                }
+            }
+        }
+    }
+
+    /// Multiplies the panels of dy with two tiles' columns of x, over so many pixels.
+    ///
+    /// # Safety
+    /// As [`Gradients::windows`]; the panels and the columns must have been made.
+    #[inline(always)]
+    unsafe fn multiply(
+        &self,
+        ready: &Ready,
+        pixels: usize,
+        columns: Columns,
+        (share, tile): (usize, usize),
+        fresh: bool,
+    ) {
+        let [rows, _] = self.workspace();
+        for panel in 0..panels(self.out_blocks) {
+            let rows = rows.wrapping_add(panel * chunk_depth(self.out_blocks) * 2 * WORDS);
+            let sums = self.sums(share, panel, tile);
+            // SAFETY: as the caller vouches.
+            unsafe { ready.multiply(rows, columns, pixels.div_ceil(PANEL), sums, fresh) };
+        }
+    }
+
+    /// Makes the strips of a pair of channel blocks for a chunk whose first row is `first`.
+    ///
+    /// # Safety
+    /// As [`Gradients::windows`], and `to` must hold the strips of two blocks.
+    #[inline(always)]
+    unsafe fn pair<V: Vector>(
+        &self,
+        strips: &Strips,
+        first: usize,
+        pair: usize,
+        list: &mut [usize],
+        to: *mut u32,
+    ) {
+        let Passes { layout, source_blocks, .. } = self.passes;
+        let whole = Source { count: BLOCK, total: BLOCK, ..Source::default() };
+        let mut listed = None;
+        for (strip, &(phase, start)) in strips.starts.iter().enumerate() {
+            if listed != Some(phase) {
+                strips.stack.list(phase, layout, (self.batch, self.source_image), first, list);
+                listed = Some(phase);
+            }
+            let list = &list[start..];
+            for half in 0..2.min(source_blocks - 2 * pair) {
+                let block = (2 * pair + half) * layout.plane;
+                let from = self.source.as_ptr().wrapping_add(block);
+                let to = to.wrapping_add(half * strips.block_len() + strip * strips.tiles * WORDS);
+                for tile in 0..strips.tiles {
+                    let pixel = |i| list.get(tile * PANEL + i).map(|at| from.wrapping_add(*at));
+                    // SAFETY: as the caller vouches.
+                    unsafe { pairs::<E, V>(whole, pixel, to.wrapping_add(tile * WORDS)) };
+                }
+            }
+        }
+    }
+
+    /// Makes the panels of dy for the listed pixels, `[panel][tile][block][channel][pixel pair]`. Blocks
+    /// and pixels that do not exist are zero.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`, the list's offsets must lie in the view, and
+    /// the panels must be this thread's.
+    #[inline(always)]
+    unsafe fn rows<V: Vector>(&self, list: &[usize], to: *mut u32) {
+        for block in 0..2 * panels(self.out_blocks) {
+            let exists = block < self.out_blocks;
+            let plane = if exists { block * self.gradient_plane } else { 0 };
+            let from = self.gradient.as_ptr().wrapping_add(plane);
+            let count = if exists { BLOCK } else { 0 };
+            let piece = Source { count, total: count, ..Source::default() };
+            let chunk = chunk_depth(self.out_blocks);
+            let to = to.wrapping_add((block / 2 * chunk * 2 + block % 2) * WORDS);
+            for (tile, list) in list.chunks(PANEL).enumerate() {
+                let to = to.wrapping_add(tile * 2 * WORDS);
+                let pixel = |i: usize| list.get(i).map(|at| from.wrapping_add(*at));
+                // SAFETY: as the caller vouches.
+                unsafe {
+                    pairs::<E, V>(piece, pixel, to);
+                    V::transpose(to);
+                }
             }
         }
     }
