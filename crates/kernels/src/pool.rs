@@ -164,6 +164,13 @@ struct Axes {
     columns: Axis,
 }
 
+/// The greatest of the values seen so far, and where it was.
+#[derive(Clone, Copy)]
+struct Best<V> {
+    value: V,
+    place: V,
+}
+
 /// One plane of [`MaxPool::forward`], with or without keeping the winners.
 #[inline(always)]
 fn forward_plane<E: Element, S: Simd, const KEEP: bool>(
@@ -174,33 +181,95 @@ fn forward_plane<E: Element, S: Simd, const KEEP: bool>(
     winners: &mut [u8],
 ) {
     let winners = winners.as_chunks_mut::<LANES>().0;
+    let see = |best: &mut Best<S::Value>, x: &[E; LANES], place: usize| {
+        let x = E::load(s, x);
+        let wins = s.greater_or_nan(x, best.value);
+        best.value = s.select(wins, x, best.value);
+        if KEEP {
+            best.place = s.select(wins, s.splat(place as f32), best.place);
+        }
+    };
     for row in 0..axes.output.height {
         let rows = axes.rows.window(row);
         let y = pixels_mut(&mut y[axes.output.row(row)]);
         for (column, y) in y.iter_mut().enumerate() {
             let columns = axes.columns.window(column);
-            let mut best = s.splat(f32::NEG_INFINITY);
-            let mut winner = s.zero();
+            let mut best = Best { value: s.splat(f32::NEG_INFINITY), place: s.zero() };
             for r in rows.clone() {
                 let x = &pixels(&x[axes.input.row(r)])[columns.clone()];
                 let place = axes.rows.position(r, row) * KERNEL
                     + axes.columns.position(columns.start, column);
-                for (c, x) in x.iter().enumerate() {
-                    let x = E::load(s, x);
-                    let wins = s.greater_or_nan(x, best);
-                    best = s.select(wins, x, best);
-                    if KEEP {
-                        winner = s.select(wins, s.splat((place + c) as f32), winner);
+                match x {
+                    // All but those at the edges.
+                    [first, second, third] => {
+                        see(&mut best, first, place);
+                        see(&mut best, second, place + 1);
+                        see(&mut best, third, place + 2);
                     }
+                    _ => x.iter().enumerate().for_each(|(c, x)| see(&mut best, x, place + c)),
                 }
             }
-            E::store(s, Dtype::F32, best, y);
+            E::store(s, Dtype::F32, best.value, y);
             if KEEP {
-                s.store_bytes(winner, &mut winners[row * axes.output.width + column]);
+                s.store_bytes(best.place, &mut winners[row * axes.output.width + column]);
             }
         }
     }
     axes.output.zero_halo(y);
+}
+
+/// One row of windows that cover a row of the input.
+#[derive(Clone, Copy)]
+struct Windows<'a, E> {
+    dy: &'a [[E; LANES]],
+    winners: &'a [[u8; LANES]],
+    /// Place of the input row's first column within a window.
+    first: usize,
+}
+
+/// Sums a row of the gradient over windows two places apart, of which an even place meets the last column of
+/// one and the first of the next, and an odd place the middle of one.
+#[inline(always)]
+fn backward_row_by_two<E: Element, S: Simd, const ROWS: usize>(
+    s: S,
+    axis: Axis,
+    windows: [Windows<E>; ROWS],
+    dx: &mut [[E; LANES]],
+    accumulate: bool,
+) {
+    // Windows that do not exist have no winner.
+    let nothing = (s.splat(-1.0), s.zero());
+    let mut before = [nothing; ROWS];
+    for column in 0..=axis.output {
+        let mut here = [nothing; ROWS];
+        if column < axis.output {
+            for (here, windows) in here.iter_mut().zip(&windows) {
+                let winner = s.load_bytes(&windows.winners[column]);
+                *here = (winner, E::load(s, &windows.dy[column]));
+            }
+        }
+        let won = |(winner, dy): (S::Value, S::Value), place: usize| {
+            s.select(s.equal(winner, s.splat(place as f32)), dy, s.zero())
+        };
+        let even = (2 * column).checked_sub(axis.pad).and_then(|place| dx.get_mut(place));
+        if let Some(dx) = even {
+            let mut sum = if accumulate { E::load(s, dx) } else { s.zero() };
+            for (i, windows) in windows.iter().enumerate() {
+                sum = s.add(sum, won(before[i], windows.first + 2));
+                sum = s.add(sum, won(here[i], windows.first));
+            }
+            E::store(s, Dtype::F32, sum, dx);
+        }
+        let odd = (2 * column + 1).checked_sub(axis.pad).and_then(|place| dx.get_mut(place));
+        if let (Some(dx), true) = (odd, column < axis.output) {
+            let mut sum = if accumulate { E::load(s, dx) } else { s.zero() };
+            for (i, windows) in windows.iter().enumerate() {
+                sum = s.add(sum, won(here[i], windows.first + 1));
+            }
+            E::store(s, Dtype::F32, sum, dx);
+        }
+        before = here;
+    }
 }
 
 #[inline(always)]
@@ -216,6 +285,24 @@ fn backward_plane<E: Element, S: Simd>(
     for row in 0..axes.input.height {
         let windows = axes.rows.covering(row);
         let dx = pixels_mut(&mut dx[axes.input.row(row)]);
+        let row_of = |r: usize| Windows {
+            dy: pixels(&dy[axes.output.row(r)]),
+            winners: &winners[r * axes.output.width..][..axes.output.width],
+            first: axes.rows.position(row, r) * KERNEL,
+        };
+        match (axes.columns.stride, windows.len()) {
+            (2, 1) => {
+                let windows = [row_of(windows.start)];
+                backward_row_by_two(s, axes.columns, windows, dx, accumulate);
+                continue;
+            }
+            (2, 2) => {
+                let windows = [row_of(windows.start), row_of(windows.start + 1)];
+                backward_row_by_two(s, axes.columns, windows, dx, accumulate);
+                continue;
+            }
+            _ => {}
+        }
         for (column, dx) in dx.iter_mut().enumerate() {
             let columns = axes.columns.covering(column);
             let mut sum = if accumulate { E::load(s, dx) } else { s.zero() };

@@ -3,8 +3,9 @@
 
 use super::geometry::Layout;
 use super::share::Shared;
+use super::vector::{Kernel, Vector};
 use super::{BLOCK, ConvShape, View};
-use crate::dtype::{Dtype, round_to_bf16};
+use crate::dtype::Dtype;
 use crate::element::Element;
 use crate::map::Map;
 use crate::split::part;
@@ -35,31 +36,51 @@ pub(super) fn widen<E: Element>(
     }
 }
 
-/// Copies this thread's share of NCHW images into `[height + 2 pad][width + 2 pad][channels]`,
-/// rounded to `dtype`.
-pub(super) fn pack_image<E: Element>(
-    shape: &ConvShape,
-    layout: &Layout,
-    dtype: Dtype,
-    images: &[f32],
-    packed: Shared<E>,
-    thread: usize,
-    threads: usize,
-) {
-    let (channels, height, width) = (shape.in_channels, shape.in_height, shape.in_width);
-    for n in part(shape.batch, threads, thread) {
-        // SAFETY: each image belongs to one thread.
-        let to = unsafe { packed.slice(n * layout.plane..(n + 1) * layout.plane) };
-        to.fill(E::default());
-        for row in 0..height {
-            let line = &mut to[layout.at(row as isize, 0)..][..width * channels];
-            for c in 0..channels {
-                let from = &images[((n * channels + c) * height + row) * width..][..width];
-                let pixels = line.chunks_exact_mut(channels).zip(from);
-                match dtype {
-                    Dtype::F32 => pixels.for_each(|(pixel, &value)| pixel[c] = E::of(value)),
-                    Dtype::Bf16 => {
-                        pixels.for_each(|(pixel, &value)| pixel[c] = E::of(round_to_bf16(value)));
+/// Images on their way from NCHW into `[height + 2 pad][width + 2 pad][channels]`, rounded to `dtype`, ready
+/// to run.
+pub(super) struct PackImage<'a, E> {
+    pub shape: &'a ConvShape,
+    pub layout: &'a Layout,
+    pub dtype: Dtype,
+    pub images: &'a [f32],
+    pub packed: Shared<'a, E>,
+    pub thread: usize,
+    pub threads: usize,
+}
+
+impl<E: Element> Kernel for PackImage<'_, E> {
+    #[inline(always)]
+    unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
+    where
+        V: Vector,
+    {
+        let PackImage { shape, layout, images, .. } = self;
+        let (channels, height, width) = (shape.in_channels, shape.in_height, shape.in_width);
+        let rounds = self.dtype == Dtype::Bf16 || E::DTYPE == Dtype::Bf16;
+        // Values are rounded side by side, and then spread over the pixels.
+        let (mut padded, mut rounded) = ([0.0; BLOCK], [E::default(); BLOCK]);
+        for n in part(shape.batch, self.threads, self.thread) {
+            // SAFETY: each image belongs to one thread.
+            let to = unsafe { self.packed.slice(n * layout.plane..(n + 1) * layout.plane) };
+            to.fill(E::default());
+            for row in 0..height {
+                let line = &mut to[layout.at(row as isize, 0)..][..width * channels];
+                for c in 0..channels {
+                    let from = &images[((n * channels + c) * height + row) * width..][..width];
+                    let pixels = line.chunks_mut(BLOCK * channels);
+                    for (values, pixels) in from.chunks(BLOCK).zip(pixels) {
+                        padded[..values.len()].copy_from_slice(values);
+                        for first in (0..BLOCK).step_by(V::LANES) {
+                            // SAFETY: the caller vouches for the instruction set; a vector lies in the
+                            // block.
+                            unsafe {
+                                let value = V::load(padded.as_ptr().add(first));
+                                let value = if rounds { value.round_to_bf16() } else { value };
+                                E::store_cut(value, rounded.as_mut_ptr().add(first));
+                            }
+                        }
+                        let pixels = pixels.chunks_exact_mut(channels).zip(rounded);
+                        pixels.for_each(|(pixel, value)| pixel[c] = value);
                     }
                 }
             }

@@ -36,6 +36,7 @@ use crate::element::Element;
 use crate::isa::Isa;
 use crate::map::{GUARD_PIXELS, Map};
 use crate::threads::Team;
+use copy::PackImage;
 use finish::Finish;
 use geometry::Passes;
 use pack::Order;
@@ -44,7 +45,7 @@ use pairs::gradients::Reading;
 use pairs::product::Multiplier;
 use run::Maps;
 use share::Shared;
-use vector::Tile;
+use vector::{Tile, dispatch};
 use winograd::Winograd;
 
 /// What happens to the outputs of [`Conv::forward`] on their way to memory.
@@ -289,9 +290,11 @@ impl Conv {
         (forward + self.sums_len()).max(backward_input).max(backward_weights)
     }
 
-    /// Elements of the images as [`Conv::pack_image`] leaves them; 0 for maps.
+    /// Elements of the images as [`Conv::pack_image`] leaves them, and of what is read in whole blocks
+    /// behind the last; 0 for maps.
     pub fn image_len(&self) -> usize {
-        if self.shape.reads_image() { self.shape.batch * self.forward.layout.plane } else { 0 }
+        let images = self.shape.batch * self.forward.layout.plane;
+        if self.shape.reads_image() { images + 2 * BLOCK } else { 0 }
     }
 
     /// Brings NCHW images into the padded order `[H + 2 pad][W + 2 pad][C]` that the convolution
@@ -306,8 +309,11 @@ impl Conv {
         assert_eq!(images.len(), expected, "elements of the images");
         check_len("x", x.len(), self.image_len());
         let x = Shared::new(x);
+        let (layout, dtype) = (&self.forward.layout, self.dtype);
         self.run(team, |thread, threads| {
-            copy::pack_image(s, &self.forward.layout, self.dtype, images, x, thread, threads);
+            let pack = PackImage { shape: s, layout, dtype, images, packed: x, thread, threads };
+            // SAFETY: the machine has `isa`.
+            unsafe { dispatch(self.vectors::<E>(), &pack) }
         });
     }
 

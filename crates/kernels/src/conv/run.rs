@@ -41,7 +41,7 @@ impl Conv {
 
     /// The set whose registers go through maps of `E`: the instruction that rounds to bf16 is for maps of
     /// it, and f32 evaluation takes 3 % more time where it only might be used.
-    fn vectors<E: Element>(&self) -> Isa {
+    pub(super) fn vectors<E: Element>(&self) -> Isa {
         match E::DTYPE {
             Dtype::F32 => self.isa.min(Isa::Avx512),
             Dtype::Bf16 => self.isa,

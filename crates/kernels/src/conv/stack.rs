@@ -8,6 +8,7 @@
 //! are computed with the others and dropped. Where windows are `stride` source pixels apart, every
 //! `stride`-th row and column of the source makes a strip of its own, a *phase*.
 
+use super::BLOCK;
 use super::geometry::{Layout, Pass, Passes};
 
 /// Most source pixels of a chunk of positions: what lists of them have room for.
@@ -20,20 +21,31 @@ pub(super) struct Stack {
     pub rows: usize,
     /// Positions from one row to the next.
     pub pitch: usize,
-    /// First source row and column of each phase that a tap meets.
-    pub phases: Vec<(usize, usize)>,
+    /// The phases that a tap meets.
+    pub phases: Vec<Phase>,
     /// For each pass and each tap what it meets.
     pub taps: Vec<Vec<Reach>>,
     /// Source rows and columns from one position to the next.
     stride: usize,
-    /// Rows and columns of the source.
-    size: (usize, usize),
+    /// Rows of the source.
+    height: usize,
     /// Rows above the first of a chunk and below its last, and pixels left of the first position, that
     /// taps meet.
     above: usize,
     below: usize,
     left: usize,
     right: usize,
+}
+
+/// Every so many rows and columns of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Phase {
+    /// The first row.
+    row: usize,
+    /// The first column.
+    column: isize,
+    /// Columns.
+    columns: usize,
 }
 
 /// What a tap meets at a position.
@@ -93,8 +105,10 @@ impl Stack {
         let pitch = columns.pitch();
         let mut phases = Vec::new();
         let mut met = |&(down, right): &(isize, isize)| {
+            let columns_of = |column: usize| size.1.saturating_sub(column).div_ceil(*stride);
             let stride = *stride as isize;
-            let phase = (down.rem_euclid(stride) as usize, right.rem_euclid(stride) as usize);
+            let (row, column) = (down.rem_euclid(stride) as usize, right.rem_euclid(stride));
+            let phase = Phase { row, column, columns: columns_of(column as usize) };
             let index = phases.iter().position(|&other| other == phase).unwrap_or_else(|| {
                 phases.push(phase);
                 phases.len() - 1
@@ -110,7 +124,7 @@ impl Stack {
             taps,
             phases,
             stride: *stride,
-            size,
+            height: size.0,
             above: rows.before,
             below: rows.after,
             left: columns.before,
@@ -119,16 +133,51 @@ impl Stack {
         (stack.lines(1) <= MOST_LINES).then_some(stack)
     }
 
-    /// The positions of an image's windows, which are read where they lie: rows are whole tiles of
-    /// `side` positions.
-    pub(super) fn of_image(pass: &Pass, side: usize) -> Option<Stack> {
-        let (rows, pitch) =
+    /// The positions of an image's windows, whose rows are read where they lie: only the rows of the
+    /// source, `height` for each image, are split in phases. Rows of positions are a multiple of `side`.
+    pub(super) fn of_image(passes: &Passes, height: usize, side: usize) -> Option<Stack> {
+        let (pass, stride) = (&passes.passes[0], passes.stride);
+        let reach = || pass.reach.iter().map(|reach| reach.0);
+        let count = pass.pixels.len() / pass.columns;
+        let rows = Span::new([count].into_iter(), height, stride, reach());
+        let pitch = pass.columns.next_multiple_of(side);
+        let mut phases: Vec<Phase> = Vec::new();
+        let met = |down: isize| {
+            let row = down.rem_euclid(stride as isize) as usize;
+            let phase = phases.iter().position(|phase| phase.row == row).unwrap_or_else(|| {
+                let column = pass.reach[0].1;
+                phases.push(Phase { row, column, columns: pass.columns });
+                phases.len() - 1
+            });
+            let down = down.div_euclid(stride as isize) + rows.before as isize;
+            Reach { phase, distance: down as usize * pitch }
+        };
+        let taps = vec![reach().map(met).collect()];
+        let stack = Stack {
+            rows: rows.pitch(),
+            pitch,
+            taps,
+            phases,
+            stride,
+            height,
+            above: rows.before,
+            below: rows.after,
+            left: 0,
+            right: 0,
+        };
+        (stack.lines(1) <= MOST_LINES).then_some(stack)
+    }
+
+    /// The positions of an image's windows, which are read where they lie. Rows of positions are a multiple
+    /// of `side`.
+    pub(super) fn of_windows(pass: &Pass, side: usize) -> Option<Stack> {
+        let (height, pitch) =
             (pass.pixels.len() / pass.columns, pass.columns.next_multiple_of(side));
         let (phases, taps) = (Vec::new(), Vec::new());
-        let (above, below, left, right) = (0, 0, 0, 0);
-        let (stride, size) = (1, (rows, pitch));
+        let (stride, above, below, left, right) = (1, 0, 0, 0, 0);
+        let rows = height;
         let stack =
-            Stack { rows, pitch, phases, taps, stride, size, above, below, left, right };
+            Stack { rows, pitch, phases, taps, stride, height, above, below, left, right };
         (stack.lines(1) <= MOST_LINES).then_some(stack)
     }
 
@@ -153,18 +202,16 @@ impl Stack {
         first: usize,
         list: &mut [usize],
     ) {
-        let (height, width) = self.size;
-        let (row_phase, column_phase) = self.phases[phase];
-        // The halo is zero on the side that it has.
-        let zero = if layout.before > 0 { 0 } else { layout.at(height as isize, 0) };
-        list.fill(zero);
-        let columns = width.saturating_sub(column_phase).div_ceil(self.stride);
+        let Phase { row: row_phase, column, columns } = self.phases[phase];
+        // The halo is zero on the side that it has; taps reach over no edge of an image without one.
+        let before = layout.before > 0 || layout.pixel != BLOCK;
+        list.fill(if before { 0 } else { layout.at(self.height as isize, 0) });
         let step = self.stride * layout.pixel;
         for (i, list) in list[self.left..].chunks_mut(self.pitch).enumerate() {
             let Some(row) = (first + i).checked_sub(self.above) else { continue };
             let (n, row) = (row / self.rows, row % self.rows * self.stride + row_phase);
-            if n < batch && row < height {
-                let start = n * image + layout.at(row as isize, column_phase as isize);
+            if n < batch && row < self.height {
+                let start = n * image + layout.at(row as isize, column);
                 for (j, offset) in list.iter_mut().take(columns).enumerate() {
                     *offset = start + j * step;
                 }
@@ -233,14 +280,24 @@ mod tests {
                 Passes::backward_input(&shape),
                 (shape.out_height(), shape.out_width()),
             );
-            for (passes, size) in [forward, backward] {
+            let image = ConvShape { in_channels: 3, ..shape };
+            let image = (Passes::forward(&image), size);
+            for (passes, size) in [forward, backward, image] {
                 let layout = &passes.layout;
                 let image = 10 * layout.plane;
-                let stack = Stack::new(&passes, size).expect("small");
+                let stack = match layout.pixel {
+                    BLOCK => Stack::new(&passes, size),
+                    _ => Stack::of_image(&passes, size.0, 2),
+                };
+                let stack = stack.expect("small");
                 let inside = |offset: usize| {
                     let pixel = offset % image / layout.pixel;
                     let (row, column) = (pixel / layout.pitch, pixel % layout.pitch);
                     let before = layout.before;
+                    if layout.pixel != BLOCK {
+                        // The first pixel of a filter's row stands for all of it.
+                        return (before..before + size.0).contains(&row);
+                    }
                     (before..before + size.0).contains(&row)
                         && (before..before + size.1).contains(&column)
                 };

@@ -182,10 +182,10 @@ impl Strips {
     /// As [`Strips::new`] for images.
     fn of_image(passes: &Passes, batch: usize, threads: usize) -> Option<Strips> {
         let (pass, pixel) = (&passes.passes[0], size_of::<Bf16>());
-        let stack = Stack::of_image(pass, SIDE)?;
+        let stack = Stack::of_windows(pass, SIDE)?;
         let chunk_rows = chunk_rows(&stack, usize::MAX, batch, threads)?;
-        let per_step = passes.run.div_ceil(2 * BLOCK);
-        let at = |tile: usize| pass.steps[tile / per_step] + tile % per_step * 2 * BLOCK;
+        let taps = pass.taps.len();
+        let at = |tile: usize| pass.steps[tile % taps] + tile / taps * 2 * BLOCK;
         let steps: Vec<_> = (0..depth(passes, pass)).map(|tile| at(tile) * pixel).collect();
         let pitch = passes.stride * passes.layout.pixel * pixel;
         let mut strips = Strips { stack, chunk_rows, strip: 0, strips: 1, steps: vec![steps], pitch };
@@ -195,7 +195,7 @@ impl Strips {
             strips.row(passes, last) - strips.row(passes, first)
         };
         let between = (0..total).step_by(chunk_rows).map(rows).max().unwrap_or(0);
-        let last_step = strips.steps[0].last().copied().unwrap_or(0);
+        let last_step = strips.steps[0].iter().max().copied().unwrap_or(0);
         let row = strips.stack.pitch * pitch;
         strips.strip = (between * pixel + last_step + row + LINE).next_multiple_of(LINE);
         Some(strips)

@@ -13,7 +13,7 @@ use super::super::stack::{MOST_LINES, Stack};
 use super::super::vector::{Kernel, Vector};
 use super::pack::{panels, sums_len};
 use super::product::{Columns, Multiplier, Ready};
-use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, depth, sources};
+use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, blocks_of_tap, depth, sources};
 use crate::element::Element;
 use crate::split::part;
 
@@ -51,9 +51,12 @@ pub(in crate::conv) struct Strips {
 }
 
 impl Strips {
-    /// The strips of the forward `passes` over maps of `size` rows and columns.
+    /// The strips of the forward `passes` over maps or images of `size` rows and columns.
     fn new(passes: &Passes, size: (usize, usize), out_blocks: usize) -> Option<Strips> {
-        let stack = Stack::new(passes, size)?;
+        let stack = match passes.layout.pixel {
+            BLOCK => Stack::new(passes, size)?,
+            _ => Stack::of_image(passes, size.0, 2)?,
+        };
         let most = chunk_depth(out_blocks) * PANEL / stack.pitch;
         if most == 0 {
             return None;
@@ -87,10 +90,8 @@ impl Reading {
         size: (usize, usize),
         out_blocks: usize,
     ) -> Reading {
-        let strips = match passes.aligned && passes.layout.pixel == BLOCK {
-            true => Strips::new(passes, size, out_blocks),
-            false => None,
-        };
+        let strips =
+            if passes.aligned { Strips::new(passes, size, out_blocks) } else { None };
         match strips {
             Some(strips) => Reading::Strips(strips),
             None => Reading::Windows(sources(passes, &passes.passes[0])),
@@ -303,7 +304,7 @@ impl<E: Element> Gradients<'_, E> {
         }
     }
 
-    /// Makes the strips of a pair of channel blocks for a chunk whose first row is `first`.
+    /// Makes the strips of a pair of blocks for a chunk whose first row is `first`.
     ///
     /// # Safety
     /// As [`Gradients::windows`], and `to` must hold the strips of two blocks.
@@ -316,7 +317,8 @@ impl<E: Element> Gradients<'_, E> {
         list: &mut [usize],
         to: *mut u32,
     ) {
-        let Passes { layout, source_blocks, .. } = self.passes;
+        let layout = &self.passes.layout;
+        let block_len = if layout.pixel == BLOCK { layout.plane } else { BLOCK };
         let whole = Source { count: BLOCK, total: BLOCK, ..Source::default() };
         let mut listed = None;
         for (strip, &(phase, start)) in strips.starts.iter().enumerate() {
@@ -325,9 +327,8 @@ impl<E: Element> Gradients<'_, E> {
                 listed = Some(phase);
             }
             let list = &list[start..];
-            for half in 0..2.min(source_blocks - 2 * pair) {
-                let block = (2 * pair + half) * layout.plane;
-                let from = self.source.as_ptr().wrapping_add(block);
+            for half in 0..2.min(blocks_of_tap(self.passes) - 2 * pair) {
+                let from = self.source.as_ptr().wrapping_add((2 * pair + half) * block_len);
                 let to = to.wrapping_add(half * strips.block_len() + strip * strips.tiles * WORDS);
                 for tile in 0..strips.tiles {
                     let pixel = |i| list.get(tile * PANEL + i).map(|at| from.wrapping_add(*at));

@@ -45,16 +45,20 @@ const CACHED_BYTES: usize = 512 * 1024;
 /// or neighbours in a row of an image's filter.
 fn pieces(passes: &Passes, pass: &Pass) -> usize {
     match (passes.aligned, passes.run) {
-        (true, BLOCK) => 2 * pass.taps.len() * passes.source_blocks.div_ceil(2),
-        (true, run) => 2 * pass.steps.len() * run.div_ceil(2 * BLOCK),
+        (true, _) => 2 * pass.taps.len() * blocks_of_tap(passes).div_ceil(2),
         (false, BLOCK..) => (pass.steps.len() * passes.run).div_ceil(BLOCK),
         (false, _) => pass.steps.len(),
     }
 }
 
+/// Blocks of values that a tap meets: channel blocks, or those of a row of an image's filter.
+fn blocks_of_tap(passes: &Passes) -> usize {
+    passes.source_blocks * passes.run.div_ceil(BLOCK)
+}
+
 /// The pieces with values of channel block `source`, or all of an image's.
 fn pieces_of(passes: &Passes, pass: &Pass, source: usize) -> impl Iterator<Item = usize> {
-    let (taps, aligned) = (pass.taps.len(), passes.aligned && passes.run == BLOCK);
+    let (taps, aligned) = (pass.taps.len(), passes.aligned && passes.layout.pixel == BLOCK);
     let count = if aligned { taps } else { pieces(passes, pass) / passes.source_blocks };
     (0..count).map(move |i| match aligned {
         true => 2 * (source / 2 * taps + i) + source % 2,
@@ -67,14 +71,13 @@ fn pieces_of(passes: &Passes, pass: &Pass, source: usize) -> impl Iterator<Item 
 fn value(passes: &Passes, pass: &Pass, index: usize, i: usize) -> Option<(usize, usize)> {
     let run = passes.run;
     let (step, at) = match (passes.aligned, run) {
-        (true, BLOCK) => {
-            let (tile, half) = (index / 2, index % 2);
-            let (pair, tap) = (tile / pass.taps.len(), tile % pass.taps.len());
-            ((2 * pair + half) * pass.taps.len() + tap, i)
-        }
         (true, _) => {
-            let per_step = 2 * run.div_ceil(2 * BLOCK);
-            (index / per_step, index % per_step * BLOCK + i)
+            let (pair, tap) = (index / 2 / pass.taps.len(), index / 2 % pass.taps.len());
+            let block = 2 * pair + index % 2;
+            match passes.layout.pixel {
+                BLOCK => (block * pass.taps.len() + tap, i),
+                _ => (tap, block * BLOCK + i),
+            }
         }
         (false, BLOCK..) => ((index * BLOCK + i) / run, (index * BLOCK + i) % run),
         (false, _) => (index, i),

@@ -297,6 +297,9 @@ impl<E: Element> Outputs<'_, E> {
                 let second = first.wrapping_add(layout.plane);
                 for (line, &pixel) in list.iter().enumerate() {
                     let to = strip.wrapping_add(line * LINE).cast();
+                    // Planes are too short for the machine to see them coming.
+                    V::prefetch(first.wrapping_add(2 * layout.plane + pixel).cast());
+                    V::prefetch(second.wrapping_add(2 * layout.plane + pixel).cast());
                     let values = Values::block(first.wrapping_add(pixel));
                     // SAFETY: `Conv` has checked that the source holds every image of its view; the
                     // rest is vouched for by the caller.
