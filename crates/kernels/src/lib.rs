@@ -27,4 +27,5 @@ pub mod pool;
 pub mod sgd;
 mod split;
 pub mod threads;
+mod units;
 pub mod window_average;

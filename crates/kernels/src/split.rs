@@ -31,8 +31,8 @@ pub(crate) unsafe trait Pieces: Sync {
     unsafe fn piece(&self, index: usize) -> Self::Piece;
 }
 
-/// Calls `work(index, piece)` once for each index below `total`, on the threads of `team`: each
-/// takes a contiguous range. A single piece is not worth waking anybody for.
+/// Calls `work(index, piece)` once for each index below `total`, on whatever thread of `team` finds time
+/// for it. A single piece is not worth waking anybody for.
 pub(crate) fn split<P: Pieces>(
     team: &Team,
     total: usize,
@@ -43,10 +43,10 @@ pub(crate) fn split<P: Pieces>(
         // SAFETY: the only piece, taken once.
         return work(0, unsafe { pieces.piece(0) });
     }
-    team.run(&|thread| {
-        for index in part(total, team.len(), thread) {
-            // SAFETY: the ranges of the threads do not overlap, so each index is taken once, and
-            // its piece dies before the next call of `split` can take it again: `pieces` is owned.
+    team.run_units(total, &|_, units| {
+        while let Some(index) = units.take() {
+            // SAFETY: each unit is taken once, and its piece dies before the next call of `split` can
+            // take it again: `pieces` is owned.
             work(index, unsafe { pieces.piece(index) });
         }
     });

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use crate::units::{Slot, Units, deal};
+
 /// How long a member spins for the next piece of work, or for the others to end theirs, before it
 /// sleeps: about what falling asleep and being woken costs.
 const SPIN: Duration = Duration::from_micros(50);
@@ -19,8 +21,9 @@ const SPIN: Duration = Duration::from_micros(50);
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// Held while a piece of work runs.
+    /// Held while a piece of work runs; what is left of its units of work.
     running: Mutex<()>,
+    slots: Vec<Slot>,
 }
 
 /// Work with the lifetime of its borrows taken away.
@@ -74,7 +77,8 @@ impl Team {
         let workers = (1..len)
             .map(|index| start(index).unwrap_or_else(|e| panic!("thread {index} of {len}: {e}")))
             .collect();
-        Team { shared, workers, running: Mutex::new(()) }
+        let slots = (0..len).map(|_| Slot::default()).collect();
+        Team { shared, workers, running: Mutex::new(()), slots }
     }
 
     /// Threads in the team.
@@ -88,19 +92,31 @@ impl Team {
     }
 
     /// Runs `work(thread)` once on every thread and returns when all have ended.
-    /// The work splits itself by the thread's index, so the split never depends on timing.
+    /// The work splits itself by the thread's index, so that the split never depends on timing.
     ///
     /// # Panics
     /// If `work` panics on any thread, or if the team is already running a piece of work.
     pub fn run(&self, work: &(dyn Fn(usize) + Sync)) {
+        self.run_units(0, &|thread, _| work(thread));
+    }
+
+    /// Runs `work(thread, units)` once on every thread and returns when all have ended; between them the
+    /// threads take `total` units of work, each thread as many as it finds time for.
+    ///
+    /// # Panics
+    /// As [`Team::run`].
+    pub(crate) fn run_units(&self, total: usize, work: &(dyn Fn(usize, Units) + Sync)) {
+        let work = |thread| work(thread, Units::new(&self.slots, thread));
         if self.workers.is_empty() {
+            deal(&self.slots, total);
             return work(0);
         }
         let running = self.running.try_lock();
         if matches!(running, Err(TryLockError::WouldBlock)) {
             panic!("the team is already running: work must not start further work on its own team");
         }
-        let shared = &*self.shared;
+        deal(&self.slots, total);
+        let (shared, work): (_, &(dyn Fn(usize) + Sync)) = (&*self.shared, &work);
         // SAFETY: only the lifetime changes; no worker touches the closure after its decrement of
         // `pending`, and this function does not return, not even by a panic, before that is zero.
         let erased = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Work>(work) };

@@ -20,6 +20,7 @@ use crate::element::Element;
 use crate::isa::Isa;
 use crate::map::Map;
 use crate::threads::Team;
+use crate::units::Units;
 
 /// Why [`Algorithm::Direct`](super::Algorithm::Direct) refuses maps.
 const DIRECT_READS_F32: &str = "the direct algorithm reads and writes f32 maps";
@@ -37,6 +38,12 @@ impl Conv {
     pub(super) fn run(&self, team: &Team, work: impl Fn(usize, usize) + Sync) {
         assert_eq!(team.len(), self.threads, "threads of the team, and those prepared for");
         team.run(&|thread| work(thread, self.threads));
+    }
+
+    /// Runs `work(thread, units)` on the team, whose threads take `total` units.
+    fn run_units(&self, team: &Team, total: usize, work: impl Fn(usize, Units) + Sync) {
+        assert_eq!(team.len(), self.threads, "threads of the team, and those prepared for");
+        team.run_units(total, &work);
     }
 
     /// The set whose registers go through maps of `E`: the instruction that rounds to bf16 is for maps of
@@ -163,12 +170,15 @@ impl Conv {
         let target = &mut maps.target[maps.target_view.first * map.plane()..];
         if let Some(division) = division {
             let (target, workspace) = (Shared::new(target), Shared::new(scratch));
-            return self.run(team, |thread, threads| {
+            let batch = self.shape.batch;
+            let passes_of = 0..passes.passes.len();
+            let units = passes_of.map(|pass| division.units(passes, pass, batch)).sum();
+            return self.run_units(team, units, |thread, units| {
                 let outputs = Outputs {
                     passes,
                     division,
                     multiplier: Multiplier::of(self.isa),
-                    batch: self.shape.batch,
+                    batch,
                     out_blocks: map.blocks(),
                     source,
                     source_image,
@@ -180,7 +190,7 @@ impl Conv {
                     sums,
                     workspace,
                     thread,
-                    threads,
+                    units,
                 };
                 // SAFETY: the machine has `isa`, and the buffers were checked to hold their views
                 // and the workspace.

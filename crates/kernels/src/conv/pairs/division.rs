@@ -75,7 +75,12 @@ impl Division {
         out_blocks: usize,
         threads: usize,
     ) -> Division {
-        let strips = if passes.aligned { Strips::new(passes, size, batch, threads) } else { None };
+        let of_pass = |pass| panels(out_blocks) * depth(passes, pass);
+        let products: usize = passes.passes.iter().map(of_pass).sum();
+        let strips = match passes.aligned {
+            true => Strips::new(passes, size, (batch, threads), products),
+            false => None,
+        };
         let reading = match strips {
             Some(strips) if passes.layout.pixel == BLOCK => Reading::Strips(strips),
             Some(strips) => Reading::Image(strips),
@@ -102,6 +107,11 @@ impl Division {
         }
     }
 
+    /// Units of work of pass `pass`.
+    pub(in crate::conv) fn units(&self, passes: &Passes, pass: usize, batch: usize) -> usize {
+        self.chunks(batch, passes.passes[pass].pixels.len()) * self.spans
+    }
+
     /// Tiles of the sum of pass `pass`.
     pub(super) fn depth(&self, pass: usize) -> usize {
         match &self.reading {
@@ -120,9 +130,9 @@ impl Division {
         }
     }
 
-    /// Elements of workspace of each thread: the panels or strips of a chunk, and the sums of a panel.
+    /// Elements of workspace of each thread: the panels or strips of a chunk, and the products of two panels.
     pub(in crate::conv) fn scratch_len(&self) -> usize {
-        self.pixels_len() + 4 * WORDS
+        self.pixels_len() + 8 * WORDS
     }
 }
 
@@ -150,12 +160,13 @@ impl Windows {
 pub(super) const LINE: usize = 2 * BLOCK * size_of::<Bf16>();
 
 impl Strips {
-    /// `None` where rows are too long. A chunk is what half a megabyte holds, at most [`MOST`] panels.
+    /// `None` where rows are too long. A chunk is at most what half a megabyte holds. All passes together
+    /// multiply a panel of positions `products` times.
     fn new(
         passes: &Passes,
         size: (usize, usize),
-        batch: usize,
-        threads: usize,
+        (batch, threads): (usize, usize),
+        products: usize,
     ) -> Option<Strips> {
         if passes.layout.pixel != BLOCK {
             return Strips::of_image(passes, batch, threads);
@@ -164,7 +175,9 @@ impl Strips {
         let pairs = passes.source_blocks.div_ceil(2);
         let strips = stack.phases.len() * pairs;
         let cached = (CACHED_BYTES / (strips.max(1) * LINE)).min(MOST_LINES);
-        let chunk_rows = chunk_rows(&stack, stack.rows_of_lines(cached), batch, threads)?;
+        let work = (products, strips * passes.passes.len());
+        let chunk_rows =
+            chunk_rows(&stack, stack.rows_of_lines(cached), (batch, threads), work)?;
         // The last tile may reach beyond the last position, and an odd number of lines keeps strips from
         // falling on the same sets of a cache.
         let strip = ((stack.lines(chunk_rows) + PANEL) | 1) * LINE;
@@ -183,7 +196,7 @@ impl Strips {
     fn of_image(passes: &Passes, batch: usize, threads: usize) -> Option<Strips> {
         let (pass, pixel) = (&passes.passes[0], size_of::<Bf16>());
         let stack = Stack::of_windows(pass, SIDE)?;
-        let chunk_rows = chunk_rows(&stack, usize::MAX, batch, threads)?;
+        let chunk_rows = chunk_rows(&stack, usize::MAX, (batch, threads), (1, 0))?;
         let taps = pass.taps.len();
         let at = |tile: usize| pass.steps[tile % taps] + tile / taps * 2 * BLOCK;
         let steps: Vec<_> = (0..depth(passes, pass)).map(|tile| at(tile) * pixel).collect();
@@ -209,13 +222,30 @@ impl Strips {
     }
 }
 
-/// Rows of a chunk: at most `cached`, and [`MOST`] panels.
-fn chunk_rows(stack: &Stack, cached: usize, batch: usize, threads: usize) -> Option<usize> {
-    let most = MOST * PANEL / stack.pitch;
+/// Rows of a chunk, at most `cached`, and [`MOST`] panels: those that take the least time together, by whole
+/// panels of positions that are multiplied `products` times and lines that are copied to `strips` strips; and
+/// so few that every thread finds some units of work. `None` where a row is too long.
+fn chunk_rows(
+    stack: &Stack,
+    cached: usize,
+    (batch, threads): (usize, usize),
+    (products, strips): (usize, usize),
+) -> Option<usize> {
+    // Cycles of a product of two row tiles and two column tiles (16 each), and of a copied line, about.
+    const PRODUCT: usize = 64;
+    const COPY: usize = 8;
+    let most = cached.min(MOST * PANEL / stack.pitch);
     let total = batch * stack.rows;
-    let shared = total / (UNITS * threads);
-    let chunks = (most > 0).then(|| total.div_ceil(cached.min(shared).clamp(1, most)))?;
-    Some(total.div_ceil(chunks))
+    let cost = |rows: usize| {
+        let of_chunk = |rows: usize| {
+            let panels = (rows * stack.pitch).div_ceil(PANEL);
+            panels * products * PRODUCT + stack.lines(rows) * strips * COPY
+        };
+        let rest = if total.is_multiple_of(rows) { 0 } else { of_chunk(total % rows) };
+        total / rows * of_chunk(rows) + rest
+    };
+    let shared = |rows: &usize| *rows == 1 || total.div_ceil(*rows) >= UNITS * threads / 2;
+    (1..=most).filter(shared).min_by_key(|rows| (cost(*rows), *rows))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::words::Values;
 use super::{PANEL, SIDE, Source, WORDS};
 use crate::element::{Bf16, Element};
 use crate::split::part;
+use crate::units::Units;
 
 /// Pixels that are finished together: as many as keep their sums in registers.
 const FINISHED: usize = 8;
@@ -40,7 +41,8 @@ pub(in crate::conv) struct Outputs<'a, E> {
     /// [`Division::scratch_len`] for each thread.
     pub workspace: Shared<'a>,
     pub thread: usize,
-    pub threads: usize,
+    /// [`Division::units`].
+    pub units: Units<'a>,
 }
 
 impl<E: Element> Kernel for Outputs<'_, E> {
@@ -56,24 +58,32 @@ impl<E: Element> Kernel for Outputs<'_, E> {
         // SAFETY: the caller vouches for the instruction set.
         let ready = unsafe { Ready::new(self.multiplier) };
         let mut lists = Lists::new();
-        let mut first_weight = 0;
-        for (index, pass) in self.passes.passes.iter().enumerate() {
+        // Those of the passes follow one another.
+        let mut pass = (0, 0, 0);
+        while let Some(unit) = self.units.take() {
+            let units = |index: usize| self.division.units(self.passes, index, self.batch);
+            let (mut index, mut first_unit, mut first_weight) = pass;
+            if unit < first_unit {
+                (index, first_unit, first_weight) = (0, 0, 0);
+            }
+            while unit >= first_unit + units(index) {
+                first_unit += units(index);
+                first_weight += panels * self.division.depth(index) * 2 * WORDS;
+                index += 1;
+            }
+            pass = (index, first_unit, first_weight);
+            let (chunk, span) = ((unit - first_unit) / spans, (unit - first_unit) % spans);
             let panel_len = self.division.depth(index) * 2 * WORDS;
-            let chunks = self.division.chunks(self.batch, pass.pixels.len());
-            for unit in part(chunks * spans, self.threads, self.thread) {
-                // SAFETY: the caller vouches for the instruction set; units of different threads
-                // write different targets, and each thread has a workspace of its own.
-                unsafe {
-                    let scratch = scratch.cast();
-                    let chunk = self.chunk::<V>(&ready, (index, unit / spans), scratch, &mut lists);
-                    for panel in part(panels, spans, unit % spans) {
-                        let weights = first_weight + panel * panel_len;
-                        let columns = self.weights[weights..][..panel_len].as_ptr().cast();
-                        self.multiply::<V, NB>(&ready, &chunk, panel, columns, sums);
-                    }
+            // SAFETY: the caller vouches for the instruction set; units write different targets, and
+            // each thread has a workspace of its own.
+            unsafe {
+                let chunk = self.chunk::<V>(&ready, (index, chunk), scratch.cast(), &mut lists);
+                for panel in part(panels, spans, span) {
+                    let weights = first_weight + panel * panel_len;
+                    let columns = self.weights[weights..][..panel_len].as_ptr().cast();
+                    self.multiply::<V, NB>(&ready, &chunk, panel, columns, sums);
                 }
             }
-            first_weight += panels * panel_len;
         }
     }
 }
@@ -297,9 +307,6 @@ impl<E: Element> Outputs<'_, E> {
                 let second = first.wrapping_add(layout.plane);
                 for (line, &pixel) in list.iter().enumerate() {
                     let to = strip.wrapping_add(line * LINE).cast();
-                    // Planes are too short for the machine to see them coming.
-                    V::prefetch(first.wrapping_add(2 * layout.plane + pixel).cast());
-                    V::prefetch(second.wrapping_add(2 * layout.plane + pixel).cast());
                     let values = Values::block(first.wrapping_add(pixel));
                     // SAFETY: `Conv` has checked that the source holds every image of its view; the
                     // rest is vouched for by the caller.
@@ -334,11 +341,13 @@ impl<E: Element> Outputs<'_, E> {
         rest.fill(Bf16::default());
     }
 
-    /// Multiplies a chunk's pixels with one panel of weights and finishes the results.
+    /// Multiplies a chunk's pixels with one panel of weights and finishes the results: those of a panel of
+    /// pixels while the next is multiplied, because finishing has to wait for the last product otherwise, and
+    /// the next product for the end of finishing.
     ///
     /// # Safety
     /// The machine must have the instruction set of `V`, as for [`Chunk::product`], and no other thread
-    /// may touch these targets; `products` is four tiles of this thread's own.
+    /// may touch these targets; `products` is twice four tiles of this thread's own.
     #[inline(always)]
     unsafe fn multiply<V: Vector, const NB: usize>(
         &self,
@@ -349,45 +358,21 @@ impl<E: Element> Outputs<'_, E> {
         products: *mut f32,
     ) {
         let blocks = 2.min(self.out_blocks - 2 * panel);
+        let buffer = |index: usize| products.wrapping_add(index % 2 * 4 * WORDS);
         // SAFETY: as the caller vouches.
         unsafe {
             let mut sums = [[[V::splat(0.0); NB]; 2]; 2];
+            let mut last: &[(usize, usize)] = &[];
             let mut first = 0;
             for (index, &end) in chunk.ends.iter().enumerate() {
                 let pixels = &chunk.pixels[first..end];
-                first = end;
-                if pixels.is_empty() {
-                    continue;
+                if !pixels.is_empty() {
+                    chunk.product(ready, index, columns, buffer(index));
                 }
-                chunk.product(ready, index, columns, products);
-                for pixels in pixels.chunks(FINISHED) {
-                    let valid = pixels.len();
-                    // The last pixel stands in for those that are missing.
-                    let pixel = |p: usize| pixels[p.min(valid - 1)];
-                    let rows: [_; FINISHED] = std::array::from_fn(|p| {
-                        let row = pixel(p).0 % PANEL;
-                        row / SIDE * 2 * WORDS + row % SIDE * SIDE
-                    });
-                    let mut targets: [_; FINISHED] = std::array::from_fn(|p| {
-                        self.target.at(pixel(p).1 + 2 * panel * self.target_plane)
-                    });
-                    for block in 0..blocks {
-                        let mut tile = [[V::splat(0.0); NB]; FINISHED];
-                        for (row, vectors) in rows.iter().zip(&mut tile) {
-                            for (v, vector) in vectors.iter_mut().enumerate() {
-                                *vector = V::load(products.add(row + block * WORDS + v * V::LANES));
-                            }
-                        }
-                        let channel = (2 * panel + block) * BLOCK;
-                        let plane = self.target_plane;
-                        let sums = &mut sums[block];
-                        self.finish.store(&mut tile, &targets, plane, valid, channel, sums);
-                        for target in &mut targets {
-                            *target = target.wrapping_add(self.target_plane);
-                        }
-                    }
-                }
+                self.finish(last, panel, buffer(index + 1), &mut sums);
+                (last, first) = (pixels, end);
             }
+            self.finish(last, panel, buffer(chunk.ends.len() + 1), &mut sums);
             if let Some(partial) = self.sums {
                 for (block, kinds) in sums.iter().enumerate().take(blocks) {
                     for (kind, vectors) in kinds.iter().enumerate() {
@@ -397,6 +382,48 @@ impl<E: Element> Outputs<'_, E> {
                             vector.store(partial.at(at + v * V::LANES));
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// Finishes the products of a panel of pixels with panel `panel` of weights, and adds to the sums.
+    ///
+    /// # Safety
+    /// As [`Outputs::multiply`].
+    #[inline(always)]
+    unsafe fn finish<V: Vector, const NB: usize>(
+        &self,
+        pixels: &[(usize, usize)],
+        panel: usize,
+        products: *const f32,
+        sums: &mut [[[V; NB]; 2]; 2],
+    ) {
+        let (blocks, plane) = (2.min(self.out_blocks - 2 * panel), self.target_plane);
+        for pixels in pixels.chunks(FINISHED) {
+            let valid = pixels.len();
+            // The last pixel stands in for those that are missing.
+            let pixel = |p: usize| pixels[p.min(valid - 1)];
+            let rows: [_; FINISHED] = std::array::from_fn(|p| {
+                let row = pixel(p).0 % PANEL;
+                row / SIDE * 2 * WORDS + row % SIDE * SIDE
+            });
+            let mut targets: [_; FINISHED] =
+                std::array::from_fn(|p| self.target.at(pixel(p).1 + 2 * panel * plane));
+            for (block, sums) in sums.iter_mut().enumerate().take(blocks) {
+                // SAFETY: as the caller vouches.
+                unsafe {
+                    let mut tile = [[V::splat(0.0); NB]; FINISHED];
+                    for (row, vectors) in rows.iter().zip(&mut tile) {
+                        for (v, vector) in vectors.iter_mut().enumerate() {
+                            *vector = V::load(products.add(row + block * WORDS + v * V::LANES));
+                        }
+                    }
+                    let channel = (2 * panel + block) * BLOCK;
+                    self.finish.store(&mut tile, &targets, plane, valid, channel, sums);
+                }
+                for target in &mut targets {
+                    *target = target.wrapping_add(plane);
                 }
             }
         }
