@@ -47,7 +47,8 @@ impl<'a> Units<'a> {
             let rest = |range: u64| (range & u64::from(u32::MAX), range >> 32);
             let taken = slot.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |range| {
                 let (front, end) = rest(range);
-                let left = if other == 0 { pack(front + 1, end) } else { pack(front, end.max(1) - 1) };
+                let left =
+                    if other == 0 { pack(front + 1, end) } else { pack(front, end.max(1) - 1) };
                 (front < end).then_some(left)
             });
             let (front, end) = rest(taken.ok()?);

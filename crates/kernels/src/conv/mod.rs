@@ -41,7 +41,7 @@ use finish::Finish;
 use geometry::Passes;
 use pack::Order;
 use pairs::division::Division;
-use pairs::gradients::Reading;
+use pairs::gradients;
 use pairs::product::Multiplier;
 use run::Maps;
 use share::Shared;
@@ -100,7 +100,7 @@ pub struct Conv {
 struct PairSizes {
     forward: Option<Division>,
     backward_input: Option<Division>,
-    backward_weights: Option<Reading>,
+    backward_weights: Option<gradients::Division>,
 }
 
 /// Sizes of each direction that uses Winograd.
@@ -191,13 +191,14 @@ impl Conv {
         };
         let (in_size, out_size) = ((s.in_height, s.in_width), (s.out_height(), s.out_width()));
         let pairs = PairSizes {
-            forward: in_pairs(algorithms.forward).then(|| divide(&forward, in_size, s.out_channels)),
+            forward: in_pairs(algorithms.forward)
+                .then(|| divide(&forward, in_size, s.out_channels)),
             backward_input: backward_input
                 .as_ref()
                 .filter(|_| in_pairs(algorithms.backward_input))
                 .map(|passes| divide(passes, out_size, s.in_channels)),
             backward_weights: in_pairs(algorithms.backward_weights)
-                .then(|| Reading::new(&forward, in_size, s.out_channels / BLOCK)),
+                .then(|| gradients::Division::new(s, &forward, threads)),
         };
         Conv {
             shape,
@@ -278,9 +279,9 @@ impl Conv {
             Some(winograd) => winograd.transformed_len() + winograd.weights_len(),
             None => {
                 let sums = match &self.pairs.backward_weights {
-                    Some(reading) => {
-                        self.parts * pairs::pack::sums_len(&self.forward, out_blocks)
-                            + self.threads * reading.scratch_len(out_blocks)
+                    Some(division) => {
+                        division.shares * pairs::pack::sums_len(&self.forward, out_blocks)
+                            + self.threads * division.reading.scratch_len(out_blocks)
                     }
                     None => self.parts * self.direct_len(),
                 };
@@ -462,8 +463,8 @@ impl Conv {
         let targets = &targets[..siblings];
         match (&self.winograd.backward_weights, &self.pairs.backward_weights) {
             (Some(sizes), _) => self.gradients(team, sizes, (x, xv), (dy, dyv), targets, ws),
-            (None, Some(reading)) => {
-                self.pair_gradients(team, reading, (x, xv), (dy, dyv), targets, ws);
+            (None, Some(division)) => {
+                self.pair_gradients(team, division, (x, xv), (dy, dyv), targets, ws);
             }
             (None, None) => self.direct_weights(team, (x, xv), (dy, dyv), targets, ws),
         }

@@ -5,12 +5,12 @@ use super::direct_weights::DirectWeights;
 use super::finish::Finish;
 use super::geometry::{Layout, Passes};
 use super::pack::{self, Order};
-use super::pairs::gradients::{Gradients as PairGradients, Reading};
+use super::pairs;
 use super::pairs::division::Division;
+use super::pairs::gradients::{self, Gradients as PairGradients};
 use super::pairs::outputs::Outputs;
 use super::pairs::pack::Pack as PairPack;
 use super::pairs::product::Multiplier;
-use super::pairs;
 use super::share::Shared;
 use super::vector::dispatch;
 use super::winograd::{Gradients, Pack, Phase, Products, Unpack, Winograd};
@@ -308,23 +308,23 @@ impl Conv {
     pub(super) fn pair_gradients<E: Element>(
         &self,
         team: &Team,
-        reading: &Reading,
+        division: &gradients::Division,
         x: (&[E], View),
         (dy, dyv): (&[E], View),
         targets: &[Shared],
         ws: &mut [f32],
     ) {
-        let (shape, passes, parts) = (&self.shape, &self.forward, self.parts);
+        let (shape, passes, parts) = (&self.shape, &self.forward, division.shares);
         let map = shape.out_map();
         let (copied, rest) = ws.split_at_mut(self.copy_len(&passes.layout));
         let (source, source_image) = self.source(team, &passes.layout, &shape.in_map(), x, copied);
         let sums_len = parts * pairs::pack::sums_len(passes, map.blocks());
         let (sums, scratch) = rest.split_at_mut(sums_len);
         let (shared, workspace) = (Shared::new(&mut *sums), Shared::new(scratch));
-        self.run(team, |thread, threads| {
+        self.run_units(team, division.units(), |thread, units| {
             let gradients = PairGradients {
                 passes,
-                reading,
+                division,
                 multiplier: Multiplier::of(self.isa),
                 batch: shape.batch,
                 out_blocks: map.blocks(),
@@ -334,10 +334,9 @@ impl Conv {
                 gradient_image: dyv.blocks * map.plane(),
                 gradient_plane: map.plane(),
                 sums: shared,
-                parts,
                 workspace,
                 thread,
-                threads,
+                units,
             };
             // SAFETY: the machine has `isa`, and the buffers were checked to hold their views and the
             // workspace.

@@ -176,8 +176,7 @@ impl Stack {
         let (phases, taps) = (Vec::new(), Vec::new());
         let (stride, above, below, left, right) = (1, 0, 0, 0, 0);
         let rows = height;
-        let stack =
-            Stack { rows, pitch, phases, taps, stride, height, above, below, left, right };
+        let stack = Stack { rows, pitch, phases, taps, stride, height, above, below, left, right };
         (stack.lines(1) <= MOST_LINES).then_some(stack)
     }
 
@@ -276,10 +275,8 @@ mod tests {
                 pad,
             };
             let forward = (Passes::forward(&shape), size);
-            let backward = (
-                Passes::backward_input(&shape),
-                (shape.out_height(), shape.out_width()),
-            );
+            let backward =
+                (Passes::backward_input(&shape), (shape.out_height(), shape.out_width()));
             let image = ConvShape { in_channels: 3, ..shape };
             let image = (Passes::forward(&image), size);
             for (passes, size) in [forward, backward, image] {

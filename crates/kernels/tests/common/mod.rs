@@ -197,6 +197,11 @@ pub(crate) fn odd_shapes() -> Vec<ConvShape> {
         shape(1, (5, 16), (9, 9), (7, 1, 3)), // and more than two
         shape(1, (1, 16), (17, 17), (16, 1, 0)), // and of one row
         shape(2, (3, 32), (5, 4), (1, 1, 0)),
+        shape(40, (48, 16), (3, 3), (3, 1, 1)), // chunks that begin and end within images
+        shape(40, (16, 48), (5, 3), (3, 2, 1)),
+        shape(1, (16, 32), (2, 700), (3, 1, 1)), // rows longer than a chunk
+        shape(1, (32, 16), (1, 1000), (1, 1, 0)),
+        shape(1, (3, 16), (9, 2000), (7, 2, 3)),
     ]
 }
 

@@ -98,9 +98,7 @@ impl Division {
     /// Chunks of the pixels of one image `per_image`, `batch` times.
     pub(in crate::conv) fn chunks(&self, batch: usize, per_image: usize) -> usize {
         match &self.reading {
-            Reading::Windows(windows) => {
-                (batch * per_image).div_ceil(PANEL * windows.chunk_panels)
-            }
+            Reading::Windows(windows) => (batch * per_image).div_ceil(PANEL * windows.chunk_panels),
             Reading::Strips(strips) | Reading::Image(strips) => {
                 (batch * strips.stack.rows).div_ceil(strips.chunk_rows)
             }
@@ -176,8 +174,7 @@ impl Strips {
         let strips = stack.phases.len() * pairs;
         let cached = (CACHED_BYTES / (strips.max(1) * LINE)).min(MOST_LINES);
         let work = (products, strips * passes.passes.len());
-        let chunk_rows =
-            chunk_rows(&stack, stack.rows_of_lines(cached), (batch, threads), work)?;
+        let chunk_rows = chunk_rows(&stack, stack.rows_of_lines(cached), (batch, threads), work)?;
         // The last tile may reach beyond the last position, and an odd number of lines keeps strips from
         // falling on the same sets of a cache.
         let strip = ((stack.lines(chunk_rows) + PANEL) | 1) * LINE;
@@ -185,9 +182,10 @@ impl Strips {
             let reach = taps[tile % taps.len()];
             (reach.phase * pairs + tile / taps.len()) * strip + reach.distance * LINE
         };
-        let steps = stack.taps.iter().map(|taps| {
-            (0..taps.len() * pairs).map(|tile| step(taps, tile)).collect()
-        });
+        let steps = stack
+            .taps
+            .iter()
+            .map(|taps| (0..taps.len() * pairs).map(|tile| step(taps, tile)).collect());
         let steps = steps.collect();
         Some(Strips { stack, chunk_rows, strip, strips, steps, pitch: LINE })
     }
@@ -201,7 +199,8 @@ impl Strips {
         let at = |tile: usize| pass.steps[tile % taps] + tile / taps * 2 * BLOCK;
         let steps: Vec<_> = (0..depth(passes, pass)).map(|tile| at(tile) * pixel).collect();
         let pitch = passes.stride * passes.layout.pixel * pixel;
-        let mut strips = Strips { stack, chunk_rows, strip: 0, strips: 1, steps: vec![steps], pitch };
+        let mut strips =
+            Strips { stack, chunk_rows, strip: 0, strips: 1, steps: vec![steps], pitch };
         let total = batch * strips.stack.rows;
         let rows = |first: usize| {
             let last = (first + chunk_rows).min(total) - 1;

@@ -1,21 +1,22 @@
 //! The gradient of the weights.
 //!
-//! For a chunk of pixels each thread makes the panels of dy once, and those of x for two pieces at a time.
-//! The sums live in the workspace between chunks, and go on over all pixels of a share: more of f32's
-//! rounding than short sums have, and little beside that of bf16.
+//! For a chunk of pixels a unit of work makes the panels of dy once, and what is read of x for a pair of
+//! blocks at a time. The sums live in the workspace between chunks, and go on over all pixels of a share: more
+//! of f32's rounding than short sums have, and little beside that of bf16.
 
 use std::ops::Range;
 
-use super::super::BLOCK;
 use super::super::geometry::Passes;
 use super::super::share::Shared;
 use super::super::stack::{MOST_LINES, Stack};
 use super::super::vector::{Kernel, Vector};
+use super::super::{BLOCK, ConvShape};
 use super::pack::{panels, sums_len};
 use super::product::{Columns, Multiplier, Ready};
 use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, blocks_of_tap, depth, sources};
 use crate::element::Element;
 use crate::split::part;
+use crate::units::Units;
 
 /// Most tiles of a chunk along the sum.
 const MOST: usize = 32;
@@ -23,6 +24,43 @@ const MOST: usize = 32;
 /// Tiles along the sum over a chunk of pixels: what keeps the panels of dy in the cache.
 fn chunk_depth(out_blocks: usize) -> usize {
     (CACHED_BYTES / (panels(out_blocks) * 2 * WORDS * size_of::<u32>())).clamp(4, MOST)
+}
+
+/// Units of work of each thread, about.
+const UNITS: usize = 4;
+
+/// How the work is divided: the pixels in shares, each with sums of its own that are added up in a fixed order,
+/// and the tiles of x in splits.
+#[derive(Debug)]
+pub(in crate::conv) struct Division {
+    pub reading: Reading,
+    pub shares: usize,
+    pub splits: usize,
+}
+
+impl Division {
+    /// The division for the forward `passes` of `shape`: as many shares as have sums that are small beside
+    /// the maps, and splits, each of which makes its own panels of dy, where these are too few.
+    pub(in crate::conv) fn new(shape: &ConvShape, passes: &Passes, threads: usize) -> Division {
+        let (height, width) = (shape.out_height(), shape.out_width());
+        let inputs = shape.in_channels * shape.in_height * shape.in_width;
+        let maps = shape.batch * (inputs + shape.out_channels * height * width);
+        let wanted = if threads == 1 { 1 } else { UNITS * threads };
+        let shares = (maps / (4 * shape.weights())).clamp(1, wanted);
+        let size = (shape.in_height, shape.in_width);
+        let reading = Reading::new(passes, size, shape.out_channels / BLOCK);
+        let parts = match &reading {
+            Reading::Windows(sources) => sources.len(),
+            Reading::Strips(_) => blocks_of_tap(passes).div_ceil(2),
+        };
+        let splits = (wanted / shares).min(2 * threads).min(parts).max(1);
+        Division { reading, shares, splits }
+    }
+
+    /// Units of work.
+    pub(in crate::conv) fn units(&self) -> usize {
+        self.shares * self.splits
+    }
 }
 
 /// How the values of x are read.
@@ -90,8 +128,7 @@ impl Reading {
         size: (usize, usize),
         out_blocks: usize,
     ) -> Reading {
-        let strips =
-            if passes.aligned { Strips::new(passes, size, out_blocks) } else { None };
+        let strips = if passes.aligned { Strips::new(passes, size, out_blocks) } else { None };
         match strips {
             Some(strips) => Reading::Strips(strips),
             None => Reading::Windows(sources(passes, &passes.passes[0])),
@@ -116,7 +153,7 @@ fn rows_len(out_blocks: usize) -> usize {
 /// The gradient of the weights of one convolution, ready to run.
 pub(in crate::conv) struct Gradients<'a, E> {
     pub passes: &'a Passes,
-    pub reading: &'a Reading,
+    pub division: &'a Division,
     pub multiplier: Multiplier,
     pub batch: usize,
     pub out_blocks: usize,
@@ -127,14 +164,13 @@ pub(in crate::conv) struct Gradients<'a, E> {
     pub gradient: &'a [E],
     pub gradient_image: usize,
     pub gradient_plane: usize,
-    /// `parts` times [`sums_len`].
+    /// [`Division::shares`] times [`sums_len`].
     pub sums: Shared<'a>,
-    /// Shares of the pixels; `threads / parts` threads split the pieces of each.
-    pub parts: usize,
     /// [`Reading::scratch_len`] for each thread.
     pub workspace: Shared<'a>,
     pub thread: usize,
-    pub threads: usize,
+    /// [`Division::units`].
+    pub units: Units<'a>,
 }
 
 impl<E: Element> Kernel for Gradients<'_, E> {
@@ -143,23 +179,22 @@ impl<E: Element> Kernel for Gradients<'_, E> {
     where
         V: Vector,
     {
-        let crew = self.threads / self.parts;
-        if self.thread >= crew * self.parts {
-            return;
-        }
-        let (share, member) = (self.thread / crew, self.thread % crew);
-        // SAFETY: the caller vouches for the instruction set; threads have a workspace and sums of
-        // their own, which `Conv` has checked to be long enough.
+        let Division { reading, splits, .. } = self.division;
+        // SAFETY: the caller vouches for the instruction set; each thread has a workspace of its own, and
+        // each unit the sums of its share and its tiles, which `Conv` has checked to be long enough.
         unsafe {
             let ready = Ready::new(self.multiplier);
-            match self.reading {
-                Reading::Windows(sources) => {
-                    let tiles = part(sources.len(), crew, member);
-                    self.windows::<V>(&ready, sources, share, tiles);
-                }
-                Reading::Strips(strips) => {
-                    let tiles = part(depth(self.passes, &self.passes.passes[0]), crew, member);
-                    self.strips::<V>(&ready, strips, share, tiles);
+            while let Some(unit) = self.units.take() {
+                let (share, split) = (unit / splits, unit % splits);
+                match reading {
+                    Reading::Windows(sources) => {
+                        let tiles = part(sources.len(), *splits, split);
+                        self.windows::<V>(&ready, sources, share, tiles);
+                    }
+                    Reading::Strips(strips) => {
+                        let pairs = part(blocks_of_tap(self.passes).div_ceil(2), *splits, split);
+                        self.strips::<V>(&ready, strips, share, pairs);
+                    }
                 }
             }
         }
@@ -169,7 +204,7 @@ impl<E: Element> Kernel for Gradients<'_, E> {
 impl<E: Element> Gradients<'_, E> {
     /// This thread's panels of dy, and its workspace for x.
     fn workspace(&self) -> [*mut u32; 2] {
-        let start = self.thread * self.reading.scratch_len(self.out_blocks);
+        let start = self.thread * self.division.reading.scratch_len(self.out_blocks);
         [start, start + rows_len(self.out_blocks)].map(|at| self.workspace.at(at).cast())
     }
 
@@ -178,6 +213,19 @@ impl<E: Element> Gradients<'_, E> {
         let depth = depth(self.passes, &self.passes.passes[0]);
         let start = share * sums_len(self.passes, self.out_blocks);
         self.sums.at(start + (panel * depth + tile) * 4 * WORDS)
+    }
+
+    /// Zeroes the sums of a share without pixels with some tiles of x.
+    ///
+    /// # Safety
+    /// No other thread may have this share and these tiles.
+    unsafe fn zero(&self, share: usize, tiles: Range<usize>) {
+        for panel in 0..panels(self.out_blocks) {
+            for tile in tiles.clone() {
+                // SAFETY: as the caller vouches.
+                unsafe { self.sums(share, panel, tile).write_bytes(0, 4 * WORDS) };
+            }
+        }
     }
 
     /// Sums over the pixels of a share, with some tiles of x.
@@ -194,7 +242,11 @@ impl<E: Element> Gradients<'_, E> {
         tiles: Range<usize>,
     ) {
         let pass = &self.passes.passes[0];
-        let pixels = part(self.batch * pass.pixels.len(), self.parts, share);
+        let pixels = part(self.batch * pass.pixels.len(), self.division.shares, share);
+        if pixels.is_empty() {
+            // SAFETY: as the caller vouches.
+            unsafe { self.zero(share, tiles.clone()) };
+        }
         let chunk = chunk_depth(self.out_blocks);
         let [rows, columns] = self.workspace();
         let mut list = [(0, 0); MOST * PANEL];
@@ -225,7 +277,7 @@ impl<E: Element> Gradients<'_, E> {
         }
     }
 
-    /// As [`Gradients::windows`] with strips of x.
+    /// As [`Gradients::windows`] with strips of some pairs of blocks of x.
     ///
     /// # Safety
     /// As [`Gradients::windows`].
@@ -235,18 +287,15 @@ impl<E: Element> Gradients<'_, E> {
         ready: &Ready,
         strips: &Strips,
         share: usize,
-        tiles: Range<usize>,
+        pairs: Range<usize>,
     ) {
         let Strips { stack, chunk_rows, .. } = strips;
         let pass = &self.passes.passes[0];
-        let rows = part(self.batch * stack.rows, self.parts, share);
+        let taps = pass.taps.len();
+        let rows = part(self.batch * stack.rows, self.division.shares, share);
         if rows.is_empty() {
-            for panel in 0..panels(self.out_blocks) {
-                // SAFETY: as the caller vouches.
-                tiles.clone().for_each(|tile| unsafe {
-                    self.sums(share, panel, tile).write_bytes(0, 4 * WORDS);
-                });
-            }
+            // SAFETY: as the caller vouches.
+            unsafe { self.zero(share, pairs.start * taps..pairs.end * taps) };
         }
         let [dy, x] = self.workspace();
         let mut targets = [0; MOST * PANEL];
@@ -260,23 +309,19 @@ impl<E: Element> Gradients<'_, E> {
             stack.each(pass, self.batch, first, count, |position, n, pixel| {
                 targets[position] = n * self.gradient_image + pass.pixels[pixel].target as usize;
             });
-            let taps = pass.taps.len();
             // SAFETY: as the caller vouches.
             unsafe {
                 self.rows::<V>(targets, dy);
-                let mut made = None;
-                for tile in tiles.clone() {
-                    let (pair, tap) = (tile / taps, tile % taps);
-                    if made != Some(pair) {
-                        self.pair::<V>(strips, first, pair, list, x);
-                        made = Some(pair);
+                for pair in pairs.clone() {
+                    self.pair::<V>(strips, first, pair, list, x);
+                    for (tap, &(strip, at)) in strips.taps.iter().enumerate() {
+                        let block = x.wrapping_add(strip * strips.tiles * WORDS + at);
+                        let tiles = [block, block.wrapping_add(strips.block_len())];
+                        let tiles = tiles.map(<*mut u32>::cast_const);
+                        let (columns, tile) = (Columns { tiles, stride: WORDS }, pair * taps + tap);
+                        let fresh = first == rows.start;
+                        self.multiply(ready, targets.len(), columns, (share, tile), fresh);
                     }
-                    let (strip, at) = strips.taps[tap];
-                    let first_block = x.wrapping_add(strip * strips.tiles * WORDS + at);
-                    let blocks = [first_block, first_block.wrapping_add(strips.block_len())];
-                    let columns = Columns { tiles: blocks.map(<*mut u32>::cast_const), stride: WORDS };
-                    let fresh = first == rows.start;
-                    self.multiply(ready, targets.len(), columns, (share, tile), fresh);
                 }
             }
         }

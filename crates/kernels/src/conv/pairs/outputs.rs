@@ -138,7 +138,9 @@ impl Chunk<'_> {
         unsafe {
             match self.rows {
                 // Pixels that no tap of the filter reaches.
-                Rows::Panels(_, 0) | Rows::Map { sources: [], .. } | Rows::Tiles { steps: [], .. } => {
+                Rows::Panels(_, 0)
+                | Rows::Map { sources: [], .. }
+                | Rows::Tiles { steps: [], .. } => {
                     products.write_bytes(0, 4 * WORDS);
                 }
                 Rows::Panels(first, depth) => {
@@ -212,7 +214,10 @@ impl<E: Element> Outputs<'_, E> {
                     self.strips::<V>(strips, first, sources, to.cast());
                     let (pixels, ends) = self.positions(strips, pass, first, pixels, ends);
                     let tiles = &mut sources[..2 * ends.len()];
-                    tiles.iter_mut().enumerate().for_each(|(i, tile)| *tile = i * SIDE * strips.pitch);
+                    tiles
+                        .iter_mut()
+                        .enumerate()
+                        .for_each(|(i, tile)| *tile = i * SIDE * strips.pitch);
                     let (steps, pitch) = (&strips.steps[index], strips.pitch);
                     let rows = Rows::Tiles { first: to.cast(), tiles, steps, pitch };
                     Chunk { index: chunk, pixels, ends, rows }
