@@ -54,14 +54,19 @@ const F32: Limits = Limits {
 /// of the tensors above 0.6), so their limit only catches a wrong sign or scale. That values are
 /// rounded once and nothing else changes, `bf16.rs` and `maps.rs` among the tests of the kernels show
 /// bit by bit.
+///
+/// Three steps of SGD multiply such differences. Twelve runs of PyTorch with autocast (1 and 2 threads,
+/// NCHW and channels_last, oneDNN held to AVX2, AVX-512, AVX-512 BF16 and AMX) end up to 2.3e-2 off in the
+/// second loss, 6.3e-2 in the third and 5.2e-3 in the norm of a weight; this engine, by instruction set, up
+/// to 2.3e-2, 4.6e-2 and 7.5e-3. These limits catch a wrong step, not a wrong digit.
 const BF16: Limits = Limits {
     logits: 6e-2,
     loss: 1e-2,
     gradient_norm: 3e-1,
     gradient_head: 1.5,
     statistics: 5e-3,
-    sgd_losses: [1e-2, 2e-2, 6e-2],
-    weight_norm: 6e-3,
+    sgd_losses: [1e-2, 4e-2, 1e-1],
+    weight_norm: 1.5e-2,
 };
 
 #[test]
