@@ -2,13 +2,17 @@
 //!
 //! AMX multiplies a tile of 16 rows x 16 words with one of 16 words x 16 columns, a word being two
 //! bf16 numbers that are neighbours in the sum; the dot products of AVX-512 do a part of the same. So
-//! all directions are brought to products of two panels, [`product`], which are made of maps as
-//! the work goes ([`words`]), but for pixels that dot products read in place:
+//! all directions are brought to products of two row tiles and two column tiles ([`product`]):
 //!
-//! - outputs and the gradient of the input ([`outputs`]): rows are pixels, columns are channels of the
-//!   target, and the sum runs over the steps of [`geometry`](super::geometry) and their channels;
+//! - outputs and the gradient of the input ([`outputs`], divided by [`division`]): rows are pixels, columns
+//!   are channels of the target, and the sum runs over the steps of [`geometry`](super::geometry) and their
+//!   channels;
 //! - the gradient of the weights ([`gradients`]): rows are output channels, columns are the channels of
 //!   a step, and the sum runs over pixels.
+//!
+//! Tiles of AMX lie in strips ([`stack`](super::stack)) in which every pixel of a chunk is copied once; taps
+//! read them at different distances. Dot products read the pixels of maps one by one where they lie. What
+//! is neither, as images for dot products, goes through panels into which every window is copied ([`words`]).
 //!
 //! Maps are bf16 in memory, or f32 whose values are bf16 numbers; of a number that is none, what lies
 //! below is cut off.
@@ -33,8 +37,8 @@ const WORDS: usize = SIDE * SIDE;
 /// Pixels or channels of a panel: two tiles, so that each that is loaded is multiplied twice.
 const PANEL: usize = 2 * SIDE;
 
-/// What a panel may take of the second-level cache (1 MB on Zen 4, 2 MB on the first with AMX),
-/// which its partner passes through too.
+/// What the panels or strips of a chunk may take of the second-level cache (1 MB on Zen 4, 2 MB on the first
+/// processors with AMX), which their partner passes through too.
 const CACHED_BYTES: usize = 512 * 1024;
 
 /// Pieces of a pass, of at most a block of values each: half of the words of a tile's row.
