@@ -82,6 +82,11 @@ pub(super) struct Pass {
 }
 
 impl Pass {
+    /// Rows of target pixels.
+    pub(super) fn rows(&self) -> usize {
+        self.pixels.len() / self.columns.max(1)
+    }
+
     /// Lists where the windows of the pixels from `first` on start in the source and where they lie in
     /// the target, counted over images that are `source_image` and `target_image` elements apart.
     #[inline(always)]

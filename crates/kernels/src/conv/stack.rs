@@ -91,15 +91,22 @@ impl Span {
     }
 }
 
+/// Place of `item` in `list`, at whose end it is put if it is not there.
+pub(super) fn index_in<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
+    list.iter().position(|other| *other == item).unwrap_or_else(|| {
+        list.push(item);
+        list.len() - 1
+    })
+}
+
 impl Stack {
     /// The strips of `passes` over maps of `size` rows and columns; `None` where a chunk of one row would
     /// not fit into lists.
     pub(super) fn new(passes: &Passes, size: (usize, usize)) -> Option<Stack> {
         let Passes { stride, passes, .. } = passes;
-        let rows_of = |pass: &Pass| pass.pixels.len() / pass.columns.max(1);
         let reach = || passes.iter().flat_map(|pass| &pass.reach);
-        let rows =
-            Span::new(passes.iter().map(rows_of), size.0, *stride, reach().map(|reach| reach.0));
+        let counts = passes.iter().map(Pass::rows);
+        let rows = Span::new(counts, size.0, *stride, reach().map(|reach| reach.0));
         let counts = passes.iter().map(|pass| pass.columns);
         let columns = Span::new(counts, size.1, *stride, reach().map(|reach| reach.1));
         let pitch = columns.pitch();
@@ -109,13 +116,10 @@ impl Stack {
             let stride = *stride as isize;
             let (row, column) = (down.rem_euclid(stride) as usize, right.rem_euclid(stride));
             let phase = Phase { row, column, columns: columns_of(column as usize) };
-            let index = phases.iter().position(|&other| other == phase).unwrap_or_else(|| {
-                phases.push(phase);
-                phases.len() - 1
-            });
+            let phase = index_in(&mut phases, phase);
             let down = (down.div_euclid(stride) + rows.before as isize) as usize;
             let right = (right.div_euclid(stride) + columns.before as isize) as usize;
-            Reach { phase: index, distance: down * pitch + right }
+            Reach { phase, distance: down * pitch + right }
         };
         let taps = passes.iter().map(|pass| pass.reach.iter().map(&mut met).collect()).collect();
         let stack = Stack {
@@ -138,17 +142,13 @@ impl Stack {
     pub(super) fn of_image(passes: &Passes, height: usize, side: usize) -> Option<Stack> {
         let (pass, stride) = (&passes.passes[0], passes.stride);
         let reach = || pass.reach.iter().map(|reach| reach.0);
-        let count = pass.pixels.len() / pass.columns;
-        let rows = Span::new([count].into_iter(), height, stride, reach());
+        let rows = Span::new([pass.rows()].into_iter(), height, stride, reach());
         let pitch = pass.columns.next_multiple_of(side);
-        let mut phases: Vec<Phase> = Vec::new();
+        let mut phases = Vec::new();
         let met = |down: isize| {
             let row = down.rem_euclid(stride as isize) as usize;
-            let phase = phases.iter().position(|phase| phase.row == row).unwrap_or_else(|| {
-                let column = pass.reach[0].1;
-                phases.push(Phase { row, column, columns: pass.columns });
-                phases.len() - 1
-            });
+            let (column, columns) = (pass.reach[0].1, pass.columns);
+            let phase = index_in(&mut phases, Phase { row, column, columns });
             let down = down.div_euclid(stride as isize) + rows.before as isize;
             Reach { phase, distance: down as usize * pitch }
         };
@@ -171,8 +171,7 @@ impl Stack {
     /// The positions of an image's windows, which are read where they lie. Rows of positions are a multiple
     /// of `side`.
     pub(super) fn of_windows(pass: &Pass, side: usize) -> Option<Stack> {
-        let (height, pitch) =
-            (pass.pixels.len() / pass.columns, pass.columns.next_multiple_of(side));
+        let (height, pitch) = (pass.rows(), pass.columns.next_multiple_of(side));
         let (phases, taps) = (Vec::new(), Vec::new());
         let (stride, above, below, left, right) = (1, 0, 0, 0, 0);
         let rows = height;
@@ -229,7 +228,7 @@ impl Stack {
         rows: usize,
         mut visit: impl FnMut(usize, usize, usize),
     ) {
-        let height = pass.pixels.len() / pass.columns.max(1);
+        let height = pass.rows();
         for i in 0..rows {
             let (n, row) = ((first + i) / self.rows, (first + i) % self.rows);
             if n < batch && row < height {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::super::geometry::Passes;
 use super::super::share::Shared;
-use super::super::stack::{MOST_LINES, Stack};
+use super::super::stack::{MOST_LINES, Stack, index_in};
 use super::super::vector::{Kernel, Vector};
 use super::super::{BLOCK, ConvShape};
 use super::pack::{panels, sums_len};
@@ -103,11 +103,7 @@ impl Strips {
         let mut starts = Vec::new();
         let taps = stack.taps[0].iter().map(|reach| {
             let start = (reach.phase, reach.distance % 2);
-            let strip = starts.iter().position(|&other| other == start).unwrap_or_else(|| {
-                starts.push(start);
-                starts.len() - 1
-            });
-            (strip, reach.distance / 2 * SIDE)
+            (index_in(&mut starts, start), reach.distance / 2 * SIDE)
         });
         let taps: Vec<_> = taps.collect();
         let before = taps.iter().map(|&(_, words)| words.div_ceil(WORDS)).max().unwrap_or(0);
