@@ -179,7 +179,8 @@ impl Conv {
             forward: uses(algorithms.forward).then(|| Winograd::products(s, false, tile, threads)),
             backward_input: uses(algorithms.backward_input)
                 .then(|| Winograd::products(s, true, tile, threads)),
-            backward_weights: uses(algorithms.backward_weights).then(|| Winograd::gradients(s)),
+            backward_weights: uses(algorithms.backward_weights)
+                .then(|| Winograd::gradients(s, threads)),
         };
         let aligned = Multiplier::of(isa).reads_tiles();
         let forward = Passes { aligned, ..Passes::forward(s) };
@@ -276,7 +277,9 @@ impl Conv {
         };
         let out_blocks = self.shape.out_channels / BLOCK;
         let backward_weights = match &self.winograd.backward_weights {
-            Some(winograd) => winograd.transformed_len() + winograd.weights_len(),
+            Some(winograd) => {
+                winograd.shares * (winograd.transformed_len() + winograd.weights_len())
+            }
             None => {
                 let sums = match &self.pairs.backward_weights {
                     Some(division) => {

@@ -13,7 +13,7 @@ use super::pairs::pack::Pack as PairPack;
 use super::pairs::product::Multiplier;
 use super::share::Shared;
 use super::vector::dispatch;
-use super::winograd::{Gradients, Pack, Phase, Products, Unpack, Winograd};
+use super::winograd::{Gradients, Pack, Products, Unpack, Winograd, Work};
 use super::{BLOCK, Conv, View, copy};
 use crate::dtype::Dtype;
 use crate::element::Element;
@@ -360,32 +360,37 @@ impl Conv {
     ) {
         let (shape, tile) = (&self.shape, self.tile);
         let map = Map { channels: BLOCK, ..shape.in_map() };
-        let (transformed, rest) = ws.split_at_mut(sizes.transformed_len());
-        let sums = &mut rest[..sizes.weights_len()];
+        let (transformed, rest) = ws.split_at_mut(sizes.shares * sizes.transformed_len());
+        let sums = &mut rest[..sizes.shares * sizes.weights_len()];
         let transformed = Shared::new(transformed);
         let shared = Shared::new(&mut *sums);
-        for first in (0..sizes.tiles).step_by(sizes.capacity) {
-            for phase in [Phase::Transform, Phase::Sum] {
-                self.run(team, |thread, threads| {
-                    let gradients = Gradients {
-                        sizes,
-                        tile,
-                        phase,
-                        first,
-                        map,
-                        source: &x[xv.first * map.plane()..],
-                        source_image: xv.blocks * map.plane(),
-                        gradient: &dy[dyv.first * map.plane()..],
-                        gradient_image: dyv.blocks * map.plane(),
-                        transformed,
-                        sums: shared,
-                        thread,
-                        threads,
-                    };
-                    // SAFETY: the machine has `isa`, the buffers were checked to hold their views,
-                    // and a phase begins when all threads have ended the one before.
-                    unsafe { dispatch(self.vectors::<E>(), &gradients) }
-                });
+        let run = |work: Work| {
+            self.run(team, |thread, threads| {
+                let gradients = Gradients {
+                    sizes,
+                    tile,
+                    work,
+                    map,
+                    source: &x[xv.first * map.plane()..],
+                    source_image: xv.blocks * map.plane(),
+                    gradient: &dy[dyv.first * map.plane()..],
+                    gradient_image: dyv.blocks * map.plane(),
+                    transformed,
+                    sums: shared,
+                    thread,
+                    threads,
+                };
+                // SAFETY: the machine has `isa`, the buffers were checked to hold their views, and a
+                // block is summed when all threads have transformed their part of it.
+                unsafe { dispatch(self.vectors::<E>(), &gradients) }
+            });
+        };
+        if sizes.shares > 1 {
+            run(Work::Shares);
+        } else {
+            for first in (0..sizes.tiles).step_by(sizes.capacity) {
+                run(Work::Transform { first });
+                run(Work::Sum { first });
             }
         }
         self.run(team, |thread, threads| {

@@ -32,6 +32,16 @@ impl<'a, T: Copy> Shared<'a, T> {
         self.start.wrapping_add(offset)
     }
 
+    /// What lies from element `offset` on.
+    ///
+    /// # Panics
+    /// If the buffer ends before.
+    pub(super) fn from(self, offset: usize) -> Shared<'a, T> {
+        assert!(offset <= self.len, "offset {offset} of a buffer of {}", self.len);
+        let start = self.start.wrapping_add(offset);
+        Shared { start, len: self.len - offset, life: PhantomData }
+    }
+
     /// Elements `range`.
     ///
     /// # Safety

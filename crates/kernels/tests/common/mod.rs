@@ -202,6 +202,7 @@ pub(crate) fn odd_shapes() -> Vec<ConvShape> {
         shape(1, (16, 32), (2, 700), (3, 1, 1)), // rows longer than a chunk
         shape(1, (32, 16), (1, 1000), (1, 1, 0)),
         shape(1, (3, 16), (9, 2000), (7, 2, 3)),
+        shape(4, (16, 48), (45, 38), (3, 1, 1)), // sums of its own for each thread, in several blocks
     ]
 }
 

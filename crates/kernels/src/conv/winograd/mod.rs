@@ -12,7 +12,7 @@ mod weights;
 
 pub(super) use pack::{Pack, Unpack};
 pub(super) use products::Products;
-pub(super) use weights::{Gradients, Phase};
+pub(super) use weights::{Gradients, Work};
 
 use super::vector::Tile;
 use super::{BLOCK, ConvShape};
@@ -33,6 +33,8 @@ pub(super) struct Winograd {
     pub tiles: usize,
     /// Most tiles transformed at a time.
     pub capacity: usize,
+    /// Sums of the gradient of the weights: one for each thread or one in all.
+    pub shares: usize,
     /// Distances of the source's channel blocks within one point, in elements.
     steps: Vec<usize>,
 }
@@ -51,6 +53,7 @@ impl Winograd {
             tile_columns,
             tiles: shape.batch * tile_rows * tile_columns,
             capacity: 0,
+            shares: 1,
             steps: Vec::new(),
         }
     }
@@ -80,13 +83,17 @@ impl Winograd {
         sizes.with_capacity(capacity)
     }
 
-    /// The gradient of the weights, for a team that transforms tiles together.
-    pub(super) fn gradients(shape: &ConvShape) -> Winograd {
+    /// The gradient of the weights for `threads` threads.
+    pub(super) fn gradients(shape: &ConvShape, threads: usize) -> Winograd {
         let sizes = Winograd::new(shape, shape.in_channels, shape.out_channels);
-        let tile_bytes = POINTS * (shape.in_channels + shape.out_channels) * size_of::<f32>();
-        let cached = (weights::TRANSFORMED_BYTES / tile_bytes).clamp(32, weights::MOST_TILES);
-        let capacity = cached.min(sizes.tiles);
-        sizes.with_capacity(capacity)
+        let tile_len = POINTS * (shape.in_channels + shape.out_channels);
+        let own = sizes.tiles >= threads
+            && weights::SUMS_BESIDE_MAPS * threads * sizes.weights_len() <= sizes.tiles * tile_len;
+        let shares = if own { threads } else { 1 };
+        let cached = weights::TRANSFORMED_BYTES / (tile_len * size_of::<f32>());
+        let cached = cached.clamp(32, weights::MOST_TILES);
+        let capacity = cached.min(sizes.tiles.div_ceil(shares));
+        Winograd { shares, ..sizes }.with_capacity(capacity)
     }
 
     /// Elements of the transformed weights, and of their gradient, in groups of at least a block.
@@ -116,5 +123,40 @@ impl Winograd {
     /// than they take keeps the 36 points out of one cache set.
     fn point_len(&self, blocks: usize) -> usize {
         (blocks * self.capacity + 1) * BLOCK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_have_sums_of_their_own_where_maps_are_large_beside_the_filters() {
+        for (batch, channels, size, threads, shares) in [
+            (32, (64, 192), 56, 2, 2),
+            (32, (96, 96), 28, 2, 2),
+            (32, (96, 96), 28, 16, 1),
+            (32, (64, 96), 14, 2, 2),
+            (32, (128, 128), 14, 2, 1),
+            (32, (192, 320), 7, 2, 1),
+            (1, (64, 192), 56, 2, 1),
+            (1, (16, 16), 4, 2, 1), // one tile
+        ] {
+            let (in_channels, out_channels) = channels;
+            let (kernel, stride, pad) = (3, 1, 1);
+            let (in_height, in_width) = (size, size);
+            let shape = ConvShape {
+                batch,
+                in_channels,
+                out_channels,
+                in_height,
+                in_width,
+                kernel,
+                stride,
+                pad,
+            };
+            let found = Winograd::gradients(&shape, threads).shares;
+            assert_eq!(found, shares, "{threads} threads, {shape:?}");
+        }
     }
 }

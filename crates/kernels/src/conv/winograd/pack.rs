@@ -103,7 +103,7 @@ pub(in crate::conv) struct Unpack<'a> {
     pub shape: &'a ConvShape,
     pub sizes: &'a Winograd,
     pub tile: Tile,
-    /// The gradient of the transform, in the order of [`Pack`].
+    /// The gradient of the transform, in the order of [`Pack`]: [`Winograd::shares`] that add up to it.
     pub gradient: &'a [f32],
     /// OIHW slices that follow one another.
     pub targets: &'a [Shared<'a>],
@@ -127,11 +127,22 @@ impl Kernel for Unpack<'_> {
                 let (at, point_len) = sizes.weights_at(self.tile, block, channel);
                 let mut taps = [[0.0f32; BLOCK]; TAPS];
                 for v in 0..NB {
-                    let from = &self.gradient[at + v * V::LANES..];
-                    assert!(from.len() >= (POINTS - 1) * point_len + V::LANES);
+                    let from = |share: usize| {
+                        let from =
+                            &self.gradient[share * sizes.weights_len() + at + v * V::LANES..];
+                        assert!(from.len() >= (POINTS - 1) * point_len + V::LANES);
+                        from.as_ptr()
+                    };
                     // SAFETY: the gradient reaches that far; the caller vouches for the rest.
                     unsafe {
-                        let points: [[V; IN]; IN] = load(from.as_ptr(), IN * point_len, point_len);
+                        let mut points: [[V; IN]; IN] = load(from(0), IN * point_len, point_len);
+                        for share in 1..sizes.shares {
+                            let more: [[V; IN]; IN] = load(from(share), IN * point_len, point_len);
+                            for point in 0..POINTS {
+                                let (r, c) = (point / IN, point % IN);
+                                points[r][c] = points[r][c].add(more[r][c]);
+                            }
+                        }
                         let filters = both::<FilterGradient, V, _, _>(&points);
                         for tap in 0..TAPS {
                             let to = taps[tap].as_mut_ptr().add(v * V::LANES);

@@ -1,9 +1,12 @@
 //! The gradient of the weights: both maps are transformed, 36 outer products sum over the tiles,
 //! and the sums are transformed back once.
 //!
-//! The team transforms a block of tiles together and then splits the sums of all points, so the
-//! transforms are done once and every sum runs over the tiles in one fixed order, whatever the
-//! number of threads.
+//! Where the sums are small beside the transformed maps, each thread goes through tiles of its own with
+//! sums of its own, which are added up in a fixed order in the end: no thread waits for another or reads
+//! what another core has written. Else the team transforms a block of tiles together and then splits the
+//! sums of all points.
+
+use std::ops::Range;
 
 use super::Winograd;
 use super::products::transform_source;
@@ -22,22 +25,28 @@ pub(super) const TRANSFORMED_BYTES: usize = 8 << 20;
 /// Most tiles of a block: on Zen 4, 112 ran as fast as 256 or up to a fifth faster.
 pub(super) const MOST_TILES: usize = 128;
 
-/// What a run of the kernel does for a block of tiles.
+/// Each thread has sums of its own where the values of both transformed maps are at least so many times
+/// those of all sums. With two threads on Zen 4, sums of their own then cost nothing; at 4 times they
+/// are 5 % slower, at 2.7 times 12 %. But where the cores do not share a cache, which a lent machine does not
+/// tell, the team takes 1.3 to 1.9 times as long to read what the others transformed.
+pub(super) const SUMS_BESIDE_MAPS: usize = 6;
+
+/// Which tiles a run of the kernel goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::conv) enum Phase {
-    /// Transforms this thread's share of the tiles.
-    Transform,
-    /// Adds up this thread's share of the sums.
-    Sum,
+pub(in crate::conv) enum Work {
+    /// All; each thread its own share.
+    Shares,
+    /// The block from tile `first` on, which the team transforms together.
+    Transform { first: usize },
+    /// The same block, whose sums the team splits.
+    Sum { first: usize },
 }
 
-/// The gradient of the weights of one convolution, ready to run for one block of tiles.
+/// The gradient of the weights of one convolution, ready to run.
 pub(in crate::conv) struct Gradients<'a, E> {
     pub sizes: &'a Winograd,
     pub tile: Tile,
-    pub phase: Phase,
-    /// First tile of the block.
-    pub first: usize,
+    pub work: Work,
     /// The map of one channel block of x and dy.
     pub map: Map,
     /// First element of the view of x, and elements from one image to the next.
@@ -46,9 +55,9 @@ pub(in crate::conv) struct Gradients<'a, E> {
     /// First element of the view of dy, and elements from one image to the next.
     pub gradient: &'a [E],
     pub gradient_image: usize,
-    /// Transformed x, then transformed dy: [`Winograd::transformed_len`] elements.
+    /// Transformed x, then transformed dy: [`Winograd::transformed_len`] elements for each share.
     pub transformed: Shared<'a>,
-    /// The gradient of the transformed weights.
+    /// The gradient of the transformed weights: [`Winograd::weights_len`] elements for each share.
     pub sums: Shared<'a>,
     pub thread: usize,
     pub threads: usize,
@@ -59,6 +68,22 @@ impl Winograd {
     pub(in crate::conv) fn transformed_len(&self) -> usize {
         POINTS * (self.point_len(self.in_blocks) + self.point_len(self.out_blocks))
     }
+
+    /// Pieces that the sums of a block of tiles are made in.
+    fn sum_units(&self, tile: Tile) -> usize {
+        POINTS * self.out_blocks.div_ceil(tile.group_blocks) * self.in_blocks
+    }
+}
+
+/// Some tiles that are in the workspace at the same time.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    first: usize,
+    count: usize,
+    /// Whether their sums are the first.
+    fresh: bool,
+    transformed: Shared<'a>,
+    sums: Shared<'a>,
 }
 
 impl<E: Element> Kernel for Gradients<'_, E> {
@@ -67,32 +92,53 @@ impl<E: Element> Kernel for Gradients<'_, E> {
     where
         V: Vector,
     {
-        // SAFETY: as the caller vouches.
+        let Gradients { sizes, thread, threads, transformed, sums, .. } = *self;
+        let team = |first: usize| {
+            let count = sizes.capacity.min(sizes.tiles - first);
+            Block { first, count, fresh: first == 0, transformed, sums }
+        };
+        let units = sizes.sum_units(self.tile);
+        // SAFETY: as the caller vouches; each thread has places and sums of its own.
         unsafe {
-            match self.phase {
-                Phase::Transform => self.transform::<V, NB>(),
-                Phase::Sum => self.sum::<V, NI, NV, NB>(),
+            match self.work {
+                Work::Shares => {
+                    let mine = part(sizes.tiles, threads, thread);
+                    let transformed = transformed.from(thread * sizes.transformed_len());
+                    let sums = sums.from(thread * sizes.weights_len());
+                    for first in mine.clone().step_by(sizes.capacity) {
+                        let count = sizes.capacity.min(mine.end - first);
+                        let fresh = first == mine.start;
+                        let block = Block { first, count, fresh, transformed, sums };
+                        self.transform::<V, NB>(block, 0..count);
+                        self.sum::<V, NI, NV, NB>(block, 0..units);
+                    }
+                }
+                Work::Transform { first } => {
+                    let block = team(first);
+                    self.transform::<V, NB>(block, part(block.count, threads, thread));
+                }
+                Work::Sum { first } => {
+                    self.sum::<V, NI, NV, NB>(team(first), part(units, threads, thread));
+                }
             }
         }
     }
 }
 
 impl<E: Element> Gradients<'_, E> {
-    fn count(&self) -> usize {
-        self.sizes.capacity.min(self.sizes.tiles - self.first)
-    }
-
     /// Offset of the transformed dy.
     fn gradient_start(&self) -> usize {
         POINTS * self.sizes.point_len(self.sizes.in_blocks)
     }
 
+    /// Transforms tiles `range` of a block.
+    ///
     /// # Safety
-    /// The machine must have the instruction set of `V`.
+    /// The machine must have the instruction set of `V`, and no other thread may touch the places of
+    /// these tiles.
     #[inline(always)]
-    unsafe fn transform<V: Vector, const NB: usize>(&self) {
-        let range = part(self.count(), self.threads, self.thread);
-        // SAFETY: tiles of different threads have different places; `Conv` has checked the maps.
+    unsafe fn transform<V: Vector, const NB: usize>(&self, block: Block<'_>, range: Range<usize>) {
+        // SAFETY: as the caller vouches; `Conv` has checked the maps.
         unsafe {
             transform_source::<E, V, NB>(
                 self.sizes,
@@ -100,11 +146,12 @@ impl<E: Element> Gradients<'_, E> {
                 &self.map,
                 self.source,
                 self.source_image,
-                self.first,
+                block.first,
                 range.clone(),
-                self.transformed.at(0),
+                block.transformed.at(0),
             );
-            self.transform_gradient::<V, NB>(range, self.transformed.at(self.gradient_start()));
+            let to = block.transformed.at(self.gradient_start());
+            self.transform_gradient::<V, NB>(block.first, range, to);
         }
     }
 
@@ -116,7 +163,8 @@ impl<E: Element> Gradients<'_, E> {
     #[inline(always)]
     unsafe fn transform_gradient<V: Vector, const NB: usize>(
         &self,
-        range: std::ops::Range<usize>,
+        first: usize,
+        range: Range<usize>,
         to: *mut f32,
     ) {
         let sizes = self.sizes;
@@ -127,7 +175,7 @@ impl<E: Element> Gradients<'_, E> {
             let zero = V::splat(0.0);
             for block in 0..sizes.out_blocks {
                 for t in range.clone() {
-                    let (n, tile_row, tile_column) = sizes.place(self.first + t);
+                    let (n, tile_row, tile_column) = sizes.place(first + t);
                     let (row, column) = (tile_row * OUT, tile_column * OUT);
                     let (rows, columns) =
                         (OUT.min(sizes.height - row), OUT.min(sizes.width - column));
@@ -162,16 +210,23 @@ impl<E: Element> Gradients<'_, E> {
         }
     }
 
+    /// Adds the block's tiles to the sums of `units`.
+    ///
     /// # Safety
-    /// The machine must have the instruction set of `V`.
+    /// The machine must have the instruction set of `V`, the block must be transformed, and no other
+    /// thread may touch these sums.
     #[inline(always)]
-    unsafe fn sum<V: Vector, const NI: usize, const NV: usize, const NB: usize>(&self) {
+    unsafe fn sum<V: Vector, const NI: usize, const NV: usize, const NB: usize>(
+        &self,
+        tiles: Block<'_>,
+        units: Range<usize>,
+    ) {
         let sizes = self.sizes;
         let groups = sizes.out_blocks.div_ceil(self.tile.group_blocks);
-        let count = self.count();
         let list: [(usize, usize); MOST_TILES] = std::array::from_fn(|t| (t * BLOCK, t * BLOCK));
+        let (list, fresh) = (&list[..tiles.count], tiles.fresh);
         let plane = sizes.capacity * BLOCK;
-        for unit in part(POINTS * groups * sizes.in_blocks, self.threads, self.thread) {
+        for unit in units {
             let (rest, source_block) = (unit / sizes.in_blocks, unit % sizes.in_blocks);
             let (point, group) = (rest / groups, rest % groups);
             let block = group * self.tile.group_blocks;
@@ -183,12 +238,10 @@ impl<E: Element> Gradients<'_, E> {
                 + point * sizes.weight_point_len(width)
                 + source_block * BLOCK * width;
             for i in (0..BLOCK).step_by(NI) {
-                let source = self.transformed.at(source + i).cast_const();
-                let gradient = self.transformed.at(gradient).cast_const();
-                let sums = self.sums.at(sums + i * width);
-                let (list, fresh) = (&list[..count], self.first == 0);
-                // SAFETY: the block's tiles are transformed, units of different threads name
-                // different sums, and the caller vouches for the instruction set.
+                let source = tiles.transformed.at(source + i).cast_const();
+                let gradient = tiles.transformed.at(gradient).cast_const();
+                let sums = tiles.sums.at(sums + i * width);
+                // SAFETY: as the caller vouches.
                 unsafe {
                     if width == NV * V::LANES {
                         outer::<V, NI, NV>(list, source, gradient, plane, sums, 0, fresh);
