@@ -9,7 +9,7 @@ use super::finish::Finish;
 use super::geometry::{Pass, Passes};
 use super::share::Shared;
 use super::vector::{Kernel, Tile, Vector};
-use crate::split::part;
+use crate::units::Units;
 
 /// One direction of one convolution, ready to run.
 pub(super) struct Direct<'a> {
@@ -32,8 +32,33 @@ pub(super) struct Direct<'a> {
     pub finish: Finish<'a>,
     /// Where each chunk leaves its sums and sums of squares, `[chunk][2][channels]`.
     pub sums: Option<Shared<'a>>,
-    pub thread: usize,
-    pub threads: usize,
+    /// [`units`].
+    pub units: Units<'a>,
+}
+
+/// Units of work of all passes, for `out_blocks` channel blocks of the target: chunks of pixels times
+/// groups of channels.
+pub(super) fn units(
+    passes: &Passes,
+    tile: Tile,
+    chunk_tiles: usize,
+    batch: usize,
+    out_blocks: usize,
+) -> usize {
+    let of = |pass: &Pass| pass_units(pass, tile, chunk_tiles, batch, out_blocks);
+    passes.passes.iter().map(of).sum()
+}
+
+/// As [`units`], for one pass.
+fn pass_units(
+    pass: &Pass,
+    tile: Tile,
+    chunk_tiles: usize,
+    batch: usize,
+    out_blocks: usize,
+) -> usize {
+    let chunks = (batch * pass.pixels.len()).div_ceil(tile.pixels * chunk_tiles);
+    chunks * out_blocks.div_ceil(tile.group_blocks)
 }
 
 /// Register tiles of a chunk: as many as keep the chunk's source in half a megabyte of second-level
@@ -130,17 +155,22 @@ impl Kernel for Direct<'_> {
         V: Vector,
     {
         debug_assert!(PX == self.tile.pixels && NV * V::LANES == self.tile.group_blocks * BLOCK);
-        let mut first_weight = 0;
-        for pass in &self.passes.passes {
-            let pixels = self.batch * pass.pixels.len();
-            let chunks = pixels.div_ceil(PX * self.chunk_tiles);
-            let groups = self.out_blocks.div_ceil(self.tile.group_blocks);
-            for unit in part(chunks * groups, self.threads, self.thread) {
+        let groups = self.out_blocks.div_ceil(self.tile.group_blocks);
+        while let Some(mut unit) = self.units.take() {
+            let mut first_weight = 0;
+            for pass in &self.passes.passes {
+                let units =
+                    pass_units(pass, self.tile, self.chunk_tiles, self.batch, self.out_blocks);
+                let rows = pass.steps.len() * self.passes.run;
+                if unit >= units {
+                    unit -= units;
+                    first_weight += rows * self.out_blocks * BLOCK;
+                    continue;
+                }
                 let (chunk, group) = (unit / groups, unit % groups);
                 let block = group * self.tile.group_blocks;
-                let rows = pass.steps.len() * self.passes.run;
                 let weights = &self.weights[first_weight + rows * block * BLOCK..];
-                // SAFETY: as the caller vouches; units of different threads write different pixels.
+                // SAFETY: as the caller vouches; units write different pixels.
                 unsafe {
                     if block + self.tile.group_blocks <= self.out_blocks {
                         self.unit::<V, PX, NV>(pass, chunk, block, weights);
@@ -148,8 +178,8 @@ impl Kernel for Direct<'_> {
                         self.unit::<V, PX, NB>(pass, chunk, block, weights);
                     }
                 }
+                break;
             }
-            first_weight += pass.steps.len() * self.passes.run * self.out_blocks * BLOCK;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How the checked calls of [`Conv`] reach the kernels.
 
-use super::direct::Direct;
+use super::direct::{self, Direct};
 use super::direct_weights::DirectWeights;
 use super::finish::Finish;
 use super::geometry::{Layout, Passes};
@@ -201,13 +201,15 @@ impl Conv {
             panic!("{DIRECT_READS_F32}")
         };
         let target = Shared::new(target);
-        self.run(team, |thread, threads| {
+        let (tile, batch, out_blocks) = (self.tile, self.shape.batch, map.blocks());
+        let units = direct::units(passes, tile, chunk_tiles, batch, out_blocks);
+        self.run_units(team, units, |_, units| {
             let direct = Direct {
                 passes,
-                tile: self.tile,
+                tile,
                 chunk_tiles,
-                batch: self.shape.batch,
-                out_blocks: map.blocks(),
+                batch,
+                out_blocks,
                 source,
                 source_image,
                 weights,
@@ -216,8 +218,7 @@ impl Conv {
                 target_plane: map.plane(),
                 finish,
                 sums,
-                thread,
-                threads,
+                units,
             };
             // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
             unsafe { dispatch(self.vectors::<E>(), &direct) }
@@ -240,7 +241,9 @@ impl Conv {
         let source = &maps.source[maps.source_view.first * map.plane()..];
         let target = Shared::new(&mut maps.target[maps.target_view.first * map.plane()..]);
         let workspace = Shared::new(ws);
-        self.run(team, |thread, threads| {
+        let threads = self.threads;
+        let units = threads * sizes.blocks_per_thread(threads);
+        self.run_units(team, units, |thread, units| {
             let products = Products {
                 sizes,
                 tile: self.tile,
@@ -255,6 +258,7 @@ impl Conv {
                 workspace,
                 thread,
                 threads,
+                units,
             };
             // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
             unsafe { dispatch(self.vectors::<E>(), &products) }

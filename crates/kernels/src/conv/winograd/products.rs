@@ -10,6 +10,7 @@ use crate::conv::vector::{Kernel, Tile, Vector};
 use crate::element::Element;
 use crate::map::Map;
 use crate::split::part;
+use crate::units::Units;
 
 /// Most tiles that a thread transforms at a time. More of them read the transformed weights from
 /// memory less often, fewer keep the transformed map closer to the core.
@@ -30,12 +31,14 @@ pub(in crate::conv) struct Products<'a, E> {
     pub target: Shared<'a, E>,
     pub target_image: usize,
     pub finish: Finish<'a>,
-    /// Where each block of tiles leaves its sums and sums of squares, `[thread][block][2][channels]`.
+    /// Where each block of tiles leaves its sums and sums of squares, `[block][2][channels]`.
     pub sums: Option<Shared<'a>>,
     /// `threads` times [`Winograd::products_len`] elements.
     pub workspace: Shared<'a>,
     pub thread: usize,
     pub threads: usize,
+    /// [`Winograd::blocks_per_thread`] times the threads.
+    pub units: Units<'a>,
 }
 
 impl Winograd {
@@ -44,7 +47,7 @@ impl Winograd {
         POINTS * (self.point_len(self.in_blocks) + self.point_len(tile.group_blocks))
     }
 
-    /// Blocks of tiles that a thread goes through at most.
+    /// Blocks that the tiles of a thread are at most.
     pub(in crate::conv) fn blocks_per_thread(&self, threads: usize) -> usize {
         self.tiles.div_ceil(threads).div_ceil(self.capacity)
     }
@@ -57,18 +60,18 @@ impl<E: Element> Kernel for Products<'_, E> {
         V: Vector,
     {
         let sizes = self.sizes;
-        let mine = part(sizes.tiles, self.threads, self.thread);
         let len = sizes.products_len(self.tile);
         // SAFETY: each thread has a workspace of its own.
         let workspace = unsafe { self.workspace.slice(self.thread * len..(self.thread + 1) * len) };
         let (transformed, products) =
             workspace.split_at_mut(POINTS * sizes.point_len(sizes.in_blocks));
         let most = sizes.blocks_per_thread(self.threads);
-        for index in 0..most {
-            let first = (mine.start + index * sizes.capacity).min(mine.end);
+        while let Some(unit) = self.units.take() {
+            let mine = part(sizes.tiles, self.threads, unit / most);
+            let first = (mine.start + unit % most * sizes.capacity).min(mine.end);
             let count = sizes.capacity.min(mine.end - first);
-            let sums_at = (self.thread * most + index) * 2 * sizes.out_blocks * BLOCK;
-            // SAFETY: as the caller vouches; tiles of different threads are different pixels.
+            let sums_at = unit * 2 * sizes.out_blocks * BLOCK;
+            // SAFETY: as the caller vouches; tiles of different units are different pixels.
             unsafe {
                 transform_source::<E, V, NB>(
                     sizes,
