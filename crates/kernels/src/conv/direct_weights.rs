@@ -21,10 +21,8 @@ pub(super) const PIXEL_BLOCK: usize = 64;
 /// share is empty, for sums of nothing would not be written.
 pub(super) fn parts(shape: &ConvShape, threads: usize) -> usize {
     let pixels = shape.batch * shape.out_height() * shape.out_width();
-    let maps = shape.batch
-        * (shape.in_channels * shape.in_height * shape.in_width
-            + shape.out_channels * shape.out_height() * shape.out_width());
-    if pixels >= threads && 4 * threads * shape.weights() <= maps { threads } else { 1 }
+    let own = pixels >= threads && 4 * threads * shape.weights() <= shape.map_elements();
+    if own { threads } else { 1 }
 }
 
 /// The gradient of the weights of one convolution, ready to run.

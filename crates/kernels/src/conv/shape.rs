@@ -49,6 +49,13 @@ impl ConvShape {
         self.out_channels * self.in_channels * self.taps()
     }
 
+    /// Elements of the input and the output of the batch.
+    pub(super) fn map_elements(&self) -> usize {
+        let inputs = self.in_channels * self.in_height * self.in_width;
+        let outputs = self.out_channels * self.out_height() * self.out_width();
+        self.batch * (inputs + outputs)
+    }
+
     /// Multiply-accumulates of one direction, padding counted: the figure that papers quote.
     pub fn macs(&self) -> usize {
         self.batch * self.out_height() * self.out_width() * self.weights()

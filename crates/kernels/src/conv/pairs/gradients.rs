@@ -42,11 +42,8 @@ impl Division {
     /// The division for the forward `passes` of `shape`: as many shares as have sums that are small beside
     /// the maps, and splits, each of which makes its own panels of dy, where these are too few.
     pub(in crate::conv) fn new(shape: &ConvShape, passes: &Passes, threads: usize) -> Division {
-        let (height, width) = (shape.out_height(), shape.out_width());
-        let inputs = shape.in_channels * shape.in_height * shape.in_width;
-        let maps = shape.batch * (inputs + shape.out_channels * height * width);
         let wanted = if threads == 1 { 1 } else { UNITS * threads };
-        let shares = (maps / (4 * shape.weights())).clamp(1, wanted);
+        let shares = (shape.map_elements() / (4 * shape.weights())).clamp(1, wanted);
         let size = (shape.in_height, shape.in_width);
         let reading = Reading::new(passes, size, shape.out_channels / BLOCK);
         let parts = match &reading {
