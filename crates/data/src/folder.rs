@@ -210,11 +210,9 @@ pub fn scan_classes_with(
             return Err(DataError::layout(
                 dir,
                 format!(
-                    "found a training folder and no validation folder ({}); the images that training \
-                     set aside are in the one that `data split {} --out DIR` makes; to evaluate on the \
-                     training images name {}",
+                    "found a training folder and no validation folder ({}); to evaluate a run on the \
+                     images that it set aside, name no folder; on the training images, name {}",
                     VAL_NAMES.join(", "),
-                    dir.display(),
                     train_dir.display()
                 ),
             ));

@@ -107,15 +107,14 @@ impl Team {
     /// As [`Team::run`].
     pub(crate) fn run_units(&self, total: usize, work: &(dyn Fn(usize, Units) + Sync)) {
         let work = |thread| work(thread, Units::new(&self.slots, thread));
-        if self.workers.is_empty() {
-            deal(&self.slots, total);
-            return work(0);
-        }
         let running = self.running.try_lock();
         if matches!(running, Err(TryLockError::WouldBlock)) {
             panic!("the team is already running: work must not start further work on its own team");
         }
         deal(&self.slots, total);
+        if self.workers.is_empty() {
+            return work(0);
+        }
         let (shared, work): (_, &(dyn Fn(usize) + Sync)) = (&*self.shared, &work);
         // SAFETY: only the lifetime changes; no worker touches the closure after its decrement of
         // `pending`, and this function does not return, not even by a panic, before that is zero.
@@ -275,14 +274,16 @@ mod tests {
 
     #[test]
     fn work_within_work_is_refused() {
-        let team = Team::new(2);
-        let nested = || {
-            team.run(&|thread| {
-                if thread == 0 {
-                    team.run(&|_| {})
-                }
-            })
-        };
-        assert!(catch_unwind(AssertUnwindSafe(nested)).is_err());
+        for len in [1, 2] {
+            let team = Team::new(len);
+            let nested = || {
+                team.run(&|thread| {
+                    if thread == 0 {
+                        team.run(&|_| {})
+                    }
+                })
+            };
+            assert!(catch_unwind(AssertUnwindSafe(nested)).is_err(), "{len} threads");
+        }
     }
 }

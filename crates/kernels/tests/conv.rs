@@ -293,6 +293,7 @@ fn network_shapes_agree_with_the_definition() {
 fn runs_repeat_bit_for_bit_and_maps_do_not_depend_on_threads() {
     for s in [
         shape(2, (48, 80), (13, 9), (3, 1, 1)),
+        shape(4, (16, 48), (45, 38), (3, 1, 1)),
         shape(2, (64, 32), (14, 14), (1, 1, 0)),
         shape(2, (32, 32), (8, 8), (3, 2, 1)),
     ] {

@@ -170,7 +170,7 @@ impl Kernel for Direct<'_> {
                 let (chunk, group) = (unit / groups, unit % groups);
                 let block = group * self.tile.group_blocks;
                 let weights = &self.weights[first_weight + rows * block * BLOCK..];
-                // SAFETY: as the caller vouches; units write different pixels.
+                // SAFETY: as the caller vouches; units write different pixels or other channels of them.
                 unsafe {
                     if block + self.tile.group_blocks <= self.out_blocks {
                         self.unit::<V, PX, NV>(pass, chunk, block, weights);
@@ -188,8 +188,8 @@ impl Direct<'_> {
     /// Computes chunk `chunk` of the pass's pixels for the channels from `block` on.
     ///
     /// # Safety
-    /// The machine must have the instruction set of `V`, and no other thread may touch the target's
-    /// pixels of this unit.
+    /// The machine must have the instruction set of `V`, and no other thread may touch these
+    /// channels of the target's pixels of this unit.
     #[inline(always)]
     unsafe fn unit<V: Vector, const PX: usize, const NV: usize>(
         &self,

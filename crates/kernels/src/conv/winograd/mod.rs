@@ -65,7 +65,7 @@ impl Winograd {
     }
 
     /// The forward direction, or with `backward` the gradient of the input, for `threads` threads
-    /// that each transform tiles of their own.
+    /// that each have blocks of tiles to begin with.
     pub(super) fn products(
         shape: &ConvShape,
         backward: bool,

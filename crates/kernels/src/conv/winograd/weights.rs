@@ -2,8 +2,8 @@
 //! and the sums are transformed back once.
 //!
 //! Where the sums are small beside the transformed maps, each thread goes through tiles of its own with
-//! sums of its own, which are added up in a fixed order in the end: no thread waits for another or reads
-//! what another core has written. Else the team transforms a block of tiles together and then splits the
+//! sums of its own, which are added up in a fixed order in the end: until then no thread waits for another
+//! or reads what another core has written. Else the team transforms a block of tiles together and then splits the
 //! sums of all points.
 
 use std::ops::Range;
@@ -19,8 +19,8 @@ use crate::element::Element;
 use crate::map::Map;
 use crate::split::part;
 
-/// Bytes of both transformed maps of a block of tiles: they pass through the last-level cache once,
-/// and the larger the block, the fewer times threads wait for one another.
+/// Bytes of both transformed maps of a block of tiles: they pass through the last-level cache once, and
+/// the larger the block, the fewer times the sums are read and written, and threads wait for one another.
 pub(super) const TRANSFORMED_BYTES: usize = 8 << 20;
 /// Most tiles of a block: on Zen 4, 112 ran as fast as 256 or up to a fifth faster.
 pub(super) const MOST_TILES: usize = 128;
