@@ -45,20 +45,13 @@ pub(super) fn units(
     batch: usize,
     out_blocks: usize,
 ) -> usize {
-    let of = |pass: &Pass| pass_units(pass, tile, chunk_tiles, batch, out_blocks);
-    passes.passes.iter().map(of).sum()
+    let chunks = passes.passes.iter().map(|pass| chunks(pass, tile, chunk_tiles, batch));
+    chunks.sum::<usize>() * out_blocks.div_ceil(tile.group_blocks)
 }
 
-/// As [`units`], for one pass.
-fn pass_units(
-    pass: &Pass,
-    tile: Tile,
-    chunk_tiles: usize,
-    batch: usize,
-    out_blocks: usize,
-) -> usize {
-    let chunks = (batch * pass.pixels.len()).div_ceil(tile.pixels * chunk_tiles);
-    chunks * out_blocks.div_ceil(tile.group_blocks)
+/// Chunks of the pixels of a pass over `batch` images.
+pub(super) fn chunks(pass: &Pass, tile: Tile, chunk_tiles: usize, batch: usize) -> usize {
+    (batch * pass.pixels.len()).div_ceil(tile.pixels * chunk_tiles)
 }
 
 /// Register tiles of a chunk: as many as keep the chunk's source in half a megabyte of second-level
@@ -156,29 +149,25 @@ impl Kernel for Direct<'_> {
     {
         debug_assert!(PX == self.tile.pixels && NV * V::LANES == self.tile.group_blocks * BLOCK);
         let groups = self.out_blocks.div_ceil(self.tile.group_blocks);
-        while let Some(mut unit) = self.units.take() {
-            let mut first_weight = 0;
-            for pass in &self.passes.passes {
-                let units =
-                    pass_units(pass, self.tile, self.chunk_tiles, self.batch, self.out_blocks);
-                let rows = pass.steps.len() * self.passes.run;
-                if unit >= units {
-                    unit -= units;
-                    first_weight += rows * self.out_blocks * BLOCK;
-                    continue;
+        let Passes { passes, run, .. } = self.passes;
+        let units =
+            |pass: usize| groups * chunks(&passes[pass], self.tile, self.chunk_tiles, self.batch);
+        while let Some(unit) = self.units.take() {
+            let (index, unit) = self.passes.pass_of(unit, units);
+            let (chunk, group) = (unit / groups, unit % groups);
+            let (pass, block) = (&passes[index], group * self.tile.group_blocks);
+            let rows_before: usize =
+                passes[..index].iter().map(|pass| pass.steps.len() * run).sum();
+            let rows = pass.steps.len() * run;
+            let first_weight = (rows_before * self.out_blocks + rows * block) * BLOCK;
+            let weights = &self.weights[first_weight..];
+            // SAFETY: as the caller vouches; units write different pixels or other channels of them.
+            unsafe {
+                if block + self.tile.group_blocks <= self.out_blocks {
+                    self.unit::<V, PX, NV>(pass, chunk, block, weights);
+                } else {
+                    self.unit::<V, PX, NB>(pass, chunk, block, weights);
                 }
-                let (chunk, group) = (unit / groups, unit % groups);
-                let block = group * self.tile.group_blocks;
-                let weights = &self.weights[first_weight + rows * block * BLOCK..];
-                // SAFETY: as the caller vouches; units write different pixels or other channels of them.
-                unsafe {
-                    if block + self.tile.group_blocks <= self.out_blocks {
-                        self.unit::<V, PX, NV>(pass, chunk, block, weights);
-                    } else {
-                        self.unit::<V, PX, NB>(pass, chunk, block, weights);
-                    }
-                }
-                break;
             }
         }
     }

@@ -128,6 +128,18 @@ pub(super) struct Passes {
 }
 
 impl Passes {
+    /// Which pass unit `unit` of the work belongs to, where pass `i` has `units(i)` and those of the passes
+    /// follow one another, and its number within the pass.
+    #[inline(always)]
+    pub(super) fn pass_of(&self, unit: usize, units: impl Fn(usize) -> usize) -> (usize, usize) {
+        let (mut pass, mut rest) = (0, unit);
+        while rest >= units(pass) {
+            rest -= units(pass);
+            pass += 1;
+        }
+        (pass, rest)
+    }
+
     /// The forward direction: source x, target y.
     pub(super) fn forward(shape: &ConvShape) -> Passes {
         let (rows, columns) = (shape.out_height(), shape.out_width());

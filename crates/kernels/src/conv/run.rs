@@ -63,16 +63,13 @@ impl Conv {
     /// Elements of the partial sums for batch norm.
     pub(super) fn sums_len(&self) -> usize {
         let chunks = match &self.winograd.forward {
-            Some(sizes) => self.threads * sizes.blocks_per_thread(self.threads),
+            Some(sizes) => sizes.blocks(self.threads),
             None => {
-                let per_image = self.forward.passes[0].pixels.len();
-                let pixels = self.shape.batch * per_image;
-                if let Some(division) = &self.pairs.forward {
-                    return division.chunks(self.shape.batch, per_image)
-                        * 2
-                        * self.shape.out_channels;
+                let (pass, batch) = (&self.forward.passes[0], self.shape.batch);
+                match &self.pairs.forward {
+                    Some(division) => division.chunks(batch, pass.pixels.len()),
+                    None => direct::chunks(pass, self.tile, self.forward_chunk, batch),
                 }
-                pixels.div_ceil(self.tile.pixels * self.forward_chunk)
             }
         };
         chunks * 2 * self.shape.out_channels
@@ -242,8 +239,7 @@ impl Conv {
         let target = Shared::new(&mut maps.target[maps.target_view.first * map.plane()..]);
         let workspace = Shared::new(ws);
         let threads = self.threads;
-        let units = threads * sizes.blocks_per_thread(threads);
-        self.run_units(team, units, |thread, units| {
+        self.run_units(team, sizes.blocks(threads), |thread, units| {
             let products = Products {
                 sizes,
                 tile: self.tile,

@@ -65,8 +65,9 @@ pub(in crate::conv) struct Strips {
 }
 
 impl Division {
-    /// The division of `passes` over `batch` images of a source of `size` rows and columns, with `out_blocks` blocks of target channels. Units of work share the weights of a
-    /// chunk until every thread has some [`UNITS`].
+    /// The division of `passes` over `batch` images of a source of `size` rows and columns, with `out_blocks`
+    /// blocks of target channels. Units of work share the weights of a chunk until every thread has some
+    /// [`UNITS`].
     pub(in crate::conv) fn new(
         passes: &Passes,
         size: (usize, usize),

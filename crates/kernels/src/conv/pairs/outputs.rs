@@ -58,22 +58,13 @@ impl<E: Element> Kernel for Outputs<'_, E> {
         // SAFETY: the caller vouches for the instruction set.
         let ready = unsafe { Ready::new(self.multiplier) };
         let mut lists = Lists::new();
-        // Those of the passes follow one another.
-        let mut pass = (0, 0, 0);
+        let units = |pass: usize| self.division.units(self.passes, pass, self.batch);
+        let panel_len = |pass: usize| self.division.depth(pass) * 2 * WORDS;
         while let Some(unit) = self.units.take() {
-            let units = |index: usize| self.division.units(self.passes, index, self.batch);
-            let (mut index, mut first_unit, mut first_weight) = pass;
-            if unit < first_unit {
-                (index, first_unit, first_weight) = (0, 0, 0);
-            }
-            while unit >= first_unit + units(index) {
-                first_unit += units(index);
-                first_weight += panels * self.division.depth(index) * 2 * WORDS;
-                index += 1;
-            }
-            pass = (index, first_unit, first_weight);
-            let (chunk, span) = ((unit - first_unit) / spans, (unit - first_unit) % spans);
-            let panel_len = self.division.depth(index) * 2 * WORDS;
+            let (index, unit) = self.passes.pass_of(unit, units);
+            let (chunk, span) = (unit / spans, unit % spans);
+            let first_weight = panels * (0..index).map(panel_len).sum::<usize>();
+            let panel_len = panel_len(index);
             // SAFETY: the caller vouches for the instruction set; units write different targets, and
             // each thread has a workspace of its own.
             unsafe {

@@ -37,7 +37,7 @@ pub(in crate::conv) struct Products<'a, E> {
     pub workspace: Shared<'a>,
     pub thread: usize,
     pub threads: usize,
-    /// [`Winograd::blocks_per_thread`] times the threads.
+    /// [`Winograd::blocks`].
     pub units: Units<'a>,
 }
 
@@ -47,8 +47,13 @@ impl Winograd {
         POINTS * (self.point_len(self.in_blocks) + self.point_len(tile.group_blocks))
     }
 
+    /// Blocks of tiles, as many for each thread to begin with.
+    pub(in crate::conv) fn blocks(&self, threads: usize) -> usize {
+        threads * self.blocks_per_thread(threads)
+    }
+
     /// Blocks that the tiles of a thread are at most.
-    pub(in crate::conv) fn blocks_per_thread(&self, threads: usize) -> usize {
+    fn blocks_per_thread(&self, threads: usize) -> usize {
         self.tiles.div_ceil(threads).div_ceil(self.capacity)
     }
 }

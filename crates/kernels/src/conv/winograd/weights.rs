@@ -2,9 +2,9 @@
 //! and the sums are transformed back once.
 //!
 //! Where the sums are small beside the transformed maps, each thread goes through tiles of its own with
-//! sums of its own, which are added up in a fixed order in the end: until then no thread waits for another
-//! or reads what another core has written. Else the team transforms a block of tiles together and then splits the
-//! sums of all points.
+//! sums of its own, which are added up in a fixed order in the end: until then no thread waits for
+//! another or reads what another core has written. Else the team transforms a block of tiles together and
+//! then splits the sums of all points.
 
 use std::ops::Range;
 
@@ -27,8 +27,8 @@ pub(super) const MOST_TILES: usize = 128;
 
 /// Each thread has sums of its own where the values of both transformed maps are at least so many times
 /// those of all sums. With two threads on Zen 4, sums of their own then cost nothing; at 4 times they
-/// are 5 % slower, at 2.7 times 12 %. But where the cores do not share a cache, which a lent machine does not
-/// tell, the team takes 1.3 to 1.9 times as long to read what the others transformed.
+/// are 5 % slower, at 2.7 times 12 %. In the minutes in which a lent machine's cores seem far apart the
+/// team takes 1.3 to 1.6 times as long (`engine/docs/profile.md`).
 pub(super) const SUMS_BESIDE_MAPS: usize = 6;
 
 /// Which tiles a run of the kernel goes through.
