@@ -40,6 +40,7 @@ pub mod signals;
 pub mod state;
 pub mod statistics;
 pub mod tensorboard;
+pub mod text;
 pub mod train;
 pub mod watch;
 pub mod watch_figure;

@@ -10,6 +10,7 @@ use crate::comparison::percent;
 use crate::error::Error;
 use crate::figure::{Axis, Figure, Panel, Series};
 use crate::recorded_run::{Evaluation, RecordedRun, find_runs};
+use crate::text::quoted;
 use crate::watch_figure::watch_figure;
 
 pub(super) fn report(args: &ReportArgs) -> Result<(), Error> {
@@ -193,32 +194,5 @@ fn name(folder: &Path) -> String {
     match whole.file_name() {
         Some(name) => name.to_string_lossy().into_owned(),
         None => whole.display().to_string(),
-    }
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@".contains(c);
-    match text.chars().all(is_plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_quoted_for_a_shell() {
-        for (path, text) in [
-            ("checkpoints/bn-x5", "checkpoints/bn-x5"),
-            ("my runs/a", "'my runs/a'"),
-            ("it's", r"'it'\''s'"),
-            ("$HOME/a", "'$HOME/a'"),
-        ] {
-            assert_eq!(quoted(Path::new(path)), text);
-        }
     }
 }
