@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::DataError;
+use crate::class_name::check_class_name;
 use crate::listing::{Entry, Kind, Lister};
 use crate::pack::{self, Index};
 use crate::packing;
@@ -150,17 +151,15 @@ impl Shards {
 
 fn class_name(folder: &Folder) -> Result<String, DataError> {
     let name = folder.path.file_name().and_then(|name| name.to_str());
-    match name {
-        Some(name) if !name.chars().any(char::is_control) => Ok(name.to_owned()),
-        _ => Err(DataError::layout(
-            &folder.path,
-            format!(
-                "the class name {:?} is not UTF-8 text or has control characters, so it cannot be \
-                 written to a list of classes; rename the folder",
-                folder.lossy_name
-            ),
-        )),
-    }
+    let problem = match name.map(check_class_name) {
+        Some(Ok(())) => return Ok(folder.lossy_name.clone()),
+        Some(Err(problem)) => problem,
+        None => "is not UTF-8 text",
+    };
+    Err(DataError::layout(
+        &folder.path,
+        format!("it cannot be a class, since its name {problem}; rename the folder"),
+    ))
 }
 
 pub(crate) fn no_images(dir: &Path, ignored: usize) -> DataError {

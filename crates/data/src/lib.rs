@@ -27,6 +27,7 @@
 pub mod augment;
 pub mod check;
 mod class_folders;
+mod class_name;
 pub mod colour;
 pub mod crop;
 pub mod crops;
@@ -52,6 +53,7 @@ pub mod split;
 pub use augment::AugmentConfig;
 pub use check::check;
 pub use class_folders::{IMAGE_EXTENSIONS, is_image_path};
+pub use class_name::check_class_name;
 pub use colour::Colour;
 pub use crops::Crops;
 pub use decode::{DecodeOptions, decode, decode_file};

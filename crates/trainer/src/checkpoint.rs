@@ -9,27 +9,19 @@
 //! and never holds a number that is not finite. Reading one takes at most three times the memory of
 //! the file, whatever it claims about itself, and the file at most [`MAX_FILE_BYTES`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use bninception_data::Preprocessing;
 use bninception_engine::model::parameters::TensorSpec;
 use bninception_engine::model::{Network, ParameterTable, Weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
-use serde::{Deserialize, Serialize};
 
 use crate::atomic_file;
-use crate::calibrate::Calibration;
-use crate::config::{Config, ConfigError, ConfigFile, Sources, resolve};
-use crate::image_lists::ImageLists;
-use crate::setup;
 use crate::state::{Progress, TrainState};
 
-/// Version of the metadata; raised when an older program could no longer read it. Version 1 had no
-/// checksum and no digest of the images; it is still read.
-pub const FORMAT_VERSION: u32 = 2;
+pub use crate::metadata::{FORMAT_VERSION, Metadata};
 
 /// The one metadata key, beside what safetensors needs itself. One key only, because several would
 /// be written in the order of a hash map and the bytes of a file would differ from run to run.
@@ -47,45 +39,6 @@ const MAX_HEADER_BYTES: u64 = 32 << 20;
 
 /// Bytes in front of the header: its length, little endian.
 const LENGTH_BYTES: usize = 8;
-
-/// Longest name of a class, in bytes: that of a file on common file systems.
-const MAX_CLASS_NAME_BYTES: usize = 255;
-
-/// What a checkpoint says about itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Metadata {
-    /// [`FORMAT_VERSION`] of the writer.
-    pub format_version: u32,
-    /// Program and version that wrote the file.
-    pub program: String,
-    /// Class names; a label is a position in this list.
-    pub classes: Vec<String>,
-    /// How an image becomes the network's input.
-    pub preprocessing: Preprocessing,
-    /// All settings of the run.
-    pub config: Config,
-    /// Updates done.
-    pub step: u64,
-    /// Whole epochs done.
-    pub epoch: u64,
-    /// Batches done in the present epoch.
-    pub position: u64,
-    /// Batches of an epoch.
-    pub steps_per_epoch: u64,
-    /// Counters and sums of the run.
-    pub progress: Progress,
-    /// Which images the run is on; empty in files of version 1.
-    #[serde(default)]
-    pub images: ImageLists,
-    /// How the population statistics were made, if there are any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<Calibration>,
-    /// BLAKE3 of this JSON text, with nothing in place of the checksum, and of the tensors; empty in
-    /// files of version 1. [`save`] sets it.
-    #[serde(default)]
-    pub checksum: String,
-}
 
 /// A checkpoint that has been read.
 #[derive(Clone, Debug)]
@@ -132,20 +85,28 @@ pub enum CheckpointError {
         /// The tensor, and the place in it.
         tensor: String,
     },
-    /// The settings in the metadata are not valid.
-    #[error("{}: the settings stored in it are not valid: {source}", path.display())]
-    Settings {
+    /// A file that could not be read again must not replace a good one.
+    #[error("{} was not written, because it could not be read again: {reason}", path.display())]
+    Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with them.
-        source: Box<ConfigError>,
+        /// What the reader would refuse.
+        reason: String,
     },
+}
+
+impl CheckpointError {
+    /// Whether it lies in what was to be written, so that no other try and no other place helps.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self, CheckpointError::NotFinite { .. } | CheckpointError::Unreadable { .. })
+    }
 }
 
 /// Writes a checkpoint to `path`, replacing a file there in one step.
 ///
 /// # Errors
-/// A value is not finite, or the folder cannot be written; the old file is then as it was.
+/// A value is not finite, [`load`] would refuse the file, or the folder cannot be written; the old file
+/// is then as it was.
 pub fn save(
     path: &Path,
     metadata: &Metadata,
@@ -173,15 +134,49 @@ pub fn save_with(
             return Err(CheckpointError::NotFinite { path: path.to_owned(), tensor });
         }
     }
-    let write = || -> io::Result<()> {
-        let header = header(metadata, &tensors)?;
-        atomic_file::write(path, |file| {
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(&header)?;
-            tensors.iter().try_for_each(|tensor| tensor.bytes(|bytes| file.write_all(bytes)))
-        })
-    };
-    write().map_err(|source| CheckpointError::Io { action: "write", path: path.to_owned(), source })
+    let io_error = |source| CheckpointError::Io { action: "write", path: path.to_owned(), source };
+    let header = header(metadata, &tensors).map_err(io_error)?;
+    check_header(&header, &tensors, table)
+        .map_err(|reason| CheckpointError::Unreadable { path: path.to_owned(), reason })?;
+    atomic_file::write(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors.iter().try_for_each(|tensor| tensor.bytes(|bytes| file.write_all(bytes)))
+    })
+    .map_err(io_error)
+}
+
+/// Reads the header of a file that is to be written, by the rules of [`load`].
+fn check_header(
+    header: &[u8],
+    tensors: &[Tensor<'_>],
+    table: &ParameterTable,
+) -> Result<(), String> {
+    let bytes = tensors.iter().map(|tensor| tensor.len_bytes() as u64).sum::<u64>();
+    check_size(header.len() as u64, LENGTH_BYTES as u64 + header.len() as u64 + bytes)?;
+    let header: safetensors::tensor::Metadata =
+        serde_json::from_slice(header).map_err(|error| error.to_string())?;
+    let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+    let json = json.ok_or_else(|| format!("its metadata lacks the key `{METADATA_KEY}`"))?;
+    let network = Metadata::check(json)?;
+    match ParameterTable::new(&network) == *table {
+        true => Ok(()),
+        false => Err("its tensors are not those of the network of its settings".to_owned()),
+    }
+}
+
+/// Refuses a header or a file that is too large to be read.
+fn check_size(header: u64, file: u64) -> Result<(), String> {
+    if file > MAX_FILE_BYTES {
+        return Err(format!("{file} bytes, more than the limit of {MAX_FILE_BYTES}"));
+    }
+    if header > file.min(MAX_HEADER_BYTES) {
+        return Err(format!(
+            "its header would have {header} bytes, more than the file or the limit of \
+             {MAX_HEADER_BYTES}"
+        ));
+    }
+    Ok(())
 }
 
 /// Reads and checks a checkpoint.
@@ -193,19 +188,11 @@ pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let format = |reason: String| CheckpointError::Format { path: path.to_owned(), reason };
     let mut file = File::open(path).map_err(io_error)?;
     let size = file.metadata().map_err(io_error)?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(format(format!("{size} bytes, more than the limit of {MAX_FILE_BYTES}")));
-    }
+    check_size(0, size).map_err(format)?;
     let mut bytes = Vec::new();
     (&mut file).take(LENGTH_BYTES as u64).read_to_end(&mut bytes).map_err(io_error)?;
     if let Ok(length) = <[u8; LENGTH_BYTES]>::try_from(bytes.as_slice()) {
-        let length = u64::from_le_bytes(length);
-        if length > size.min(MAX_HEADER_BYTES) {
-            return Err(format(format!(
-                "its header would have {length} bytes, more than the file or the limit of \
-                 {MAX_HEADER_BYTES}"
-            )));
-        }
+        check_size(u64::from_le_bytes(length), size).map_err(format)?;
     }
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(io_error)?;
     parse(&bytes, path)
@@ -224,9 +211,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Checkpoint, CheckpointError> {
         return Err(format(format!("its metadata lacks the key `{METADATA_KEY}`")));
     };
     let metadata: Metadata = Metadata::from_json(json).map_err(format)?;
-    check_settings(path, &metadata)?;
-    let network = setup::network(&metadata.config, metadata.classes.len())
-        .map_err(|error| format(error.to_string()))?;
+    let network = metadata.network().map_err(format)?;
     let table = ParameterTable::new(&network);
     let file = SafeTensors::deserialize(bytes).map_err(not_safetensors)?;
     if !metadata.checksum.is_empty() {
@@ -235,68 +220,6 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Checkpoint, CheckpointError> {
     let (state, population) =
         read_state(&file, &table, metadata.progress.clone()).map_err(format)?;
     Ok(Checkpoint { path: path.to_owned(), metadata, network, state, population })
-}
-
-impl Metadata {
-    /// Reads the text of the metadata. Checks the version before the rest, so that a newer file is
-    /// called newer and not broken.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn from_json(json: &str) -> Result<Metadata, String> {
-        #[derive(Deserialize)]
-        struct Version {
-            format_version: u32,
-        }
-        let broken = |error| format!("its metadata cannot be understood ({error})");
-        let Version { format_version } = serde_json::from_str(json).map_err(broken)?;
-        if !(1..=FORMAT_VERSION).contains(&format_version) {
-            return Err(format!(
-                "it has format version {format_version}, this program reads 1 to \
-                 {FORMAT_VERSION}; use the program that wrote it"
-            ));
-        }
-        let metadata: Metadata = serde_json::from_str(json).map_err(broken)?;
-        if format_version > 1 && metadata.checksum.is_empty() {
-            return Err("its metadata has no checksum".to_owned());
-        }
-        check_classes(&metadata.classes)?;
-        Ok(metadata)
-    }
-}
-
-/// Class names are names of folders and lines of files: whatever else comes from outside.
-fn check_classes(classes: &[String]) -> Result<(), String> {
-    if classes.is_empty() {
-        return Err("its metadata names no class".to_owned());
-    }
-    let mut seen = HashSet::with_capacity(classes.len());
-    for name in classes {
-        let is_folder_name = !["", ".", ".."].contains(&name.as_str())
-            && name.len() <= MAX_CLASS_NAME_BYTES
-            && !name.contains(|c: char| c.is_control() || c == '/' || c == '\\');
-        if !is_folder_name {
-            let name: String = name.chars().take(40).collect();
-            return Err(format!("its class {name:?} is not the name of a folder"));
-        }
-        if !seen.insert(name) {
-            return Err(format!("its class `{name}` stands there twice"));
-        }
-    }
-    Ok(())
-}
-
-/// Runs the stored settings through the same checks as those of a new run.
-fn check_settings(path: &Path, metadata: &Metadata) -> Result<(), CheckpointError> {
-    let check = || -> Result<(), ConfigError> {
-        let name = path.display().to_string();
-        let files = [ConfigFile { name, text: metadata.config.to_toml()? }];
-        resolve(&Sources { files: &files, ..Sources::default() }).map(|_| ())
-    };
-    check().map_err(|source| CheckpointError::Settings {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })
 }
 
 /// One tensor on its way into a file.

@@ -8,6 +8,7 @@ mod diff;
 mod error;
 mod origin;
 mod presets;
+mod recipe;
 mod resolve;
 mod sections;
 mod validate;
@@ -19,6 +20,7 @@ pub use error::{ConfigError, Problem};
 pub use origin::Origin;
 pub(crate) use presets::nearest;
 pub use presets::{BASE, preset_names, preset_text, preset_title};
+pub use recipe::Recipe;
 pub use resolve::{ConfigFile, Flag, MAX_FILE_BYTES, Resolved, Sources, resolve};
 pub use sections::{
     Activation, Checkpoint, Data, Dtype, Engine, EngineKind, Log, Network, NetworkKind,

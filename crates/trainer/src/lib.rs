@@ -12,7 +12,9 @@ pub mod cli;
 pub mod commands;
 pub mod comparison;
 pub mod config;
+pub mod course;
 pub mod csv;
+pub mod data_dirs;
 pub mod divergence;
 pub mod ensemble;
 pub mod error;
@@ -21,6 +23,7 @@ pub mod figure;
 pub mod image_lists;
 pub mod journal;
 pub mod logging;
+pub mod metadata;
 pub mod metrics;
 #[cfg(feature = "mnist")]
 pub mod mnist;

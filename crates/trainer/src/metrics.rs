@@ -3,7 +3,7 @@
 //! Everything is counted in whole images or summed in f64, so that batch size and order of the
 //! images change at most the last digits of the loss.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Counts and sums over the images seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -13,7 +13,14 @@ pub struct Metrics {
     top1: u64,
     top5: u64,
     not_finite: u64,
+    /// Not finite once the loss of an image was not, and then null in JSON.
+    #[serde(deserialize_with = "number_or_null")]
     loss_sum: f64,
+}
+
+/// A number, or NaN where null stands for one that was not finite.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// How one image came out.

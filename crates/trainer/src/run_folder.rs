@@ -8,6 +8,7 @@ use bninception_engine::model::ParameterTable;
 
 use crate::atomic_file;
 use crate::checkpoint::{self, CheckpointError, Metadata};
+use crate::course::Course;
 use crate::error::Error;
 use crate::run_lock::RunLock;
 use crate::state::{Progress, TrainState};
@@ -253,23 +254,17 @@ fn make_free(parent: &Path, name: &str) -> Result<PathBuf, Error> {
 /// The names that the checkpoint of a state gets: `best` if its evaluation is the best so far, and
 /// that of its epoch behind every `every_epochs`-th (0: none) and at the end of the run. Only a state
 /// that has been evaluated where an epoch ends gets any.
-pub fn names_of(
-    progress: &Progress,
-    steps_per_epoch: u64,
-    total_steps: u64,
-    every_epochs: u64,
-) -> Vec<Name> {
+pub fn names_of(progress: &Progress, course: &Course, every_epochs: u64) -> Vec<Name> {
     let step = progress.step;
-    let finished = step >= total_steps;
-    let at_epoch_end = step > 0 && (step.is_multiple_of(steps_per_epoch) || finished);
     let mut names = Vec::new();
-    if !at_epoch_end || progress.evaluated_step != Some(step) {
+    if !course.is_epoch_end(step) || progress.evaluated_step != Some(step) {
         return names;
     }
     if progress.best.is_some_and(|best| best.step == step) {
         names.push(Name::Best);
     }
-    let epoch = step.div_ceil(steps_per_epoch);
+    let epoch = course.epoch_number(step);
+    let finished = step >= course.total_steps;
     if every_epochs > 0 && (epoch.is_multiple_of(every_epochs) || finished) {
         names.push(Name::Epoch(epoch));
     }
@@ -304,9 +299,10 @@ mod tests {
 
     #[test]
     fn names_follow_evaluations_at_the_ends_of_epochs() {
+        use crate::config::{Sources, resolve};
         use crate::state::EvaluationResult;
         let result =
-            |step| EvaluationResult { step, images: 1, failed: 0, top1: 0.5, top5: 1.0, loss: 1.0 };
+            |step| EvaluationResult { step, images: 1, failed: 0, top1: 0.5, top5: 1.0, loss: Some(1.0) };
         let (best, epoch) = (Name::Best, Name::Epoch);
         // 10 steps an epoch, 25 in all: (step, evaluated step, best step, every epochs, names).
         type Row<'a> = (u64, Option<u64>, Option<u64>, u64, &'a [Name]);
@@ -328,7 +324,10 @@ mod tests {
         for (step, evaluated_step, best_step, every, names) in table {
             let best = best_step.map(result);
             let progress = Progress { step, evaluated_step, best, ..Progress::default() };
-            assert_eq!(names_of(&progress, 10, 25, every), names, "step {step}, every {every}");
+            let sets = ["train.steps=25".to_owned(), "train.batch_size=4".to_owned()];
+            let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
+            let course = Course::new(&config, 40, 0);
+            assert_eq!(names_of(&progress, &course, every), names, "step {step}, every {every}");
         }
     }
 

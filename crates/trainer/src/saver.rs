@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bninception_engine::model::ParameterTable;
 
-use crate::checkpoint::{CheckpointError, Metadata};
+use crate::checkpoint::Metadata;
 use crate::error::Error;
 use crate::run_folder::{Name, RunFolder};
 use crate::state::TrainState;
@@ -199,7 +199,7 @@ pub fn persist(
     loop {
         let error = match attempt() {
             Ok(()) => return Ok(()),
-            Err(error @ Error::Checkpoint(CheckpointError::NotFinite { .. })) => return Err(error),
+            Err(Error::Checkpoint(error)) if error.is_of_content() => return Err(error.into()),
             Err(error) => error,
         };
         // With a signal waiting there is no time for patience.

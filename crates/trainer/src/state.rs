@@ -48,6 +48,12 @@ pub struct Progress {
     /// rate from there on.
     #[serde(default)]
     pub rollbacks: u32,
+    /// What changes of the batch size made of the batches done: [`crate::course::Course`].
+    #[serde(default)]
+    pub batch_shift: i64,
+    /// Batches that changed nothing, because too few of their images could be read.
+    #[serde(default)]
+    pub skipped_batches: u64,
 }
 
 /// The numbers of one evaluation.
@@ -64,8 +70,16 @@ pub struct EvaluationResult {
     pub top1: f64,
     /// Fraction whose class was among the first five.
     pub top5: f64,
-    /// Mean loss of the images that could be read.
-    pub loss: f64,
+    /// Mean loss of the images that could be read; none if it is not finite, or no image could be read.
+    pub loss: Option<f64>,
+}
+
+impl EvaluationResult {
+    /// Whether it is better than the best so far: more images right, and a loss that is finite.
+    pub fn beats(&self, best: Option<EvaluationResult>) -> bool {
+        let best = best.filter(|best| best.loss.is_some());
+        self.loss.is_some() && best.is_none_or(|best| self.top1 > best.top1)
+    }
 }
 
 impl TrainState {
@@ -131,6 +145,32 @@ mod tests {
             [(0, 0.999, 0.1), (8, 0.999, 0.5), (1_000_000, 0.999, 0.999), (0, 0.05, 0.05)]
         {
             assert_eq!(ema_decay(decay, t), used, "{t} updates, decay {decay}");
+        }
+    }
+
+    #[test]
+    fn only_a_finite_evaluation_is_best() {
+        let result = |top1, loss| EvaluationResult {
+            step: 1,
+            images: 4,
+            failed: 0,
+            top1,
+            top5: 1.0,
+            loss,
+        };
+        let (good, better) = (result(0.5, Some(2.0)), result(0.75, Some(9.0)));
+        let broken = result(1.0, None);
+        for (new, best, beats) in [
+            (good, None, true),
+            (better, Some(good), true),
+            (good, Some(good), false),
+            (good, Some(better), false),
+            (broken, None, false),
+            (broken, Some(good), false),
+            // Of a program that took it for the best.
+            (good, Some(broken), true),
+        ] {
+            assert_eq!(new.beats(best), beats, "{new:?} after {best:?}");
         }
     }
 

@@ -8,26 +8,31 @@ use bninception_engine::model::{Network, ParameterTable};
 use bninception_engine::{Executor, TrainBatch};
 
 use crate::checkpoint::{self, FORMAT_VERSION, Metadata};
-use crate::config::Config;
+use crate::config::{Config, Recipe};
+use crate::course::Course;
+use crate::data_dirs::StoredDirs;
 use crate::divergence::{self, Culprit, lr_factor, may_roll_back};
 use crate::error::Error;
 use crate::evaluate::evaluate;
 use crate::image_lists::ImageLists;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::progress::{Progress, duration};
+use crate::progress::{Progress as ProgressBar, duration};
 use crate::run_folder::{Name, RunFolder, names_of};
 use crate::run_log::{Record, SummaryRow, Weights};
 use crate::saver::{Saver, persist};
 use crate::schedule::learning_rate;
 use crate::setup;
-use crate::state::{EvaluationResult, TrainState, ema_decay, update_ema};
+use crate::state::{EvaluationResult, Progress, TrainState, ema_decay, update_ema};
+use crate::text::{counted, quoted};
 use crate::watch::Watcher;
 
 /// What a run works on.
 pub struct Job {
     /// All settings.
     pub config: Config,
+    /// Where they come from.
+    pub recipe: Recipe,
     /// Class names, in the order of the labels.
     pub classes: Vec<String>,
     /// Training images.
@@ -36,6 +41,8 @@ pub struct Job {
     pub val: Arc<dyn Source>,
     /// What the run remembers of these images.
     pub images: ImageLists,
+    /// Where these images are.
+    pub data_dirs: StoredDirs,
     /// Where results go.
     pub folder: RunFolder,
     /// The network.
@@ -65,31 +72,29 @@ pub struct Outcome {
 }
 
 impl Job {
-    /// Batches of an epoch.
-    pub fn steps_per_epoch(&self) -> u64 {
-        setup::steps(&self.config, self.train.len()).0
-    }
-
-    /// Updates of the whole run.
-    pub fn total_steps(&self) -> u64 {
-        setup::steps(&self.config, self.train.len()).1
+    /// How the steps of a run with this progress lie in its epochs.
+    pub fn course(&self, progress: &Progress) -> Course {
+        Course::new(&self.config, self.train.len(), progress.batch_shift)
     }
 
     /// What a checkpoint of `state` says about itself.
     pub fn metadata(&self, state: &TrainState) -> Metadata {
-        let (step, steps_per_epoch) = (state.progress.step, self.steps_per_epoch());
+        let step = state.progress.step;
+        let course = self.course(&state.progress);
         Metadata {
             format_version: FORMAT_VERSION,
             program: concat!("bninception ", env!("CARGO_PKG_VERSION")).to_owned(),
             classes: self.classes.clone(),
             preprocessing: setup::preprocessing(&self.config),
             config: self.config.clone(),
+            recipe: self.recipe.clone(),
             step,
-            epoch: step / steps_per_epoch,
-            position: step % steps_per_epoch,
-            steps_per_epoch,
+            epoch: course.epochs_done(step),
+            position: course.position(step),
+            steps_per_epoch: course.steps_per_epoch,
             progress: state.progress.clone(),
             images: self.images.clone(),
+            data_dirs: self.data_dirs.clone(),
             calibration: None,
             checksum: String::new(),
         }
@@ -97,7 +102,12 @@ impl Job {
 
     fn names(&self, state: &TrainState) -> Vec<Name> {
         let every = self.config.checkpoint.every_epochs;
-        names_of(&state.progress, self.steps_per_epoch(), self.total_steps(), every)
+        names_of(&state.progress, &self.course(&state.progress), every)
+    }
+
+    /// Fewest images of a batch that can be trained on: batch norm needs two.
+    pub fn fewest_images(&self) -> usize {
+        if self.network.options.batch_norm.is_some() { 2 } else { 1 }
     }
 
     fn patience(&self) -> Duration {
@@ -170,11 +180,13 @@ fn train_until_divergence(
     mut state: TrainState,
 ) -> Result<Outcome, Error> {
     let Job { config, folder, table, .. } = job;
-    let (steps_per_epoch, total_steps) = (job.steps_per_epoch(), job.total_steps());
+    let course = job.course(&state.progress);
+    let total_steps = course.total_steps;
     let batch_size = config.train.batch_size;
 
     // ---- Loader and files, from the state's step on
-    let plan = setup::train_plan(config, state.progress.step..total_steps);
+    let batches = course.batches(state.progress.step)..course.batches(total_steps);
+    let plan = setup::train_plan(config, batches);
     let preprocessing = setup::preprocessing(config);
     let options = setup::load_options(config, batch_size);
     let mut loader = Loader::train(Arc::clone(&job.train), &preprocessing, &options, &plan)?;
@@ -191,8 +203,9 @@ fn train_until_divergence(
     let factor = lr_factor(state.progress.rollbacks);
     let mut watcher = Watcher::new(config, &job.network)?;
     let lr_at = |step| {
-        let base_lr = config.optimizer.lr;
-        factor * learning_rate(&config.schedule, base_lr, step, steps_per_epoch, total_steps)
+        let (batches, total) = (course.batches(step), course.batches(total_steps));
+        let (schedule, base_lr) = (&config.schedule, config.optimizer.lr);
+        factor * learning_rate(schedule, base_lr, batches, course.steps_per_epoch, total)
     };
 
     // ---- Clocks: of the log lines, of the checkpoints by time, and of this process
@@ -206,14 +219,12 @@ fn train_until_divergence(
     loop {
         state.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
         let step = state.progress.step;
-        let epoch = step as f64 / steps_per_epoch as f64;
         let finished = step >= total_steps;
-        let at_epoch_end = step > 0 && (step.is_multiple_of(steps_per_epoch) || finished);
 
         // ---- End of an epoch: evaluate, write its row, keep its checkpoint
-        if at_epoch_end && state.progress.evaluated_step != Some(step) {
+        if course.is_epoch_end(step) && state.progress.evaluated_step != Some(step) {
             drop(bar.take());
-            let evaluation = evaluate_now(job, executor, &mut state, &mut files, epoch)?;
+            let evaluation = evaluate_now(job, executor, &mut state, &mut files)?;
             state.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
             let rate = Rate {
                 steps_per_second: (step - steps_before) as f64 / session.elapsed().as_secs_f64(),
@@ -244,8 +255,8 @@ fn train_until_divergence(
 
         // ---- One step
         let bar = bar.get_or_insert_with(|| {
-            let n_images = epoch_images(step, steps_per_epoch, total_steps, batch_size);
-            Progress::start("training", n_images)
+            let n_images = steps_left_in_epoch(&course, step) * batch_size as u64;
+            ProgressBar::start("training", n_images)
         });
         let Some(batch) = loader.next() else {
             return Err(Error::Unusable(format!("the loader ended at step {step}")));
@@ -254,7 +265,14 @@ fn train_until_divergence(
         line.waited += batch.wait;
         count_bad_images(job, &mut state, &mut files, &batch)?;
         let lr = lr_at(step);
-        if !batch.labels.is_empty() {
+        if batch.labels.len() < job.fewest_images() {
+            state.progress.skipped_batches += 1;
+            tracing::warn!(
+                "step {step} changes nothing: {} of {} could be read, too few to train on",
+                batch.labels.len(),
+                counted(batch_size as u64, "image")
+            );
+        } else {
             let input = TrainBatch {
                 images: &batch.images,
                 labels: &batch.labels,
@@ -310,7 +328,7 @@ fn train_until_divergence(
                 let seconds = line.start.elapsed().as_secs_f64().max(1e-9);
                 files.journal.record(&Record::Train {
                     step,
-                    epoch: step as f64 / steps_per_epoch as f64,
+                    epoch: course.epoch(step),
                     loss,
                     top1,
                     lr,
@@ -359,26 +377,28 @@ struct Rate {
     steps_left: u64,
 }
 
-/// Images from `step` to the end of its epoch, or of the run if that comes first.
-fn epoch_images(step: u64, steps_per_epoch: u64, total_steps: u64, batch_size: usize) -> u64 {
-    let epoch_end = (step / steps_per_epoch + 1) * steps_per_epoch;
-    (epoch_end.min(total_steps) - step) * batch_size as u64
+/// Updates from `step` to the end of its epoch, or of the run if that comes first.
+fn steps_left_in_epoch(course: &Course, step: u64) -> u64 {
+    let in_epoch = course.steps_per_epoch - course.position(step);
+    in_epoch.min(course.total_steps.saturating_sub(step))
 }
 
 /// What a run ends with that cannot write its checkpoints: the error, and where else its state is.
 fn rescue(job: &Job, state: &TrainState, error: Error) -> Error {
-    if let Error::Checkpoint(checkpoint::CheckpointError::NotFinite { .. }) = error {
+    if matches!(&error, Error::Checkpoint(error) if error.is_of_content()) {
         return error;
     }
     let name = format!("bninception-rescued-{}", std::process::id());
     let path = std::env::temp_dir().join(name).join("last.safetensors");
-    let run = job.folder.path().display();
+    let run = quoted(job.folder.path());
     let step = state.progress.step;
     let outcome = match checkpoint::save(&path, &job.metadata(state), &job.table, state) {
         Ok(()) => format!(
-            "the state of step {step} is in {} instead: make room, copy it into {run}, then go on \
-             with: bninception resume {run}",
-            path.display()
+            "the state of step {step} is in {} instead: make room, then put it in its place and go on \
+             with: cp {} {} && bninception resume {run}",
+            path.display(),
+            quoted(&path),
+            quoted(&job.folder.last())
         ),
         Err(other) => format!(
             "nor could it be written elsewhere ({other}); go on from the last checkpoint with: \
@@ -409,7 +429,6 @@ fn evaluate_now(
     executor: &mut dyn Executor,
     state: &mut TrainState,
     files: &mut Files,
-    epoch: f64,
 ) -> Result<Option<EvaluationResult>, Error> {
     let step = state.progress.step;
     if job.val.is_empty() {
@@ -436,20 +455,20 @@ fn evaluate_now(
         failed: evaluation.failed.len() as u64,
         top1: evaluation.top1(),
         top5: evaluation.top5(),
-        loss: evaluation.loss(),
+        loss: Some(evaluation.loss()).filter(|loss| loss.is_finite()),
     };
     files.journal.record(&Record::Eval {
         step,
-        epoch,
+        epoch: job.course(&state.progress).epoch(step),
         weights: if state.ema.is_some() { Weights::Ema } else { Weights::Model },
         images: result.images,
         failed: result.failed,
-        loss: result.loss,
+        loss: evaluation.loss(),
         top1: result.top1,
         top5: result.top5,
         seconds: evaluation.seconds,
     });
-    if state.progress.best.is_none_or(|best| result.top1 > best.top1) {
+    if result.beats(state.progress.best) {
         state.progress.best = Some(result);
     }
     state.progress.evaluated_step = Some(step);
@@ -470,28 +489,33 @@ fn end_epoch(
     let metrics = std::mem::take(&mut progress.epoch_metrics);
     let seconds = progress.seconds - progress.epoch_start_seconds;
     progress.epoch_start_seconds = progress.seconds;
-    let epoch = progress.step.div_ceil(job.steps_per_epoch());
+    let course = job.course(progress);
+    let epoch = course.epoch_number(progress.step);
     let row = SummaryRow {
         epoch,
         step: progress.step,
         lr,
         train_loss: metrics.loss().unwrap_or(f64::NAN),
         train_top1: metrics.top1().unwrap_or(f64::NAN),
-        val_loss: evaluation.map(|result| result.loss),
+        val_loss: evaluation.and_then(|result| result.loss),
         val_top1: evaluation.map(|result| result.top1),
         val_top5: evaluation.map(|result| result.top5),
         seconds,
     };
     journal.epoch(&row);
     let is_best = progress.best.is_some_and(|best| best.step == progress.step);
-    let n_epochs = job.total_steps().div_ceil(job.steps_per_epoch());
+    let n_epochs = course.last_epoch();
     let validation = evaluation.map_or("no validation images".to_owned(), |result| {
         format!(
             "val loss {:.4} top-1 {:.2} % top-5 {:.2} %{}",
-            result.loss,
+            result.loss.unwrap_or(f64::NAN),
             100.0 * result.top1,
             100.0 * result.top5,
-            if is_best { " (best)" } else { "" }
+            match result.loss {
+                None => " (no finite loss: never the best)",
+                Some(_) if is_best => " (best)",
+                Some(_) => "",
+            }
         )
     });
     let eta = match rate.steps_left {
@@ -534,7 +558,7 @@ fn count_bad_images(
         "{bad} training images could not be read, more than the {limit} that data.max_bad and the \
          size of the data set allow; the run is saved: mend the files named above, then go on with: \
          bninception resume {}",
-        job.folder.path().display()
+        quoted(job.folder.path())
     )))
 }
 

@@ -15,8 +15,10 @@ use toml::{Table, Value};
 use super::error::{ConfigError, Problem};
 use super::origin::Origin;
 use super::presets::{BASE, nearest, preset_names, preset_text};
+use super::recipe::Recipe;
 use super::validate::validate;
-use super::{Config, diff};
+use super::Config;
+use super::diff::{self, diff};
 
 /// Largest config file, in bytes. `base.toml` has about 8,000; a file a hundred times as long is a
 /// mistake.
@@ -81,10 +83,12 @@ pub struct Resolved {
     pub config: Config,
     /// Every key with its section, such as `optimizer.lr`, and the source of its value.
     pub origins: BTreeMap<String, Origin>,
+    /// The preset, and what is not of it.
+    pub recipe: Recipe,
 }
 
 impl Resolved {
-    /// Every setting as TOML, with its origin in a comment behind it.
+    /// Every setting as TOML, with its origin in a comment behind it and the recipe on top.
     ///
     /// # Errors
     /// None for a config that came from [`resolve`]; see [`Config::to_toml`].
@@ -92,7 +96,7 @@ impl Resolved {
         let text = self.config.to_toml()?;
         let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         let mut section = "";
-        let mut annotated = String::new();
+        let mut annotated = format!("# recipe: {}\n\n", self.recipe);
         for line in text.lines() {
             annotated.push_str(line);
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
@@ -124,24 +128,12 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
         .map(|setting| (setting.key, setting.value))
         .collect();
 
-    let mut problems = Vec::new();
-    let mut values = schema.clone();
-    let mut origins: BTreeMap<String, Origin> =
-        schema.keys().map(|key| (key.clone(), Origin::Base)).collect();
-    for Setting { key, value, origin } in gather(sources)? {
-        if let Some(problem) = check_setting(&schema, &key, &value, &origin) {
-            problems.push(problem);
-            continue;
-        }
-        if let Some(other) = other_length(&key, &value)
-            && !same_source(&origins[other], &origin)
-        {
-            values.insert(other.to_owned(), Value::from(0));
-            origins.insert(other.to_owned(), origin.clone());
-        }
-        values.insert(key.clone(), value);
-        origins.insert(key, origin);
-    }
+    let Gathered { preset, of_preset, others } = gather(sources)?;
+    let mut merged = Merged::of(&schema);
+    merged.add(&schema, of_preset);
+    let preset_values = merged.values.clone();
+    merged.add(&schema, others);
+    let Merged { values, origins, mut problems } = merged;
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems));
     }
@@ -157,7 +149,10 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
         });
     }
     if problems.is_empty() {
-        Ok(Resolved { config, origins })
+        let preset_config =
+            deserialize(&preset_values).map_err(|e| syntax(&Origin::Base, "", &e))?;
+        let recipe = Recipe::new(&preset, &diff(&preset_config, &config)?, &origins);
+        Ok(Resolved { config, origins, recipe })
     } else {
         Err(ConfigError::Problems(problems))
     }
@@ -170,10 +165,49 @@ struct Setting {
     origin: Origin,
 }
 
-/// All settings of the sources, in the order in which later ones win, without those of `base`.
-fn gather(sources: &Sources) -> Result<Vec<Setting>, ConfigError> {
+/// Every key with its value so far, and what was wrong with others.
+struct Merged {
+    values: BTreeMap<String, Value>,
+    origins: BTreeMap<String, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Merged {
+    fn of(schema: &BTreeMap<String, Value>) -> Merged {
+        let origins = schema.keys().map(|key| (key.clone(), Origin::Base)).collect();
+        Merged { values: schema.clone(), origins, problems: Vec::new() }
+    }
+
+    /// Adds settings, of which later ones win.
+    fn add(&mut self, schema: &BTreeMap<String, Value>, settings: Vec<Setting>) {
+        for Setting { key, value, origin } in settings {
+            if let Some(problem) = check_setting(schema, &key, &value, &origin) {
+                self.problems.push(problem);
+                continue;
+            }
+            if let Some(other) = other_length(&key, &value)
+                && !same_source(&self.origins[other], &origin)
+            {
+                self.values.insert(other.to_owned(), Value::from(0));
+                self.origins.insert(other.to_owned(), origin.clone());
+            }
+            self.values.insert(key.clone(), value);
+            self.origins.insert(key, origin);
+        }
+    }
+}
+
+/// All settings of the sources, without those of `base`.
+struct Gathered {
+    preset: String,
+    of_preset: Vec<Setting>,
+    /// Of files, `--set` and flags, in the order in which later ones win.
+    others: Vec<Setting>,
+}
+
+fn gather(sources: &Sources) -> Result<Gathered, ConfigError> {
     let mut preset = sources.preset.map(str::to_owned);
-    let mut from_files = Vec::new();
+    let mut others = Vec::new();
     for file in sources.files {
         let origin = Origin::File(file.name.clone());
         let mut table = parse(&origin, &file.text)?;
@@ -184,14 +218,11 @@ fn gather(sources: &Sources) -> Result<Vec<Setting>, ConfigError> {
             }
             preset = Some(name);
         }
-        from_files.extend(settings(table, &origin));
+        others.extend(settings(table, &origin));
     }
 
-    let mut all = match preset {
-        Some(name) => preset_settings(&name)?,
-        None => Vec::new(),
-    };
-    all.extend(from_files);
+    let preset = preset.unwrap_or_else(|| BASE.to_owned());
+    let of_preset = preset_settings(&preset)?;
     for argument in sources.sets {
         let setting = argument.split_once('=').filter(|(key, _)| !key.trim().is_empty());
         let Some((key, value)) = setting else {
@@ -201,13 +232,13 @@ fn gather(sources: &Sources) -> Result<Vec<Setting>, ConfigError> {
         let value = value.trim();
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
         let table = Table::from_iter([(key.trim().to_owned(), value)]);
-        all.extend(settings(table, &Origin::Set));
+        others.extend(settings(table, &Origin::Set));
     }
     for flag in sources.flags {
         let origin = Origin::Flag(flag.name.to_owned());
-        all.push(Setting { key: flag.key.to_owned(), value: flag.value.clone(), origin });
+        others.push(Setting { key: flag.key.to_owned(), value: flag.value.clone(), origin });
     }
-    Ok(all)
+    Ok(Gathered { preset, of_preset, others })
 }
 
 /// Settings of a preset and of those that it extends, the farthest first, without those of `base`.

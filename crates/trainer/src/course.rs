@@ -1,0 +1,159 @@
+//! Where a step lies in its epoch and in its run.
+
+use crate::config::Config;
+use crate::setup;
+
+/// How the updates of a run are spread over epochs.
+///
+/// A run that goes on with another batch size has epochs of another number of batches. Its updates are
+/// counted on; `batch_shift` is what has to be added to them for the batches that a run of the present
+/// batch size would have made by now. Orders, epochs and schedules go by these batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// Batches of an epoch, above 0.
+    pub steps_per_epoch: u64,
+    /// Updates of the whole run.
+    pub total_steps: u64,
+    batch_shift: i64,
+}
+
+impl Course {
+    /// The course of a run of `config` on `n_images` training images.
+    pub fn new(config: &Config, n_images: usize, batch_shift: i64) -> Course {
+        let (per_epoch, total) = setup::steps(config, n_images);
+        let total_steps = match config.train.steps {
+            0 => total.saturating_add_signed(batch_shift.saturating_neg()),
+            steps => steps,
+        };
+        Course { steps_per_epoch: per_epoch.max(1), total_steps, batch_shift }
+    }
+
+    /// Batches behind `step`, counted from the first epoch on.
+    pub fn batches(&self, step: u64) -> u64 {
+        step.saturating_add_signed(self.batch_shift)
+    }
+
+    /// Whole epochs behind `step`.
+    pub fn epochs_done(&self, step: u64) -> u64 {
+        self.batches(step) / self.steps_per_epoch
+    }
+
+    /// Batches behind `step` in its epoch.
+    pub fn position(&self, step: u64) -> u64 {
+        self.batches(step) % self.steps_per_epoch
+    }
+
+    /// Epochs behind `step`, with the fraction of the present one.
+    pub fn epoch(&self, step: u64) -> f64 {
+        self.batches(step) as f64 / self.steps_per_epoch as f64
+    }
+
+    /// The epoch that the update before `step` belongs to, counted from 1.
+    pub fn epoch_number(&self, step: u64) -> u64 {
+        self.batches(step).div_ceil(self.steps_per_epoch)
+    }
+
+    /// The last epoch of the run, counted from 1.
+    pub fn last_epoch(&self) -> u64 {
+        self.epoch_number(self.total_steps)
+    }
+
+    /// Whether `step` is the end of an epoch or of the run.
+    pub fn is_epoch_end(&self, step: u64) -> bool {
+        step > 0 && (self.position(step) == 0 || step >= self.total_steps)
+    }
+}
+
+/// A place in an epoch, as a checkpoint tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Updates done.
+    pub step: u64,
+    /// Whole epochs done.
+    pub epoch: u64,
+    /// Images seen in the present epoch.
+    pub images: u64,
+}
+
+/// The same place with batches of `batch_size`, of which an epoch has `steps_per_epoch`: the epoch
+/// stays, and the images seen in it are as many as whole batches allow. Gives the shift for
+/// [`Course::new`], and the images.
+pub fn shift_to(place: &Place, batch_size: usize, steps_per_epoch: u64) -> (i64, u64) {
+    let batch_size = (batch_size as u64).max(1);
+    // The nearest number of batches; of two as near the lower, which leaves no image out.
+    let fewer = place.images / batch_size;
+    let position = fewer + u64::from(2 * (place.images % batch_size) > batch_size);
+    let position = position.min(steps_per_epoch);
+    let batches = place.epoch.saturating_mul(steps_per_epoch).saturating_add(position);
+    let shift = i128::from(batches) - i128::from(place.step);
+    let shift = shift.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+    (shift, position * batch_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, resolve};
+
+    fn course(sets: &[&str], n_images: usize, shift: i64) -> Course {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
+        Course::new(&config, n_images, shift)
+    }
+
+    #[test]
+    fn steps_lie_in_epochs() {
+        let course = course(&["train.epochs=3", "train.batch_size=8"], 45, 0);
+        assert_eq!((course.steps_per_epoch, course.total_steps, course.last_epoch()), (5, 15, 3));
+        // (step, epochs done, position, epoch number, end)
+        for (step, done, position, number, end) in [
+            (0, 0, 0, 0, false),
+            (1, 0, 1, 1, false),
+            (5, 1, 0, 1, true),
+            (6, 1, 1, 2, false),
+            (15, 3, 0, 3, true),
+        ] {
+            let found = (course.epochs_done(step), course.position(step), course.epoch_number(step));
+            assert_eq!((found, course.is_epoch_end(step)), ((done, position, number), end), "{step}");
+        }
+    }
+
+    #[test]
+    fn another_batch_size_keeps_the_place() {
+        // 54 images: 6 batches of 8, 13 of 4, 3 of 16, 1 of 54.
+        // (step, epoch, images), batch size -> (batches, images)
+        for ((step, epoch, images), batch_size, expected) in [
+            ((0, 0, 0), 4, (0, 0)),
+            ((15, 2, 24), 4, (2 * 13 + 6, 24)),
+            ((15, 2, 24), 16, (2 * 3 + 1, 16)), // 24 is as far from 16 as from 32
+            ((16, 2, 32), 16, (2 * 3 + 2, 32)),
+            ((17, 2, 40), 54, (2 + 1, 54)),
+            ((13, 2, 8), 54, (2, 0)), // too few for a batch: its epoch begins again
+            ((12, 2, 0), 16, (6, 0)),
+        ] {
+            let place = Place { step, epoch, images };
+            let steps_per_epoch = 54 / batch_size as u64;
+            let (shift, kept) = shift_to(&place, batch_size, steps_per_epoch);
+            let sets = ["train.epochs=10", &format!("train.batch_size={batch_size}")];
+            let course = course(&sets, 54, shift);
+            assert_eq!((course.batches(step), kept), expected, "{place:?} to {batch_size}");
+            assert!(course.epochs_done(step) >= epoch);
+            // The run ends behind its last epoch.
+            assert_eq!(course.batches(course.total_steps), 10 * steps_per_epoch);
+        }
+    }
+
+    #[test]
+    fn no_stored_shift_overflows() {
+        for shift in [i64::MIN, -1, 0, 1, i64::MAX] {
+            for epochs in ["train.epochs=1", "train.epochs=9007199254740992"] {
+                let course = course(&[epochs, "train.batch_size=2"], 1000, shift);
+                for step in [0, 1, u64::MAX] {
+                    let _ = (course.epoch(step), course.position(step), course.is_epoch_end(step));
+                }
+                let place = Place { step: u64::MAX, epoch: u64::MAX, images: u64::MAX / 4 };
+                shift_to(&place, 3, course.total_steps.max(1));
+            }
+        }
+    }
+}

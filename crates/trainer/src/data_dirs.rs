@@ -1,0 +1,215 @@
+//! The folders of images of a run: found again from anywhere, and never written into.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::setup;
+use crate::text::quoted;
+
+/// Where the images of a run are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDirs {
+    /// The folder that `data.dir` means.
+    pub dir: PathBuf,
+    /// The folder that `data.val_dir` means, if it names one.
+    pub val_dir: Option<PathBuf>,
+}
+
+/// The absolute paths of [`DataDirs`] as a checkpoint holds them: empty where there is no such folder, or
+/// its path is not UTF-8.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredDirs {
+    /// The folder that `data.dir` means.
+    pub dir: String,
+    /// The folder that `data.val_dir` means.
+    pub val_dir: String,
+}
+
+impl DataDirs {
+    /// The folders that `config` names, seen from the working directory; the embedded pictures are drawn
+    /// inside `parent` if they are asked for and not there.
+    ///
+    /// # Errors
+    /// The pictures cannot be written.
+    pub fn of_config(config: &Config, parent: &Path) -> Result<DataDirs, Error> {
+        let val_dir = config.data.val_dir.as_str();
+        Ok(DataDirs {
+            dir: setup::data_dir(config, parent)?,
+            val_dir: (!val_dir.is_empty()).then(|| PathBuf::from(val_dir)),
+        })
+    }
+
+    /// The folders of the run in the folder `run`, whose settings are `config`: where they were
+    /// (`stored`), or where the settings say, seen from the working directory.
+    ///
+    /// # Errors
+    /// There is no such folder at either place.
+    pub fn of_run(config: &Config, stored: &StoredDirs, run: &Path) -> Result<DataDirs, Error> {
+        let dir = match config.data.dir.as_str() {
+            "" => setup::stored_data_dir(config, run)?,
+            given => found(given, &stored.dir, "--data-dir")?,
+        };
+        let val_dir = match config.data.val_dir.as_str() {
+            "" => None,
+            given => Some(found(given, &stored.val_dir, "--val-dir")?),
+        };
+        Ok(DataDirs { dir, val_dir })
+    }
+
+    /// The folder that holds the validation images.
+    pub fn of_val(&self) -> &Path {
+        self.val_dir.as_deref().unwrap_or(&self.dir)
+    }
+
+    /// What a checkpoint keeps of them.
+    pub fn to_stored(&self) -> StoredDirs {
+        let absolute = |path: &Path| -> String {
+            let absolute = std::path::absolute(path).ok();
+            absolute.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default()
+        };
+        StoredDirs {
+            dir: absolute(&self.dir),
+            val_dir: self.val_dir.as_deref().map(absolute).unwrap_or_default(),
+        }
+    }
+
+    /// Refuses to write into a folder of images, or into a folder around one. `out` need not exist;
+    /// `flag` names another place.
+    ///
+    /// # Errors
+    /// One lies in the other.
+    pub fn check_apart(&self, out: &Path, flag: &str) -> Result<(), Error> {
+        check_apart(&self.dir, out, flag)?;
+        self.val_dir.as_deref().map_or(Ok(()), |val_dir| check_apart(val_dir, out, flag))
+    }
+}
+
+/// The folder that was at `stored` and that the run calls `given`.
+fn found(given: &str, stored: &str, flag: &str) -> Result<PathBuf, Error> {
+    let (given, stored) = (Path::new(given), Path::new(stored));
+    if stored.is_dir() {
+        if given != stored && !is_same(given, stored) {
+            tracing::info!("{} is the run's {}", stored.display(), given.display());
+        }
+        return Ok(stored.to_owned());
+    }
+    if given.is_dir() {
+        return Ok(given.to_owned());
+    }
+    let place = match stored == given || stored.as_os_str().is_empty() {
+        true => String::new(),
+        false => format!(", nor is {}, where it was", stored.display()),
+    };
+    Err(Error::Unusable(format!(
+        "{} is not a folder{place}: the run is on its images; if they have moved, say where they are \
+         with {flag} DIR",
+        given.display()
+    )))
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+/// Refuses `out` if it lies in the folder of images `data`, or `data` in it: what is written among
+/// classes becomes one.
+///
+/// # Errors
+/// One lies in the other.
+pub fn check_apart(data: &Path, out: &Path, flag: &str) -> Result<(), Error> {
+    let (inner, outer) = (resolved(out), resolved(data));
+    let how = match (inner.starts_with(&outer), outer.starts_with(&inner)) {
+        (true, _) => "lies in",
+        (_, true) => "holds",
+        _ => return Ok(()),
+    };
+    // Beside the folder of images, under its name.
+    let name = outer.file_name().map(|name| name.to_string_lossy().into_owned());
+    let beside = outer.with_file_name(format!("{}-out", name.unwrap_or_default()));
+    Err(Error::Usage(format!(
+        "{} {how} the folder of images {}: what is written there would be taken for a class; name \
+         another place, such as {flag} {}",
+        out.display(),
+        data.display(),
+        quoted(&beside)
+    )))
+}
+
+/// The path without links and `..`, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let known = path.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
+    let Some((known, resolved)) = known else { return path };
+    let mut whole = resolved;
+    for part in path.strip_prefix(known).unwrap_or(Path::new("")) {
+        match part == ".." {
+            true => _ = whole.pop(),
+            false => whole.push(part),
+        }
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn out_and_images_stay_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("photos/train/cat")).unwrap();
+        fs::create_dir_all(at("runs")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(at("photos"), at("link")).unwrap();
+        // (out, what is said)
+        let mut table = vec![
+            ("photos", "lies in"),
+            ("photos/checkpoints/demo", "lies in"),
+            ("photos/train/cat/x", "lies in"),
+            ("runs/../photos/x", "lies in"),
+            ("not/there/../../photos/x", "lies in"),
+            (".", "holds"),
+            ("runs", ""),
+            ("photos-2", ""),
+            ("photos/../runs/x", ""),
+        ];
+        if cfg!(unix) {
+            table.push(("link/x", "lies in"));
+        }
+        for (out, how) in table {
+            let outcome = check_apart(&at("photos"), &at(out), "--run-dir");
+            let message = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(message.is_empty(), how.is_empty(), "{out}: {message}");
+            assert!(message.contains(how), "{out}: {message}");
+            if !how.is_empty() {
+                let place = format!("--run-dir {}", at("photos-out").canonicalize().unwrap_or(at("photos-out").parent().unwrap().canonicalize().unwrap().join("photos-out")).display());
+                assert!(message.contains(&place), "{out}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn images_are_found_where_they_were_or_where_the_run_says() {
+        let root = tempfile::tempdir().unwrap();
+        let here = root.path().join("here");
+        fs::create_dir(&here).unwrap();
+        let (here, gone) = (here.to_str().unwrap(), root.path().join("gone"));
+        let gone = gone.to_str().unwrap();
+        for (given, stored) in [("photos", here), (here, ""), (here, gone), (here, here)] {
+            assert_eq!(found(given, stored, "--data-dir").unwrap(), Path::new(here), "{given}, {stored}");
+        }
+        for (given, stored) in [("photos", gone), ("photos", ""), (gone, gone)] {
+            let error = found(given, stored, "--data-dir").unwrap_err().to_string();
+            assert!(error.contains(&format!("{given} is not a folder")), "{error}");
+            assert!(error.contains("--data-dir DIR"), "{error}");
+            assert_eq!(error.contains("where it was"), given != stored && !stored.is_empty(), "{error}");
+        }
+    }
+}
