@@ -92,6 +92,39 @@ impl RunFolder {
         Ok((folder, lock))
     }
 
+    /// The checkpoint that `path` means to a command that uses a network: a file is itself, and the
+    /// folder of a run its best checkpoint, or its newest where nothing was evaluated. What is not
+    /// there is left to whoever reads it.
+    ///
+    /// # Errors
+    /// A folder that has neither.
+    pub fn checkpoint_in(path: &Path) -> Result<PathBuf, Error> {
+        if !path.is_dir() {
+            return Ok(path.to_owned());
+        }
+        if let Some(checkpoint) = RunFolder::at(path).best_or_last() {
+            return Ok(checkpoint);
+        }
+        let entries = fs::read_dir(path).map_err(Error::io("list", path))?;
+        let inside = entries.flatten().map(|entry| entry.path()).filter(|inside| {
+            inside.extension().is_some_and(|extension| extension == "safetensors")
+                || RunFolder::at(inside).best_or_last().is_some()
+        });
+        // The first by name, whatever the order of the system.
+        let hint =
+            inside.min().map_or(String::new(), |inside| format!(", such as {}", inside.display()));
+        Err(Error::Unusable(format!(
+            "{} is a folder without best.safetensors or last.safetensors; name a checkpoint or the \
+             folder of a run{hint}",
+            path.display()
+        )))
+    }
+
+    /// The best checkpoint, or the newest where there is no best.
+    fn best_or_last(&self) -> Option<PathBuf> {
+        [self.best(), self.last()].into_iter().find(|path| path.is_file())
+    }
+
     /// Takes the lock and removes what killed processes left half written.
     fn lock(&self) -> Result<RunLock, Error> {
         let lock = RunLock::take(&self.path)?;
@@ -329,6 +362,24 @@ mod tests {
             let course = Course::new(&config, 40, 0);
             assert_eq!(names_of(&progress, &course, every), names, "step {step}, every {every}");
         }
+    }
+
+    #[test]
+    fn a_run_stands_for_its_best_checkpoint() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = RunFolder::at(&parent.path().join("run"));
+        fs::create_dir(run.path()).unwrap();
+        let error = RunFolder::checkpoint_in(run.path()).unwrap_err().to_string();
+        assert!(error.ends_with("name a checkpoint or the folder of a run"), "{error}");
+        for newest in [run.last(), run.best()] {
+            fs::write(&newest, "a checkpoint").unwrap();
+            assert_eq!(RunFolder::checkpoint_in(run.path()).unwrap(), newest);
+        }
+        for itself in [run.last(), parent.path().join("missing")] {
+            assert_eq!(RunFolder::checkpoint_in(&itself).unwrap(), itself);
+        }
+        let error = RunFolder::checkpoint_in(parent.path()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("such as {}", run.path().display())), "{error}");
     }
 
     #[test]
