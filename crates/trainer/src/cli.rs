@@ -80,7 +80,8 @@ pub enum Command {
 /// Settings of a run. Later ones win: preset, files, --set, plain flags.
 #[derive(Debug, Default, Args)]
 pub struct ConfigArgs {
-    /// A preset; `bninception presets list` names them.
+    /// A preset; `bninception presets list` names them. A training run without a preset and without
+    /// a config file has `bn-baseline` with --data-dir, and `demo` without.
     #[arg(short, long, value_name = "NAME")]
     pub preset: Option<String>,
     /// A config file (TOML); may be repeated.
@@ -203,11 +204,33 @@ impl ConfigArgs {
         })
     }
 
-    /// Whether nothing was given that chooses a recipe or data.
-    pub fn is_bare(&self) -> bool {
-        self.preset.is_none() && self.config.is_empty() && self.flags.data_dir.is_none()
+    /// The settings of a training run: without a preset or a file those of [`DEMO_PRESET`], or of
+    /// [`DATA_PRESET`] where a folder of images is named.
+    ///
+    /// # Errors
+    /// As [`ConfigArgs::resolve`].
+    pub fn resolve_to_train(&self) -> Result<Resolved, ConfigError> {
+        let default = if self.names("data.dir") { DATA_PRESET } else { DEMO_PRESET };
+        self.resolve(None, Some(default))
+    }
+
+    /// Whether the recipe is the program's own choice.
+    pub fn leaves_recipe_open(&self) -> bool {
+        self.preset.is_none() && self.config.is_empty()
+    }
+
+    /// Whether a flag or `--set` gives the setting `key`.
+    pub fn names(&self, key: &str) -> bool {
+        let names = |set: &String| set.split('=').next().is_some_and(|found| found.trim() == key);
+        self.flags.settings().iter().any(|flag| flag.key == key) || self.set.iter().any(names)
     }
 }
+
+/// The preset of a training run for which nothing is named.
+pub const DEMO_PRESET: &str = "demo";
+
+/// The preset of a training run for which images are named and nothing else.
+pub const DATA_PRESET: &str = "bn-baseline";
 
 /// `train`.
 #[derive(Debug, Args)]
@@ -215,7 +238,8 @@ pub struct TrainArgs {
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Folder of the run; by default checkpoints/PRESET, with a number where that is taken.
+    /// Folder of the run; by default checkpoints/NAME, with a number where that is taken. NAME is that
+    /// of the config file, or else of the preset.
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
     /// Replace a run that is in the folder already.
@@ -237,7 +261,7 @@ pub struct TrainArgs {
 pub struct ResumeArgs {
     /// The folder of the run, or a checkpoint in it.
     pub run: PathBuf,
-    /// Settings that differ from those of the run; such as change the result are refused.
+    /// Settings that differ from those of the run. Those that change the result are refused.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Accept another value of this setting although it changes the result, or with `data.images`

@@ -35,7 +35,7 @@ pub struct Comparison {
 pub struct Model {
     /// The name of the run folder, without the seed where there are several.
     pub name: String,
-    /// The nearest preset.
+    /// The preset, or the nearest one where it is not known.
     pub preset: &'static str,
     /// The runs, by seed.
     pub runs: Vec<RecordedRun>,

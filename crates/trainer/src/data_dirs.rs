@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::ConfigArgs;
 use crate::config::Config;
 use crate::error::Error;
 use crate::setup;
@@ -44,18 +45,30 @@ impl DataDirs {
     }
 
     /// The folders of the run in the folder `run`, whose settings are `config`: where they were
-    /// (`stored`), or where the settings say, seen from the working directory.
+    /// (`stored`), or where the settings say, seen from the working directory. A folder that `args` name
+    /// is taken as it is.
     ///
     /// # Errors
     /// There is no such folder at either place.
-    pub fn of_run(config: &Config, stored: &StoredDirs, run: &Path) -> Result<DataDirs, Error> {
+    pub fn of_run(
+        config: &Config,
+        stored: &StoredDirs,
+        run: &Path,
+        args: Option<&ConfigArgs>,
+    ) -> Result<DataDirs, Error> {
+        let place = |given: &str, stored: &str, key: &str, flag: &str| {
+            match args.is_some_and(|args| args.names(key)) {
+                true => Ok(PathBuf::from(given)),
+                false => found(given, stored, flag),
+            }
+        };
         let dir = match config.data.dir.as_str() {
             "" => setup::stored_data_dir(config, run)?,
-            given => found(given, &stored.dir, "--data-dir")?,
+            given => place(given, &stored.dir, "data.dir", "--data-dir")?,
         };
         let val_dir = match config.data.val_dir.as_str() {
             "" => None,
-            given => Some(found(given, &stored.val_dir, "--val-dir")?),
+            given => Some(place(given, &stored.val_dir, "data.val_dir", "--val-dir")?),
         };
         Ok(DataDirs { dir, val_dir })
     }
@@ -77,14 +90,24 @@ impl DataDirs {
         }
     }
 
-    /// Refuses to write into a folder of images, or into a folder around one. `out` need not exist;
-    /// `flag` names another place.
+    /// [`check_apart`] of each folder.
     ///
     /// # Errors
-    /// One lies in the other.
-    pub fn check_apart(&self, out: &Path, flag: &str) -> Result<(), Error> {
-        check_apart(&self.dir, out, flag)?;
-        self.val_dir.as_deref().map_or(Ok(()), |val_dir| check_apart(val_dir, out, flag))
+    /// As there.
+    pub fn check_apart(&self, out: &Path, command: &str) -> Result<(), Error> {
+        self.each().try_for_each(|dir| check_apart(dir, out, command))
+    }
+
+    /// [`check_outside`] of each folder.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_outside(&self, out: &Path, command: &str) -> Result<(), Error> {
+        self.each().try_for_each(|dir| check_outside(dir, out, command))
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Path> {
+        [Some(self.dir.as_path()), self.val_dir.as_deref()].into_iter().flatten()
     }
 }
 
@@ -111,40 +134,55 @@ fn found(given: &str, stored: &str, flag: &str) -> Result<PathBuf, Error> {
     )))
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
+/// Whether two paths lead to the same place.
+pub fn is_same(a: &Path, b: &Path) -> bool {
     a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
-/// Refuses `out` if it lies in the folder of images `data`, or `data` in it: what is written among
-/// classes becomes one.
+/// Refuses the folder `out`, which need not exist, if it lies in the folder of images `data`, or that in
+/// it: what is written among classes becomes one. `command`, with another place behind it, is what to do.
 ///
 /// # Errors
 /// One lies in the other.
-pub fn check_apart(data: &Path, out: &Path, flag: &str) -> Result<(), Error> {
-    let (inner, outer) = (resolved(out), resolved(data));
-    let how = match (inner.starts_with(&outer), outer.starts_with(&inner)) {
-        (true, _) => "lies in",
-        (_, true) => "holds",
-        _ => return Ok(()),
-    };
+pub fn check_apart(data: &Path, out: &Path, command: &str) -> Result<(), Error> {
+    check_outside(data, out, command)?;
+    match resolved(data).starts_with(resolved(out)) {
+        true => Err(entangled(data, out, "holds", command)),
+        false => Ok(()),
+    }
+}
+
+/// Refuses the file or folder `out` if it lies in the folder of images `data`.
+///
+/// # Errors
+/// It does.
+pub fn check_outside(data: &Path, out: &Path, command: &str) -> Result<(), Error> {
+    match resolved(out).starts_with(resolved(data)) {
+        true => Err(entangled(data, out, "lies in", command)),
+        false => Ok(()),
+    }
+}
+
+fn entangled(data: &Path, out: &Path, how: &str, command: &str) -> Error {
     // Beside the folder of images, under its name.
-    let name = outer.file_name().map(|name| name.to_string_lossy().into_owned());
-    let beside = outer.with_file_name(format!("{}-out", name.unwrap_or_default()));
-    Err(Error::Usage(format!(
-        "{} {how} the folder of images {}: what is written there would be taken for a class; name \
-         another place, such as {flag} {}",
+    let dir = resolved(data);
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    let beside = dir.with_file_name(format!("{}-out", name.unwrap_or_default()));
+    Error::Usage(format!(
+        "{} {how} the folder of images {}: what is written there could be taken for a class; use \
+         another place, such as: {command} {}",
         out.display(),
         data.display(),
         quoted(&beside)
-    )))
+    ))
 }
 
 /// The path without links and `..`, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let known = path.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
-    let Some((known, resolved)) = known else { return path };
-    let mut whole = resolved;
+    let Some((known, mut whole)) = known else { return path };
     for part in path.strip_prefix(known).unwrap_or(Path::new("")) {
         match part == ".." {
             true => _ = whole.pop(),
@@ -189,7 +227,8 @@ mod tests {
             assert_eq!(message.is_empty(), how.is_empty(), "{out}: {message}");
             assert!(message.contains(how), "{out}: {message}");
             if !how.is_empty() {
-                let place = format!("--run-dir {}", at("photos-out").canonicalize().unwrap_or(at("photos-out").parent().unwrap().canonicalize().unwrap().join("photos-out")).display());
+                let beside = root.path().canonicalize().unwrap().join("photos-out");
+                let place = format!("--run-dir {}", quoted(&beside));
                 assert!(message.contains(&place), "{out}: {message}");
             }
         }

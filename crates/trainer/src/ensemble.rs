@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::evaluate::{run_all, warn_of_not_finite};
 use crate::metrics::{Score, log_add, log_softmax};
+use crate::own_images::OwnImages;
 use crate::report::{Outcome, Report};
 use crate::setup;
 use crate::statistics::{self, Statistics};
@@ -33,6 +34,8 @@ pub struct Model {
     pub preprocessing: Preprocessing,
     /// Its run's settings, with those of the command.
     pub config: Config,
+    /// The images of its run.
+    pub own: OwnImages,
     network: Network,
     weights: Weights,
     /// For each of its classes, the place in the list of all models.
@@ -51,6 +54,7 @@ impl Model {
         classes: &[String],
     ) -> Result<Model, Error> {
         let (weights, statistics) = statistics::weights(&checkpoint, asked)?;
+        let own = OwnImages::of(&checkpoint);
         let Checkpoint { path, metadata, network, state, .. } = checkpoint;
         let Some(places) = classes::places(classes, &metadata.classes) else {
             return Err(Error::Unusable(format!(
@@ -62,7 +66,18 @@ impl Model {
         };
         let (step, ema) = (metadata.step, state.ema.is_some());
         let preprocessing = metadata.preprocessing;
-        Ok(Model { path, step, ema, statistics, preprocessing, config, network, weights, places })
+        Ok(Model {
+            path,
+            step,
+            ema,
+            statistics,
+            preprocessing,
+            config,
+            own,
+            network,
+            weights,
+            places,
+        })
     }
 }
 

@@ -36,14 +36,19 @@ impl ImageLists {
     /// What differs between the images of the run and those `found`, in words; `None` if nothing
     /// does, or the run is older than these lists.
     pub fn difference(&self, found: &ImageLists, classes: &[String]) -> Option<String> {
-        let splits =
-            [("training", &self.train, &found.train), ("validation", &self.val, &found.val)];
-        let parts: Vec<String> = splits
-            .into_iter()
-            .filter(|(_, run, _)| !run.is_empty())
-            .filter_map(|(what, run, found)| difference(what, run, found, classes))
-            .collect();
+        let parts = [self.train_difference(found, classes), self.val_difference(found, classes)];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// [`ImageLists::difference`] of the training images alone.
+    pub fn train_difference(&self, found: &ImageLists, classes: &[String]) -> Option<String> {
+        difference("training", &self.train, &found.train, classes)
+    }
+
+    /// [`ImageLists::difference`] of the validation images alone.
+    pub fn val_difference(&self, found: &ImageLists, classes: &[String]) -> Option<String> {
+        difference("validation", &self.val, &found.val, classes)
     }
 }
 
@@ -74,6 +79,9 @@ fn difference(
     found: &[ClassImages],
     classes: &[String],
 ) -> Option<String> {
+    if run.is_empty() {
+        return None;
+    }
     let differing: Vec<usize> =
         (0..classes.len()).filter(|&class| run.get(class) != found.get(class)).collect();
     let first = *differing.first()?;

@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod mnist;
 pub mod needs;
 pub mod output;
+pub mod own_images;
 pub mod progress;
 pub mod recorded_run;
 pub mod report;

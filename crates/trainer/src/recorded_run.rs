@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::checkpoint;
 use crate::config::{
-    Change, Config, ConfigError, ConfigFile, ScheduleKind, Sources, changes_maths, diff,
+    Change, Config, ConfigError, ConfigFile, Recipe, ScheduleKind, Sources, changes_maths, diff,
     preset_names, resolve,
 };
 use crate::error::Error;
@@ -22,6 +22,8 @@ pub struct RecordedRun {
     pub folder: RunFolder,
     /// All settings.
     pub config: Config,
+    /// Where they come from; of an unknown preset if the run is older than recipes.
+    pub recipe: Recipe,
     /// Training between two log lines, in the order of the steps.
     pub training: Vec<TrainingRow>,
     /// Evaluations in the order of the steps, each step once.
@@ -81,7 +83,7 @@ impl RecordedRun {
     /// last line.
     pub fn read(path: &Path) -> Result<RecordedRun, Error> {
         let folder = RunFolder::at(path);
-        let config = read_config(&folder)?;
+        let (config, recipe) = read_config(&folder)?;
         let metrics = folder.metrics();
         let text = match fs::read(&metrics) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -92,19 +94,21 @@ impl RecordedRun {
         let rows = parse(&text).map_err(|reason| damaged(&metrics, &reason))?;
         let Rows { training, evaluations, watched } = rows;
         let diverged = folder.diverged().exists();
-        Ok(RecordedRun { folder, config, training, evaluations, watched, diverged })
+        Ok(RecordedRun { folder, config, recipe, training, evaluations, watched, diverged })
     }
 
-    /// The evaluation with the most images right, the earlier one of equals.
+    /// The evaluation with the most images right, the earlier one of equals. As in training, one
+    /// without a finite loss is never the best.
     pub fn best(&self) -> Option<&Evaluation> {
+        let finite = self.evaluations.iter().filter(|row| row.loss.is_finite());
         // `max_by` gives the last of equals, hence from the back.
-        self.evaluations.iter().rev().max_by(|a, b| a.top1.total_cmp(&b.top1))
+        finite.rev().max_by(|a, b| a.top1.total_cmp(&b.top1))
     }
 
     /// The first evaluated step at which top-1 is `target` or more. Nothing is read between two
     /// evaluations.
     pub fn first_step_at(&self, target: f64) -> Option<u64> {
-        let reached = |evaluation: &&Evaluation| evaluation.top1 >= target;
+        let reached = |row: &&Evaluation| row.loss.is_finite() && row.top1 >= target;
         self.evaluations.iter().find(reached).map(|evaluation| evaluation.step)
     }
 
@@ -115,7 +119,8 @@ impl RecordedRun {
         pairs.map(|(before, row)| row.step.saturating_sub(before)).max().unwrap_or(0)
     }
 
-    /// The preset that the settings are nearest to, and the settings in which they differ from it.
+    /// The preset of the recipe, and the settings in which the run differs from it. Of a run that is
+    /// older than recipes, the preset that its settings are nearest to.
     ///
     /// # Errors
     /// None for settings that came from a run.
@@ -124,6 +129,9 @@ impl RecordedRun {
         for name in preset_names() {
             let sources = Sources { preset: Some(name), ..Sources::default() };
             let changes = diff(&resolve(&sources)?.config, &self.config)?;
+            if name == self.recipe.preset {
+                return Ok((name, changes));
+            }
             let distance = changes.iter().filter(|change| is_recipe(&change.key)).count();
             if nearest.as_ref().is_none_or(|(least, ..)| distance < *least) {
                 nearest = Some((distance, name, changes));
@@ -188,14 +196,18 @@ fn folders_in(path: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
-fn read_config(folder: &RunFolder) -> Result<Config, Error> {
+fn read_config(folder: &RunFolder) -> Result<(Config, Recipe), Error> {
     let path = folder.config();
     if path.is_file() {
         let file = ConfigFile::read(&path)?;
-        return Ok(resolve(&Sources { files: &[file], ..Sources::default() })?.config);
+        let is_of_recipe = file.names_preset();
+        let resolved = resolve(&Sources { files: &[file], ..Sources::default() })?;
+        let recipe = if is_of_recipe { resolved.recipe } else { Recipe::default() };
+        return Ok((resolved.config, recipe));
     }
     if folder.last().is_file() {
-        return Ok(checkpoint::load(&folder.last())?.metadata.config);
+        let metadata = checkpoint::load(&folder.last())?.metadata;
+        return Ok((metadata.config, metadata.recipe));
     }
     Err(Error::Unusable(format!(
         "{} is not the folder of a run: it has neither config.toml nor last.safetensors",
@@ -282,14 +294,17 @@ mod tests {
     use super::*;
 
     fn eval(step: u64, top1: f64) -> String {
-        format!("{{\"kind\":\"eval\",\"step\":{step},\"epoch\":1.0,\"top1\":{top1}}}\n")
+        format!(
+            "{{\"kind\":\"eval\",\"step\":{step},\"epoch\":1.0,\"loss\":1.0,\"top1\":{top1}}}\n"
+        )
     }
 
     fn run(text: &str) -> RecordedRun {
         let Rows { training, evaluations, watched } = parse(text).unwrap();
         let config = resolve(&Sources::default()).unwrap().config;
         let folder = RunFolder::at(Path::new("run"));
-        RecordedRun { folder, config, training, evaluations, watched, diverged: false }
+        let recipe = Recipe::default();
+        RecordedRun { folder, config, recipe, training, evaluations, watched, diverged: false }
     }
 
     #[test]
@@ -303,6 +318,8 @@ mod tests {
             // The last line is torn, although what is left of it could be read.
             (eval(10, 0.4) + eval(20, 0.9).trim_end(), Some(10), None, 10),
             (eval(10, 0.4) + "{\"kind\":\"ev", Some(10), None, 10),
+            // A loss that was not finite.
+            (eval(10, 0.4) + &eval(20, 0.9).replace("1.0,\"top1", "null,\"top1"), Some(10), None, 10),
             // Evaluated again after a resume.
             (eval(10, 0.9) + &eval(20, 0.9) + &eval(10, 0.3), Some(10), None, 10),
         ];
@@ -358,6 +375,9 @@ mod tests {
             let (found, changes) = run.preset().unwrap();
             let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
             assert_eq!((found, keys.as_slice()), (preset, expected));
+            // What a recipe says is not guessed.
+            run.recipe.preset = "modern".to_owned();
+            assert_eq!(run.preset().unwrap().0, "modern");
         }
     }
 

@@ -14,6 +14,7 @@ use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference};
 
 use crate::config::{self, Config, EngineKind};
+use crate::data_dirs::DataDirs;
 use crate::error::Error;
 use crate::progress::SharedProgress;
 use crate::signals;
@@ -209,44 +210,49 @@ pub fn stored_data_dir(config: &Config, run: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// Finds the images to train and validate on, and looks at the headers of the former if the settings
-/// ask for it.
+/// Finds the images to train and validate on, and looks at their headers if the settings ask for it.
 ///
 /// # Errors
-/// As [`scan`]; a training image that cannot be read.
-pub fn scan_to_train(config: &Config, dir: &Path) -> Result<Splits, Error> {
+/// As [`scan`]; an image that cannot be read.
+pub fn scan_to_train(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> {
     let stop = || signals::received().is_some();
     let mut lister = lister(config).with_stop(&stop);
-    let splits = scan_with(config, dir, &mut lister)?;
+    let splits = scan_with(config, dirs, &mut lister)?;
     if config.data.check_headers {
         let options = decode_options(config);
-        tracing::debug!("looking at headers of {} images", splits.train.len());
-        let progress = SharedProgress::new("looking at headers");
-        progress.start(splits.train.len());
-        let advance = |done| progress.advance(done);
-        let bad = data::check_headers(&lister, &splits.train, &options, &advance);
-        drop(progress);
-        let bad = stopped_by_signal(bad)?;
-        if !bad.is_empty() {
-            return Err(unreadable(&bad, splits.train.len()));
+        for (what, samples) in [("training", &splits.train), ("validation", &splits.val)] {
+            tracing::debug!("looking at headers of {} {what} images", samples.len());
+            let progress = SharedProgress::new("looking at headers");
+            progress.start(samples.len());
+            let advance = |done| progress.advance(done);
+            let bad = data::check_headers(&lister, samples, &options, &advance);
+            drop(progress);
+            let bad = stopped_by_signal(bad)?;
+            if !bad.is_empty() {
+                return Err(unreadable(&bad, what, samples.len()));
+            }
         }
         lister.mark_sound();
     }
-    keep_listings(&mut lister, dir);
+    keep_listings(&mut lister, &dirs.dir);
     Ok(splits)
 }
 
 /// Names the first of the images that cannot be read.
-fn unreadable(bad: &[Failure], n_images: usize) -> Error {
+fn unreadable(bad: &[Failure], what: &str, n_images: usize) -> Error {
     const SHOWN: usize = 10;
     let mut lines: Vec<String> =
         bad.iter().take(SHOWN).map(|failure| format!("  {}", failure.error)).collect();
     if bad.len() > SHOWN {
         lines.push(format!("  and {} more", bad.len() - SHOWN));
     }
+    let otherwise = match what {
+        "training" => "leave them out as they come, up to data.max_bad,",
+        _ => "count them as wrong",
+    };
     Error::Unusable(format!(
-        "{} of {n_images} training images cannot be read:\n{}\nmend or remove them, or leave them \
-         out as they come, up to data.max_bad, with --set data.check_headers=false",
+        "{} of {n_images} {what} images cannot be read:\n{}\nmend or remove them, or {otherwise} with \
+         --set data.check_headers=false",
         bad.len(),
         lines.join("\n")
     ))
@@ -256,15 +262,16 @@ fn unreadable(bad: &[Failure], n_images: usize) -> Error {
 ///
 /// # Errors
 /// The folder is not laid out as class folders of images.
-pub fn scan(config: &Config, dir: &Path) -> Result<Splits, Error> {
+pub fn scan(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> {
     let stop = || signals::received().is_some();
     let mut lister = lister(config).with_stop(&stop);
-    let splits = scan_with(config, dir, &mut lister)?;
-    keep_listings(&mut lister, dir);
+    let splits = scan_with(config, dirs, &mut lister)?;
+    keep_listings(&mut lister, &dirs.dir);
     Ok(splits)
 }
 
-fn scan_with(config: &Config, dir: &Path, lister: &mut Lister<'_>) -> Result<Splits, Error> {
+fn scan_with(config: &Config, dirs: &DataDirs, lister: &mut Lister<'_>) -> Result<Splits, Error> {
+    let DataDirs { dir, val_dir } = dirs;
     if !dir.is_dir() {
         return Err(Error::Unusable(format!(
             "{} is not a folder; --data-dir expects one with train/CLASS/* and val/CLASS/*, or \
@@ -273,17 +280,13 @@ fn scan_with(config: &Config, dir: &Path, lister: &mut Lister<'_>) -> Result<Spl
         )));
     }
     tracing::debug!("looking for images in {}", dir.display());
-    let val_dir = &config.data.val_dir;
     lister.load(dir);
-    let splits = data::scan_with(
-        lister,
-        dir,
-        &ScanOptions {
-            val_dir: (!val_dir.is_empty()).then(|| PathBuf::from(val_dir)),
-            val_fraction: config.data.val_fraction,
-            seed: config.train.seed,
-        },
-    );
+    let options = ScanOptions {
+        val_dir: val_dir.clone(),
+        val_fraction: config.data.val_fraction,
+        seed: config.train.seed,
+    };
+    let splits = data::scan_with(lister, dir, &options);
     let splits = stopped_by_signal(splits)?;
     for note in &splits.notes {
         tracing::warn!("{note}");

@@ -10,7 +10,7 @@ use bninception_engine::{Executor, TrainBatch};
 use crate::checkpoint::{self, FORMAT_VERSION, Metadata};
 use crate::config::{Config, Recipe};
 use crate::course::Course;
-use crate::data_dirs::StoredDirs;
+use crate::data_dirs::DataDirs;
 use crate::divergence::{self, Culprit, lr_factor, may_roll_back};
 use crate::error::Error;
 use crate::evaluate::evaluate;
@@ -42,7 +42,7 @@ pub struct Job {
     /// What the run remembers of these images.
     pub images: ImageLists,
     /// Where these images are.
-    pub data_dirs: StoredDirs,
+    pub data_dirs: DataDirs,
     /// Where results go.
     pub folder: RunFolder,
     /// The network.
@@ -94,7 +94,7 @@ impl Job {
             steps_per_epoch: course.steps_per_epoch,
             progress: state.progress.clone(),
             images: self.images.clone(),
-            data_dirs: self.data_dirs.clone(),
+            data_dirs: self.data_dirs.to_stored(),
             calibration: None,
             checksum: String::new(),
         }
@@ -103,11 +103,6 @@ impl Job {
     fn names(&self, state: &TrainState) -> Vec<Name> {
         let every = self.config.checkpoint.every_epochs;
         names_of(&state.progress, &self.course(&state.progress), every)
-    }
-
-    /// Fewest images of a batch that can be trained on: batch norm needs two.
-    pub fn fewest_images(&self) -> usize {
-        if self.network.options.batch_norm.is_some() { 2 } else { 1 }
     }
 
     fn patience(&self) -> Duration {
@@ -265,7 +260,7 @@ fn train_until_divergence(
         line.waited += batch.wait;
         count_bad_images(job, &mut state, &mut files, &batch)?;
         let lr = lr_at(step);
-        if batch.labels.len() < job.fewest_images() {
+        if batch.labels.len() < fewest_images(&job.network) {
             state.progress.skipped_batches += 1;
             tracing::warn!(
                 "step {step} changes nothing: {} of {} could be read, too few to train on",
@@ -375,6 +370,12 @@ impl Clock {
 struct Rate {
     steps_per_second: f64,
     steps_left: u64,
+}
+
+/// Fewest images of a batch that `network` can be trained on: batch norm needs two, because the variance
+/// of one value is zero.
+pub fn fewest_images(network: &Network) -> usize {
+    if network.options.batch_norm.is_some() { 2 } else { 1 }
 }
 
 /// Updates from `step` to the end of its epoch, or of the run if that comes first.

@@ -61,6 +61,7 @@ mod tests {
         let run = |watched: Vec<Watched>| RecordedRun {
             folder: RunFolder::at(Path::new("run")),
             config: config.clone(),
+            recipe: Default::default(),
             training: Vec::new(),
             evaluations: Vec::new(),
             watched,

@@ -194,7 +194,7 @@ fn later_sources_win() {
     let sets = ["optimizer.lr=3".to_owned(), "train.seed = 5".to_owned()];
     let flags = [Flag { name: "--seed", key: "train.seed", value: 6.into() }];
     let sources = Sources { preset: Some("bn-x30"), files: &files, sets: &sets, flags: &flags };
-    let Resolved { config, origins } = resolve(&sources).unwrap();
+    let Resolved { config, origins, .. } = resolve(&sources).unwrap();
 
     let table = [
         ("train.seed", config.train.seed as f64, 6.0, Origin::Flag("--seed".into())),

@@ -13,18 +13,22 @@ use crate::calibrate::{Calibration, network, population_statistics};
 use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::cli::CalibrateArgs;
 use crate::config::Config;
+use crate::data_dirs::DataDirs;
 use crate::error::Error;
+use crate::image_lists::ImageLists;
+use crate::own_images::{OwnImages, Part};
+use crate::run_folder::RunFolder;
 use crate::{classes, setup, signals};
 
 pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     signals::listen()?;
-    let checkpoint = checkpoint::load(&args.checkpoint)?;
+    let path = RunFolder::checkpoint_in(&args.checkpoint)?;
+    let checkpoint = checkpoint::load(&path)?;
     let calibrated = network(&checkpoint.network)?;
     let config = use_config(&checkpoint, &args.options)?;
-    let out = output(&args.checkpoint, args.out.as_deref(), args.overwrite)?;
-    let run = args.checkpoint.parent().unwrap_or(Path::new(""));
-    let dir = args.data_dir.as_deref();
-    let (dir, train) = training_images(&config, dir, run, &checkpoint.metadata)?;
+    let out = output(&path, args.out.as_deref(), args.overwrite)?;
+    let (dirs, train) = training_images(&config, args.data_dir.as_deref(), &checkpoint)?;
+    dirs.check_outside(&out, "--out")?;
     let batch_size = config.train.batch_size;
     let n_batches = batches(train.len(), args.images, batch_size)?;
 
@@ -34,7 +38,7 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         "calibrating with {} of {} training images of {}, augmented as in training",
         n_batches * batch_size as u64,
         train.len(),
-        dir.display()
+        dirs.dir.display()
     );
     let seed = args.seed.unwrap_or(config.train.seed);
     let plan =
@@ -114,18 +118,18 @@ fn output(input: &Path, out: Option<&Path>, overwrite: bool) -> Result<PathBuf, 
     Ok(out)
 }
 
-/// The images that the run in `run` trains on, or those that a run would train on in `dir`.
+/// The images that the checkpoint's run trains on, or those that a run would train on in `dir`.
 fn training_images(
     config: &Config,
     dir: Option<&Path>,
-    run: &Path,
-    metadata: &Metadata,
-) -> Result<(PathBuf, Vec<Sample>), Error> {
-    let dir = match dir {
-        Some(dir) => dir.to_owned(),
-        None => setup::stored_data_dir(config, run)?,
+    checkpoint: &Checkpoint,
+) -> Result<(DataDirs, Vec<Sample>), Error> {
+    let Some(dir) = dir else {
+        return OwnImages::of(checkpoint).find(config, Part::Training);
     };
-    let splits = setup::scan(config, &dir)?;
+    let metadata = &checkpoint.metadata;
+    let dirs = DataDirs { dir: dir.to_owned(), val_dir: None };
+    let splits = setup::scan(config, &dirs)?;
     if splits.classes != metadata.classes {
         return Err(Error::Unusable(format!(
             "{} has other classes than the checkpoint: {}; calibrate with the images that it was \
@@ -134,7 +138,11 @@ fn training_images(
             classes::difference(&metadata.classes, &splits.classes)
         )));
     }
-    Ok((dir, splits.train))
+    let found = ImageLists::of(&splits, dir, dir);
+    if let Some(difference) = metadata.images.train_difference(&found, &metadata.classes) {
+        tracing::warn!("{} has other images than the run: {difference}", dir.display());
+    }
+    Ok((dirs, splits.train))
 }
 
 /// Whole batches in the images asked for (0 for all), of those that there are.

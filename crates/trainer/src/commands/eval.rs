@@ -8,20 +8,31 @@ use serde_json::{Value, json};
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::{EvalArgs, UseArgs};
 use crate::config::{Config, ConfigFile};
+use crate::data_dirs::check_apart;
 use crate::ensemble::{self, Model};
 use crate::error::Error;
 use crate::output::table;
+use crate::own_images::Part;
 use crate::report::{ClassRow, Report};
 use crate::report_folder::{MAX_ROWS, ReportFolder};
+use crate::run_folder::RunFolder;
+use crate::text::counted;
 use crate::{setup, signals, statistics};
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     signals::listen()?;
     let (classes, models) = load_models(args)?;
     let (place, samples) = match &args.data_dir {
-        Some(dir) => (dir.clone(), labelled_images(&models[0].config, dir, &classes)?),
-        None => own_images(&models, &classes)?,
+        Some(dir) => {
+            let samples = labelled_images(&models[0].config, dir, &classes)?;
+            warn_of_training_images(&models, dir, &samples);
+            (dir.clone(), samples)
+        }
+        None => own_images(&models)?,
     };
+    if let Some(out) = &args.out {
+        check_apart(&place, out, "--out")?;
+    }
     let folder = args.out.as_deref().map(ReportFolder::create).transpose()?;
     tracing::info!("evaluating {} images of {}", samples.len(), place.display());
     let report = ensemble::evaluate(&models, &classes, samples, args.crops)?;
@@ -42,7 +53,7 @@ fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Model>), Error> {
     let mut classes: Vec<String> = Vec::new();
     let mut models = Vec::new();
     for path in &args.checkpoints {
-        let checkpoint = checkpoint::load(path)?;
+        let checkpoint = checkpoint::load(&RunFolder::checkpoint_in(path)?)?;
         let config = use_config(&checkpoint, &args.options)?;
         if models.is_empty() {
             classes.clone_from(&checkpoint.metadata.classes);
@@ -65,34 +76,16 @@ fn labelled_images(config: &Config, dir: &Path, classes: &[String]) -> Result<Ve
     Ok(labelled.samples)
 }
 
-/// The runs' own validation images: those held out of the training images, if there is no other folder
-/// of them, are found again by the seed. All runs must have the same ones, or a model would be
-/// evaluated on what it was trained on.
-fn own_images(models: &[Model], classes: &[String]) -> Result<(PathBuf, Vec<Sample>), Error> {
-    let first = &models[0];
-    let own_dir = |model: &Model| {
-        let run = model.path.parent().unwrap_or(Path::new(""));
-        setup::stored_data_dir(&model.config, run)
-    };
-    let dir = own_dir(first)?;
-    let splits = setup::scan(&first.config, &dir)?;
-    if splits.classes != classes {
-        return Err(Error::Unusable(format!(
-            "{} no longer has the classes of the run; name a folder with --data-dir",
-            dir.display()
-        )));
-    }
-    let chosen_by = |config: &Config| {
-        let data = &config.data;
-        (data.dir.clone(), data.val_dir.clone(), data.val_fraction, config.train.seed)
-    };
-    for model in &models[1..] {
-        if chosen_by(&model.config) == chosen_by(&first.config) {
-            continue;
-        }
-        let other = setup::scan(&model.config, &own_dir(model)?)?.val;
-        let same = other.len() == splits.val.len()
-            && other.iter().zip(&splits.val).all(|(a, b)| a.path == b.path);
+/// The runs' own validation images. All runs must have the same ones, or a model would be evaluated on
+/// what it was trained on.
+fn own_images(models: &[Model]) -> Result<(PathBuf, Vec<Sample>), Error> {
+    let of = |model: &Model| model.own.find(&model.config, Part::Validation);
+    let (first, others) = (&models[0], &models[1..]);
+    let (dirs, samples) = of(first)?;
+    for model in others {
+        let (_, other) = of(model)?;
+        let same = other.len() == samples.len()
+            && other.iter().zip(&samples).all(|(a, b)| a.path == b.path);
         if !same {
             return Err(Error::Unusable(format!(
                 "{} was validated on other images than {}; name a folder with --data-dir",
@@ -101,7 +94,23 @@ fn own_images(models: &[Model], classes: &[String]) -> Result<(PathBuf, Vec<Samp
             )));
         }
     }
-    Ok((dir, splits.val))
+    Ok((dirs.of_val().to_owned(), samples))
+}
+
+/// Says when a folder that was named holds images that a model was trained on.
+fn warn_of_training_images(models: &[Model], dir: &Path, samples: &[Sample]) {
+    for model in models {
+        let trained_on = model.own.count_trained_on(&model.config, dir, samples);
+        if trained_on > 0 {
+            tracing::warn!(
+                "{} was trained on {trained_on} of these {}: {} has no validation folder, so all of its \
+                 images are taken; leave out --data-dir to evaluate those that the run set aside",
+                model.path.display(),
+                counted(samples.len() as u64, "image"),
+                dir.display()
+            );
+        }
+    }
 }
 
 /// The statistics that the models use, or `mixed`.

@@ -9,13 +9,14 @@ use crate::checkpoint;
 use crate::cli::InfoArgs;
 use crate::error::Error;
 use crate::output::table;
+use crate::run_folder::RunFolder;
 use crate::setup;
 
 pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
     let mut about = String::new();
     let network = match &args.checkpoint {
         Some(path) => {
-            let checkpoint = checkpoint::load(path)?;
+            let checkpoint = checkpoint::load(&RunFolder::checkpoint_in(path)?)?;
             about = describe(&checkpoint);
             checkpoint.network
         }
@@ -47,10 +48,11 @@ fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
         names.push("...");
     }
     format!(
-        "\n{}: epoch {}, step {}{best}\n{} classes: {}\n{statistics}",
+        "\n{}: epoch {}, step {}{best}\nrecipe {}\n{} classes: {}\n{statistics}",
         checkpoint.path.display(),
         metadata.epoch,
         metadata.step,
+        metadata.recipe,
         metadata.classes.len(),
         names.join(", ")
     )

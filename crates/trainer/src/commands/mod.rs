@@ -12,6 +12,8 @@ mod mnist;
 mod predict;
 mod presets;
 mod report;
+mod resume;
+mod run;
 mod train;
 
 use std::path::Path;
@@ -28,7 +30,7 @@ use crate::error::Error;
 pub fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Train(args) => train::train(&args),
-        Command::Resume(args) => train::resume(&args),
+        Command::Resume(args) => resume::resume(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Predict(args) => predict::predict(&args),

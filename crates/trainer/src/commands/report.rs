@@ -116,7 +116,8 @@ fn page(run: &RecordedRun) -> Result<String, Error> {
     let mut text = format!("# {}\n\n", name(folder));
 
     text.push_str(&format!(
-        "Nearest preset: `{preset}`. Images of {} px from {}, batches of {}, seed {}.\n",
+        "{}: `{preset}`. Images of {} px from {}, batches of {}, seed {}.\n",
+        if run.recipe.is_unknown() { "Nearest preset" } else { "Preset" },
         config.data.image_size,
         match config.data.dir.as_str() {
             "" => "the embedded pictures".to_owned(),

@@ -20,6 +20,7 @@ fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun 
     RecordedRun {
         folder: RunFolder::at(&Path::new("out").join(name)),
         config,
+        recipe: Default::default(),
         training: Vec::new(),
         evaluations: rows.iter().map(row).collect(),
         watched: Vec::new(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::diff::Change;
 use super::origin::Origin;
+use super::presets::preset_names;
 
 /// The preset that settings begin with, and every setting that has another value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,17 @@ impl Recipe {
             self.preset.clear();
         }
         self
+    }
+
+    /// The recipe as the head of a config file: what it extends, and in a comment what was changed.
+    pub fn to_toml_head(&self) -> String {
+        // A preset of another version of the program may be gone; the settings are whole without it.
+        if !preset_names().any(|name| name == self.preset) {
+            return String::new();
+        }
+        // A comment ends with its line, and a file may have any name.
+        let recipe = self.to_string().replace(char::is_control, " ");
+        format!("# recipe: {recipe}\nextends = \"{}\"\n\n", self.preset)
     }
 
     /// Whether nothing is known of it: the run is older than recipes.

@@ -63,6 +63,11 @@ impl ConfigFile {
             .map_err(|not_utf8| error(io::Error::new(io::ErrorKind::InvalidData, not_utf8)))?;
         Ok(ConfigFile { name: path.display().to_string(), text })
     }
+
+    /// Whether it says which preset it extends.
+    pub fn names_preset(&self) -> bool {
+        self.text.parse::<Table>().is_ok_and(|table| table.contains_key("extends"))
+    }
 }
 
 /// A setting given by a command-line flag of its own.
@@ -96,7 +101,9 @@ impl Resolved {
         let text = self.config.to_toml()?;
         let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         let mut section = "";
-        let mut annotated = format!("# recipe: {}\n\n", self.recipe);
+        // A comment ends with its line, and a file may have any name.
+        let comment = |text: &dyn std::fmt::Display| text.to_string().replace(char::is_control, " ");
+        let mut annotated = format!("# recipe: {}\n\n", comment(&self.recipe));
         for line in text.lines() {
             annotated.push_str(line);
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
@@ -105,7 +112,7 @@ impl Resolved {
                 && let Some(origin) = self.origins.get(&format!("{section}.{field}"))
             {
                 let gap = width - line.chars().count();
-                annotated.push_str(&format!("{:gap$}  # {origin}", ""));
+                annotated.push_str(&format!("{:gap$}  # {}", "", comment(origin)));
             }
             annotated.push('\n');
         }

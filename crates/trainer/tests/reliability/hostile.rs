@@ -92,7 +92,7 @@ fn damaged_and_forged_checkpoints() {
     // Tensors that do not fit the network. Version 1 had no checksum in the way.
     let checksum = format!(",\"checksum\":\"{}\"", job_checksum(&parts.json));
     let json =
-        parts.json.replace(&checksum, "").replace("\"format_version\":2", "\"format_version\":1");
+        parts.json.replace(&checksum, "").replace("\"format_version\":3", "\"format_version\":1");
     let forge = |edit: &dyn Fn(&mut Tensors)| {
         let mut tensors = parts.tensors.clone();
         edit(&mut tensors);
@@ -209,7 +209,7 @@ fn hostile_metadata() {
         (good.replacen("\"step\":0", "\"step\":-1", 1), "cannot be understood"),
         (good.replacen("\"step\":0", "\"step\":1e99", 1), "cannot be understood"),
         (good.replacen("\"step\":0", "\"surprise\":0", 1), "cannot be understood"),
-        (good.replacen("\"format_version\":2", "\"format_version\":3", 1), "version 3"),
+        (good.replacen("\"format_version\":3", "\"format_version\":4", 1), "version 4"),
         (good.replacen("\"checksum\":\"0\"", "\"checksum\":\"\"", 1), "no checksum"),
         (String::new(), "cannot be understood"),
     ] {
@@ -223,7 +223,7 @@ fn hostile_metadata() {
     let metadata = Metadata { classes, ..job.metadata(&state) };
     let json = serde_json::to_string(&metadata)
         .unwrap()
-        .replace("\"format_version\":2", "\"format_version\":1");
+        .replace("\"format_version\":3", "\"format_version\":1");
     let bytes = Parts { json, tensors: Vec::new() }.bytes();
     let error = checkpoint::parse(&bytes, Path::new("wide")).unwrap_err();
     assert!(matches!(error, CheckpointError::Format { .. }));

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bninception::checkpoint::{self, Checkpoint};
-use bninception::config::{Config, Sources, resolve};
+use bninception::config::{Config, Recipe, Sources, resolve};
+use bninception::data_dirs::DataDirs;
 use bninception::error::Error;
 use bninception::image_lists::ImageLists;
 use bninception::run_folder::RunFolder;
@@ -55,6 +56,8 @@ impl Runs {
         let decode = setup::decode_options(&config);
         let job = Job {
             images: ImageLists::of(&splits, &pictures, &pictures),
+            recipe: Recipe::default(),
+            data_dirs: DataDirs { dir: pictures, val_dir: None },
             classes: splits.classes,
             train: Arc::new(FileSource::new(splits.train, decode).unwrap()),
             val: Arc::new(FileSource::new(splits.val, decode).unwrap()),

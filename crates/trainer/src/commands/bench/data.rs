@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::cli::BenchDataArgs;
 use crate::commands;
 use crate::config::Config;
+use crate::data_dirs::DataDirs;
 use crate::error::Error;
 use crate::{setup, signals};
 
@@ -37,8 +38,8 @@ impl Stages {
 pub(super) fn bench(args: &BenchDataArgs) -> Result<(), Error> {
     signals::listen()?;
     let config = args.config.resolve(None, None)?.config;
-    let dir = setup::data_dir(&config, Path::new(&config.checkpoint.dir))?;
-    let splits = setup::scan(&config, &dir)?;
+    let dirs = DataDirs::of_config(&config, Path::new(&config.checkpoint.dir))?;
+    let splits = setup::scan(&config, &dirs)?;
     let source = Arc::new(FileSource::new(splits.train, setup::decode_options(&config))?);
     let n = source.len();
     let images = if args.images == 0 { n } else { args.images };

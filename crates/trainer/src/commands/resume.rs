@@ -1,0 +1,218 @@
+//! `resume`.
+
+use bninception_engine::model::{Network, ParameterTable};
+
+use super::run::{self, Images, Room};
+use crate::checkpoint::{self, Checkpoint, Metadata};
+use crate::cli::{ConfigArgs, ResumeArgs};
+use crate::config::{
+    Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting,
+};
+use crate::course::{Place, shift_to};
+use crate::data_dirs::DataDirs;
+use crate::error::Error;
+use crate::run_folder::RunFolder;
+use crate::state::{Progress, TrainState};
+use crate::text::{counted, quoted};
+use crate::train::Job;
+use crate::watch::Watcher;
+use crate::{classes, setup, signals};
+
+/// The key by which `--allow-change` permits other images.
+const IMAGES: &str = "data.images";
+
+pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
+    signals::listen()?;
+    let stop = run::stop_when(args.max_time);
+    let (folder, _lock) = RunFolder::open(&args.run)?;
+    let Checkpoint { metadata, mut state, network, .. } = checkpoint::load(&folder.last())?;
+    let (resolved, network) =
+        resumed_config(&metadata, &network, &args.config, &args.allow_change, &folder)?;
+    let Resolved { config, recipe, .. } = resolved;
+
+    let (stored, given) = (&metadata.data_dirs, Some(&args.config));
+    let dirs = DataDirs::of_run(&config, stored, folder.path(), given)?;
+    dirs.check_apart(folder.path(), &format!("mv {}", quoted(folder.path())))?;
+    let splits = setup::scan_to_train(&config, &dirs)?;
+    signals::check()?;
+    if splits.classes != metadata.classes {
+        return Err(Error::Unusable(format!(
+            "{} has other classes than the run: {}",
+            dirs.dir.display(),
+            classes::difference(&metadata.classes, &splits.classes)
+        )));
+    }
+    let images = Images { splits, dirs };
+    let others_allowed = args.allow_change.iter().any(|key| key == IMAGES);
+    check_images(&metadata, &images, others_allowed)?;
+    Watcher::new(&config, &network)?;
+    run::check_batch(&config, &images.splits)?;
+    let mut executor = setup::executor(&config, network.clone())?;
+    let table = ParameterTable::new(&network);
+    let n_images = images.splits.train.len();
+    let room = Room::of(&config, &table, executor.as_ref(), n_images, folder.path())?;
+    let job = run::job(config, recipe, images, folder, network, stop)?;
+    keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
+    keep_average(&job.config, &mut state);
+    run::write_folder(&job)?;
+    run::say_start(&job, &state, executor.as_ref(), &room);
+    say_place(&job, &state.progress);
+    run::finish(&job, executor.as_mut(), state, args.json)
+}
+
+fn say_place(job: &Job, progress: &Progress) {
+    let (course, step) = (job.course(progress), progress.step);
+    if step < course.total_steps || progress.evaluated_step != Some(step) {
+        tracing::info!("going on at step {step}, epoch {:.2}", course.epoch(step));
+        return;
+    }
+    let config = &job.config;
+    let (flag, key, more) = match config.train.steps {
+        0 => ("--epochs", "train.epochs", course.last_epoch() + 1),
+        steps => ("--steps", "train.steps", steps.saturating_add(course.steps_per_epoch)),
+    };
+    let permit = match changes_maths(key, config.schedule.kind) {
+        true => format!(" --allow-change {key}"),
+        false => String::new(),
+    };
+    tracing::info!(
+        "the run is at its end (step {step}); train on with, for example: bninception resume {} {flag} \
+         {more}{permit}",
+        quoted(job.folder.path())
+    );
+}
+
+/// Refuses images that are not those of the run, unless others are allowed.
+fn check_images(metadata: &Metadata, images: &Images, others_allowed: bool) -> Result<(), Error> {
+    let found = images.lists();
+    let Some(difference) = metadata.images.difference(&found, &images.splits.classes) else {
+        return Ok(());
+    };
+    let dir = images.dirs.dir.display();
+    if others_allowed {
+        tracing::warn!("{dir} has other images than the run: {difference}");
+        return Ok(());
+    }
+    Err(Error::Unusable(format!(
+        "{dir} has other images than the run: {difference}\nput them back, or go on with what \
+         is there by --allow-change {IMAGES}; the result will be another"
+    )))
+}
+
+/// Keeps the place in the epoch where a batch or an epoch has another size than before.
+fn keep_place(
+    job: &Job,
+    metadata: &Metadata,
+    progress: &mut Progress,
+    others_allowed: bool,
+) -> Result<(), Error> {
+    let batch_size = job.config.train.batch_size;
+    let before = metadata.config.train.batch_size;
+    let steps_per_epoch = job.course(progress).steps_per_epoch;
+    if batch_size == before && steps_per_epoch == metadata.steps_per_epoch {
+        return Ok(());
+    }
+    if batch_size == before && !others_allowed {
+        return Err(Error::Unusable(format!(
+            "{} has {} training images: an epoch would have {} batches, and that of the run has {}",
+            job.data_dirs.dir.display(),
+            job.train.len(),
+            steps_per_epoch,
+            metadata.steps_per_epoch
+        )));
+    }
+    let seen = metadata.position.saturating_mul(before as u64);
+    let place = Place { step: metadata.step, epoch: metadata.epoch, images: seen };
+    let (shift, images) = shift_to(&place, batch_size, steps_per_epoch);
+    progress.batch_shift = shift;
+    if metadata.position > 0 && images == 0 {
+        // The epoch begins again; the evaluation in front of it has been made.
+        progress.evaluated_step = Some(progress.step);
+    }
+    let course = job.course(progress);
+    tracing::info!(
+        "batches of {batch_size} in place of {before}: epoch {} goes on behind {} of {} ({seen} were \
+         seen); {} in all, {} an epoch",
+        place.epoch + 1,
+        counted(images, "image"),
+        job.train.len(),
+        counted(course.total_steps, "step"),
+        course.steps_per_epoch
+    );
+    Ok(())
+}
+
+/// Begins the moving average of the weights, or drops it, where the settings now say so.
+fn keep_average(config: &Config, state: &mut TrainState) {
+    match config.train.ema > 0.0 {
+        true if state.ema.is_none() => state.ema = Some(state.weights.clone()),
+        true => {}
+        false => state.ema = None,
+    }
+}
+
+/// The run's own settings with those given now, and their network; a change of what is computed needs
+/// permission.
+fn resumed_config(
+    metadata: &Metadata,
+    network: &Network,
+    args: &ConfigArgs,
+    allowed: &[String],
+    folder: &RunFolder,
+) -> Result<(Resolved, Network), Error> {
+    let stored = &metadata.config;
+    if args.preset.is_some() {
+        return Err(Error::Usage(
+            "resume takes the recipe from the run; single settings may be given, not a preset"
+                .to_owned(),
+        ));
+    }
+    for key in allowed.iter().filter(|key| *key != IMAGES) {
+        if let Some(nearest) = nearest_setting(stored, key)? {
+            return Err(Error::Usage(format!(
+                "--allow-change {key}: there is no such setting; did you mean `{nearest}`?"
+            )));
+        }
+    }
+    let name = folder.path().display().to_string();
+    let text = format!("{}{}", metadata.recipe.to_toml_head(), stored.to_toml()?);
+    let mut resolved = args.resolve(Some(ConfigFile { name: name.clone(), text }), None)?;
+    resolved.recipe = resolved.recipe.continuing(&metadata.recipe, &name);
+    let config = &resolved.config;
+    let table = ParameterTable::new(network);
+    let mut refused = Vec::new();
+    for change in diff(stored, config)? {
+        let Change { key, old, new } = &change;
+        if !changes_maths(key, stored.schedule.kind) {
+            continue;
+        }
+        let remedy = match keeps_tensors(stored, &change, metadata.classes.len(), &table) {
+            false => "it makes another network: begin a new run".to_owned(),
+            true if allowed.contains(key) => continue,
+            true => format!("--allow-change {key}"),
+        };
+        refused.push(format!("  {key}: {old} in the run, {new} now ({remedy})"));
+    }
+    if !refused.is_empty() {
+        return Err(Error::Usage(format!(
+            "these settings would change the result of the run:\n{}\n\
+             leave them out, or permit each as shown",
+            refused.join("\n")
+        )));
+    }
+    let network = setup::network(config, metadata.classes.len())?;
+    match ParameterTable::new(&network) == table {
+        true => Ok((resolved, network)),
+        false => Err(Error::Usage(
+            "these settings together make another network than that of the run: begin a new run"
+                .to_owned(),
+        )),
+    }
+}
+
+/// Whether the tensors of a run's network stay as they are with one setting changed.
+fn keeps_tensors(stored: &Config, change: &Change, classes: usize, table: &ParameterTable) -> bool {
+    let network = change.applied_to(stored).and_then(|config| setup::network(&config, classes).ok());
+    // A setting that holds only together with others is judged with them.
+    network.is_none_or(|network| ParameterTable::new(&network) == *table)
+}
