@@ -156,9 +156,7 @@ fn check_header(
     check_size(header.len() as u64, LENGTH_BYTES as u64 + header.len() as u64 + bytes)?;
     let header: safetensors::tensor::Metadata =
         serde_json::from_slice(header).map_err(|error| error.to_string())?;
-    let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
-    let json = json.ok_or_else(|| format!("its metadata lacks the key `{METADATA_KEY}`"))?;
-    let network = Metadata::check(json)?;
+    let network = Metadata::check(metadata_of(&header)?)?;
     match ParameterTable::new(&network) == *table {
         true => Ok(()),
         false => Err("its tensors are not those of the network of its settings".to_owned()),
@@ -184,18 +182,50 @@ fn check_size(header: u64, file: u64) -> Result<(), String> {
 /// # Errors
 /// The file cannot be read, is no checkpoint, or its tensors do not fit its network.
 pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let io_error = |source| CheckpointError::Io { action: "read", path: path.to_owned(), source };
+    let (mut bytes, rest) = read_header(path)?;
+    rest.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(read_error(path))?;
+    parse(&bytes, path)
+}
+
+/// Reads what a checkpoint says about itself, without its tensors and without a look at its checksum.
+///
+/// # Errors
+/// The file cannot be read, or its header is not that of a checkpoint.
+pub fn load_metadata(path: &Path) -> Result<Metadata, CheckpointError> {
     let format = |reason: String| CheckpointError::Format { path: path.to_owned(), reason };
-    let mut file = File::open(path).map_err(io_error)?;
-    let size = file.metadata().map_err(io_error)?.len();
+    let (bytes, _) = read_header(path)?;
+    let header = bytes.get(LENGTH_BYTES..).unwrap_or_default();
+    let header = serde_json::from_slice(header)
+        .map_err(|error| format(format!("it is no valid safetensors file ({error})")))?;
+    Metadata::from_json(metadata_of(&header).map_err(format)?).map_err(format)
+}
+
+fn read_error(path: &Path) -> impl Fn(io::Error) -> CheckpointError {
+    move |source| CheckpointError::Io { action: "read", path: path.to_owned(), source }
+}
+
+/// The length and the header, and the file behind them. A file that is too short gives what it has.
+fn read_header(path: &Path) -> Result<(Vec<u8>, File), CheckpointError> {
+    let format = |reason: String| CheckpointError::Format { path: path.to_owned(), reason };
+    let mut file = File::open(path).map_err(read_error(path))?;
+    let size = file.metadata().map_err(read_error(path))?.len();
     check_size(0, size).map_err(format)?;
     let mut bytes = Vec::new();
-    (&mut file).take(LENGTH_BYTES as u64).read_to_end(&mut bytes).map_err(io_error)?;
-    if let Ok(length) = <[u8; LENGTH_BYTES]>::try_from(bytes.as_slice()) {
-        check_size(u64::from_le_bytes(length), size).map_err(format)?;
+    let mut read = |file: &mut File, n: u64| {
+        file.take(n).read_to_end(&mut bytes).map_err(read_error(path))?;
+        Ok::<_, CheckpointError>(<[u8; LENGTH_BYTES]>::try_from(bytes.as_slice()).ok())
+    };
+    if let Some(length) = read(&mut file, LENGTH_BYTES as u64)? {
+        let length = u64::from_le_bytes(length);
+        check_size(length, size).map_err(format)?;
+        read(&mut file, length)?;
     }
-    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(io_error)?;
-    parse(&bytes, path)
+    Ok((bytes, file))
+}
+
+fn metadata_of(header: &safetensors::tensor::Metadata) -> Result<&str, String> {
+    let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+    json.map(String::as_str).ok_or_else(|| format!("its metadata lacks the key `{METADATA_KEY}`"))
 }
 
 /// [`load`] of a file's content; `path` is for messages.
@@ -206,10 +236,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Checkpoint, CheckpointError> {
     let format = |reason: String| CheckpointError::Format { path: path.to_owned(), reason };
     let not_safetensors = |error| format(format!("it is no valid safetensors file ({error})"));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_safetensors)?;
-    let json = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
-    let Some(json) = json else {
-        return Err(format(format!("its metadata lacks the key `{METADATA_KEY}`")));
-    };
+    let json = metadata_of(&header).map_err(format)?;
     let metadata: Metadata = Metadata::from_json(json).map_err(format)?;
     let network = metadata.network().map_err(format)?;
     let table = ParameterTable::new(&network);

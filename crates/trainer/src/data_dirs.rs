@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint;
 use crate::cli::ConfigArgs;
 use crate::config::Config;
 use crate::error::Error;
+use crate::run_folder::RunFolder;
 use crate::setup;
 use crate::text::quoted;
 
@@ -114,14 +116,8 @@ impl DataDirs {
 /// The folder that was at `stored` and that the run calls `given`.
 fn found(given: &str, stored: &str, flag: &str) -> Result<PathBuf, Error> {
     let (given, stored) = (Path::new(given), Path::new(stored));
-    if stored.is_dir() {
-        if given != stored && !is_same(given, stored) {
-            tracing::info!("{} is the run's {}", stored.display(), given.display());
-        }
-        return Ok(stored.to_owned());
-    }
-    if given.is_dir() {
-        return Ok(given.to_owned());
+    if let Some(place) = [stored, given].into_iter().find(|place| place.is_dir()) {
+        return Ok(place.to_owned());
     }
     let place = match stored == given || stored.as_os_str().is_empty() {
         true => String::new(),
@@ -149,6 +145,22 @@ pub fn check_apart(data: &Path, out: &Path, command: &str) -> Result<(), Error> 
     match resolved(data).starts_with(resolved(out)) {
         true => Err(entangled(data, out, "holds", command)),
         false => Ok(()),
+    }
+}
+
+/// [`check_apart`] for the images of the run in `folder`, as far as they can be found.
+///
+/// # Errors
+/// As there.
+pub fn check_apart_from_run(folder: &RunFolder, out: &Path, command: &str) -> Result<(), Error> {
+    // Whatever is wrong with the checkpoint is for others to say.
+    let Ok(metadata) = checkpoint::load_metadata(&folder.last()) else { return Ok(()) };
+    if metadata.config.data.dir.is_empty() {
+        return Ok(());
+    }
+    match DataDirs::of_run(&metadata.config, &metadata.data_dirs, folder.path(), None) {
+        Ok(dirs) => dirs.check_apart(out, command),
+        Err(_) => Ok(()),
     }
 }
 

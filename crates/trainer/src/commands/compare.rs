@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::CompareArgs;
 use crate::comparison::{Comparison, Spread, percent};
+use crate::data_dirs::check_apart_from_run;
 use crate::error::Error;
 use crate::output;
 use crate::recorded_run::{RecordedRun, find_runs};
@@ -13,6 +14,9 @@ use crate::watch_figure::watch_figure;
 
 pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
     let runs = read_runs(&args.runs)?;
+    if let Some(dir) = &args.out {
+        runs.iter().try_for_each(|run| check_apart_from_run(&run.folder, dir, "--out"))?;
+    }
     let comparison = Comparison::new(runs, args.baseline.as_deref())?;
     warn_of_differences(&comparison);
     if let Some(dir) = &args.out {

@@ -190,9 +190,9 @@ pub(super) fn finish(
             "top1": progress.evaluation.map(|result| result.top1),
             "top5": progress.evaluation.map(|result| result.top5),
             "loss": progress.evaluation.and_then(|result| result.loss),
-            "skipped_batches": progress.skipped_batches,
             "seconds": progress.seconds,
             "finished": finished,
+            "skipped_batches": progress.skipped_batches,
         }));
     }
     let skipped = match progress.skipped_batches {

@@ -94,9 +94,10 @@ fn data(config: &Config, check: &mut Check) {
         "0 to 1 for each colour, in units of the full range",
     );
     check.that(
-        data.std.iter().all(|std| positive(*std)),
+        // Images are normalised in f32, in which the least and greatest numbers are 0 and infinite.
+        data.std.iter().all(|std| positive(f64::from(*std as f32))),
         "data.std",
-        "above 0 for each colour, in units of the full range",
+        "above 0 for each colour, in units of the full range, within f32",
     );
     check.that(data.workers <= 1024, "data.workers", "0 (the number of cores) to 1024");
     check.that((1..=1024).contains(&data.prefetch), "data.prefetch", "1 to 1024 batches");
@@ -317,7 +318,15 @@ mod tests {
             ("data.image_size", &[|c| c.data.image_size = 31, |c| c.data.image_size = 513]),
             ("data.crop_ratio", &[|c| c.data.crop_ratio = 0.0, |c| c.data.crop_ratio = 1.01]),
             ("data.mean", &[|c| c.data.mean[1] = 123.0, |c| c.data.mean[2] = f64::NAN]),
-            ("data.std", &[|c| c.data.std[0] = 0.0, |c| c.data.std[2] = f64::INFINITY]),
+            (
+                "data.std",
+                &[
+                    |c| c.data.std[0] = 0.0,
+                    |c| c.data.std[2] = f64::INFINITY,
+                    |c| c.data.std[1] = 1e-60,
+                    |c| c.data.std[1] = 1e60,
+                ],
+            ),
             ("data.workers", &[|c| c.data.workers = 1025]),
             ("data.prefetch", &[|c| c.data.prefetch = 0, |c| c.data.prefetch = 1025]),
             ("data.shard_size", &[|c| c.data.shard_size = 0]),
