@@ -8,19 +8,20 @@ use bninception_data::{FileSource, Sample, Shuffle, TrainPlan};
 use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
-use super::eval::use_config;
+use super::eval::training_config;
 use crate::calibrate::{Calibration, network, population_statistics};
 use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::cli::CalibrateArgs;
 use crate::config::Config;
 use crate::error::Error;
+use crate::output::with_path;
 use crate::{classes, setup, signals};
 
 pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     signals::listen()?;
     let checkpoint = checkpoint::load(&args.checkpoint)?;
     let calibrated = network(&checkpoint.network)?;
-    let config = use_config(&checkpoint, &args.options)?;
+    let config = training_config(&checkpoint, &args.options)?;
     let out = output(&args.checkpoint, args.out.as_deref(), args.overwrite)?;
     let run = args.checkpoint.parent().unwrap_or(Path::new(""));
     let dir = args.data_dir.as_deref();
@@ -61,21 +62,16 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     checkpoint::save_with(&out, &metadata, &table, &state, Some(&population.statistics))?;
     let images = population.batches * batch_size as u64;
     if args.options.json {
-        let failed: Vec<serde_json::Value> = population
-            .failed
-            .iter()
-            .map(|failure| json!({ "path": failure.path, "error": failure.error }))
-            .collect();
-        return super::print_json(&json!({
-            "checkpoint": out,
+        let result = json!({
             "images": images,
             "batches": population.batches,
             "batch_size": batch_size,
             "seed": seed,
             "ema": state.ema.is_some(),
-            "failed": failed,
+            "failed": super::failures_to_json(&population.failed),
             "seconds": seconds,
-        }));
+        });
+        return super::print_json(&with_path("checkpoint", &out, result));
     }
     let failed = match population.failed.len() {
         0 => String::new(),
@@ -94,8 +90,9 @@ fn output(input: &Path, out: Option<&Path>, overwrite: bool) -> Result<PathBuf, 
     let out = match out {
         Some(out) => out.to_owned(),
         None => {
-            let stem = input.file_stem().unwrap_or_default().to_string_lossy();
-            input.with_file_name(format!("{stem}-calibrated.safetensors"))
+            let mut name = input.file_stem().unwrap_or_default().to_owned();
+            name.push("-calibrated.safetensors");
+            input.with_file_name(name)
         }
     };
     if out.exists() && !overwrite {

@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigFile, ScheduleKind, changes_maths, diff, neare
 use crate::error::Error;
 use crate::image_lists::ImageLists;
 use crate::needs::{Free, Needs, bytes};
+use crate::output::with_path;
 use crate::progress::duration;
 use crate::run_folder::RunFolder;
 use crate::state::TrainState;
@@ -314,8 +315,7 @@ fn finish(
     let progress = &state.progress;
     let epochs = progress.step / job.steps_per_epoch();
     if as_json {
-        return super::print_json(&json!({
-            "run_dir": job.folder.path(),
+        let result = json!({
             "epochs": epochs,
             "steps": progress.step,
             "best_top1": progress.best.map(|best| best.top1),
@@ -324,7 +324,8 @@ fn finish(
             "loss": progress.evaluation.map(|result| result.loss),
             "seconds": progress.seconds,
             "finished": finished,
-        }));
+        });
+        return super::print_json(&with_path("run_dir", job.folder.path(), result));
     }
     if !finished {
         return super::print(&format!(
