@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::DataError;
 use crate::class_name::check_class_name;
+use crate::left_out::LeftOut;
 use crate::listing::{Entry, Kind, Lister};
 use crate::pack::{self, Index};
 use crate::packing;
@@ -46,13 +47,13 @@ pub(crate) struct ClassFolder {
 /// Reads class folders, and gathers what else is found on the way.
 pub(crate) struct Scanner<'a> {
     lister: &'a Lister<'a>,
-    pub(crate) ignored: usize,
+    pub(crate) left_out: LeftOut,
     pub(crate) notes: Vec<String>,
 }
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(lister: &'a Lister<'a>) -> Scanner<'a> {
-        Scanner { lister, ignored: 0, notes: Vec::new() }
+        Scanner { lister, left_out: LeftOut::default(), notes: Vec::new() }
     }
 
     /// Reads every class folder of `dir`, in the byte order of their names.
@@ -63,14 +64,12 @@ impl<'a> Scanner<'a> {
             return Err(no_images(dir, count_files(self.lister, dir)?));
         }
         let walks = self.lister.each(&folders, |folder| {
-            let mut walk = Walk { name: class_name(folder)?, ..Walk::default() };
-            walk.enter(self.lister, &folder.path)?;
-            Ok(walk)
+            Ok((class_name(folder)?, Walk::of(self.lister, &folder.path)?))
         })?;
         let mut classes = Vec::with_capacity(walks.len());
-        for (folder, walk) in folders.into_iter().zip(walks) {
-            let Walk { name, images, ignored, notes, .. } = walk;
-            self.ignored += ignored;
+        for (folder, (name, walk)) in folders.into_iter().zip(walks) {
+            let Walk { images, left_out, notes, .. } = walk;
+            self.left_out.extend(left_out);
             self.notes.extend(notes);
             classes.push(ClassFolder { name, dir: folder.path, images });
         }
@@ -78,18 +77,24 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// What lies below one class folder.
+/// What lies below one folder.
 #[derive(Default)]
-struct Walk {
-    name: String,
-    images: Vec<PathBuf>,
-    ignored: usize,
-    notes: Vec<String>,
+pub(crate) struct Walk {
+    pub(crate) images: Vec<PathBuf>,
+    pub(crate) left_out: LeftOut,
+    pub(crate) notes: Vec<String>,
     /// Canonical paths of the folders above the one that is being read.
     ancestors: Vec<PathBuf>,
 }
 
 impl Walk {
+    /// Walks through `dir` and all folders below it.
+    pub(crate) fn of(lister: &Lister<'_>, dir: &Path) -> Result<Walk, DataError> {
+        let mut walk = Walk::default();
+        walk.enter(lister, dir)?;
+        Ok(walk)
+    }
+
     /// Adds the images below `dir`. Entries come by name and folders are entered in their turn, so
     /// the images come in the order of their paths.
     fn enter(&mut self, lister: &Lister<'_>, dir: &Path) -> Result<(), DataError> {
@@ -110,7 +115,8 @@ impl Walk {
                     shards.enter(&entry.path, &mut self.images)?;
                 }
                 Kind::File if is_image_path(&entry.path) => self.images.push(entry.path),
-                Kind::File | Kind::Other => self.ignored += 1,
+                Kind::File => self.left_out.add(entry.path),
+                Kind::Other => self.left_out.add_special(),
                 Kind::Broken => self.notes.push(format!(
                     "{} is skipped: it links to a file that is missing or cannot be read",
                     entry.path.display()
@@ -140,6 +146,9 @@ impl Shards {
     }
 
     fn check(&self, dir: &Path) -> Result<(), DataError> {
+        if self.found > 0 {
+            packing::check_finished(dir)?;
+        }
         if self.found == self.expected {
             return Ok(());
         }

@@ -25,15 +25,13 @@ use crate::DataError;
 use crate::class_folders::{ClassFolder, EXAMPLE, Folder, Scanner, no_images, subfolders};
 use crate::listing::Lister;
 use crate::random::{Purpose, sample_rng};
+use crate::text::name_list;
 
 /// Names of the training folder, compared without case; one at most may be present.
 pub const TRAIN_NAMES: [&str; 2] = ["train", "training"];
 
 /// Names of the validation folder, compared without case; the first that is present is used.
 pub const VAL_NAMES: [&str; 6] = ["val", "valid", "validation", "eval", "evaluation", "test"];
-
-/// How many names an error or a note lists.
-const MAX_NAMES: usize = 10;
 
 /// One image file and its class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +139,7 @@ pub fn scan_with(
     let train_dir = train_dir.unwrap_or_else(|| dir.to_path_buf());
     let class_folders = scanner.class_folders(&train_dir)?;
     if class_folders.iter().all(|folder| folder.images.is_empty()) {
-        return Err(no_images(&train_dir, scanner.ignored));
+        return Err(no_images(&train_dir, scanner.left_out.total()));
     }
     let empty = class_folders.iter().filter(|folder| folder.images.is_empty());
     let empty: Vec<&str> = empty.map(|folder| folder.name.as_str()).collect();
@@ -175,7 +173,7 @@ pub fn scan_with(
         }
     };
     check_count(dir, train.len().max(val.len()))?;
-    Ok(Splits { classes, train, val, ignored: scanner.ignored, notes: scanner.notes })
+    Ok(Splits { classes, train, val, ignored: scanner.left_out.total(), notes: scanner.notes })
 }
 
 /// Scans `dir` for an evaluation against the classes of a trained network.
@@ -221,7 +219,7 @@ pub fn scan_classes_with(
     };
     let samples = label_by_name(&mut scanner, &val_dir, classes)?;
     check_count(dir, samples.len())?;
-    Ok(Labelled { samples, ignored: scanner.ignored, notes: scanner.notes })
+    Ok(Labelled { samples, ignored: scanner.left_out.total(), notes: scanner.notes })
 }
 
 /// The trees of class folders below `dir`, with what each is for: `train` and `val`, or `all`. Unlike
@@ -378,10 +376,10 @@ fn label_by_name(
     dir: &Path,
     classes: &[String],
 ) -> Result<Vec<Sample>, DataError> {
-    let ignored_before = scanner.ignored;
+    let ignored_before = scanner.left_out.total();
     let folders = scanner.class_folders(dir)?;
     if folders.iter().all(|folder| folder.images.is_empty()) {
-        return Err(no_images(dir, scanner.ignored - ignored_before));
+        return Err(no_images(dir, scanner.left_out.total() - ignored_before));
     }
     let label = |name: &str| classes.iter().position(|class| class == name);
     let unknown = folders.iter().filter(|folder| label(&folder.name).is_none());
@@ -440,14 +438,5 @@ fn check_count(dir: &Path, n: usize) -> Result<(), DataError> {
     match u32::try_from(n) {
         Ok(_) => Ok(()),
         Err(_) => Err(DataError::layout(dir, format!("{n} images, the limit is {}", u32::MAX))),
-    }
-}
-
-/// `a`, `b`, `c`; at most [`MAX_NAMES`], then how many more.
-fn name_list(names: &[&str]) -> String {
-    let shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`")).collect();
-    match names.len().saturating_sub(MAX_NAMES) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
     }
 }

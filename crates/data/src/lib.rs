@@ -6,6 +6,7 @@
 //! listing: DIR                    -> the entries of its folders
 //! packing: DIR                    -> a folder of shards, decoded once, that is read like DIR
 //! folder:  DIR/train/CLASS/*      -> Vec<Sample { path, label }>
+//! images:  any files and folders  -> Vec<Sample { path, label: 0 }>
 //! decode:  bytes of a file        -> RGB u8, height x width x 3
 //! crop:    width, height, draws   -> the region to look at
 //! crops:   width, height          -> the regions of an evaluation by many crops
@@ -37,7 +38,9 @@ mod error;
 mod fields;
 pub mod folder;
 pub mod headers;
+pub mod images;
 mod jpeg;
+mod left_out;
 pub mod listing;
 pub mod loader;
 pub mod order;
@@ -49,6 +52,7 @@ pub mod resize;
 mod scaled;
 pub mod source;
 pub mod split;
+mod text;
 
 pub use augment::AugmentConfig;
 pub use check::check;
@@ -62,6 +66,7 @@ pub use error::{DataError, DecodeError};
 pub use folder::{Sample, ScanOptions, Splits, scan, scan_classes, scan_classes_with, scan_with};
 pub use headers::check_headers;
 pub use image::RgbImage;
+pub use images::find_images;
 pub use listing::Lister;
 pub use loader::{Batch, Failure, LoadOptions, Loader, TrainPlan};
 pub use order::{Shuffle, epoch_order};

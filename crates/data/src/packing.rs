@@ -106,10 +106,12 @@ pub fn pack(
     Ok(summary)
 }
 
-/// Refuses `dir` if it, or the folder above it, is being packed or was left unfinished.
-pub(crate) fn check_finished(dir: &Path) -> Result<(), DataError> {
-    let places = [Some(dir), dir.parent()];
-    match places.into_iter().flatten().find(|place| place.join(MARKER).exists()) {
+/// Refuses `path` if it lies in a folder that is being packed or was left unfinished, at most two
+/// folders deep: a class folder lies in `OUT` or in `OUT/train`, and a shard one deeper.
+pub(crate) fn check_finished(path: &Path) -> Result<(), DataError> {
+    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut places = canonical.ancestors().take(if path.is_dir() { 3 } else { 4 });
+    match places.find(|place| place.join(MARKER).exists()) {
         None => Ok(()),
         Some(place) => Err(DataError::layout(
             place,

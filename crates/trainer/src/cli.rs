@@ -5,10 +5,12 @@ mod data;
 #[cfg(feature = "mnist")]
 mod mnist;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bninception_data::Crops;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use toml::Value;
 
@@ -19,7 +21,8 @@ pub use data::{
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
 
-use crate::config::{ConfigError, ConfigFile, Flag, Resolved, Sources, resolve};
+use crate::config::{ConfigError, ConfigFile, Flag, MAX_COUNT, Resolved, Sources, resolve};
+use crate::error::Error;
 use crate::statistics::Statistics;
 
 /// Trains, resumes, evaluates and uses BN-Inception (Ioffe & Szegedy 2015) on a folder of images.
@@ -78,17 +81,17 @@ pub enum Command {
 }
 
 /// Settings of a run. Later ones win: preset, files, --set, plain flags.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct ConfigArgs {
     /// A preset; `bninception presets list` names them. A training run without a preset and without
     /// a config file has `bn-baseline` with --data-dir, and `demo` without.
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = text())]
     pub preset: Option<String>,
     /// A config file (TOML); may be repeated.
     #[arg(short, long = "config", value_name = "FILE")]
     pub config: Vec<PathBuf>,
     /// One setting, such as train.label_smoothing=0.1; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = text())]
     pub set: Vec<String>,
     /// Plain flags.
     #[command(flatten)]
@@ -96,14 +99,14 @@ pub struct ConfigArgs {
 }
 
 /// Flags for the settings in daily use; each stands for one key of the config.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings with a flag of their own")]
 pub struct FlagArgs {
     /// Folder of images: DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*.
-    #[arg(long, visible_alias = "data-path", value_name = "DIR")]
+    #[arg(long, visible_alias = "data-path", value_name = "DIR", value_parser = text())]
     pub data_dir: Option<String>,
     /// Folder of validation images, CLASS/*, if it lies elsewhere.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = text())]
     pub val_dir: Option<String>,
     /// Where to compute; `cpu` is all there is so far.
     #[arg(long, value_enum)]
@@ -132,10 +135,10 @@ pub struct FlagArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ExecutionArgs {
     /// What runs the network: `fast` or `reference`.
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = text())]
     pub engine: Option<String>,
     /// Number type of activations and products: `f32` or `bf16`.
-    #[arg(long, value_name = "DTYPE")]
+    #[arg(long, value_name = "DTYPE", value_parser = text())]
     pub dtype: Option<String>,
     /// Threads of the engine; 0 for one a core.
     #[arg(long, value_name = "N")]
@@ -146,6 +149,16 @@ pub struct ExecutionArgs {
     /// Threads that read and prepare images; 0 for one a core.
     #[arg(short = 'j', long, value_name = "N")]
     pub workers: Option<i64>,
+}
+
+/// Takes an argument that is a text, and names it where its bytes are none.
+fn text() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().try_map(|argument: OsString| {
+        argument.into_string().map_err(|_| {
+            "it is not UTF-8, and settings are; a folder with such a name can be given by a symbolic \
+             link with another"
+        })
+    })
 }
 
 /// Where to compute.
@@ -214,6 +227,22 @@ impl ConfigArgs {
         self.resolve(None, Some(default))
     }
 
+    /// The same with `--batch-size` for the batches of evaluation, for which one image is enough; those
+    /// of training may need two.
+    ///
+    /// # Errors
+    /// A size out of its range.
+    pub fn for_evaluation(mut self) -> Result<ConfigArgs, Error> {
+        if let Some(size) = self.flags.execution.batch_size.take() {
+            if !(1..=MAX_COUNT as i64).contains(&size) {
+                let message = format!("--batch-size {size}: expected 1 to {MAX_COUNT} images");
+                return Err(Error::Usage(message));
+            }
+            self.set.push(format!("train.val_batch_size={size}"));
+        }
+        Ok(self)
+    }
+
     /// Whether the recipe is the program's own choice.
     pub fn leaves_recipe_open(&self) -> bool {
         self.preset.is_none() && self.config.is_empty()
@@ -266,7 +295,7 @@ pub struct ResumeArgs {
     pub config: ConfigArgs,
     /// Accept another value of this setting although it changes the result, or with `data.images`
     /// other images; may be repeated.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = text())]
     pub allow_change: Vec<String>,
     /// Save and leave after this time, such as 90m or 7h30m.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -355,11 +384,12 @@ pub struct CalibrateArgs {
 
 /// `predict`.
 #[derive(Debug, Args)]
+#[command(override_usage = "bninception predict [OPTIONS] <CHECKPOINT> <IMAGE>...")]
 pub struct PredictArgs {
-    /// The checkpoint.
+    /// The checkpoint, or the folder of a run, whose best checkpoint is taken.
     pub checkpoint: PathBuf,
     /// Images, or folders of images.
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// How many classes to name for each image.
     #[arg(long, default_value_t = 5, value_name = "K")]
@@ -381,7 +411,7 @@ pub struct CompareArgs {
     pub runs: Vec<PathBuf>,
     /// What the others are measured by, a path or a name; by default the paper's Inception, which
     /// has no batch norm.
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", value_parser = text())]
     pub baseline: Option<String>,
     /// Folder for compare.svg, compare.png, compare.csv and compare.md.
     #[arg(long, value_name = "DIR")]
@@ -424,6 +454,7 @@ pub enum PresetsCommand {
     /// The text of a preset, with the reasons for its values.
     Show {
         /// The preset.
+        #[arg(value_parser = text())]
         name: String,
     },
 }

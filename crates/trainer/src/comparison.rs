@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, ConfigError, Sources, diff, preset_names, resolve};
 use crate::error::Error;
 use crate::figure::{Axis, Direction, Figure, Mark, Panel, Series, Style, Weight};
+use crate::output::with_path;
 use crate::recorded_run::{Evaluation, RecordedRun, is_recipe};
 
 /// Runs side by side.
@@ -197,15 +198,15 @@ impl Comparison {
         let models = self.models.iter().enumerate().map(|(index, model)| {
             let steps = self.steps_of_seeds(index);
             let runs = model.runs.iter().zip(&steps).map(|(run, steps)| {
-                json!({
-                    "run": run.folder.path(),
+                let about = json!({
                     "seed": run.config.train.seed,
                     "best_top1": run.best().map(|row| row.top1),
                     "best_step": run.best().map(|row| row.step),
                     "steps_to_target": steps,
                     "last_step": run.evaluations.last().map(|row| row.step),
                     "diverged": run.diverged,
-                })
+                });
+                with_path("run", run.folder.path(), about)
             });
             json!({
                 "model": model.name,

@@ -26,6 +26,7 @@ pub use sections::{
     Activation, Checkpoint, Data, Dtype, Engine, EngineKind, Log, Network, NetworkKind,
     OnDivergence, Optimizer, Schedule, ScheduleKind, Train,
 };
+pub(crate) use validate::MAX_COUNT;
 // The data crate's own settings, which checkpoints store too.
 pub use bninception_data::{AugmentConfig as Augment, Colour, Interpolation, Shuffle};
 

@@ -10,6 +10,10 @@ use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::divergence::Culprit;
 
+/// The number of the signal for a pipe without reader, the same on all systems that have it (POSIX
+/// leaves it open; Linux, the BSDs and macOS say 13).
+const SIGPIPE: u8 = 13;
+
 /// Any failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,6 +45,9 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// Standard output cannot be written, or nobody reads it any more.
+    #[error("cannot write standard output: {0}")]
+    Stdout(io::Error),
     /// A number of the training is no longer finite.
     #[error(
         "{culprit} at step {step} (learning rate {lr:e}): the run has diverged\n\
@@ -116,15 +123,23 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 
-    /// 2 for usage and configuration, 3 for data and checkpoints, 4 for divergence, and 128 plus
-    /// the signal's number for a run that a signal stopped.
+    /// Whether the reader of standard output has left, as `head` does: it has what it wanted, and
+    /// there is nothing to complain of.
+    pub fn is_of_reader_that_left(&self) -> bool {
+        matches!(self, Error::Stdout(source) if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// 2 for usage and configuration, 3 for data, checkpoints and standard output, 4 for divergence,
+    /// and 128 plus the signal's number for a run that a signal stopped. A command whose reader has
+    /// left ends like one that SIGPIPE stopped, which is what a shell expects of a pipe.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config(_) | Error::Usage(_) => 2,
             Error::Data(DataError::Setting { .. }) => 2,
             Error::Checkpoint(CheckpointError::NotFinite { .. }) => 4,
             Error::Data(_) | Error::Unusable(_) | Error::Checkpoint(_) | Error::Io { .. } => 3,
-            Error::Unsaved { .. } => 3,
+            Error::Stdout(_) if self.is_of_reader_that_left() => 128 + SIGPIPE,
+            Error::Unsaved { .. } | Error::Stdout(_) => 3,
             Error::Engine(EngineError::Model(_) | EngineError::Unsupported { .. }) => 2,
             Error::Engine(_) => 1,
             Error::Diverged { .. } | Error::NetworkDiverged { .. } => 4,

@@ -8,7 +8,7 @@ use bninception_data::{FileSource, Sample, Shuffle, TrainPlan};
 use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
-use super::eval::use_config;
+use super::eval::training_config;
 use crate::calibrate::{Calibration, network, population_statistics};
 use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::cli::CalibrateArgs;
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::data_dirs::DataDirs;
 use crate::error::Error;
 use crate::image_lists::ImageLists;
+use crate::output::with_path;
 use crate::own_images::{OwnImages, Part};
 use crate::run_folder::RunFolder;
 use crate::{classes, setup, signals};
@@ -25,7 +26,7 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     let path = RunFolder::checkpoint_in(&args.checkpoint)?;
     let checkpoint = checkpoint::load(&path)?;
     let calibrated = network(&checkpoint.network)?;
-    let config = use_config(&checkpoint, &args.options)?;
+    let config = training_config(&checkpoint, &args.options)?;
     let out = output(&path, args.out.as_deref(), args.overwrite)?;
     let (dirs, train) = training_images(&config, args.data_dir.as_deref(), &checkpoint)?;
     dirs.check_outside(&out, "--out")?;
@@ -65,21 +66,16 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     checkpoint::save_with(&out, &metadata, &table, &state, Some(&population.statistics))?;
     let images = population.batches * batch_size as u64;
     if args.options.json {
-        let failed: Vec<serde_json::Value> = population
-            .failed
-            .iter()
-            .map(|failure| json!({ "path": failure.path, "error": failure.error }))
-            .collect();
-        return super::print_json(&json!({
-            "checkpoint": out,
+        let result = json!({
             "images": images,
             "batches": population.batches,
             "batch_size": batch_size,
             "seed": seed,
             "ema": state.ema.is_some(),
-            "failed": failed,
+            "failed": super::failures_to_json(&population.failed),
             "seconds": seconds,
-        }));
+        });
+        return super::print_json(&with_path("checkpoint", &out, result));
     }
     let failed = match population.failed.len() {
         0 => String::new(),
@@ -98,8 +94,9 @@ fn output(input: &Path, out: Option<&Path>, overwrite: bool) -> Result<PathBuf, 
     let out = match out {
         Some(out) => out.to_owned(),
         None => {
-            let stem = input.file_stem().unwrap_or_default().to_string_lossy();
-            input.with_file_name(format!("{stem}-calibrated.safetensors"))
+            let mut name = input.file_stem().unwrap_or_default().to_owned();
+            name.push("-calibrated.safetensors");
+            input.with_file_name(name)
         }
     };
     if out.exists() && !overwrite {

@@ -6,12 +6,12 @@ use bninception_data::{Crops, Sample, scan_classes_with};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::cli::{EvalArgs, UseArgs};
+use crate::cli::{ConfigArgs, EvalArgs, UseArgs};
 use crate::config::{Config, ConfigFile};
 use crate::data_dirs::check_apart;
 use crate::ensemble::{self, Model};
 use crate::error::Error;
-use crate::output::table;
+use crate::output::{table, with_path};
 use crate::own_images::Part;
 use crate::report::{ClassRow, Report};
 use crate::report_folder::{MAX_ROWS, ReportFolder};
@@ -124,19 +124,14 @@ fn common_statistics(models: &[Model]) -> &'static str {
 
 fn to_json(report: &Report, models: &[Model], crops: Crops) -> Value {
     let evaluation = &report.evaluation;
-    let failed: Vec<Value> = evaluation
-        .failed
-        .iter()
-        .map(|failure| json!({ "path": failure.path, "error": failure.error }))
-        .collect();
     let model = |model: &Model| {
-        json!({
-            "path": model.path,
+        let about = json!({
             "step": model.step,
             "image_size": model.preprocessing.image_size,
             "ema": model.ema,
             "statistics": statistics::name(model.statistics),
-        })
+        });
+        with_path("path", &model.path, about)
     };
     let class = |(name, row): (&String, &ClassRow)| {
         json!({
@@ -166,7 +161,7 @@ fn to_json(report: &Report, models: &[Model], crops: Crops) -> Value {
         "top5": evaluation.top5(),
         "loss": finite(evaluation.loss()),
         "crops": crops.count(),
-        "failed": failed,
+        "failed": super::failures_to_json(&evaluation.failed),
         "images_per_second": images_per_second(report),
         "statistics": common_statistics(models),
         "models": models.iter().map(model).collect::<Vec<Value>>(),
@@ -278,14 +273,20 @@ fn images_per_second(report: &Report) -> f64 {
     report.evaluation.images() as f64 / report.evaluation.seconds.max(1e-9)
 }
 
-/// The settings of a checkpoint's run with the flags of this command.
+/// The settings of a checkpoint's run with the flags of a command that evaluates.
 pub(super) fn use_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Config, Error> {
+    stored_config(checkpoint, &args.config_args().for_evaluation()?)
+}
+
+/// The settings of a checkpoint's run with the flags of a command that runs the network as in
+/// training, so that its batches are those of training.
+pub(super) fn training_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Config, Error> {
+    stored_config(checkpoint, &args.config_args())
+}
+
+fn stored_config(checkpoint: &Checkpoint, args: &ConfigArgs) -> Result<Config, Error> {
     let name = checkpoint.path.display().to_string();
     let text = checkpoint.metadata.config.to_toml()?;
-    let mut args = args.config_args();
-    if args.flags.execution.batch_size.is_some() {
-        args.set.push("train.val_batch_size=0".to_owned());
-    }
     Ok(args.resolve(Some(ConfigFile { name, text }), None)?.config)
 }
 

@@ -16,12 +16,13 @@ mod resume;
 mod run;
 mod train;
 
-use std::path::Path;
-
+use bninception_data::Failure;
 use clap::CommandFactory;
+use serde_json::{Value, json};
 
 use crate::cli::{Cli, Command};
 use crate::error::Error;
+use crate::output;
 
 /// Runs a command.
 ///
@@ -51,18 +52,22 @@ pub fn run(cli: Cli) -> Result<(), Error> {
     }
 }
 
+/// Images that could not be read, each with its path and the reason.
+fn failures_to_json(failed: &[Failure]) -> Vec<Value> {
+    let one = |failure: &Failure| {
+        output::with_path("path", &failure.path, json!({ "error": failure.error }))
+    };
+    failed.iter().map(one).collect()
+}
+
 /// Writes text to stdout.
 fn print(text: &str) -> Result<(), Error> {
-    crate::output::line(text.trim_end()).map_err(stdout_error)
+    output::line(text.trim_end()).map_err(Error::Stdout)
 }
 
 /// Writes a JSON value to stdout.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
-    crate::output::json(value).map_err(stdout_error)
-}
-
-fn stdout_error(source: std::io::Error) -> Error {
-    Error::io("write", Path::new("standard output"))(source)
+    output::json(value).map_err(Error::Stdout)
 }
 
 /// The most memory that this process has held, where the system tells (Linux).

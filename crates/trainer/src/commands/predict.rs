@@ -1,96 +1,196 @@
 //! `predict`.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
-use bninception_data::preprocess_file;
-use bninception_engine::Executor;
-use serde_json::json;
+use bninception_data::{
+    Batch, FileSource, LoadOptions, Loader, Sample, Source, find_images, is_image_path,
+};
+use serde_json::{Value, json};
 
 use super::eval::use_config;
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::PredictArgs;
+use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::{softmax, top_k};
+use crate::output::{JsonArray, with_path};
+use crate::run_folder::RunFolder;
+use crate::text::quoted;
 use crate::{setup, signals, statistics};
 
 /// The likeliest classes of one image, or why it could not be read.
-type Outcome = Result<Vec<(String, f64)>, String>;
+type Outcome<'a> = Result<Vec<(&'a str, f64)>, String>;
 
 pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
+    check_arguments(args)?;
+    signals::listen()?;
+    let path = RunFolder::checkpoint_in(&args.checkpoint)?;
+    let checkpoint = checkpoint::load(&path)?;
+    let config = use_config(&checkpoint, &args.options)?;
+    let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
+    let Checkpoint { metadata, network, .. } = checkpoint;
+    let source = FileSource::new(samples(args, &config)?, setup::decode_options(&config))?;
+    let mut executor = setup::executor(&config, network)?;
+    let statistics = statistics::name(statistics);
+    tracing::info!(
+        "{}: {}, batch norm statistics: {statistics}",
+        path.display(),
+        executor.describe()
+    );
+    executor.prepare_evaluation(&weights)?;
+
+    let source = Arc::new(source);
+    let options = setup::load_options(&config, setup::val_batch_size(&config));
+    // A worker makes whole batches.
+    let workers = options.workers.min(source.len().div_ceil(options.batch_size));
+    let options = LoadOptions { workers, ..options };
+    let mut loader = Loader::eval(source.clone(), &metadata.preprocessing, &options)?;
+    let mut printer = Printer::new(args.options.json);
+    let mut n_failed = 0;
+    let mut logits = Vec::new();
+    let mut print_all = || -> Result<(), Error> {
+        while let Some(batch) = loader.next() {
+            let batch = batch?;
+            signals::check()?;
+            if batch.labels.is_empty() {
+                logits.clear();
+            } else {
+                executor.evaluate(&batch.images, &mut logits)?;
+            }
+            n_failed += batch.failed.len();
+            let outcomes = outcomes(&batch, &logits, &metadata.classes, args.topk);
+            printer.print(&source, &outcomes)?;
+            loader.recycle(batch);
+        }
+        Ok(())
+    };
+    let printed = print_all();
+    // Whatever happened, so that what is there can be read.
+    let ended = printer.end();
+    printed.and(ended)?;
+    match n_failed {
+        0 => Ok(()),
+        n => Err(Error::Unusable(format!("{n} of {} images could not be read", source.len()))),
+    }
+}
+
+/// Says what is wrong where checkpoint and images do not stand in their places.
+fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
     if args.topk == 0 {
         return Err(Error::Usage("--topk 0: expected at least 1".to_owned()));
     }
-    signals::listen()?;
-    let checkpoint = checkpoint::load(&args.checkpoint)?;
-    let config = use_config(&checkpoint, &args.options)?;
-    let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
-    let files = expand_folders(&args.images)?;
-    let mut executor = setup::executor(&config, checkpoint.network.clone())?;
-    let statistics = statistics::name(statistics);
-    tracing::info!("{}, batch norm statistics: {statistics}", executor.describe());
-    executor.prepare_evaluation(&weights)?;
-
-    let mut outcomes: Vec<(PathBuf, Outcome)> = Vec::new();
-    for files in files.chunks(setup::val_batch_size(&config)) {
-        signals::check()?;
-        outcomes.extend(predict_batch(files, &checkpoint, executor.as_mut(), args.topk)?);
-    }
-    let n_failed = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).count();
-    if args.options.json {
-        super::print_json(&outcomes.iter().map(to_json).collect::<Vec<_>>())?;
-    } else {
-        super::print(&outcomes.iter().map(to_text).collect::<String>())?;
-    }
-    match n_failed {
-        0 => Ok(()),
-        n => Err(Error::Unusable(format!("{n} of {} images could not be read", outcomes.len()))),
-    }
-}
-
-fn predict_batch(
-    files: &[PathBuf],
-    checkpoint: &Checkpoint,
-    executor: &mut dyn Executor,
-    topk: usize,
-) -> Result<Vec<(PathBuf, Outcome)>, Error> {
-    let metadata = &checkpoint.metadata;
-    let read: Vec<Result<Vec<f32>, String>> = files
-        .iter()
-        .map(|path| {
-            preprocess_file(path, &metadata.preprocessing).map_err(|error| error.to_string())
-        })
-        .collect();
-    let images: Vec<f32> = read.iter().flatten().flatten().copied().collect();
-    let mut logits = Vec::new();
-    if !images.is_empty() {
-        executor.evaluate(&images, &mut logits)?;
-    }
-    let mut rows = logits.chunks_exact(metadata.classes.len());
-    let outcome = |read: Result<Vec<f32>, String>| -> Outcome {
-        read?;
-        let Some(logits_k) = rows.next() else { return Err("no result".to_owned()) };
-        let probabilities = softmax(logits_k);
-        let best = top_k(&probabilities, topk.min(metadata.classes.len()));
-        let name = |class: usize| (metadata.classes[class].clone(), probabilities[class]);
-        Ok(best.into_iter().map(name).collect())
+    let is_checkpoint =
+        |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
+    let first = &args.checkpoint;
+    let second = args.images.iter().find(|path| is_checkpoint(path));
+    let message = match second {
+        Some(second) if is_checkpoint(first) => format!(
+            "{} and {} are checkpoints: predict takes one, and images behind it",
+            first.display(),
+            second.display()
+        ),
+        Some(second) => format!(
+            "the checkpoint comes first: bninception predict {} {}",
+            quoted(second),
+            quoted(first)
+        ),
+        None if is_image_path(first) => format!(
+            "{} is an image; the checkpoint or the folder of a run comes first: bninception predict \
+             CHECKPOINT {}",
+            first.display(),
+            quoted(first)
+        ),
+        None if args.images.is_empty() => format!(
+            "no image: name images or folders of images behind the checkpoint: bninception predict \
+             {} IMAGE...",
+            quoted(first)
+        ),
+        None => return Ok(()),
     };
-    Ok(files.iter().cloned().zip(read.into_iter().map(outcome)).collect())
+    Err(Error::Usage(message))
 }
 
-fn to_json((path, outcome): &(PathBuf, Outcome)) -> serde_json::Value {
-    match outcome {
+/// The images that the arguments name, in their order.
+fn samples(args: &PredictArgs, config: &Config) -> Result<Vec<Sample>, Error> {
+    let stop = || signals::received().is_some();
+    let lister = setup::lister(config).with_stop(&stop);
+    let found = setup::stopped_by_signal(find_images(&lister, &args.images))?;
+    for note in &found.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(found.samples)
+}
+
+/// The outcomes of a batch, each with its image's position in the source, in that order.
+fn outcomes<'a>(
+    batch: &Batch,
+    logits: &[f32],
+    classes: &'a [String],
+    topk: usize,
+) -> Vec<(u32, Outcome<'a>)> {
+    let rows = logits.chunks_exact(classes.len());
+    let best = |logits_k: &[f32]| {
+        let probabilities = softmax(logits_k);
+        let best = top_k(&probabilities, topk.min(classes.len()));
+        best.into_iter().map(|class| (classes[class].as_str(), probabilities[class])).collect()
+    };
+    let read = batch.indices.iter().zip(rows).map(|(&index, row)| (index, Ok(best(row))));
+    let failed = batch.failed.iter().map(|failure| (failure.index, Err(failure.error.clone())));
+    let mut outcomes: Vec<(u32, Outcome<'a>)> = read.chain(failed).collect();
+    outcomes.sort_by_key(|(index, _)| *index);
+    outcomes
+}
+
+/// Prints outcomes as they come, so that none is kept.
+enum Printer {
+    Text,
+    Json(JsonArray),
+}
+
+impl Printer {
+    fn new(as_json: bool) -> Printer {
+        if as_json { Printer::Json(JsonArray::default()) } else { Printer::Text }
+    }
+
+    fn print(&mut self, source: &FileSource, outcomes: &[(u32, Outcome<'_>)]) -> Result<(), Error> {
+        let with_paths =
+            outcomes.iter().map(|(index, outcome)| (source.path(*index as usize), outcome));
+        match self {
+            Printer::Text => super::print(
+                &with_paths.map(|(path, outcome)| to_text(path, outcome)).collect::<String>(),
+            ),
+            Printer::Json(array) => {
+                let values: Vec<Value> =
+                    with_paths.map(|(path, outcome)| to_json(path, outcome)).collect();
+                array.extend(&values).map_err(Error::Stdout)
+            }
+        }
+    }
+
+    fn end(self) -> Result<(), Error> {
+        match self {
+            Printer::Text => Ok(()),
+            Printer::Json(array) => array.end().map_err(Error::Stdout),
+        }
+    }
+}
+
+fn to_json(path: &Path, outcome: &Outcome<'_>) -> Value {
+    let about = match outcome {
         Ok(classes) => {
-            let predictions: Vec<serde_json::Value> = classes
+            let predictions: Vec<Value> = classes
                 .iter()
                 .map(|(class, probability)| json!({ "class": class, "probability": probability }))
                 .collect();
-            json!({ "path": path, "predictions": predictions })
+            json!({ "predictions": predictions })
         }
-        Err(error) => json!({ "path": path, "predictions": [], "error": error }),
-    }
+        Err(error) => json!({ "predictions": [], "error": error }),
+    };
+    with_path("path", path, about)
 }
 
-fn to_text((path, outcome): &(PathBuf, Outcome)) -> String {
+fn to_text(path: &Path, outcome: &Outcome<'_>) -> String {
     match outcome {
         Ok(classes) => {
             let mut text = format!("{}\n", path.display());
@@ -102,27 +202,4 @@ fn to_text((path, outcome): &(PathBuf, Outcome)) -> String {
         // The error names the path.
         Err(error) => format!("{error}\n"),
     }
-}
-
-/// Puts the images of folders in the place of the folders.
-fn expand_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let entries = std::fs::read_dir(path).map_err(Error::io("list", path))?;
-        let mut inside: Vec<PathBuf> = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.is_file() && bninception_data::is_image_path(path))
-            .collect();
-        if inside.is_empty() {
-            return Err(Error::Unusable(format!("{}: the folder has no image", path.display())));
-        }
-        inside.sort();
-        files.append(&mut inside);
-    }
-    Ok(files)
 }

@@ -10,6 +10,7 @@ use crate::comparison::percent;
 use crate::data_dirs::check_apart_from_run;
 use crate::error::Error;
 use crate::figure::{Axis, Figure, Panel, Series};
+use crate::output::with_path;
 use crate::recorded_run::{Evaluation, RecordedRun, find_runs};
 use crate::text::quoted;
 use crate::watch_figure::watch_figure;
@@ -30,7 +31,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<(), Error> {
         if !args.json {
             super::print(&page.display().to_string())?;
         }
-        reports.push(json!({ "run": path, "report": page }));
+        reports.push(with_path("run", &path, with_path("report", &page, json!({}))));
     }
     if args.json {
         return super::print_json(&json!({ "reports": reports }));

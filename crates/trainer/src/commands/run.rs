@@ -16,6 +16,7 @@ use crate::data_dirs::DataDirs;
 use crate::error::Error;
 use crate::image_lists::ImageLists;
 use crate::needs::{Free, Needs, bytes};
+use crate::output::with_path;
 use crate::progress::duration;
 use crate::run_folder::RunFolder;
 use crate::state::TrainState;
@@ -182,8 +183,7 @@ pub(super) fn finish(
     let progress = &state.progress;
     let course = job.course(progress);
     if as_json {
-        return super::print_json(&json!({
-            "run_dir": job.folder.path(),
+        let result = json!({
             "epochs": course.epochs_done(progress.step),
             "steps": progress.step,
             "best_top1": progress.best.map(|best| best.top1),
@@ -193,7 +193,8 @@ pub(super) fn finish(
             "seconds": progress.seconds,
             "finished": finished,
             "skipped_batches": progress.skipped_batches,
-        }));
+        });
+        return super::print_json(&with_path("run_dir", job.folder.path(), result));
     }
     let skipped = match progress.skipped_batches {
         0 => String::new(),

@@ -14,6 +14,7 @@ use crate::cli::TrainArgs;
 use crate::config::{Config, Recipe};
 use crate::data_dirs::DataDirs;
 use crate::error::Error;
+use crate::output::with_path;
 use crate::run_folder::RunFolder;
 use crate::state::TrainState;
 use crate::text::counted;
@@ -180,10 +181,9 @@ impl DryRun<'_> {
 
     fn to_json(&self, splits: &Splits, executor: &dyn Executor, first: &FirstStep) -> Value {
         let (steps_per_epoch, total_steps) = setup::steps(self.config, splits.train.len());
-        json!({
+        let plan = json!({
             "dry_run": true,
             "recipe": self.recipe,
-            "data_dir": self.dirs.dir.to_string_lossy(),
             "classes": splits.classes,
             "training_images": splits.train.len(),
             "validation_images": splits.val.len(),
@@ -201,6 +201,7 @@ impl DryRun<'_> {
             "disk_bytes": self.room.needs.disk,
             "disk_free_bytes": self.room.free.disk,
             "checkpoint_bytes": self.room.needs.checkpoint,
-        })
+        });
+        with_path("data_dir", &self.dirs.dir, plan)
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn validate(config: &Config) -> Vec<Violation> {
 }
 
 /// Counts above this are mistakes: they ask for more threads, batches or images than memory holds.
-const MAX_COUNT: usize = 65_536;
+pub(crate) const MAX_COUNT: usize = 65_536;
 
 /// Longest run, in epochs or steps; above it an f64 no longer tells two steps apart.
 const MAX_STEPS: u64 = 1 << 53;
@@ -183,7 +183,11 @@ fn train(config: &Config, check: &mut Check) {
         ),
     }
     let fewest = if config.network.batch_norm { 2 } else { 1 };
-    let why = if config.network.batch_norm { ": batch norm needs two images" } else { "" };
+    let why = if config.network.batch_norm {
+        ": batch norm needs two images to have a variance"
+    } else {
+        ""
+    };
     check.that(
         (fewest..=MAX_COUNT).contains(&train.batch_size),
         "train.batch_size",

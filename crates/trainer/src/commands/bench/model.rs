@@ -16,10 +16,21 @@ use crate::{commands, setup, signals};
 pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
     super::check_repeats(args.repeats)?;
     signals::listen()?;
-    let config = args.config.resolve(None, None)?.config;
+    let (config, batch_size) = match args.mode {
+        BenchMode::Train => {
+            let config = args.config.resolve(None, None)?.config;
+            let batch_size = config.train.batch_size;
+            (config, batch_size)
+        }
+        BenchMode::Eval => {
+            let config = args.config.clone().for_evaluation()?.resolve(None, None)?.config;
+            let batch_size = setup::val_batch_size(&config);
+            (config, batch_size)
+        }
+    };
     let classes = setup::classes_without_data(&config);
     let network = setup::network(&config, classes)?;
-    let gflop = gflop(&network, config.train.batch_size, args.mode);
+    let gflop = gflop(&network, batch_size, args.mode);
     let table = ParameterTable::new(&network);
     let state = TrainState::new(&network, &table, config.train.seed, false);
     let mut executor = setup::executor(&config, network)?;
@@ -29,14 +40,13 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
         profile(executor.as_mut(), args.mode)?; // before the time is spent
     }
 
-    let batch = RandomBatch::new(&config, classes);
+    let batch = RandomBatch::new(batch_size, config.data.image_size, classes);
     let mut seconds = match args.mode {
         BenchMode::Train => time_training(executor.as_mut(), &config, &table, state, &batch, args)?,
         BenchMode::Eval => time_evaluation(executor.as_mut(), &state, &batch, args)?,
     };
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    let batch_size = config.train.batch_size;
     let images_per_second = batch_size as f64 / median;
     let mode = match args.mode {
         BenchMode::Train => "train",
@@ -115,8 +125,7 @@ struct RandomBatch {
 }
 
 impl RandomBatch {
-    fn new(config: &Config, classes: usize) -> RandomBatch {
-        let (n, size) = (config.train.batch_size, config.data.image_size);
+    fn new(n: usize, size: usize, classes: usize) -> RandomBatch {
         // Steps of the golden ratio fill an interval evenly; times 3.4, less 1.7, they have the
         // mean of 0 and the deviation of 1 that normalised images have.
         let noise = |index: usize| (index as f64 * 0.618_033_988_749_895).fract() * 3.4 - 1.7;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::DataCheckArgs;
 use crate::error::Error;
+use crate::output::{with_path, with_paths};
 use crate::progress::SharedProgress;
 use crate::{commands, setup, signals};
 
@@ -120,7 +121,7 @@ fn name(path: &Path) -> String {
 
 fn as_json(report: &Report) -> Value {
     let findings = |findings: &[Finding]| -> Vec<Value> {
-        let one = |finding: &Finding| json!({ "path": finding.path, "what": finding.what });
+        let one = |found: &Finding| with_path("path", &found.path, json!({ "what": found.what }));
         findings.iter().map(one).collect()
     };
     let splits = report.splits.iter().map(|split| {
@@ -130,11 +131,11 @@ fn as_json(report: &Report) -> Value {
         json!({ "name": split.name, "classes": classes })
     });
     let duplicates = report.duplicates.iter().map(|duplicate| {
-        json!({
-            "paths": duplicate.paths,
+        let about = json!({
             "across_classes": duplicate.across_classes,
             "across_splits": duplicate.across_splits,
-        })
+        });
+        with_paths("paths", &duplicate.paths, about)
     });
     json!({
         "images": report.images(),

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::DataIndexArgs;
 use crate::error::Error;
+use crate::output::with_path;
 use crate::{commands, setup, signals};
 
 pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
@@ -32,17 +33,20 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
         tracing::warn!("{note}");
     }
     let images = splits.train.len() + splits.val.len();
-    let file = file.map(|file| file.display().to_string());
     if args.json {
-        return commands::print_json(&json!({
+        let result = json!({
             "images": images,
             "classes": splits.classes.len(),
             "folders_listed": counts.listed,
             "folders_reused": counts.reused,
             "seconds": seconds,
-            "cache": file,
+            "cache": null,
             "peak_rss_bytes": commands::peak_rss_bytes(),
-        }));
+        });
+        return commands::print_json(&match file {
+            Some(file) => with_path("cache", &file, result),
+            None => result,
+        });
     }
     commands::print(&format!(
         "{images} images of {} classes in {seconds:.2} s: {} folders listed, {} unchanged since the \
@@ -50,6 +54,6 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
         splits.classes.len(),
         counts.listed,
         counts.reused,
-        file.unwrap_or_else(|| "no file".to_owned()),
+        file.map_or("no file".to_owned(), |file| file.display().to_string()),
     ))
 }

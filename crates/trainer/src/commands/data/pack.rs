@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bninception_data::{DecodeOptions, Lister, PackOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::DataPackArgs;
 use crate::error::Error;
@@ -34,14 +34,9 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
         tracing::warn!("packed without pixels: {}: {}", failure.path.display(), failure.error);
     }
     if args.json {
-        let failed: Vec<Value> = packed
-            .failed
-            .iter()
-            .map(|failure| json!({ "path": failure.path, "error": failure.error }))
-            .collect();
         return commands::print_json(&json!({
             "images": packed.images,
-            "failed": failed,
+            "failed": commands::failures_to_json(&packed.failed),
             "shards_made": packed.made,
             "shards_kept": packed.kept,
             "bytes": packed.bytes,
