@@ -1,7 +1,10 @@
 //! The folders of images of a run: found again from anywhere, and never written into.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use bninception_data::folder::TRAIN_NAMES;
+use bninception_data::is_image_path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint;
@@ -164,6 +167,34 @@ pub fn check_apart_from_run(folder: &RunFolder, out: &Path, command: &str) -> Re
     }
 }
 
+/// [`check_apart`] where no folder of images is known: refuses `out` inside of what looks like one, a
+/// folder of nothing but folders with pictures.
+///
+/// # Errors
+/// It lies in one.
+pub fn check_apart_from_any(out: &Path, command: &str) -> Result<(), Error> {
+    let out_dir = resolved(out);
+    // The deepest data set is DATA/train/CLASS.
+    for dir in out_dir.ancestors().skip(1).take(3) {
+        let split = TRAIN_NAMES.iter().map(|name| dir.join(name)).find(|split| split.is_dir());
+        if looks_like_classes(&split.unwrap_or_else(|| dir.to_owned()), &out_dir) {
+            return check_outside(dir, out, command);
+        }
+    }
+    Ok(())
+}
+
+/// Whether `dir` holds folders beside the one on the way to `out`, two or more, and pictures lie in each.
+fn looks_like_classes(dir: &Path, out: &Path) -> bool {
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_hidden = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let folders = entries(dir).filter(|entry| !is_hidden(entry)).map(|entry| entry.path());
+    let mut folders = folders.filter(|path| path.is_dir() && !out.starts_with(path)).peekable();
+    let has_pictures = |dir: &PathBuf| entries(dir).any(|entry| is_image_path(&entry.path()));
+    let mut n = 0;
+    folders.peek().is_some() && folders.all(|dir| { n += 1; has_pictures(&dir) }) && n > 1
+}
+
 /// Refuses the file or folder `out` if it lies in the folder of images `data`.
 ///
 /// # Errors
@@ -206,8 +237,6 @@ fn resolved(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -243,6 +272,38 @@ mod tests {
                 let place = format!("--run-dir {}", quoted(&beside));
                 assert!(message.contains(&place), "{out}: {message}");
             }
+        }
+    }
+
+    #[test]
+    fn what_looks_like_images_is_kept_clean() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for file in [
+            "flat/cat/1.jpg",
+            "flat/dog/1.jpg",
+            "split/train/cat/1.jpg",
+            "split/train/dog/1.jpg",
+            "home/Pictures/1.jpg",
+            "home/Downloads/1.png",
+            "home/Documents/1.txt",
+            "one/cat/1.jpg",
+        ] {
+            fs::create_dir_all(at(file).parent().unwrap()).unwrap();
+            fs::write(at(file), "").unwrap();
+        }
+        for (out, refused) in [
+            ("flat/new", true),
+            ("flat/cat", true),
+            ("flat/cat/new", true),
+            ("split/new", true),
+            ("split/train/new", true),
+            ("home/new", false),
+            ("one/new", false),
+            ("new", false),
+        ] {
+            let outcome = check_apart_from_any(&at(out), "bninception data demo");
+            assert_eq!(outcome.is_err(), refused, "{out}");
         }
     }
 

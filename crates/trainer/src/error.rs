@@ -9,6 +9,7 @@ use bninception_engine::EngineError;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::divergence::Culprit;
+use crate::text::quoted;
 
 /// The number of the signal for a pipe without reader, the same on all systems that have it (POSIX
 /// leaves it open; Linux, the BSDs and macOS say 13).
@@ -94,7 +95,7 @@ pub enum Error {
     /// A signal ended the run after it was saved.
     #[error(
         "stopped by {name}; the state of step {step} is saved, go on with: bninception resume {}",
-        run.display()
+        quoted(run)
     )]
     Stopped {
         /// The signal's name.

@@ -12,6 +12,7 @@ use crate::course::Course;
 use crate::error::Error;
 use crate::run_lock::RunLock;
 use crate::state::{Progress, TrainState};
+use crate::text::quoted;
 
 /// How the file of a batch begins on which a run diverged.
 const DIVERGED_PREFIX: &str = "diverged-step-";
@@ -56,7 +57,7 @@ impl RunFolder {
                 "{} holds a run already; continue it with: bninception resume {}, \
                  choose another --run-dir, or replace it with --overwrite",
                 folder.path.display(),
-                folder.path.display()
+                quoted(&folder.path)
             )));
         }
         let lock = folder.lock()?;

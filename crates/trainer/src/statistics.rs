@@ -5,6 +5,7 @@ use clap::ValueEnum;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+use crate::text::quoted;
 
 /// What stands for the mean and variance of a layer's inputs when a network is used (Ioffe & Szegedy
 /// 2015, section 3.1).
@@ -60,8 +61,8 @@ pub fn weights(
             Ok((weights, Some(Statistics::Population)))
         }
         (Some(Statistics::Population), None) => Err(Error::Usage(format!(
-            "{path} holds no population statistics; make them with: \
-             bninception calibrate {path} --data-dir DIR"
+            "{path} holds no population statistics; make them with: bninception calibrate {}",
+            quoted(&checkpoint.path)
         ))),
     }
 }

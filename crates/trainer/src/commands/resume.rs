@@ -46,11 +46,12 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     let others_allowed = args.allow_change.iter().any(|key| key == IMAGES);
     check_images(&metadata, &images, others_allowed)?;
     Watcher::new(&config, &network)?;
-    run::check_batch(&config, &images.splits)?;
+    run::check_batch(&config, &images.splits).map_err(with_permit)?;
     let mut executor = setup::executor(&config, network.clone())?;
     let table = ParameterTable::new(&network);
     let n_images = images.splits.train.len();
-    let room = Room::of(&config, &table, executor.as_ref(), n_images, folder.path())?;
+    let room = Room::of(&config, &table, executor.as_ref(), n_images, folder.path())
+        .map_err(with_permit)?;
     let job = run::job(config, recipe, images, folder, network, stop)?;
     keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
     keep_average(&job.config, &mut state);
@@ -58,6 +59,18 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     run::say_start(&job, &state, executor.as_ref(), &room);
     say_place(&job, &state.progress);
     run::finish(&job, executor.as_mut(), state, args.json)
+}
+
+/// Says of advice for a new run what it takes to follow it in one that goes on.
+fn with_permit(error: Error) -> Error {
+    let keys = [("--batch-size", "train.batch_size"), ("--image-size", "data.image_size")];
+    match error {
+        Error::Usage(text) => match keys.iter().find(|(flag, _)| text.contains(flag)) {
+            Some((_, key)) => Error::Usage(format!("{text} (on resume with --allow-change {key})")),
+            None => Error::Usage(text),
+        },
+        error => error,
+    }
 }
 
 fn say_place(job: &Job, progress: &Progress) {

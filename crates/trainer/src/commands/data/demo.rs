@@ -5,10 +5,12 @@ use bninception_data::{DemoOptions, write_demo};
 
 use crate::cli::DataDemoArgs;
 use crate::commands;
+use crate::data_dirs::check_apart_from_any;
 use crate::error::Error;
 
 pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
     let DataDemoArgs { dir, train_per_class, val_per_class, size, seed } = args;
+    check_apart_from_any(dir, "bninception data demo")?;
     let options = DemoOptions {
         train_per_class: *train_per_class,
         val_per_class: *val_per_class,

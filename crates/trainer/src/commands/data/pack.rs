@@ -6,8 +6,10 @@ use bninception_data::{DecodeOptions, Lister, PackOptions};
 use serde_json::json;
 
 use crate::cli::DataPackArgs;
+use crate::data_dirs::check_apart;
 use crate::error::Error;
 use crate::progress::SharedProgress;
+use crate::text::quoted;
 use crate::{commands, setup, signals};
 
 pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
@@ -18,6 +20,7 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
     let begin = |images| progress.start(images);
     let advance = |done| progress.advance(done);
     let (dir, out) = (&args.dir, &args.out);
+    check_apart(dir, out, &format!("bninception data pack {}", quoted(dir)))?;
     let options = PackOptions {
         short_side: args.short_side,
         decode: DecodeOptions { exif: !args.ignore_exif, ..DecodeOptions::default() },

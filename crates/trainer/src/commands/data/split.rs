@@ -4,6 +4,7 @@ use bninception_data::Lister;
 use serde_json::json;
 
 use crate::cli::DataSplitArgs;
+use crate::data_dirs::check_apart;
 use crate::error::Error;
 use crate::{commands, setup, signals};
 
@@ -16,6 +17,7 @@ pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
     let stop = || signals::received().is_some();
     let lister = Lister::new(0).with_stop(&stop);
     let (dir, out) = (&args.dir, &args.out);
+    check_apart(dir, out, "--out")?;
     let made = bninception_data::split(&lister, dir, out, args.val_fraction, args.seed);
     let made = setup::stopped_by_signal(made)?;
     if args.json {

@@ -1,0 +1,245 @@
+//! Runs that go on with other settings, and the commands that messages advise.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use bninception::checkpoint;
+use bninception::config::{Sources, resolve};
+use bninception::course::Course;
+use common::Place;
+
+/// 40 pictures in batches of 8.
+const SMOKE: [&str; 7] =
+    ["train", "--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=constant"];
+
+/// The first two columns of `summary.csv`: epoch and step.
+fn epochs(place: &Place) -> Vec<(u64, u64)> {
+    let text = fs::read_to_string(place.path("run/summary.csv")).unwrap();
+    let row = |row: &str| {
+        let mut cells = row.split(',').map(|cell| cell.parse().unwrap());
+        (cells.next().unwrap(), cells.next().unwrap())
+    };
+    text.lines().skip(1).map(row).collect()
+}
+
+#[test]
+fn another_batch_size_goes_on_in_its_epoch() {
+    let place = Place::with_pictures();
+    place.succeed(&[&SMOKE[..], &["--steps", "7", "--run-dir", "run"]].concat());
+    assert_eq!(epochs(&place), [(1, 5), (2, 7)]);
+    let refused = ["resume", "run", "--epochs", "4", "-b", "4"];
+    place.fail(&refused, 2, &["train.batch_size: 8 in the run, 4 now", "--allow-change train.batch_size"]);
+
+    // Step 7 is the end of the run in the middle of epoch 2, of whose 40 images 16 were seen.
+    let permit = ["--allow-change", "train.batch_size"];
+    let output = place.run(&[&refused[..], &permit].concat());
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{talk}");
+    assert!(talk.contains("epoch 2 goes on behind 16 images of 40"), "{talk}");
+    // 6 of 10 batches are left of epoch 2.
+    assert_eq!(epochs(&place), [(1, 5), (2, 7), (2, 13), (3, 23), (4, 33)]);
+
+    // Larger again, and stopped on the way: 24 of 40 images are seen, nearest to 20.
+    let more = ["--epochs", "6", "-b", "20", "--set", "checkpoint.every_steps=1"];
+    place.succeed(&[&["resume", "run"], &more[..], &permit].concat());
+    assert_eq!(epochs(&place)[4..], [(4, 33), (5, 35), (6, 37)]);
+    let metadata = checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata;
+    assert_eq!((metadata.epoch, metadata.position, metadata.steps_per_epoch), (6, 0, 2));
+    let course = Course::new(&metadata.config, 40, metadata.progress.batch_shift);
+    assert_eq!(course.total_steps, 37);
+    // The rate follows the epochs.
+    let rates = ["--set", "schedule.kind=exponential", "--set", "schedule.decay_epochs=1"];
+    let permits = ["--allow-change", "schedule.kind", "--allow-change", "schedule.decay_epochs"];
+    place.succeed(&[&["resume", "run", "--epochs", "8"], &rates[..], &permits].concat());
+    let text = fs::read_to_string(place.path("run/summary.csv")).unwrap();
+    let last: Vec<f64> = text.lines().last().unwrap().split(',').map(|x| x.parse().unwrap_or(0.0)).collect();
+    let config = checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata.config;
+    let expected = config.optimizer.lr * config.schedule.decay.powi(7);
+    assert!((last[2] - expected).abs() < 1e-12, "{} in epoch 8, expected {expected}", last[2]);
+}
+
+/// What a run is offered, it can do: every setting that would change its result is changed, and either
+/// the change is said to make another network, or it is permitted as shown and a step goes through.
+#[test]
+fn what_is_offered_works() {
+    let place = Place::with_pictures();
+    place.succeed(&[&SMOKE[..], &["--steps", "1", "--run-dir", "run"]].concat());
+    let base = resolve(&Sources { preset: Some("smoke"), ..Sources::default() }).unwrap();
+    // Another value of each setting, where doubling it is none.
+    let others = [
+        ("network.kind", "googlenet"),
+        ("network.classes", "10"),
+        ("network.activation", "sigmoid"),
+        ("network.pool_proj_4c4d", "128"),
+        ("network.lrn", "true"),
+        ("network.dropout", "0.3"),
+        ("network.conv_bias", "true"),
+        ("network.aux", "true"),
+        ("network.aux_weight", "0.2"),
+        ("network.batch_norm", "false"),
+        ("network.bn_momentum", "0.2"),
+        ("data.image_size", "48"),
+        ("data.crop_ratio", "0.5"),
+        ("data.mean", "[0.4, 0.4, 0.4]"),
+        ("data.exif", "false"),
+        ("data.shuffle", "none"),
+        ("data.max_pixels", "1000000"),
+        ("augment.mirror", "false"),
+        ("augment.colour", "none"),
+        ("augment.interpolation", "bicubic"),
+        ("augment.crop_area", "[0.5, 1.0]"),
+        ("optimizer.lr", "0.001"),
+        ("optimizer.momentum", "0.5"),
+        ("optimizer.weight_decay", "0.001"),
+        ("optimizer.nesterov", "true"),
+        ("schedule.kind", "cosine"),
+        ("train.batch_size", "5"),
+        ("train.ema", "0"),
+        ("train.label_smoothing", "0.1"),
+        ("train.dtype", "bf16"),
+        ("train.seed", "3"),
+    ];
+    let mut works = 0;
+    let mut steps = 2;
+    for (key, value) in others {
+        assert!(base.origins.contains_key(key), "{key} is a setting");
+        let set = format!("{key}={value}");
+        let resume = ["resume", "run", "--steps", &steps.to_string(), "--set", &set];
+        let output = place.run(&resume);
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() || talk.contains("expected ") {
+            continue; // it has the value already, or holds only with another setting
+        }
+        let offer = format!("(--allow-change {key})");
+        if !talk.contains(&offer) {
+            assert!(talk.contains("another network: begin a new run"), "{key}: {talk}");
+            assert!(key.starts_with("network."), "{key}: {talk}");
+            // It is refused whatever is permitted.
+            place.fail(&[&resume[..], &["--allow-change", key]].concat(), 2, &["begin a new run"]);
+            continue;
+        }
+        place.succeed(&[&resume[..], &["--allow-change", key]].concat());
+        works += 1;
+        steps += 1;
+    }
+    assert!(works >= 20, "{works} changes worked");
+}
+
+/// The command behind the last `with: ` or `for example: ` of a message.
+fn advised(talk: &str) -> String {
+    let at = talk.rfind("with: bninception").map(|at| at + "with: ".len());
+    let at = at.or_else(|| talk.rfind("for example: bninception").map(|at| at + "for example: ".len()));
+    let command = &talk[at.unwrap_or_else(|| panic!("no command in {talk}"))..];
+    command.lines().next().unwrap().trim_end_matches(',').to_owned()
+}
+
+/// Runs what a message advises as it stands there, in a shell.
+fn follow(place: &Place, command: &str) -> String {
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_bninception")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .env("PATH", path)
+        .current_dir(place.path("."))
+        .output()
+        .unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command}: {talk}");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &talk
+}
+
+#[cfg(unix)]
+#[test]
+fn advice_can_be_followed() {
+    let place = Place::with_pictures();
+    let talk_of = |arguments: &[&str]| {
+        let output = place.run(arguments);
+        let (talk, result) = (&output.stderr, &output.stdout);
+        String::from_utf8_lossy(talk).into_owned() + &String::from_utf8_lossy(result)
+    };
+    let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=cosine"];
+    let dir = "my runs/it's mine";
+    let run = |more: &[&str]| talk_of(&[&train[..], &["--run-dir", dir], more].concat());
+    // Out of time, then to the end.
+    let talk = run(&["--steps", "6", "--max-time", "0s"]);
+    assert!(talk.contains("the time is up"), "{talk}");
+    let talk = follow(&place, &advised(&talk));
+    let picture = common::listing(&place.path("pictures/val")).into_iter().find(|path| path.is_file()).unwrap();
+    let predict = advised(&talk).replace("IMAGE...", picture.to_str().unwrap());
+    assert!(follow(&place, &predict).contains(" %"));
+    // There is a run already.
+    let talk = run(&[]);
+    let command = advised(&talk);
+    let talk = follow(&place, command.split_once(", choose").map_or(command.as_str(), |(first, _)| first));
+    // It is at its end; a cosine needs a permit for more, in steps as in epochs.
+    assert!(talk.contains("the run is at its end"), "{talk}");
+    let talk = follow(&place, &advised_example(&talk));
+    assert!(talk.contains("11 steps in"), "{talk}");
+    talk_of(&["train", "--preset", "smoke", "--data-dir", "pictures", "--epochs", "1", "--run-dir", "epochs"]);
+    let talk = talk_of(&["resume", "epochs"]);
+    assert!(follow(&place, &advised_example(&talk)).contains("10 steps in"), "{talk}");
+    // Statistics that are not there.
+    let talk = talk_of(&["eval", dir, "--statistics", "population"]);
+    follow(&place, &format!("{} -b 4", advised(&talk)));
+    // What `report` writes.
+    place.succeed(&["report", dir]);
+    let page = fs::read_to_string(place.path(dir).join("report.md")).unwrap();
+    let commands = page.lines().filter(|line| line.starts_with("bninception "));
+    let commands: Vec<String> = commands.map(|line| line.replace("IMAGE...", picture.to_str().unwrap())).collect();
+    assert_eq!(commands.len(), 3);
+    commands.iter().for_each(|command| _ = follow(&place, command));
+}
+
+fn advised_example(talk: &str) -> String {
+    let at = talk.rfind("for example: ").unwrap() + "for example: ".len();
+    talk[at..].lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_recipe_is_named_stored_and_the_same_everywhere() {
+    let place = Place::with_pictures();
+    let talk_of = |arguments: &[&str]| {
+        let output = place.run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+    };
+    // One command line, one recipe.
+    let short = ["--data-dir", "pictures", "--image-size", "32", "-b", "8", "--steps", "2"];
+    let shown = talk_of(&[&["config", "show"], &short[..]].concat());
+    let recipe = "recipe: bn-baseline; flag --batch-size: train.batch_size; flag --data-dir: data.dir; \
+                  flag --image-size: data.image_size; flag --steps: train.epochs, train.steps";
+    assert!(shown.starts_with(&format!("# {recipe}\n")), "{shown}");
+    let planned = place.json(&[&["train", "--dry-run", "--json"], &short[..]].concat());
+    assert_eq!(planned["recipe"]["preset"], "bn-baseline");
+    assert_eq!(planned["recipe"]["changed"]["data.image_size"], "flag --image-size");
+    assert_eq!((&planned["steps"], &planned["training_images"]), (&2.into(), &40.into()));
+    let talk = talk_of(&[&["train"], &short[..]].concat());
+    assert!(talk.contains("no preset was named, so this is bn-baseline"), "{talk}");
+    assert!(talk.contains(&recipe.replace("recipe:", "recipe")), "{talk}");
+    assert!(place.path("checkpoints/bn-baseline").is_dir());
+    assert!(talk_of(&["config", "show"]).starts_with("# recipe: demo\n"));
+    assert!(talk_of(&["config", "show", "--set", "data.dir=x"]).starts_with("# recipe: bn-baseline;"));
+    let help = talk_of(&["train", "--help"]);
+    assert!(help.contains("bn-baseline") && help.contains("demo"), "{help}");
+
+    // A file gives a run its name, whatever it extends.
+    fs::write(place.path("mine.toml"), "extends = \"smoke\"\n[optimizer]\nlr = 0.01\n").unwrap();
+    let own = ["train", "-c", "mine.toml", "--data-dir", "pictures", "--steps", "2"];
+    let talk = talk_of(&own);
+    assert!(talk.contains("recipe smoke; file mine.toml: optimizer.lr; flag --data-dir"), "{talk}");
+    let run = place.path("checkpoints/mine");
+    assert!(run.is_dir());
+    talk_of(&["resume", "checkpoints/mine", "--steps", "3", "--set", "train.label_smoothing=0.1",
+        "--allow-change", "train.label_smoothing"]);
+    let about = talk_of(&["info", "checkpoints/mine"]);
+    let recipe = "recipe smoke; --set: train.label_smoothing; file mine.toml: optimizer.lr; flag --data-dir: data.dir; flag --steps: train.steps";
+    assert!(about.contains(recipe), "{about}");
+    talk_of(&["report", "checkpoints/mine"]);
+    let page = fs::read_to_string(run.join("report.md")).unwrap();
+    assert!(page.contains("Preset: `smoke`") && page.contains("Settings that differ from `smoke`"), "{page}");
+    // Its config begins another run of the same recipe.
+    let shown = talk_of(&["config", "show", "-c", "checkpoints/mine/config.toml"]);
+    assert!(shown.starts_with("# recipe: smoke; file checkpoints/mine/config.toml: data.dir, optimizer.lr"), "{shown}");
+}
