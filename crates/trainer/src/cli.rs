@@ -155,8 +155,7 @@ pub struct ExecutionArgs {
 fn text() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().try_map(|argument: OsString| {
         argument.into_string().map_err(|_| {
-            "it is not UTF-8, and settings are; a folder with such a name can be given by a symbolic \
-             link with another"
+            "it is not UTF-8 text; a folder with such a name can be given by a symbolic link with another"
         })
     })
 }
@@ -388,7 +387,7 @@ pub struct CalibrateArgs {
 pub struct PredictArgs {
     /// The checkpoint, or the folder of a run, whose best checkpoint is taken.
     pub checkpoint: PathBuf,
-    /// Images, or folders of images.
+    /// Images, or folders of images, whose own folders are entered; packed ones too.
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// How many classes to name for each image.

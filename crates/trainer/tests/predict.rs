@@ -1,0 +1,215 @@
+//! `predict`: what is taken as an image, in which order answers come, and what ends it. And batches
+//! of one image, which evaluation permits.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use bninception_data::RgbImage;
+use common::Place;
+use serde_json::Value;
+
+const LAST: &str = "run/last.safetensors";
+
+/// A run of two steps in `run`, with more settings.
+fn with_run(more: &[&str]) -> Place {
+    let place = Place::with_pictures();
+    let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", "run"];
+    place.succeed(&[&train, ["--steps", "2"].as_slice(), more].concat());
+    place
+}
+
+/// Pictures of the validation set, relative to the place.
+fn pictures(place: &Place) -> Vec<String> {
+    let val = place.path("pictures/val");
+    let mut pictures: Vec<PathBuf> = common::listing(&val);
+    pictures.retain(|path| path.is_file());
+    let name = |path: &PathBuf| path.strip_prefix(place.path("")).unwrap().display().to_string();
+    pictures.iter().map(name).collect()
+}
+
+fn paths(answers: &Value) -> Vec<&str> {
+    answers.as_array().unwrap().iter().map(|answer| answer["path"].as_str().unwrap()).collect()
+}
+
+fn probabilities(answer: &Value) -> Vec<f64> {
+    let predictions = answer["predictions"].as_array().unwrap();
+    predictions.iter().map(|one| one["probability"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_arguments_whatever_the_batches() {
+    let place = with_run(&[]);
+    let mut pictures = pictures(&place);
+    pictures.reverse();
+    fs::write(place.path("broken.png"), "not a picture").unwrap();
+    pictures.insert(5, "broken.png".to_owned());
+    pictures.insert(6, "missing.png".to_owned());
+    // The last batch holds nothing that can be read.
+    pictures.extend(["missing.png".to_owned(), "broken.png".to_owned()]);
+    assert_eq!(pictures.len(), 24);
+    let names: Vec<&str> = pictures.iter().map(String::as_str).collect();
+    let call = |more: &[&str]| {
+        let output = place.run(&[&["predict", LAST], names.as_slice(), more].concat());
+        assert_eq!(output.status.code(), Some(3));
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(errors.contains("4 of 24 images could not be read"), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = call(&["--topk", "1"]);
+    let places: Vec<usize> = names.iter().take(22).map(|name| text.find(name).unwrap()).collect();
+    assert!(places.is_sorted(), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains('%')).count(), 20);
+
+    let all = call(&["--json"]);
+    assert_eq!(all.lines().count(), 1, "one array on one line");
+    let answers: Value = serde_json::from_str(&all).unwrap();
+    assert_eq!(paths(&answers), names);
+    for index in [5, 6, 22, 23] {
+        assert!(answers[index]["error"].is_string(), "{}", answers[index]);
+        assert_eq!(answers[index]["predictions"], Value::Array(vec![]));
+    }
+    assert_eq!(call(&["--json", "-j", "1"]), all);
+    for size in ["1", "2", "64"] {
+        let others: Value = serde_json::from_str(&call(&["--json", "-b", size])).unwrap();
+        assert_eq!(paths(&others), names, "-b {size}");
+        for (answer, other) in answers.as_array().unwrap().iter().zip(others.as_array().unwrap()) {
+            assert_eq!(answer["error"], other["error"]);
+            let (one, two) = (probabilities(answer), probabilities(other));
+            assert_eq!(one.len(), two.len());
+            // Batches of another size may round otherwise.
+            assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() < 1e-4), "{answer} {other}");
+        }
+    }
+}
+
+#[test]
+fn images_are_found_as_training_finds_them() {
+    let place = with_run(&["--set", "data.max_pixels=2000"]);
+    fs::create_dir_all(place.path("album/deep/deeper")).unwrap();
+    let picture = pictures(&place)[0].clone();
+    for name in ["b.png", "deep/a.PNG", "deep/deeper/c.png"] {
+        fs::copy(place.path(&picture), place.path("album").join(name)).unwrap();
+    }
+    for name in ["._b.png", ".hidden.png", "deep/notes.txt"] {
+        fs::write(place.path("album").join(name), "not a picture").unwrap();
+    }
+    let answers = place.json(&["predict", LAST, "album", "--json"]);
+    assert_eq!(paths(&answers), ["album/b.png", "album/deep/a.PNG", "album/deep/deeper/c.png"]);
+
+    fs::create_dir(place.path("empty")).unwrap();
+    place.fail(&["predict", LAST, "empty"], 3, &["empty", "no image"]);
+
+    // A packed folder gives the answers of its source.
+    place.succeed(&["data", "pack", "pictures", "packed", "--short-side", "32"]);
+    let packed = place.json(&["predict", LAST, "packed/val", "--json"]);
+    let plain = place.json(&["predict", LAST, "pictures/val", "--json"]);
+    assert_eq!(packed.as_array().unwrap().len(), 20);
+    for (packed, plain) in packed.as_array().unwrap().iter().zip(plain.as_array().unwrap()) {
+        assert_eq!(packed["predictions"], plain["predictions"]);
+    }
+
+    // The limits of the run hold: 45 x 45 pixels are more than 2000.
+    RgbImage::new(45, 45).save(place.path("large.png")).unwrap();
+    let output = place.run(&["predict", LAST, "large.png"]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("large.png") && text.contains("2000"), "{text}");
+}
+
+#[test]
+fn the_folder_of_a_run_is_its_best_checkpoint() {
+    let place = with_run(&[]);
+    let picture = &pictures(&place)[0];
+    let call = |checkpoint: &str| {
+        let output = place.run(&["predict", checkpoint, picture]);
+        assert!(output.status.success(), "{output:?}");
+        (output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    let (answer, log) = call("run");
+    assert!(log.contains("run/best.safetensors"), "{log}");
+    assert_eq!(answer, call("run/best.safetensors").0);
+    fs::remove_file(place.path("run/best.safetensors")).unwrap();
+    let (_, log) = call("run");
+    assert!(log.contains(LAST), "{log}");
+    place.fail(&["predict", "pictures", picture], 3, &["name a checkpoint or the folder of a run"]);
+}
+
+#[test]
+fn arguments_in_the_wrong_place_get_the_right_command() {
+    let place = Place::new();
+    for (arguments, parts) in [
+        (vec!["a.jpg", "c.safetensors"], ["checkpoint comes first", "predict c.safetensors a.jpg"]),
+        (vec!["pics", "c.safetensors"], ["checkpoint comes first", "predict c.safetensors pics"]),
+        (vec!["a.jpg", "run"], ["a.jpg is an image", "predict CHECKPOINT a.jpg"]),
+        (vec!["a.jpg"], ["a.jpg is an image", "predict CHECKPOINT a.jpg"]),
+        (vec!["c.safetensors"], ["no image", "predict c.safetensors IMAGE..."]),
+        (vec!["a.safetensors", "b.safetensors", "c.jpg"], ["takes one", "b.safetensors"]),
+    ] {
+        place.fail(&[&["predict"], arguments.as_slice()].concat(), 2, &parts);
+    }
+    place.fail(&["predict"], 2, &["<CHECKPOINT> <IMAGE>..."]);
+}
+
+#[test]
+fn one_image_is_a_batch_wherever_nothing_is_trained() {
+    let place = with_run(&[]);
+    let whole = place.json(&["eval", LAST, "--json"]);
+    let single = place.json(&["eval", LAST, "--json", "-b", "1"]);
+    for key in ["images", "top1", "top5"] {
+        assert_eq!(single[key], whole[key]);
+    }
+    let bench = ["bench", "model", "--mode", "eval", "--preset", "smoke", "--json"];
+    let one = ["-b", "1", "--repeats", "1", "--warmup", "0"];
+    assert_eq!(place.json(&[bench.as_slice(), &one].concat())["batch_size"], 1);
+
+    let range = "expected 1 to 65536";
+    for size in ["0", "-1", "65537", "9223372036854775807"] {
+        let flag = format!("--batch-size={size}");
+        let named = format!("--batch-size {size}: {range}");
+        place.fail(&["eval", LAST, &flag], 2, &[&named]);
+        place.fail(&["predict", LAST, "a.png", &flag], 2, &[&named]);
+    }
+    // These statistics are variances over a batch.
+    for size in ["0", "1", "65537"] {
+        let parts = ["--batch-size", "2 to 65536: batch norm needs two images"];
+        place.fail(&["calibrate", LAST, "-b", size], 2, &parts);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_it_with_what_was_answered() {
+    use std::io::Read;
+    use std::process::Stdio;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    const IMAGES: usize = 20_000;
+    let place = with_run(&[]);
+    let picture = pictures(&place)[0].clone();
+    let images = vec![picture.as_str(); IMAGES];
+    for as_json in [true, false] {
+        let format: &[&str] = if as_json { &["--json"] } else { &[] };
+        let mut command = place.command(&[&["predict", LAST, "-b", "4"], format].concat());
+        command.args(&images).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The first answer is there long before the last, and its reader goes on.
+        let mut stdout = child.stdout.take().unwrap();
+        let mut answers = vec![0; 1];
+        stdout.read_exact(&mut answers).unwrap();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        stdout.read_to_end(&mut answers).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(143), "{errors}");
+        assert!(errors.contains("stopped by SIGTERM"), "{errors}");
+        let n = match as_json {
+            true => serde_json::from_slice::<Vec<Value>>(&answers).unwrap().len(),
+            false => String::from_utf8(answers).unwrap().matches(&picture).count(),
+        };
+        assert!(n > 0 && n % 4 == 0 && n < IMAGES, "{n} answers");
+    }
+}
