@@ -17,6 +17,7 @@ use crate::config::{self, Config, EngineKind};
 use crate::error::Error;
 use crate::progress::SharedProgress;
 use crate::signals;
+use crate::text::counted;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
 const IMAGENET_CLASSES: usize = 1000;
@@ -230,7 +231,7 @@ pub fn scan_to_train(config: &Config, dir: &Path) -> Result<Splits, Error> {
         if !bad.is_empty() {
             return Err(unreadable(&bad, splits.train.len()));
         }
-        lister.mark_sound();
+        lister.mark_sound(&splits.train, &options);
     }
     keep_listings(&mut lister, dir);
     Ok(splits)
@@ -245,9 +246,10 @@ fn unreadable(bad: &[Failure], n_images: usize) -> Error {
         lines.push(format!("  and {} more", bad.len() - SHOWN));
     }
     Error::Unusable(format!(
-        "{} of {n_images} training images cannot be read:\n{}\nmend or remove them, or leave them \
+        "{} of {} cannot be read:\n{}\nmend or remove them, or leave them \
          out as they come, up to data.max_bad, with --set data.check_headers=false",
         bad.len(),
+        counted(n_images as u64, "training image"),
         lines.join("\n")
     ))
 }
@@ -285,10 +287,15 @@ fn scan_with(config: &Config, dir: &Path, lister: &mut Lister<'_>) -> Result<Spl
         },
     );
     let splits = stopped_by_signal(splits)?;
-    for note in &splits.notes {
+    warn(&splits.notes);
+    Ok(splits)
+}
+
+/// Tells what a person should know of a folder of images.
+pub fn warn(notes: &[String]) {
+    for note in notes {
         tracing::warn!("{note}");
     }
-    Ok(splits)
 }
 
 /// How folders are listed.
