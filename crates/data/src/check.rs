@@ -8,7 +8,7 @@ use image::metadata::Orientation;
 use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use crate::decode::{DecodeOptions, decode, read_file};
-use crate::folder::{ScanOptions, scan_with, trees};
+use crate::folder::{ScanOptions, Trees, scan_with, trees};
 use crate::listing::{Lister, pieces};
 use crate::pack::Packed;
 use crate::{DataError, DecodeError};
@@ -30,6 +30,8 @@ pub struct Report {
     pub layout: Option<String>,
     /// Things that scanning notes.
     pub notes: Vec<String>,
+    /// Files that are not images by their extension, by extension, such as `.txt`.
+    pub left_out: BTreeMap<String, usize>,
     /// The splits with their classes.
     pub splits: Vec<Split>,
     /// Files that cannot be decoded.
@@ -107,7 +109,11 @@ pub fn check(
         Err(DataError::Stopped) => return Err(DataError::Stopped),
         Err(error) => report.layout = Some(error.to_string()),
     }
-    let trees = trees(lister, dir)?;
+    let Trees { trees, left_out, notes } = trees(lister, dir)?;
+    report.left_out = left_out;
+    if report.layout.is_some() {
+        report.notes = notes;
+    }
     let mut files: Vec<File<'_>> = Vec::new();
     for (name, classes) in &trees {
         let counts = classes.iter().map(|class| (class.name.clone(), class.images.len()));
@@ -142,7 +148,7 @@ pub fn check(
         if let Some(format) = inspected.format {
             *report.formats.entry(name_of(format)).or_default() += 1;
             if ImageFormat::from_path(path).is_ok_and(|named| named != format) {
-                report.misnamed.push(finding(format!("is a {} file", name_of(format))));
+                report.misnamed.push(finding(format!("its content is {}", name_of(format))));
             }
         }
         match inspected.outcome {
@@ -254,7 +260,7 @@ fn name_of(format: ImageFormat) -> &'static str {
         ImageFormat::Bmp => "BMP",
         ImageFormat::Gif => "GIF",
         ImageFormat::Tiff => "TIFF",
-        _ => "other",
+        _ => "a format that is not read",
     }
 }
 

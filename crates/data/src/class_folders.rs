@@ -9,6 +9,7 @@ use crate::left_out::LeftOut;
 use crate::listing::{Entry, Kind, Lister};
 use crate::pack::{self, Index};
 use crate::packing;
+use crate::text::counted;
 
 /// Extensions of the files that count as images, in lower case.
 pub const IMAGE_EXTENSIONS: [&str; 11] =
@@ -46,7 +47,7 @@ pub(crate) struct ClassFolder {
 
 /// Reads class folders, and gathers what else is found on the way.
 pub(crate) struct Scanner<'a> {
-    lister: &'a Lister<'a>,
+    pub(crate) lister: &'a Lister<'a>,
     pub(crate) left_out: LeftOut,
     pub(crate) notes: Vec<String>,
 }
@@ -56,13 +57,10 @@ impl<'a> Scanner<'a> {
         Scanner { lister, left_out: LeftOut::default(), notes: Vec::new() }
     }
 
-    /// Reads every class folder of `dir`, in the byte order of their names.
+    /// Reads every class folder of `dir`, in the byte order of their names; none if there is none.
     pub(crate) fn class_folders(&mut self, dir: &Path) -> Result<Vec<ClassFolder>, DataError> {
         packing::check_finished(dir)?;
-        let folders = subfolders(self.lister, dir)?;
-        if folders.is_empty() {
-            return Err(no_images(dir, count_files(self.lister, dir)?));
-        }
+        let (folders, files) = sorted_out(self.lister.list(dir)?);
         let walks = self.lister.each(&folders, |folder| {
             Ok((class_name(folder)?, Walk::of(self.lister, &folder.path)?))
         })?;
@@ -73,7 +71,41 @@ impl<'a> Scanner<'a> {
             self.notes.extend(notes);
             classes.push(ClassFolder { name, dir: folder.path, images });
         }
+        for file in self.note_pictures(dir, files) {
+            self.left_out.add(file);
+        }
         Ok(classes)
+    }
+
+    /// Notes pictures that lie in `dir` itself, which are in no class.
+    pub(crate) fn note_pictures_in(&mut self, dir: &Path) -> Result<(), DataError> {
+        let (_, files) = sorted_out(self.lister.list(dir)?);
+        self.note_pictures(dir, files);
+        Ok(())
+    }
+
+    /// Notes the pictures among the `files` of `dir`. Returns the others.
+    fn note_pictures(&mut self, dir: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
+        let is_picture = |path: &PathBuf| is_image_path(path) || pack::is_shard(path);
+        let (pictures, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_picture);
+        if let Some(first) = pictures.first() {
+            let (lie, are) = if pictures.len() == 1 { ("lies", "is") } else { ("lie", "are") };
+            self.notes.push(format!(
+                "{} {lie} directly in {} and {are} not used, such as {}: move them into the folder \
+                 of their class",
+                counted(pictures.len(), "picture"),
+                dir.display(),
+                first.display()
+            ));
+        }
+        others
+    }
+
+    /// The number of files that were left out, and the notes, beside a number of images.
+    pub(crate) fn finish(self, images: usize) -> (usize, Vec<String>) {
+        let Scanner { left_out, mut notes, .. } = self;
+        notes.extend(left_out.notes(images));
+        (left_out.total(), notes)
     }
 }
 
@@ -171,27 +203,24 @@ fn class_name(folder: &Folder) -> Result<String, DataError> {
     ))
 }
 
-pub(crate) fn no_images(dir: &Path, ignored: usize) -> DataError {
-    DataError::layout(
-        dir,
-        format!(
-            "no image found in class folders ({ignored} other files); {EXAMPLE}, with one of the \
-             extensions {}",
-            IMAGE_EXTENSIONS.join(", ")
-        ),
-    )
-}
-
 /// The folders in `dir` that are not hidden, in the byte order of their names.
 pub(crate) fn subfolders(lister: &Lister<'_>, dir: &Path) -> Result<Vec<Folder>, DataError> {
-    let folders = lister.list(dir)?.into_iter().filter(|entry| entry.kind == Kind::Folder);
-    let folder = |entry: Entry| {
-        let lossy_name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Folder { path: entry.path, lossy_name }
-    };
-    Ok(folders.map(folder).collect())
+    Ok(sorted_out(lister.list(dir)?).0)
 }
 
-fn count_files(lister: &Lister<'_>, dir: &Path) -> Result<usize, DataError> {
-    Ok(lister.list(dir)?.iter().filter(|entry| entry.kind == Kind::File).count())
+/// The folders among `entries`, and the files.
+fn sorted_out(entries: Vec<Entry>) -> (Vec<Folder>, Vec<PathBuf>) {
+    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    for Entry { path, kind } in entries {
+        match kind {
+            Kind::Folder => {
+                let name = path.file_name().unwrap_or_default();
+                let lossy_name = name.to_string_lossy().into_owned();
+                folders.push(Folder { path, lossy_name });
+            }
+            Kind::File => files.push(path),
+            Kind::Broken | Kind::Other => {}
+        }
+    }
+    (folders, files)
 }

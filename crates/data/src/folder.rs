@@ -11,21 +11,26 @@
 //! - Classes are the sub-folders, in the byte order of their names; a folder inside a class belongs
 //!   to that class. Classes of different splits are matched by name, never by position.
 //! - Names that begin with a dot are skipped. Files are taken by extension
-//!   ([`IMAGE_EXTENSIONS`](crate::IMAGE_EXTENSIONS), any case); other files are counted as ignored.
+//!   ([`IMAGE_EXTENSIONS`](crate::IMAGE_EXTENSIONS), any case); other files are counted as ignored,
+//!   and so are files beside the class folders. Notes tell of those that may be images.
 //! - Links to files and folders are followed. A folder that is one of its own ancestors (compared
 //!   by canonical path) is skipped with a note, so a loop of links ends; a broken link gives a note.
 //! - Samples of a class are in the order of their paths, compared component by component as
 //!   bytes, so the list does not depend on the operating system.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
 
 use crate::DataError;
-use crate::class_folders::{ClassFolder, EXAMPLE, Folder, Scanner, no_images, subfolders};
+use crate::class_folders::{ClassFolder, EXAMPLE, Folder, Scanner, subfolders};
+use crate::layout;
+use crate::likeness::{alike_between, alike_in};
 use crate::listing::Lister;
 use crate::random::{Purpose, sample_rng};
-use crate::text::name_list;
+use crate::text::{counted, name_list};
 
 /// Names of the training folder, compared without case; one at most may be present.
 pub const TRAIN_NAMES: [&str; 2] = ["train", "training"];
@@ -124,6 +129,9 @@ pub fn scan_with(
         (None, ValFolder::OfClasses(val_dir)) if train_dir.is_some() => Some(val_dir),
         (None, ValFolder::Flat(val_dir)) if train_dir.is_some() => return Err(flat_val(&val_dir)),
         (None, ValFolder::OfClasses(val_dir)) => {
+            if let Some(unsorted) = layout::unsorted_train(&folders, &[]) {
+                return Err(layout::no_images(&scanner, unsorted));
+            }
             return Err(DataError::layout(
                 dir,
                 format!(
@@ -136,30 +144,40 @@ pub fn scan_with(
         (None, ValFolder::Flat(_) | ValFolder::Missing) => None,
     };
 
+    let is_split = train_dir.is_some();
     let train_dir = train_dir.unwrap_or_else(|| dir.to_path_buf());
     let class_folders = scanner.class_folders(&train_dir)?;
-    if class_folders.iter().all(|folder| folder.images.is_empty()) {
-        return Err(no_images(&train_dir, scanner.left_out.total()));
+    if !is_split && let Some(unsorted) = layout::unsorted_train(&folders, &class_folders) {
+        return Err(layout::no_images(&scanner, unsorted));
     }
-    let empty = class_folders.iter().filter(|folder| folder.images.is_empty());
-    let empty: Vec<&str> = empty.map(|folder| folder.name.as_str()).collect();
-    if !empty.is_empty() {
-        return Err(DataError::layout(
-            &train_dir,
-            format!(
-                "no image in the class folder{} {}; put images there, or remove what is no class",
-                if empty.len() == 1 { "" } else { "s" },
-                name_list(&empty)
-            ),
-        ));
+    if class_folders.iter().all(|folder| folder.images.is_empty()) {
+        return Err(layout::no_images(&scanner, &train_dir));
+    }
+    if let Some(error) = layout::empty_classes(&scanner, &train_dir, &class_folders) {
+        return Err(error);
     }
     if let [only] = class_folders.as_slice() {
+        return Err(layout::one_class(&scanner, &train_dir, only));
+    }
+    if let Some(val_dir) = &val_dir
+        && let Some(class) = class_folders.iter().find(|class| is_same(&class.dir, val_dir))
+    {
         return Err(DataError::layout(
-            &train_dir,
-            format!("found one class only, `{}`, and a classifier needs two; {EXAMPLE}", only.name),
+            &class.dir,
+            "it would be a class and the validation folder too; move it out of the folder of \
+             classes",
         ));
     }
+    scanner.notes.extend(layout::note_nested_classes(&train_dir, &class_folders));
+    if is_split {
+        let used = [&train_dir].into_iter().chain(&val_dir).map(PathBuf::as_path);
+        note_unused(&mut scanner, dir, &folders, &used.collect::<Vec<_>>())?;
+    }
     let classes: Vec<String> = class_folders.iter().map(|folder| folder.name.clone()).collect();
+    let alike = alike_in(&classes);
+    scanner
+        .notes
+        .extend(alike.map(|alike| format!("{}: the classes {alike}", train_dir.display())));
 
     let (train, val) = match &val_dir {
         Some(val_dir) => {
@@ -173,7 +191,8 @@ pub fn scan_with(
         }
     };
     check_count(dir, train.len().max(val.len()))?;
-    Ok(Splits { classes, train, val, ignored: scanner.left_out.total(), notes: scanner.notes })
+    let (ignored, notes) = scanner.finish(train.len() + val.len());
+    Ok(Splits { classes, train, val, ignored, notes })
 }
 
 /// Scans `dir` for an evaluation against the classes of a trained network.
@@ -219,25 +238,50 @@ pub fn scan_classes_with(
     };
     let samples = label_by_name(&mut scanner, &val_dir, classes)?;
     check_count(dir, samples.len())?;
-    Ok(Labelled { samples, ignored: scanner.left_out.total(), notes: scanner.notes })
+    let (ignored, notes) = scanner.finish(samples.len());
+    Ok(Labelled { samples, ignored, notes })
 }
 
-/// The trees of class folders below `dir`, with what each is for: `train` and `val`, or `all`. Unlike
-/// [`scan`] it takes empty, unknown and single classes as they are.
-pub(crate) fn trees(
-    lister: &Lister<'_>,
-    dir: &Path,
-) -> Result<Vec<(&'static str, Vec<ClassFolder>)>, DataError> {
+/// What [`trees`] found.
+pub(crate) struct Trees {
+    /// The trees with what each is for: `train` and `val`, or `all`.
+    pub(crate) trees: Vec<(&'static str, Vec<ClassFolder>)>,
+    /// Files that are not images, by extension.
+    pub(crate) left_out: BTreeMap<String, usize>,
+    /// Things that a person should know, one sentence each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The trees of class folders below `dir`. Unlike [`scan`] it takes empty, unknown and single classes
+/// as they are.
+///
+/// # Errors
+/// A folder cannot be read; there is no class folder.
+pub(crate) fn trees(lister: &Lister<'_>, dir: &Path) -> Result<Trees, DataError> {
     let mut scanner = Scanner::new(lister);
     let folders = subfolders(lister, dir)?;
-    let Some(train_dir) = find_train(lister, dir, &folders)? else {
-        return Ok(vec![("all", scanner.class_folders(dir)?)]);
-    };
-    let mut trees = vec![("train", scanner.class_folders(&train_dir)?)];
-    if let ValFolder::OfClasses(val_dir) = find_val(lister, &folders, &mut Vec::new())? {
-        trees.push(("val", scanner.class_folders(&val_dir)?));
+    let mut trees = Vec::new();
+    match find_train(lister, dir, &folders)? {
+        None => trees.push(("all", scanner.class_folders(dir)?)),
+        Some(train_dir) => {
+            trees.push(("train", scanner.class_folders(&train_dir)?));
+            let mut used = vec![train_dir];
+            if let ValFolder::OfClasses(val_dir) = find_val(lister, &folders, &mut scanner.notes)? {
+                trees.push(("val", scanner.class_folders(&val_dir)?));
+                used.push(val_dir);
+            }
+            let used: Vec<&Path> = used.iter().map(PathBuf::as_path).collect();
+            note_unused(&mut scanner, dir, &folders, &used)?;
+        }
     }
-    Ok(trees)
+    if trees.iter().all(|(_, classes)| classes.is_empty()) {
+        return Err(layout::no_images(&scanner, dir));
+    }
+    let images =
+        trees.iter().flat_map(|(_, classes)| classes).map(|class| class.images.len()).sum();
+    let left_out = scanner.left_out.counts();
+    let (_, notes) = scanner.finish(images);
+    Ok(Trees { trees, left_out, notes })
 }
 
 /// The folder of the training classes if nothing but they is below `dir`; none if there is a folder
@@ -321,6 +365,18 @@ fn find_val(
     }
 }
 
+/// Notes pictures in `dir` that are not in the folders that are `used`.
+fn note_unused(
+    scanner: &mut Scanner<'_>,
+    dir: &Path,
+    folders: &[Folder],
+    used: &[&Path],
+) -> Result<(), DataError> {
+    scanner.note_pictures_in(dir)?;
+    scanner.notes.extend(layout::note_unused(dir, folders, used));
+    Ok(())
+}
+
 /// Holding out training images beside an unsorted validation folder would quietly answer another
 /// question than the one that was asked.
 fn flat_val(dir: &Path) -> DataError {
@@ -376,26 +432,28 @@ fn label_by_name(
     dir: &Path,
     classes: &[String],
 ) -> Result<Vec<Sample>, DataError> {
-    let ignored_before = scanner.left_out.total();
     let folders = scanner.class_folders(dir)?;
     if folders.iter().all(|folder| folder.images.is_empty()) {
-        return Err(no_images(dir, scanner.left_out.total() - ignored_before));
+        return Err(layout::no_images(scanner, dir));
     }
     let label = |name: &str| classes.iter().position(|class| class == name);
-    let unknown = folders.iter().filter(|folder| label(&folder.name).is_none());
-    let unknown: Vec<&str> = unknown.map(|folder| folder.name.as_str()).collect();
+    let unknown: Vec<&ClassFolder> =
+        folders.iter().filter(|folder| label(&folder.name).is_none()).collect();
     if !unknown.is_empty() {
+        let names: Vec<String> = unknown.iter().map(|folder| folder.name.clone()).collect();
         let known: Vec<&str> = classes.iter().map(String::as_str).collect();
-        return Err(DataError::layout(
-            dir,
-            format!(
-                "{} of {} class folders are unknown to the training classes: {}; known are {}",
-                unknown.len(),
-                folders.len(),
-                name_list(&unknown),
-                name_list(&known)
-            ),
-        ));
+        let mut problem = format!(
+            "{} of {} {} unknown to the training classes: {}; known are {}",
+            unknown.len(),
+            counted(folders.len(), "class folder"),
+            if unknown.len() == 1 { "is" } else { "are" },
+            name_list(&names.iter().map(String::as_str).collect::<Vec<_>>()),
+            name_list(&known)
+        );
+        let hints =
+            [alike_between(classes, &names), layout::known_inside(scanner, &unknown, classes)];
+        hints.iter().flatten().for_each(|hint| problem.push_str(&format!("; {hint}")));
+        return Err(DataError::layout(dir, problem));
     }
     let mut labelled = Vec::new();
     for folder in folders {
@@ -414,6 +472,11 @@ fn label_by_name(
         ));
     }
     Ok(labelled)
+}
+
+/// Whether two paths lead to the same folder.
+fn is_same(a: &Path, b: &Path) -> bool {
+    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn samples(classes: Vec<ClassFolder>) -> Vec<Sample> {

@@ -27,6 +27,7 @@ pub fn check_headers(
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Failure>, DataError> {
     let packed = Packed::find(samples.iter().map(|sample| sample.path.as_path()))?;
+    let sound = lister.sound_folders(samples, options);
     let found = lister.each(&pieces(samples, PIECE), |&(first, piece)| {
         lister.check_stop()?;
         let mut failures = Vec::new();
@@ -46,7 +47,7 @@ pub fn check_headers(
             let parent = sample.path.parent().unwrap_or(Path::new(""));
             let is_sound = match folder {
                 Some((known, is_sound)) if known == parent => is_sound,
-                _ => folder.insert((parent, lister.is_sound(parent))).1,
+                _ => folder.insert((parent, sound.contains(parent))).1,
             };
             if !is_sound && let Err(source) = check_header(&sample.path, options) {
                 failures.push(failure(index, sample, source));

@@ -98,6 +98,12 @@ impl LeftOut {
         self.special + self.extensions.values().map(|files| files.count).sum::<usize>()
     }
 
+    /// The counts by extension, such as `.txt`; that of files without one is `no extension`.
+    pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
+        let counts = self.extensions.iter();
+        counts.map(|(extension, files)| (shown(extension), files.count)).collect()
+    }
+
     /// The counts in words: `2 .txt, 1 without extension`; the most frequent come first.
     pub(crate) fn summary(&self) -> String {
         list(self.extensions.iter().collect())
@@ -152,6 +158,13 @@ fn extension(path: &Path) -> String {
     match extension.chars().count() <= MAX_EXTENSION && extension.chars().all(is_plain) {
         true => extension.to_lowercase(),
         false => String::new(),
+    }
+}
+
+fn shown(extension: &str) -> String {
+    match extension {
+        "" => "no extension".to_owned(),
+        extension => format!(".{extension}"),
     }
 }
 

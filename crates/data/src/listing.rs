@@ -1,36 +1,42 @@
 //! Listing folders, several at a time, and remembering what was in them.
 //!
-//! Nothing but folder listings is remembered, each with the folder's modification time, so that a
-//! scan with a cache goes through the same steps as one without and finds the same. A folder changes
-//! its time when an entry is added, removed or renamed, which is all that a listing shows. Not
-//! remembered are:
+//! Nothing but folder listings is remembered, each with what the system tells of the folder
+//! ([`FolderState`]), so that a scan with a cache goes through the same steps as one without and
+//! finds the same. A folder changes its state when an entry is added, removed or renamed, which is
+//! all that a listing shows. Not remembered are:
 //!
+//! - folders of file systems that are not known to show every change: network file systems, FUSE;
 //! - folders with links, whose targets change without a trace in the folder;
-//! - folders that changed within two seconds before they were listed: another change in the same
-//!   tick of the file system's clock would not show (git's index calls such entries racy);
+//! - folders that changed shortly before they were listed: another change in the same tick of the
+//!   file system's clock would not show;
 //! - folders with names that are not UTF-8.
+//!
+//! Of a folder is also remembered for which of its files, by which rules, headers were found to be
+//! sound. A file that is written over in place leaves no trace in its folder; it is met when it is
+//! decoded.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::DataError;
+use crate::decode::DecodeOptions;
 use crate::fields::{Reader, put_text};
-
-/// Age at which a modification time is believed. File systems tick in 2 s (FAT) or less.
-const SETTLED: Duration = Duration::from_secs(2);
+use crate::folder::Sample;
+use crate::folder_state::{FileSystems, FolderState, NUMBERS};
 
 /// Entries from which on a scan leaves a cache behind without being asked: fewer are listed again
 /// in less time than a person notices.
 const WORTH_CACHING: usize = 20_000;
 
 /// First bytes of a cache file; the number is the version of the format.
-const MAGIC: &[u8; 24] = b"bninception listings v1\n";
+const MAGIC: &[u8; 24] = b"bninception listings v2\n";
 
 /// How folders are listed.
 #[derive(Default)]
@@ -41,8 +47,9 @@ pub struct Lister<'a> {
     known: HashMap<PathBuf, Listing>,
     /// Folders whose listing was taken from `known`.
     seen: Mutex<BTreeSet<PathBuf>>,
-    /// What was listed and may be remembered.
-    found: Mutex<Vec<(PathBuf, Listing)>>,
+    /// What was listed; without a listing where it may not be remembered.
+    found: Mutex<Vec<(PathBuf, Option<Listing>)>>,
+    file_systems: FileSystems,
     listed: AtomicUsize,
     marked: bool,
 }
@@ -75,9 +82,9 @@ pub(crate) struct Entry {
 
 /// A folder's entries that are not hidden, by name.
 struct Listing {
-    modified: Duration,
-    /// Whether the headers of its images were found to be sound.
-    sound: bool,
+    state: FolderState,
+    /// A digest of the files whose headers were found to be sound; 0 for none.
+    sound: u64,
     /// One byte for the kind, the name, and a NUL, for each entry.
     entries: String,
 }
@@ -123,23 +130,54 @@ impl<'a> Lister<'a> {
         self.known = bytes.and_then(|bytes| parse(&bytes)).unwrap_or_default();
     }
 
-    /// Whether the headers of the images in `dir` were found to be sound, and the folder has not
-    /// changed since.
-    pub fn is_sound(&self, dir: &Path) -> bool {
-        self.known.get(dir).is_some_and(|listing| listing.sound) && lock(&self.seen).contains(dir)
+    /// The folders of which the headers of these `samples` were found to be sound with the same
+    /// `options`, and that have not changed since.
+    pub(crate) fn sound_folders<'s>(
+        &self,
+        samples: &'s [Sample],
+        options: &DecodeOptions,
+    ) -> BTreeSet<&'s Path> {
+        let seen = lock(&self.seen);
+        let is_known = |dir: &Path| seen.contains(dir) && self.known.contains_key(dir);
+        let is_sound = |(dir, digest): &(&Path, u64)| {
+            is_known(dir) && self.known.get(*dir).is_some_and(|known| known.sound == *digest)
+        };
+        match seen.is_empty() {
+            true => BTreeSet::new(),
+            false => {
+                digests(samples, options).into_iter().filter(is_sound).map(|(dir, _)| dir).collect()
+            }
+        }
     }
 
-    /// Notes that the headers of all images that the scan found are sound, for [`Lister::save`].
-    pub fn mark_sound(&mut self) {
+    /// Notes that the headers of `samples` are sound with `options`, for [`Lister::save`].
+    pub fn mark_sound(&mut self, samples: &[Sample], options: &DecodeOptions) {
+        if self.cache_dir.is_none() {
+            return;
+        }
+        let digests: HashMap<&Path, u64> = digests(samples, options).into_iter().collect();
         let seen = self.seen.get_mut().unwrap_or_else(PoisonError::into_inner);
         for dir in &*seen {
-            if let Some(listing) = self.known.get_mut(dir) {
-                listing.sound = true;
+            if let Some(listing) = self.known.get_mut(dir)
+                && let Some(&digest) = digests.get(dir.as_path())
+                && listing.sound != digest
+            {
+                listing.sound = digest;
+                self.marked = true;
             }
         }
         let found = self.found.get_mut().unwrap_or_else(PoisonError::into_inner);
-        found.iter_mut().for_each(|(_, listing)| listing.sound = true);
-        self.marked = true;
+        for (dir, listing) in found {
+            if let (Some(listing), Some(&digest)) = (listing, digests.get(dir.as_path())) {
+                listing.sound = digest;
+            }
+        }
+    }
+
+    /// Whether there were folders whose state is not believed, so that they are listed each time:
+    /// those of network file systems and the like.
+    pub fn has_disbelieved(&self) -> bool {
+        self.file_systems.has_refused()
     }
 
     /// Writes the cache for the tree at `dir` if the scan found anything new and the tree is large,
@@ -152,7 +190,12 @@ impl<'a> Lister<'a> {
         if found.is_empty() && !self.marked && !always {
             return Ok(None);
         }
-        self.known.extend(found);
+        for (dir, listing) in found {
+            match listing {
+                Some(listing) => self.known.insert(dir, listing),
+                None => self.known.remove(&dir),
+            };
+        }
         let entries: usize = self.known.values().map(|listing| listing.entries().count()).sum();
         let Some(file) = self.cache_file(dir).filter(|_| always || entries >= WORTH_CACHING) else {
             return Ok(None);
@@ -187,24 +230,25 @@ impl<'a> Lister<'a> {
     /// The entries of `dir` that are not hidden, sorted by name.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<Entry>, DataError> {
         self.check_stop()?;
-        let known = self.known.get(dir);
-        if let Some(known) = known
-            && modified(dir).is_some_and(|modified| modified == known.modified)
+        if self.cache_dir.is_none() {
+            self.listed.fetch_add(1, Ordering::Relaxed);
+            return Ok(read(dir)?.0);
+        }
+        // The state is taken before the listing: a change in between makes the listing look old.
+        let state = self.file_systems.state(dir);
+        if let Some(known) = self.known.get(dir)
+            && Some(known.state) == state
         {
             lock(&self.seen).insert(dir.to_path_buf());
             let entry = |(kind, name): (Kind, &str)| Entry { path: dir.join(name), kind };
             return Ok(known.entries().map(entry).collect());
         }
-        // The time is taken before the listing: a change in between makes the listing look old.
-        let before = modified(dir);
         let (entries, has_links) = read(dir)?;
         self.listed.fetch_add(1, Ordering::Relaxed);
-        let remembered = before
-            .filter(|&modified| !has_links && is_settled(modified))
-            .and_then(|modified| Listing::new(modified, &entries));
-        if self.cache_dir.is_some()
-            && let Some(listing) = remembered
-        {
+        let listing = state
+            .filter(|state| !has_links && state.is_settled())
+            .and_then(|state| Listing::new(state, &entries));
+        if listing.is_some() || self.known.contains_key(dir) {
             lock(&self.found).push((dir.to_path_buf(), listing));
         }
         Ok(entries)
@@ -260,7 +304,7 @@ pub(crate) fn pieces<T>(items: &[T], size: usize) -> Vec<(usize, &[T])> {
 
 impl Listing {
     /// `None` if a name cannot be remembered.
-    fn new(modified: Duration, entries: &[Entry]) -> Option<Listing> {
+    fn new(state: FolderState, entries: &[Entry]) -> Option<Listing> {
         let mut text = String::new();
         for Entry { path, kind } in entries {
             text.push(match kind {
@@ -272,7 +316,7 @@ impl Listing {
             text.push_str(path.file_name()?.to_str()?);
             text.push('\0');
         }
-        Some(Listing { modified, sound: false, entries: text })
+        Some(Listing { state, sound: 0, entries: text })
     }
 
     fn entries(&self) -> impl Iterator<Item = (Kind, &str)> {
@@ -321,19 +365,17 @@ fn read(dir: &Path) -> Result<(Vec<Entry>, bool), DataError> {
     Ok((named.into_iter().map(entry).collect(), has_links))
 }
 
-/// The folder's modification time since 1970; none where the system does not tell.
-fn modified(dir: &Path) -> Option<Duration> {
-    changed(&fs::metadata(dir).ok()?)
-}
-
-/// The time of the last change since 1970; none where the system does not tell.
+/// The time of the last change of a file since 1970; none where the system does not tell.
 pub(crate) fn changed(metadata: &fs::Metadata) -> Option<Duration> {
+    #[cfg(unix)] // where the modification time can be set back, and this one cannot
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (seconds, nanos) = (metadata.ctime().try_into(), metadata.ctime_nsec().try_into());
+        if let (Ok(seconds), Ok(nanos)) = (seconds, nanos) {
+            return Duration::from_secs(seconds).checked_add(Duration::from_nanos(nanos));
+        }
+    }
     metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()
-}
-
-fn is_settled(modified: Duration) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.is_ok_and(|now| now.checked_sub(modified).is_some_and(|age| age > SETTLED))
 }
 
 /// Locks `mutex`; what is behind it is whole at every moment, whoever panicked.
@@ -344,23 +386,54 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>): names a file; the paths inside tell apart
 /// what it may confuse.
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    fnv_from(0xcbf2_9ce4_8422_2325, bytes)
 }
 
-/// Magic, then for each folder seconds (8 bytes), nanoseconds (4), soundness (1), and path and
-/// entries, each with its length (4); last the CRC-32C of all before. Little endian. Paths that are
-/// not UTF-8 are left out.
+/// [`fnv`] of what `hash` is of, and `bytes` behind it.
+fn fnv_from(hash: u64, bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// For each folder of `samples` a number that is another one for other files, another order, or other
+/// rules for their headers; never 0.
+fn digests<'s>(samples: &'s [Sample], options: &DecodeOptions) -> Vec<(&'s Path, u64)> {
+    let empty = fnv(&options.max_pixels.to_le_bytes());
+    let mut places: HashMap<&OsStr, usize> = HashMap::new();
+    let mut digests: Vec<(&Path, u64)> = Vec::new();
+    // Samples of a folder stand together, but for those of folders inside it.
+    let mut last: Option<(&OsStr, usize)> = None;
+    for sample in samples {
+        let parent = sample.path.parent().unwrap_or(Path::new(""));
+        let place = match last {
+            Some((folder, place)) if folder == parent.as_os_str() => place,
+            _ => *places.entry(parent.as_os_str()).or_insert_with(|| {
+                digests.push((parent, empty));
+                digests.len() - 1
+            }),
+        };
+        last = Some((parent.as_os_str(), place));
+        let name = sample.path.file_name().unwrap_or_default().as_encoded_bytes();
+        let digest = &mut digests[place].1;
+        *digest = fnv_from(fnv_from(*digest, name), &[0]);
+    }
+    digests.iter_mut().for_each(|(_, digest)| *digest = (*digest).max(1));
+    digests
+}
+
+/// Magic, then for each folder the numbers of its state and the digest of sound files (8 bytes each),
+/// and path and entries, each with its length (4); last the CRC-32C of all before. Little endian.
+/// Paths that are not UTF-8 are left out.
 fn serialise(known: &HashMap<PathBuf, Listing>) -> Vec<u8> {
     let mut folders: Vec<(&str, &Listing)> =
         known.iter().filter_map(|(path, listing)| Some((path.to_str()?, listing))).collect();
     folders.sort_unstable_by_key(|(path, _)| *path);
     let mut bytes = MAGIC.to_vec();
     for (path, listing) in folders {
-        bytes.extend(listing.modified.as_secs().to_le_bytes());
-        bytes.extend(listing.modified.subsec_nanos().to_le_bytes());
-        bytes.push(u8::from(listing.sound));
+        for number in listing.state.numbers().into_iter().chain([listing.sound]) {
+            bytes.extend(number.to_le_bytes());
+        }
         put_text(&mut bytes, path);
         put_text(&mut bytes, &listing.entries);
     }
@@ -377,11 +450,13 @@ fn parse(bytes: &[u8]) -> Option<HashMap<PathBuf, Listing>> {
     let mut rest = Reader(content.strip_prefix(MAGIC)?);
     let mut known = HashMap::new();
     while !rest.0.is_empty() {
-        let (seconds, nanos, sound) = (rest.u64()?, rest.u32()?, rest.u8()?);
+        let mut numbers = [0; NUMBERS];
+        for number in &mut numbers {
+            *number = rest.u64()?;
+        }
+        let (state, sound) = (FolderState::from_numbers(numbers), rest.u64()?);
         let (path, entries) = (PathBuf::from(rest.text()?), rest.text()?);
-        let nanos = Duration::from_nanos(nanos.into());
-        let modified = Duration::from_secs(seconds).checked_add(nanos)?;
-        known.insert(path, Listing { modified, sound: sound == 1, entries });
+        known.insert(path, Listing { state, sound, entries });
     }
     Some(known)
 }
@@ -393,7 +468,8 @@ mod tests {
     fn known() -> HashMap<PathBuf, Listing> {
         let entry = |name: &str, kind| Entry { path: Path::new("/a").join(name), kind };
         let entries = [entry("x y.jpg", Kind::File), entry("ü", Kind::Folder)];
-        let listing = Listing::new(Duration::new(5, 7), &entries).unwrap();
+        let state = FolderState::from_numbers([1, 2, 3, 4, 5, 6, 7, 8]);
+        let listing = Listing { sound: 9, ..Listing::new(state, &entries).unwrap() };
         HashMap::from([(PathBuf::from("/a"), listing)])
     }
 
@@ -402,7 +478,7 @@ mod tests {
         let bytes = serialise(&known());
         let back = parse(&bytes).unwrap();
         let listing = &back[Path::new("/a")];
-        assert_eq!(listing.modified, Duration::new(5, 7));
+        assert_eq!((listing.state.numbers()[7], listing.sound), (8, 9));
         let entries: Vec<_> = listing.entries().collect();
         assert_eq!(entries, [(Kind::File, "x y.jpg"), (Kind::Folder, "ü")]);
         for cut in 0..bytes.len() {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::class_folders::ClassFolder;
 use crate::decode::{DecodeBuffers, DecodeOptions, Wanted, decode_file_with};
-use crate::folder::trees;
+use crate::folder::{Trees, trees};
 use crate::listing::{Lister, changed};
 use crate::pack::{self, Entry, Index, MAGIC, Record, Stamp};
 use crate::resize::{Filter, Resizer};
@@ -50,10 +50,12 @@ pub struct PackSummary {
     pub bytes: u64,
     /// Images without pixels; they keep their place in the order, and fail when they are asked for.
     pub failed: Vec<Failure>,
+    /// Things that a person should know and that are no errors, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Packs the images of `dir` into `out`, on the threads of `lister`. `start` is told how many there
-/// are, `advance` of each that is done.
+/// are and what a person should know, `advance` of each that is done.
 ///
 /// # Errors
 /// `dir` cannot be listed or is packed already, `out` lies in it, is being packed by another process
@@ -64,13 +66,18 @@ pub fn pack(
     dir: &Path,
     out: &Path,
     options: &PackOptions,
-    start: impl FnOnce(usize),
+    start: impl FnOnce(usize, &[String]),
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<PackSummary, DataError> {
     if options.short_side == 0 {
         return Err(DataError::setting("short_side", 0, "at least 1 pixel"));
     }
-    let trees = trees(lister, dir)?;
+    let Trees { trees, notes, .. } = trees(lister, dir)?;
+    if trees.iter().flat_map(|(_, classes)| classes).all(|class| class.images.is_empty()) {
+        let mut problem = "no image found in class folders".to_owned();
+        notes.iter().for_each(|note| problem.push_str(&format!("; {note}")));
+        return Err(DataError::layout(dir, problem));
+    }
     fs::create_dir_all(out).map_err(DataError::io("create", out))?;
     check_apart(dir, out)?;
     let marker = lock(out)?;
@@ -87,10 +94,10 @@ pub fn pack(
         }
         check_classes(&parent, &expected)?;
     }
-    start(jobs.iter().map(|job| job.images.len()).sum());
+    start(jobs.iter().map(|job| job.images.len()).sum(), &notes);
     let done = lister.each(&jobs, |job| job.run(lister, options, advance))?;
 
-    let mut summary = PackSummary::default();
+    let mut summary = PackSummary { notes, ..PackSummary::default() };
     for done in done {
         let first = summary.images as u32;
         let failed = done.failed.into_iter();

@@ -8,7 +8,7 @@ use crate::folder::{Sample, ScanOptions, scan_with, train_root};
 use crate::listing::Lister;
 
 /// What [`split`] made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitSummary {
     /// Classes.
     pub classes: usize,
@@ -18,6 +18,8 @@ pub struct SplitSummary {
     pub val: usize,
     /// Images that are symbolic links, because hard links were impossible.
     pub symbolic: usize,
+    /// Things that a person should know and that are no errors, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Makes `out` with `train/CLASS` and `val/CLASS`, whose files are hard links to those of `dir`, or
@@ -54,6 +56,7 @@ pub fn split(
         train: splits.train.len(),
         val: splits.val.len(),
         symbolic: 0,
+        notes: splits.notes,
     };
     let made = [("train", &splits.train), ("val", &splits.val)]
         .into_iter()

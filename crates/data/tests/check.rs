@@ -151,7 +151,7 @@ fn good_files_of_every_kind_pass_and_odd_ones_are_noted() {
         let found = all.into_iter().find(|finding| finding.path.ends_with(name));
         found.map(|finding| finding.what.clone()).unwrap_or_default()
     };
-    assert_eq!(what("jpeg.png"), "is a JPEG file");
+    assert_eq!(what("jpeg.png"), "its content is JPEG");
     assert!(what("grey.png").contains("one colour"));
     assert!(what("tiny.png").contains("tiny: 8 x 64"));
     assert!(what("long.png").contains("extreme shape: 640 x 64"));

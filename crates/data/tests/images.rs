@@ -87,7 +87,7 @@ fn packed_folders_give_their_images_and_unfinished_ones_an_error() {
     let dir = tree(&["train/cat/1.png", "train/dog/deep/2.png", "val/cat/3.png"]);
     let out = tempfile::tempdir().unwrap();
     let options = PackOptions { short_side: 8, decode: DecodeOptions::default() };
-    pack(&Lister::new(1), dir.path(), out.path(), &options, |_| (), &|_| ()).unwrap();
+    pack(&Lister::new(1), dir.path(), out.path(), &options, |_, _| (), &|_| ()).unwrap();
     let shard = out.path().join("train/dog/images-0000.pack");
     let one = shard.join("deep/2.png");
     let found = find(&[out.path(), &shard, &one]).unwrap();

@@ -58,7 +58,7 @@ fn options() -> PackOptions {
 }
 
 fn pack_into(dir: &Path, out: &Path) -> Result<PackSummary, DataError> {
-    pack(&Lister::new(2), dir, out, &options(), |_| (), &|_| ())
+    pack(&Lister::new(2), dir, out, &options(), |_, _| (), &|_| ())
 }
 
 /// Paths inside their root, without the names of shards, and labels.
@@ -200,7 +200,7 @@ fn a_packing_that_was_stopped_goes_on_and_ends_the_same() {
     let looks = AtomicUsize::new(0);
     let stop = || looks.fetch_add(1, Ordering::Relaxed) > 22;
     let lister = Lister::new(1).with_stop(&stop);
-    let stopped = pack(&lister, dir.path(), out.path(), &options(), |_| (), &|_| ());
+    let stopped = pack(&lister, dir.path(), out.path(), &options(), |_, _| (), &|_| ());
     assert!(matches!(stopped, Err(DataError::Stopped)), "{stopped:?}");
     for place in [out.path().to_path_buf(), out.path().join("val")] {
         let error = scan_classes(&place, &["cat".into(), "dog".into()]).unwrap_err().to_string();

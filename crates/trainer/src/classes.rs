@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bninception_data::likeness::alike_between;
+
 /// For each class of `found`, its place in `expected`; `None` unless the two lists hold the same
 /// names, each once, in whatever order.
 pub fn places(expected: &[String], found: &[String]) -> Option<Vec<usize>> {
@@ -25,12 +27,21 @@ pub fn difference(expected: &[String], found: &[String]) -> String {
         text.join(", ")
     };
     let (missing, added) = (only_in(expected, found), only_in(found, expected));
-    match (missing.is_empty(), added.is_empty()) {
+    let mut text = match (missing.is_empty(), added.is_empty()) {
         (true, true) => "the same names in another order or number".to_owned(),
         (false, true) => format!("it lacks {missing}"),
         (true, false) => format!("it adds {added}"),
         (false, false) => format!("it lacks {missing} and adds {added}"),
+    };
+    let others = |list: &[String], other: &[String]| -> Vec<String> {
+        let other: BTreeSet<&String> = other.iter().collect();
+        list.iter().filter(|name| !other.contains(name)).cloned().collect()
+    };
+    let alike = alike_between(&others(expected, found), &others(found, expected));
+    if let Some(alike) = alike {
+        text.push_str(&format!("; {alike}"));
     }
+    text
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 
 use bninception_data as data;
 use bninception_data::{
-    DataError, DecodeOptions, DemoOptions, Failure, Lister, ScanOptions, Splits,
+    DataError, DecodeOptions, DemoOptions, Failure, Lister, Sample, ScanOptions, Splits,
 };
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions};
@@ -18,6 +18,7 @@ use crate::data_dirs::DataDirs;
 use crate::error::Error;
 use crate::progress::SharedProgress;
 use crate::signals;
+use crate::text::counted;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
 const IMAGENET_CLASSES: usize = 1000;
@@ -220,19 +221,25 @@ pub fn scan_to_train(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> 
     let splits = scan_with(config, dirs, &mut lister)?;
     if config.data.check_headers {
         let options = decode_options(config);
-        for (what, samples) in [("training", &splits.train), ("validation", &splits.val)] {
-            tracing::debug!("looking at headers of {} {what} images", samples.len());
-            let progress = SharedProgress::new("looking at headers");
-            progress.start(samples.len());
-            let advance = |done| progress.advance(done);
-            let bad = data::check_headers(&lister, samples, &options, &advance);
-            drop(progress);
-            let bad = stopped_by_signal(bad)?;
+        let samples: Vec<Sample> = splits.train.iter().chain(&splits.val).cloned().collect();
+        tracing::debug!("looking at headers of {} images", samples.len());
+        let progress = SharedProgress::new("looking at headers");
+        progress.start(samples.len());
+        let advance = |done| progress.advance(done);
+        let bad = data::check_headers(&lister, &samples, &options, &advance);
+        drop(progress);
+        let bad = stopped_by_signal(bad)?;
+        let n_train = splits.train.len();
+        let (train, val): (Vec<Failure>, Vec<Failure>) =
+            bad.into_iter().partition(|failure| (failure.index as usize) < n_train);
+        for (what, bad, n_images) in
+            [("training", train, n_train), ("validation", val, splits.val.len())]
+        {
             if !bad.is_empty() {
-                return Err(unreadable(&bad, what, samples.len()));
+                return Err(unreadable(&bad, what, n_images));
             }
         }
-        lister.mark_sound();
+        lister.mark_sound(&samples, &options);
     }
     keep_listings(&mut lister, &dirs.dir);
     Ok(splits)
@@ -251,9 +258,10 @@ fn unreadable(bad: &[Failure], what: &str, n_images: usize) -> Error {
         _ => "count them as wrong",
     };
     Error::Unusable(format!(
-        "{} of {n_images} {what} images cannot be read:\n{}\nmend or remove them, or {otherwise} with \
+        "{} of {} cannot be read:\n{}\nmend or remove them, or {otherwise} with \
          --set data.check_headers=false",
         bad.len(),
+        counted(n_images as u64, &format!("{what} image")),
         lines.join("\n")
     ))
 }
@@ -288,10 +296,15 @@ fn scan_with(config: &Config, dirs: &DataDirs, lister: &mut Lister<'_>) -> Resul
     };
     let splits = data::scan_with(lister, dir, &options);
     let splits = stopped_by_signal(splits)?;
-    for note in &splits.notes {
+    warn(&splits.notes);
+    Ok(splits)
+}
+
+/// Tells what a person should know of a folder of images.
+pub fn warn(notes: &[String]) {
+    for note in notes {
         tracing::warn!("{note}");
     }
-    Ok(splits)
 }
 
 /// How folders are listed.

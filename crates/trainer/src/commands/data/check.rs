@@ -10,6 +10,7 @@ use crate::cli::DataCheckArgs;
 use crate::error::Error;
 use crate::output::{with_path, with_paths};
 use crate::progress::SharedProgress;
+use crate::text::counted;
 use crate::{commands, setup, signals};
 
 /// Entries of a list that are shown without `--all`.
@@ -39,7 +40,8 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
         problems.push("its layout".to_owned());
     }
     if !report.unreadable.is_empty() {
-        problems.push(format!("{} files that cannot be read", report.unreadable.len()));
+        let files = counted(report.unreadable.len() as u64, "file");
+        problems.push(format!("{files} that cannot be read"));
     }
     let (dir, problems) = (args.dir.display(), problems.join(" and "));
     Err(Error::Unusable(format!("{dir} would break a run: {problems}; see the report")))
@@ -50,10 +52,10 @@ fn as_text(report: &Report, shown: usize) -> String {
     for split in &report.splits {
         let counts: Vec<usize> = split.classes.iter().map(|(_, images)| *images).collect();
         lines.push(format!(
-            "{}: {} images of {} classes, from {} to {} a class",
+            "{}: {} of {}, from {} to {} a class",
             split.name,
-            counts.iter().sum::<usize>(),
-            counts.len(),
+            counted(counts.iter().sum::<usize>() as u64, "image"),
+            classes(counts.len()),
             counts.iter().min().unwrap_or(&0),
             counts.iter().max().unwrap_or(&0)
         ));
@@ -70,6 +72,11 @@ fn as_text(report: &Report, shown: usize) -> String {
     });
     lines.push(format!("sizes, by area: {}", sizes.collect::<Vec<_>>().join(", ")));
     lines.push(format!("turned by EXIF: {}", report.turned));
+    if !report.left_out.is_empty() {
+        let files: Vec<String> =
+            report.left_out.iter().map(|(extension, n)| format!("{n} {extension}")).collect();
+        lines.push(format!("files that are left out: {}", files.join(", ")));
+    }
     list(&mut lines, "notes", &report.notes, shown);
     list(&mut lines, "of another format than their name says", &findings(&report.misnamed), shown);
     list(&mut lines, "suspicious", &findings(&report.suspicious), shown);
@@ -80,9 +87,16 @@ fn as_text(report: &Report, shown: usize) -> String {
         lines.push(format!("the layout is refused: {layout}"));
     }
     if !report.breaks_a_run() {
-        lines.push(format!("{} images, every one can be read", report.images()));
+        lines.push(match report.images() {
+            1 => "1 image, which can be read".to_owned(),
+            images => format!("{images} images, every one can be read"),
+        });
     }
     lines.join("\n")
+}
+
+fn classes(n: usize) -> String {
+    if n == 1 { "1 class".to_owned() } else { format!("{n} classes") }
 }
 
 /// Adds a titled list, cut at `shown` entries; nothing if it is empty.
@@ -142,6 +156,7 @@ fn as_json(report: &Report) -> Value {
         "breaks_a_run": report.breaks_a_run(),
         "layout": report.layout,
         "notes": report.notes,
+        "left_out": report.left_out,
         "splits": splits.collect::<Vec<_>>(),
         "unreadable": findings(&report.unreadable),
         "suspicious": findings(&report.suspicious),

@@ -7,6 +7,7 @@ use crate::cli::DataDemoArgs;
 use crate::commands;
 use crate::data_dirs::check_apart_from_any;
 use crate::error::Error;
+use crate::text::{counted, quoted};
 
 pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
     let DataDemoArgs { dir, train_per_class, val_per_class, size, seed } = args;
@@ -22,9 +23,11 @@ pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
         DemoOutcome::Reused => "found, complete already,",
     };
     commands::print(&format!(
-        "{what} 10 classes of {train_per_class} training and {val_per_class} validation pictures \
-         in {}\ntrain on them with: bninception train --preset demo --data-dir {}",
+        "{what} 10 classes of {} and {} in {}\ntrain on them with: bninception train --preset demo \
+         --data-dir {}",
+        counted(*train_per_class as u64, "training picture"),
+        counted(*val_per_class as u64, "validation picture"),
         dir.display(),
-        dir.display()
+        quoted(dir)
     ))
 }

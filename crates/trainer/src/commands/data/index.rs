@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cli::DataIndexArgs;
 use crate::error::Error;
 use crate::output::with_path;
+use crate::text::counted;
 use crate::{commands, setup, signals};
 
 pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
@@ -29,8 +30,13 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
     let seconds = start.elapsed().as_secs_f64();
     let counts = lister.counts();
     let file = lister.save(dir, true)?;
-    for note in &splits.notes {
-        tracing::warn!("{note}");
+    setup::warn(&splits.notes);
+    if lister.has_disbelieved() {
+        tracing::warn!(
+            "folders of {} are not remembered and are listed again each time: their file system is a \
+             network file system, FUSE, or none of which it is known that it shows every change",
+            dir.display()
+        );
     }
     let images = splits.train.len() + splits.val.len();
     if args.json {
@@ -40,6 +46,7 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
             "folders_listed": counts.listed,
             "folders_reused": counts.reused,
             "seconds": seconds,
+            "notes": splits.notes,
             "cache": null,
             "peak_rss_bytes": commands::peak_rss_bytes(),
         });
@@ -49,10 +56,10 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
         });
     }
     commands::print(&format!(
-        "{images} images of {} classes in {seconds:.2} s: {} folders listed, {} unchanged since the \
-         last time\nkept in {}",
+        "{} of {} classes in {seconds:.2} s: {} listed, {} unchanged since the last time\nkept in {}",
+        counted(images as u64, "image"),
         splits.classes.len(),
-        counts.listed,
+        counted(counts.listed as u64, "folder"),
         counts.reused,
         file.map_or("no file".to_owned(), |file| file.display().to_string()),
     ))

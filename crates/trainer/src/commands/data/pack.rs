@@ -9,7 +9,7 @@ use crate::cli::DataPackArgs;
 use crate::data_dirs::check_apart;
 use crate::error::Error;
 use crate::progress::SharedProgress;
-use crate::text::quoted;
+use crate::text::{counted, quoted};
 use crate::{commands, setup, signals};
 
 pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
@@ -17,7 +17,10 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
     let stop = || signals::received().is_some();
     let lister = Lister::new(args.workers).with_stop(&stop);
     let progress = SharedProgress::new("packing");
-    let begin = |images| progress.start(images);
+    let begin = |images: usize, notes: &[String]| {
+        setup::warn(notes);
+        progress.start(images);
+    };
     let advance = |done| progress.advance(done);
     let (dir, out) = (&args.dir, &args.out);
     check_apart(dir, out, &format!("bninception data pack {}", quoted(dir)))?;
@@ -44,23 +47,24 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
             "shards_kept": packed.kept,
             "bytes": packed.bytes,
             "seconds": seconds,
+            "notes": packed.notes,
         }));
     }
     let unreadable = match packed.failed.len() {
         0 => String::new(),
         n => format!(
-            "{n} of them cannot be read: evaluation counts those as wrong, and training refuses to \
+            "{n} of them cannot be read: evaluation counts each as wrong, and training refuses to \
              begin unless data.check_headers=false\n"
         ),
     };
     commands::print(&format!(
-        "{}: {} images in {:.1} MB, {} shards made and {} kept in {seconds:.1} s\n{unreadable}\
-         train on it with: bninception train --preset bn-baseline --data-dir {}",
+        "{}: {} in {:.1} MB, {} made and {} kept in {seconds:.1} s\n{unreadable}\
+         train on it with: bninception train --data-dir {}",
         out.display(),
-        packed.images,
+        counted(packed.images as u64, "image"),
         packed.bytes as f64 / 1e6,
-        packed.made,
+        counted(packed.made as u64, "shard"),
         packed.kept,
-        out.display()
+        quoted(out)
     ))
 }

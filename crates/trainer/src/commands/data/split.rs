@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::cli::DataSplitArgs;
 use crate::data_dirs::check_apart;
 use crate::error::Error;
+use crate::text::{counted, quoted};
 use crate::{commands, setup, signals};
 
 pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
@@ -20,23 +21,29 @@ pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
     check_apart(dir, out, "--out")?;
     let made = bninception_data::split(&lister, dir, out, args.val_fraction, args.seed);
     let made = setup::stopped_by_signal(made)?;
+    setup::warn(&made.notes);
     if args.json {
         return commands::print_json(&json!({
             "classes": made.classes,
             "train": made.train,
             "val": made.val,
             "symbolic_links": made.symbolic,
+            "notes": made.notes,
         }));
     }
     let links = match made.symbolic {
         0 => "hard links, no image was copied".to_owned(),
-        n => format!("{n} symbolic links, the others hard links; no image was copied"),
+        n => format!(
+            "{}, the others hard links; no image was copied",
+            counted(n as u64, "symbolic link")
+        ),
     };
     commands::print(&format!(
-        "{}: {} training and {} validation images of {} classes ({links})",
+        "{}: {} and {} of {} classes ({links})\ntrain on it with: bninception train --data-dir {}",
         out.display(),
-        made.train,
-        made.val,
-        made.classes
+        counted(made.train as u64, "training image"),
+        counted(made.val as u64, "validation image"),
+        made.classes,
+        quoted(out)
     ))
 }
