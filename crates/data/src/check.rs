@@ -1,17 +1,17 @@
 //! A look at every file of a data set: what would break a run, and what a person should know.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use image::RgbImage;
 use image::metadata::Orientation;
-use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use crate::decode::{DecodeOptions, decode, read_file};
 use crate::folder::{ScanOptions, Trees, scan_with, trees};
+use crate::format::Format;
 use crate::listing::{Lister, pieces};
 use crate::pack::Packed;
-use crate::{DataError, DecodeError};
+use crate::{DataError, DecodeError, entropy, exif};
 
 /// Files of a piece of work.
 const PIECE: usize = 64;
@@ -36,6 +36,8 @@ pub struct Report {
     pub splits: Vec<Split>,
     /// Files that cannot be decoded.
     pub unreadable: Vec<Finding>,
+    /// Pictures of which parts are grey or wrong: the decoder conceals damage in their files.
+    pub damaged: Vec<Finding>,
     /// Pictures of one colour, tiny ones, and those of an extreme shape.
     pub suspicious: Vec<Finding>,
     /// Files whose content is of another format than their extension says; they are read.
@@ -146,9 +148,9 @@ pub fn check(
             by_hash.entry(hash).or_default().push(index);
         }
         if let Some(format) = inspected.format {
-            *report.formats.entry(name_of(format)).or_default() += 1;
-            if ImageFormat::from_path(path).is_ok_and(|named| named != format) {
-                report.misnamed.push(finding(format!("its content is {}", name_of(format))));
+            *report.formats.entry(format.name()).or_default() += 1;
+            if Format::named(path).is_some_and(|named| named != format) {
+                report.misnamed.push(finding(format!("its content is {}", format.name())));
             }
         }
         match inspected.outcome {
@@ -158,6 +160,7 @@ pub fn check(
                 *report.sizes.entry(range_of(pixels)).or_default() += 1;
                 report.turned += usize::from(picture.is_turned);
                 report.suspicious.extend(picture.suspicion().map(finding));
+                report.damaged.extend(inspected.damage.map(finding));
             }
         }
     }
@@ -189,8 +192,10 @@ struct File<'a> {
 /// What one file is.
 struct Inspected {
     hash: Option<[u8; 32]>,
-    format: Option<ImageFormat>,
+    format: Option<Format>,
     outcome: Result<Picture, DecodeError>,
+    /// What the decoder concealed.
+    damage: Option<String>,
 }
 
 /// What a decoded picture is.
@@ -223,45 +228,32 @@ impl Picture {
 fn inspect(path: &Path, options: &DecodeOptions) -> Inspected {
     let mut bytes = Vec::new();
     if let Err(error) = read_file(path, options.max_bytes, &mut bytes) {
-        return Inspected { hash: None, format: None, outcome: Err(error) };
+        return Inspected { hash: None, format: None, outcome: Err(error), damage: None };
     }
-    let outcome = decode(&bytes, options).map(|image| Picture::new(&image, is_turned(&bytes)));
+    let format = Format::of(&bytes).ok();
+    let decoded = decode(&bytes, options);
+    let damage = match (&decoded, format) {
+        (Ok(_), Some(Format::Jpeg)) => entropy::damage(&bytes),
+        _ => None,
+    };
+    let is_turned =
+        format.is_some_and(|f| exif::orientation(&bytes, f) != Orientation::NoTransforms);
+    let outcome = decoded.map(|image| Picture::new(&image, is_turned));
     let hash = (!bytes.is_empty()).then(|| *blake3::hash(&bytes).as_bytes());
-    Inspected { hash, format: image::guess_format(&bytes).ok(), outcome }
+    Inspected { hash, format, outcome, damage }
 }
 
 /// What an image of a shard is; it has no format, and is turned already.
 fn inspect_packed(image: Result<RgbImage, DecodeError>) -> Inspected {
     let hash = image.as_ref().ok().map(|image| *blake3::hash(image.as_raw()).as_bytes());
     let outcome = image.map(|image| Picture::new(&image, false));
-    Inspected { hash, format: None, outcome }
-}
-
-/// Whether EXIF turns or mirrors the picture, which has been decoded once without harm.
-fn is_turned(bytes: &[u8]) -> bool {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let decoder = reader.ok().and_then(|reader| reader.into_decoder().ok());
-    decoder
-        .and_then(|mut decoder| decoder.orientation().ok())
-        .is_some_and(|orientation| orientation != Orientation::NoTransforms)
+    Inspected { hash, format: None, outcome, damage: None }
 }
 
 fn has_one_colour(image: &RgbImage) -> bool {
     let mut pixels = image.as_raw().chunks_exact(3);
     let first = pixels.next();
     pixels.all(|pixel| Some(pixel) == first)
-}
-
-fn name_of(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Jpeg => "JPEG",
-        ImageFormat::Png => "PNG",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Bmp => "BMP",
-        ImageFormat::Gif => "GIF",
-        ImageFormat::Tiff => "TIFF",
-        _ => "a format that is not read",
-    }
 }
 
 /// The least power of four that is at least `pixels`; its root doubles from range to range.

@@ -89,6 +89,9 @@ pub enum DecodeError {
     /// The file could not be read.
     #[error("cannot read the file: {0}")]
     Io(#[from] io::Error),
+    /// The path names a pipe, a device or a folder.
+    #[error("it is no regular file: expected an image file, found a pipe, a device or a folder")]
+    NotAFile,
     /// The file is empty.
     #[error("the file is empty")]
     Empty,
@@ -124,10 +127,18 @@ pub enum DecodeError {
         /// The first bytes, escaped.
         begins: String,
     },
-    /// The pixels have a type that has no agreed meaning as a colour.
-    #[error("{found} samples are not supported: convert the image to 8 or 16 bits a sample")]
+    /// The first bytes are of another format, which is known by name.
+    #[error("not a JPEG, PNG, WebP, BMP, GIF or TIFF image but {found}: {advice}")]
+    ForeignFormat {
+        /// What the file is.
+        found: &'static str,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// The pixels are stored in a way that is not read, or has no agreed meaning as a colour.
+    #[error("{found} is not supported: convert the image to PNG or JPEG")]
     Unsupported {
-        /// The type of the pixels.
+        /// What is not read.
         found: String,
     },
     /// The file ends before the image does.

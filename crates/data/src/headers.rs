@@ -1,22 +1,38 @@
 //! A look at the first bytes of every image before a run begins.
 
-use std::panic::catch_unwind;
+use std::io::Read;
 use std::path::Path;
 
-use crate::decode::DecodeOptions;
+use crate::decode::{DecodeOptions, open_file};
 use crate::folder::Sample;
 use crate::listing::{Lister, pieces};
 use crate::pack::Packed;
-use crate::{DataError, DecodeError, Failure};
+use crate::{DataError, DecodeError, Failure, open};
 
 /// Files of a piece of work.
 const PIECE: usize = 512;
+
+/// How many bytes are read first, and how many in all if they do not decide. Headers of photos without
+/// metadata end within the former, and most thumbnails and colour profiles within the latter.
+const FIRST_BYTES: [usize; 2] = [4096, 65536];
+
+/// What the first bytes of a file say.
+#[derive(Debug)]
+pub enum Look {
+    /// The header is sound.
+    Sound,
+    /// The header lies behind these bytes, or they are damaged. The decoder decides.
+    Unknown,
+    /// The decoder refuses the file, for this reason.
+    Bad(DecodeError),
+}
 
 /// Reads the headers of `samples`, on the threads of `lister`, and returns those that cannot be
 /// used: no image by its first bytes, no pixels, or more of them than `options` allows. Folders that
 /// the lister knows to be sound are passed over. `advance` is told of each piece that is done.
 ///
-/// A sound header does not make a sound file; one that breaks off later is met when it is decoded.
+/// The errors are those of decoding. A sound header does not make a sound file; one that breaks off
+/// later, or whose first bytes decide nothing, is met when it is decoded.
 ///
 /// # Errors
 /// [`DataError::Stopped`]; a shard that is damaged.
@@ -30,7 +46,7 @@ pub fn check_headers(
     let sound = lister.sound_folders(samples, options);
     let found = lister.each(&pieces(samples, PIECE), |&(first, piece)| {
         lister.check_stop()?;
-        let mut failures = Vec::new();
+        let (mut failures, mut first_bytes) = (Vec::new(), Vec::new());
         // Samples of a folder stand together, so that one look serves many.
         let mut folder: Option<(&Path, bool)> = None;
         let failure = |index: usize, sample: &Sample, source| {
@@ -49,7 +65,8 @@ pub fn check_headers(
                 Some((known, is_sound)) if known == parent => is_sound,
                 _ => folder.insert((parent, sound.contains(parent))).1,
             };
-            if !is_sound && let Err(source) = check_header(&sample.path, options) {
+            if !is_sound && let Err(source) = check_header(&sample.path, options, &mut first_bytes)
+            {
                 failures.push(failure(index, sample, source));
             }
         }
@@ -59,31 +76,35 @@ pub fn check_headers(
     Ok(found.into_iter().flatten().collect())
 }
 
-fn check_header(path: &Path, options: &DecodeOptions) -> Result<(), DecodeError> {
-    // The bytes are anyone's: a panic of the reader condemns the file, not the run.
-    let size = catch_unwind(|| imagesize::size(path))
-        .map_err(|_| DecodeError::Corrupt("reading its header panicked".to_owned()))?;
-    let size = match size {
-        Ok(size) => size,
-        Err(imagesize::ImageError::IoError(error)) => {
-            return match error.kind() {
-                std::io::ErrorKind::UnexpectedEof if is_empty(path) => Err(DecodeError::Empty),
-                std::io::ErrorKind::UnexpectedEof => Err(DecodeError::Truncated),
-                _ => Err(DecodeError::Io(error)),
-            };
-        }
-        Err(error) => return Err(DecodeError::Corrupt(format!("no readable header: {error}"))),
+/// Looks at the first bytes of a file, or at all of them if it `is_whole`. No content makes it panic.
+pub fn look(first: &[u8], is_whole: bool, options: &DecodeOptions) -> Look {
+    let found = match is_whole {
+        true => open::open(first, options).map(|_| true),
+        false => open::peek(first, options),
     };
-    let (width, height) = (size.width as u32, size.height as u32);
-    if width == 0 || height == 0 {
-        return Err(DecodeError::NoPixels { width, height });
+    match found {
+        Ok(true) => Look::Sound,
+        Ok(false) => Look::Unknown,
+        Err(error) => Look::Bad(error),
     }
-    if u64::from(width) * u64::from(height) > options.max_pixels {
-        return Err(DecodeError::TooManyPixels { width, height, max: options.max_pixels });
-    }
-    Ok(())
 }
 
-fn is_empty(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0)
+fn check_header(
+    path: &Path,
+    options: &DecodeOptions,
+    first: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
+    let (mut file, n_bytes) = open_file(path, options.max_bytes)?;
+    first.clear();
+    for most in FIRST_BYTES {
+        let wanted = most - first.len();
+        let read = file.by_ref().take(wanted as u64).read_to_end(first)?;
+        let is_whole = read < wanted || first.len() as u64 == n_bytes;
+        match look(first, is_whole, options) {
+            Look::Bad(error) => return Err(error),
+            Look::Sound => return Ok(()),
+            Look::Unknown => {}
+        }
+    }
+    Ok(())
 }

@@ -33,6 +33,39 @@ pub(crate) fn is_complete(bytes: &[u8]) -> bool {
     }
 }
 
+/// The segments before the first scan, with their markers. What stands between them is passed over, as
+/// decoders do.
+pub(crate) fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut at = 2;
+    std::iter::from_fn(move || {
+        loop {
+            at += memchr::memchr(0xFF, bytes.get(at..)?)? + 1;
+            match *bytes.get(at)? {
+                0x00 | 0x01 | 0xD0..=0xD8 => {} // without a segment
+                0xFF => continue,               // fill bytes in front of a marker
+                0xD9 | 0xDA => return None,
+                marker => {
+                    let length = u16::from_be_bytes(*bytes.get(at + 1..)?.first_chunk()?);
+                    let end = at + 1 + usize::from(length.max(2));
+                    let segment = bytes.get(at + 3..end)?;
+                    at = end;
+                    return Some((marker, segment));
+                }
+            }
+            at += 1;
+        }
+    })
+}
+
+/// Width, height and colours by the frame header (B.2.2).
+pub(crate) fn frame_size(bytes: &[u8]) -> Option<(u32, u32, u8)> {
+    let is_frame = |marker| matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
+    let (_, frame) = segments(bytes).find(|(marker, _)| is_frame(*marker))?;
+    let [_, h1, h0, w1, w0, colours, ..] = *frame else { return None };
+    let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+    Some((side(w1, w0), side(h1, h0), colours))
+}
+
 /// A JPEG that ends early.
 pub(crate) struct FirstRows {
     /// The file, with another height in its frame header.
@@ -94,6 +127,18 @@ pub(crate) fn first_rows(bytes: &[u8], rows: u32) -> Option<FirstRows> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_are_found_behind_fill_bytes_and_junk() {
+        let file: &[u8] = b"\xFF\xD8\xFF\xE0\x00\x03ajunk\xFF\xFF\xE1\x00\x02\xFF\xC0\x00\x0B\x08\x00\x05\x01\x02\x01abc\xFF\xDA\x00\x03b";
+        let found: Vec<_> = segments(file).collect();
+        let frame = &b"\x08\x00\x05\x01\x02\x01abc"[..];
+        assert_eq!(found, [(0xE0, &b"a"[..]), (0xE1, b""), (0xC0, frame)]);
+        assert_eq!(frame_size(file), Some((0x102, 5, 1)));
+        for cut in 0..file.len() {
+            let _ = segments(&file[..cut]).count(); // ends
+        }
+    }
 
     #[test]
     fn a_jpeg_is_complete_only_with_its_own_end_marker() {

@@ -183,6 +183,9 @@ impl Record {
 
 /// The place of the index in the file and its bytes; `None` if they are not those that were written.
 fn read_index(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(None); // to open a pipe would wait for its writer
+    }
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     let mut magic = [0; MAGIC.len()];

@@ -160,6 +160,45 @@ fn good_files_of_every_kind_pass_and_odd_ones_are_noted() {
 }
 
 #[test]
+fn damage_that_the_decoder_conceals_is_reported() {
+    let dir = folder();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
+    let names =
+        ["rgb_444.jpg", "rgb_420.jpg", "progressive.jpg", "restart.jpg", "grey.jpg", "cmyk.jpg"];
+    let mut damaged = Vec::new();
+    for name in names {
+        let whole = fs::read(fixtures.join(name)).unwrap();
+        write(dir.path(), &format!("train/cat/whole {name}"), &whole);
+        // The data of the first scan: a third of it, or with other bytes in the middle.
+        let start = whole.windows(2).position(|two| two == [0xFF, 0xDA]).unwrap();
+        let data = start + 2 + usize::from(whole[start + 3]);
+        let length = whole[data..]
+            .windows(2)
+            .position(|two| two[0] == 0xFF && two[1] != 0 && !(0xD0..0xD8).contains(&two[1]));
+        let (length, third) = (length.unwrap(), length.unwrap() / 3);
+        let cut = [&whole[..data + third], &whole[data + length..]].concat();
+        let mut overwritten = whole.clone();
+        overwritten[data + third..data + third * 2].fill(0);
+        for (how, bytes) in [("cut", cut), ("overwritten", overwritten)] {
+            if decode(&bytes, &DecodeOptions::default()).is_err() {
+                assert_eq!((how, name), ("overwritten", "progressive.jpg"));
+                continue;
+            }
+            damaged.push(format!("{how} {name}"));
+            write(dir.path(), &format!("train/cat/{how} {name}"), &bytes);
+        }
+    }
+    damaged.sort();
+    let report = report(dir.path(), 2);
+    assert!(!report.breaks_a_run(), "{:?}", report.unreadable);
+    let found = report.damaged.iter().map(|finding| {
+        assert!(!finding.what.is_empty());
+        finding.path.file_name().unwrap().to_str().unwrap().to_owned()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), damaged);
+}
+
+#[test]
 fn a_layout_that_a_run_refuses_is_reported_with_the_rest() {
     let dir = folder();
     fs::create_dir(dir.path().join("train/empty")).unwrap();

@@ -47,11 +47,12 @@ fn what_is_no_image_is_named_with_a_reason() {
     // A PNG header that announces 60,000 x 60,000 pixels.
     let mut huge =
         b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xea\x60\0\0\xea\x60\x08\x02\0\0\0".to_vec();
-    huge.extend([0; 4]);
+    huge.extend(0x0fb0_e215_u32.to_be_bytes()); // its checksum
+    huge.extend(b"\0\0\0\0IDAT");
     let cases: [(&str, &[u8], &str); 6] = [
         ("empty.jpg", b"", "the file is empty"),
-        ("text.jpg", b"this is not a picture, whatever its name says", "no readable header"),
-        ("page.png", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "header"),
+        ("text.jpg", b"this is not a picture, whatever its name says", "not a JPEG"),
+        ("page.png", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "HTML page"),
         ("cut.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF", "truncated"),
         ("huge.png", &huge, "60000 x 60000"),
         ("missing.jpg", b"", "cannot read the file"),

@@ -1,16 +1,17 @@
 //! Any bytes as an image file, all the way to the batches of training and evaluation.
 //!
 //! A panic of an image decoder is caught by the crate and condemns that image: it is no finding. Any
-//! other panic is, and so are too much memory, too much time, and an image that decodes and makes
-//! no batch.
+//! other panic is, and so are too much memory, too much time, an image that decodes and makes no batch,
+//! and a look at the first bytes that says otherwise than the decoder.
 #![no_main]
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bninception_data::decode::{DecodeBuffers, Want, decode_with};
+use bninception_data::headers::{Look, look};
 use bninception_data::{
-    DataError, DecodeOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,
+    DataError, DecodeError, DecodeOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,
     decode,
 };
 use libfuzzer_sys::fuzz_target;
@@ -48,10 +49,26 @@ impl Source for One {
     }
 }
 
+/// Compares a look at the first bytes with what the decoder made of the file.
+fn compare(bytes: &[u8], decoded: &Result<RgbImage, DecodeError>) {
+    for n_first in [512, 4096, bytes.len() / 2, bytes.len()] {
+        let is_whole = n_first == bytes.len();
+        if n_first > bytes.len() || (n_first < 512 && !is_whole) {
+            continue;
+        }
+        if let Look::Bad(reason) = look(&bytes[..n_first], is_whole, &OPTIONS) {
+            let error = decoded.as_ref().expect_err("a look condemned a file that decodes");
+            assert_eq!(reason.to_string(), error.to_string());
+        }
+    }
+}
+
 fuzz_target!(
     init: std::panic::set_hook(Box::new(|_| {})), // only panics that nothing catches end the run
     |bytes: &[u8]| {
-        let Ok(image) = decode(bytes, &OPTIONS) else { return };
+        let decoded = decode(bytes, &OPTIONS);
+        compare(bytes, &decoded);
+        let Ok(image) = decoded else { return };
         let pixels = u64::from(image.width()) * u64::from(image.height());
         assert!(pixels > 0 && pixels <= OPTIONS.max_pixels);
         let source = Arc::new(One(bytes.to_vec()));

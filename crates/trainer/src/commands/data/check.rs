@@ -79,6 +79,8 @@ fn as_text(report: &Report, shown: usize) -> String {
     }
     list(&mut lines, "notes", &report.notes, shown);
     list(&mut lines, "of another format than their name says", &findings(&report.misnamed), shown);
+    let damaged = "damaged, parts are grey or wrong though they can be read";
+    list(&mut lines, damaged, &findings(&report.damaged), shown);
     list(&mut lines, "suspicious", &findings(&report.suspicious), shown);
     let duplicates: Vec<String> = report.duplicates.iter().map(duplicate).collect();
     list(&mut lines, "same content", &duplicates, shown);
@@ -159,6 +161,7 @@ fn as_json(report: &Report) -> Value {
         "left_out": report.left_out,
         "splits": splits.collect::<Vec<_>>(),
         "unreadable": findings(&report.unreadable),
+        "damaged": findings(&report.damaged),
         "suspicious": findings(&report.suspicious),
         "misnamed": findings(&report.misnamed),
         "duplicates": duplicates.collect::<Vec<_>>(),
