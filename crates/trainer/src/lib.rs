@@ -21,6 +21,7 @@ pub mod figure;
 pub mod image_lists;
 pub mod journal;
 pub mod logging;
+pub mod memory_limit;
 pub mod metrics;
 #[cfg(feature = "mnist")]
 pub mod mnist;

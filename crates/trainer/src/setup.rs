@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::thread::available_parallelism;
 
 use bninception_data as data;
@@ -17,6 +18,7 @@ use crate::config::{self, Config, EngineKind};
 use crate::error::Error;
 use crate::progress::SharedProgress;
 use crate::signals;
+use crate::text::counted;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
 const IMAGENET_CLASSES: usize = 1000;
@@ -40,8 +42,9 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
     let options = &config.network;
     if options.classes != 0 && options.classes != classes {
         return Err(Error::Usage(format!(
-            "network.classes = {}, but the data has {classes} classes; leave it at 0",
-            options.classes
+            "network.classes = {}, but the data has {}; leave it at 0",
+            options.classes,
+            counted(classes as u64, "class")
         )));
     }
     let batch_norm =
@@ -87,6 +90,7 @@ pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, 
 
 /// The choices of the fast engine that `config` makes.
 pub fn fast_options(config: &Config) -> FastOptions {
+    warn_of_threads(config.train.threads);
     FastOptions {
         threads: threads(config.train.threads),
         winograd: config.engine.winograd,
@@ -103,6 +107,22 @@ pub fn threads(asked: usize) -> usize {
     match asked {
         0 => available_parallelism().map_or(1, |cores| cores.get()),
         asked => asked,
+    }
+}
+
+/// Says once that an engine with more threads than cores is slow: all of them wait for the last at
+/// every layer of every step.
+fn warn_of_threads(asked: usize) {
+    static SAID: Once = Once::new();
+    let cores = threads(0);
+    if asked > cores {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "train.threads = {asked}, but this process may use {}: the threads will wait for \
+                 each other; leave it at 0 for one a core",
+                counted(cores as u64, "core")
+            );
+        });
     }
 }
 
@@ -220,7 +240,7 @@ pub fn scan_to_train(config: &Config, dir: &Path) -> Result<Splits, Error> {
     let splits = scan_with(config, dir, &mut lister)?;
     if config.data.check_headers {
         let options = decode_options(config);
-        tracing::debug!("looking at headers of {} images", splits.train.len());
+        tracing::debug!("looking at headers of {}", counted(splits.train.len() as u64, "image"));
         let progress = SharedProgress::new("looking at headers");
         progress.start(splits.train.len());
         let advance = |done| progress.advance(done);
@@ -245,9 +265,10 @@ fn unreadable(bad: &[Failure], n_images: usize) -> Error {
         lines.push(format!("  and {} more", bad.len() - SHOWN));
     }
     Error::Unusable(format!(
-        "{} of {n_images} training images cannot be read:\n{}\nmend or remove them, or leave them \
+        "{} of {} cannot be read:\n{}\nmend or remove them, or leave them \
          out as they come, up to data.max_bad, with --set data.check_headers=false",
         bad.len(),
+        counted(n_images as u64, "training image"),
         lines.join("\n")
     ))
 }

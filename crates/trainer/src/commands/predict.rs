@@ -11,6 +11,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::cli::PredictArgs;
 use crate::error::Error;
 use crate::metrics::{softmax, top_k};
+use crate::text::counted;
 use crate::{setup, signals, statistics};
 
 /// The likeliest classes of one image, or why it could not be read.
@@ -43,7 +44,10 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     }
     match n_failed {
         0 => Ok(()),
-        n => Err(Error::Unusable(format!("{n} of {} images could not be read", outcomes.len()))),
+        n => Err(Error::Unusable(format!(
+            "{n} of {} could not be read",
+            counted(outcomes.len() as u64, "image")
+        ))),
     }
 }
 

@@ -175,7 +175,9 @@ fn check_room(
         Some(free) => format!("{} of {} free", bytes(needed), bytes(free)),
         None => bytes(needed),
     };
-    let memory = needs.memory.map_or("unknown".to_owned(), |memory| of_free(memory, free.memory));
+    let memory = needs.memory.map_or("unknown".to_owned(), |memory| {
+        of_free(memory, free.memory.as_ref().map(|free| free.bytes))
+    });
     Ok(format!(
         "memory about {memory}; disk up to {} ({} a checkpoint)",
         of_free(needs.disk, free.disk),

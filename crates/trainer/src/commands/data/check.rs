@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::DataCheckArgs;
 use crate::error::Error;
 use crate::progress::SharedProgress;
+use crate::text::counted;
 use crate::{commands, setup, signals};
 
 /// Entries of a list that are shown without `--all`.
@@ -38,7 +39,10 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
         problems.push("its layout".to_owned());
     }
     if !report.unreadable.is_empty() {
-        problems.push(format!("{} files that cannot be read", report.unreadable.len()));
+        problems.push(format!(
+            "{} that cannot be read",
+            counted(report.unreadable.len() as u64, "file")
+        ));
     }
     let (dir, problems) = (args.dir.display(), problems.join(" and "));
     Err(Error::Unusable(format!("{dir} would break a run: {problems}; see the report")))
@@ -49,10 +53,10 @@ fn as_text(report: &Report, shown: usize) -> String {
     for split in &report.splits {
         let counts: Vec<usize> = split.classes.iter().map(|(_, images)| *images).collect();
         lines.push(format!(
-            "{}: {} images of {} classes, from {} to {} a class",
+            "{}: {} of {}, from {} to {} a class",
             split.name,
-            counts.iter().sum::<usize>(),
-            counts.len(),
+            counted(counts.iter().sum::<usize>() as u64, "image"),
+            counted(counts.len() as u64, "class"),
             counts.iter().min().unwrap_or(&0),
             counts.iter().max().unwrap_or(&0)
         ));
@@ -79,7 +83,7 @@ fn as_text(report: &Report, shown: usize) -> String {
         lines.push(format!("the layout is refused: {layout}"));
     }
     if !report.breaks_a_run() {
-        lines.push(format!("{} images, every one can be read", report.images()));
+        lines.push(format!("{}, every one can be read", counted(report.images() as u64, "image")));
     }
     lines.join("\n")
 }

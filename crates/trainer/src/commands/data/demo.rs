@@ -6,6 +6,7 @@ use bninception_data::{DemoOptions, write_demo};
 use crate::cli::DataDemoArgs;
 use crate::commands;
 use crate::error::Error;
+use crate::text::counted;
 
 pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
     let DataDemoArgs { dir, train_per_class, val_per_class, size, seed } = args;
@@ -20,8 +21,8 @@ pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
         DemoOutcome::Reused => "found, complete already,",
     };
     commands::print(&format!(
-        "{what} 10 classes of {train_per_class} training and {val_per_class} validation pictures \
-         in {}\ntrain on them with: bninception train --preset demo --data-dir {}",
+        "{what} 10 classes of {train_per_class} training and {} in {}\ntrain on them with: bninception train --preset demo --data-dir {}",
+        counted(*val_per_class as u64, "validation picture"),
         dir.display(),
         dir.display()
     ))

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::DataIndexArgs;
 use crate::error::Error;
+use crate::text::counted;
 use crate::{commands, setup, signals};
 
 pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
@@ -45,10 +46,10 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
         }));
     }
     commands::print(&format!(
-        "{images} images of {} classes in {seconds:.2} s: {} folders listed, {} unchanged since the \
-         last time\nkept in {}",
-        splits.classes.len(),
-        counts.listed,
+        "{} of {} in {seconds:.2} s: {} listed, {} unchanged since the last time\nkept in {}",
+        counted(images as u64, "image"),
+        counted(splits.classes.len() as u64, "class"),
+        counted(counts.listed as u64, "folder"),
         counts.reused,
         file.unwrap_or_else(|| "no file".to_owned()),
     ))

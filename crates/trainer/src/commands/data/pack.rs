@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::DataPackArgs;
 use crate::error::Error;
 use crate::progress::SharedProgress;
+use crate::text::counted;
 use crate::{commands, setup, signals};
 
 pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
@@ -56,12 +57,12 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
         ),
     };
     commands::print(&format!(
-        "{}: {} images in {:.1} MB, {} shards made and {} kept in {seconds:.1} s\n{unreadable}\
+        "{}: {} in {:.1} MB, {} made and {} kept in {seconds:.1} s\n{unreadable}\
          train on it with: bninception train --preset bn-baseline --data-dir {}",
         out.display(),
-        packed.images,
+        counted(packed.images as u64, "image"),
         packed.bytes as f64 / 1e6,
-        packed.made,
+        counted(packed.made as u64, "shard"),
         packed.kept,
         out.display()
     ))

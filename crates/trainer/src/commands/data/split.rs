@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::cli::DataSplitArgs;
 use crate::error::Error;
+use crate::text::counted;
 use crate::{commands, setup, signals};
 
 pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
@@ -28,13 +29,16 @@ pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
     }
     let links = match made.symbolic {
         0 => "hard links, no image was copied".to_owned(),
-        n => format!("{n} symbolic links, the others hard links; no image was copied"),
+        n => format!(
+            "{}, the others hard links; no image was copied",
+            counted(n as u64, "symbolic link")
+        ),
     };
     commands::print(&format!(
-        "{}: {} training and {} validation images of {} classes ({links})",
+        "{}: {} training and {} of {} ({links})",
         out.display(),
         made.train,
-        made.val,
-        made.classes
+        counted(made.val as u64, "validation image"),
+        counted(made.classes as u64, "class")
     ))
 }
