@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::signals;
+use crate::text::counted;
 
 /// How population statistics were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,8 +107,8 @@ pub fn population_statistics(
     let batches = mean.count;
     let Some(statistics) = mean.value() else {
         return Err(Error::Unusable(format!(
-            "no batch of {} training images could be read whole; {}",
-            options.batch_size,
+            "no batch of {} could be read whole; {}",
+            counted(options.batch_size as u64, "training image"),
             failed.first().map_or("there is none", |failure| &failure.error)
         )));
     };

@@ -113,8 +113,13 @@ mod tests {
             (6, 1, 1, 2, false),
             (15, 3, 0, 3, true),
         ] {
-            let found = (course.epochs_done(step), course.position(step), course.epoch_number(step));
-            assert_eq!((found, course.is_epoch_end(step)), ((done, position, number), end), "{step}");
+            let found =
+                (course.epochs_done(step), course.position(step), course.epoch_number(step));
+            assert_eq!(
+                (found, course.is_epoch_end(step)),
+                ((done, position, number), end),
+                "{step}"
+            );
         }
     }
 

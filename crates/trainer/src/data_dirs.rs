@@ -61,11 +61,11 @@ impl DataDirs {
         run: &Path,
         args: Option<&ConfigArgs>,
     ) -> Result<DataDirs, Error> {
-        let place = |given: &str, stored: &str, key: &str, flag: &str| {
-            match args.is_some_and(|args| args.names(key)) {
-                true => Ok(PathBuf::from(given)),
-                false => found(given, stored, flag),
-            }
+        let place = |given: &str, stored: &str, key: &str, flag: &str| match args
+            .is_some_and(|args| args.names(key))
+        {
+            true => Ok(PathBuf::from(given)),
+            false => found(given, stored, flag),
         };
         let dir = match config.data.dir.as_str() {
             "" => setup::stored_data_dir(config, run)?,
@@ -192,7 +192,12 @@ fn looks_like_classes(dir: &Path, out: &Path) -> bool {
     let mut folders = folders.filter(|path| path.is_dir() && !out.starts_with(path)).peekable();
     let has_pictures = |dir: &PathBuf| entries(dir).any(|entry| is_image_path(&entry.path()));
     let mut n = 0;
-    folders.peek().is_some() && folders.all(|dir| { n += 1; has_pictures(&dir) }) && n > 1
+    folders.peek().is_some()
+        && folders.all(|dir| {
+            n += 1;
+            has_pictures(&dir)
+        })
+        && n > 1
 }
 
 /// Refuses the file or folder `out` if it lies in the folder of images `data`.
@@ -315,13 +320,21 @@ mod tests {
         let (here, gone) = (here.to_str().unwrap(), root.path().join("gone"));
         let gone = gone.to_str().unwrap();
         for (given, stored) in [("photos", here), (here, ""), (here, gone), (here, here)] {
-            assert_eq!(found(given, stored, "--data-dir").unwrap(), Path::new(here), "{given}, {stored}");
+            assert_eq!(
+                found(given, stored, "--data-dir").unwrap(),
+                Path::new(here),
+                "{given}, {stored}"
+            );
         }
         for (given, stored) in [("photos", gone), ("photos", ""), (gone, gone)] {
             let error = found(given, stored, "--data-dir").unwrap_err().to_string();
             assert!(error.contains(&format!("{given} is not a folder")), "{error}");
             assert!(error.contains("--data-dir DIR"), "{error}");
-            assert_eq!(error.contains("where it was"), given != stored && !stored.is_empty(), "{error}");
+            assert_eq!(
+                error.contains("where it was"),
+                given != stored && !stored.is_empty(),
+                "{error}"
+            );
         }
     }
 }

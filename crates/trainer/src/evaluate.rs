@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::signals;
+use crate::text::counted;
 
 /// What an evaluation found.
 pub struct Evaluation {
@@ -79,7 +80,8 @@ pub fn evaluate(
 pub fn warn_of_not_finite(metrics: &Metrics) {
     let n = metrics.not_finite();
     if n > 0 {
-        tracing::warn!("{n} images got a logit that is not finite and count as wrong");
+        let images = counted(n, "image");
+        tracing::warn!("{images} with a logit that is not finite: counted as wrong");
     }
 }
 
@@ -109,7 +111,7 @@ pub fn run_all(
     if n_images == 0 {
         return Err(Error::Unusable("there is no image to evaluate".to_owned()));
     }
-    tracing::debug!("evaluating {n_images} images");
+    tracing::debug!("evaluating {}", counted(n_images as u64, "image"));
     executor.prepare_evaluation(weights)?;
     let start = Instant::now();
     let mut progress = Progress::start("evaluating", n_images as u64);

@@ -93,6 +93,7 @@ fn difference(
     };
     let more = match differing.len() - 1 {
         0 => String::new(),
+        1 => " (and 1 more class differs)".to_owned(),
         more => format!(" (and {more} more classes differ)"),
     };
     Some(format!("{what} images of `{}`: {counts}{more}", classes[first]))

@@ -1,7 +1,8 @@
 //! The files that a run writes besides checkpoints, kept in step with them.
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
@@ -19,7 +20,7 @@ pub struct Journal {
     folder: RunFolder,
     metrics: MetricsLog,
     summary: Summary,
-    events: Option<EventWriter>,
+    events: Option<Events>,
     /// Whether the last row could not be written, which is said once.
     failing: bool,
 }
@@ -49,7 +50,8 @@ impl Journal {
         let events = match tensorboard {
             true => {
                 let path = folder.tensorboard();
-                Some(EventWriter::create(&path, wall_time(), step).map_err(wrap(&path))?)
+                std::fs::create_dir_all(&path).map_err(wrap(&path))?;
+                Some(Events { folder: path, step, writer: None })
             }
             false => None,
         };
@@ -70,11 +72,11 @@ impl Journal {
                     ("train/images_per_second", images_per_second),
                     ("train/data_wait", data_wait),
                 ];
-                events.scalars(wall_time(), step, &scalars)
+                events.scalars(step, &scalars)
             }
             Record::Eval { step, loss, top1, top5, .. } => {
                 let scalars = [("val/loss", loss), ("val/top1", top1), ("val/top5", top5)];
-                events.scalars(wall_time(), step, &scalars)
+                events.scalars(step, &scalars)
             }
             Record::Watch { .. } => Ok(()),
         };
@@ -84,11 +86,11 @@ impl Journal {
     /// Writes the distribution of a watched layer's values into the event file.
     pub fn histogram(&mut self, step: u64, layer: &str, values: &[f32]) {
         let Some(events) = &mut self.events else { return };
-        let written = events.histogram(wall_time(), step, &format!("watch/{layer}"), values);
+        let written = events.histogram(step, &format!("watch/{layer}"), values);
         self.note_events(written);
     }
 
-    fn note_events(&mut self, written: std::io::Result<()>) {
+    fn note_events(&mut self, written: io::Result<()>) {
         if let Err(error) = written {
             let path = self.folder.tensorboard();
             tracing::warn!(
@@ -119,7 +121,7 @@ impl Journal {
         Ok(files)
     }
 
-    fn note(&mut self, written: std::io::Result<()>, path: &Path) {
+    fn note(&mut self, written: io::Result<()>, path: &Path) {
         match written {
             Ok(()) => self.failing = false,
             Err(error) if !self.failing => {
@@ -128,6 +130,35 @@ impl Journal {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// The event file of this process, begun with its first event: a run that is resumed at its end leaves
+/// no file that holds nothing.
+struct Events {
+    folder: PathBuf,
+    /// Updates done when the files were opened. What earlier files tell of later steps is dropped.
+    step: u64,
+    writer: Option<EventWriter>,
+}
+
+impl Events {
+    fn writer(&mut self) -> io::Result<&mut EventWriter> {
+        match self.writer {
+            Some(ref mut writer) => Ok(writer),
+            None => {
+                let writer = EventWriter::create(&self.folder, wall_time(), self.step)?;
+                Ok(self.writer.insert(writer))
+            }
+        }
+    }
+
+    fn scalars(&mut self, step: u64, scalars: &[(&str, f64)]) -> io::Result<()> {
+        self.writer()?.scalars(wall_time(), step, scalars)
+    }
+
+    fn histogram(&mut self, step: u64, tag: &str, values: &[f32]) -> io::Result<()> {
+        self.writer()?.histogram(wall_time(), step, tag, values)
     }
 }
 

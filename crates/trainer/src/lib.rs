@@ -23,6 +23,7 @@ pub mod figure;
 pub mod image_lists;
 pub mod journal;
 pub mod logging;
+pub mod memory_limit;
 pub mod metadata;
 pub mod metrics;
 #[cfg(feature = "mnist")]

@@ -96,7 +96,8 @@ impl Metadata {
     /// # Errors
     /// The settings are not valid.
     pub fn network(&self) -> Result<Network, String> {
-        let invalid = |error: &dyn std::fmt::Display| format!("its settings are not valid: {error}");
+        let invalid =
+            |error: &dyn std::fmt::Display| format!("its settings are not valid: {error}");
         let text = self.config.to_toml().map_err(|error| invalid(&error))?;
         let files = [ConfigFile { name: "its settings".to_owned(), text }];
         resolve(&Sources { files: &files, ..Sources::default() })
@@ -118,7 +119,8 @@ impl Metadata {
             return Ok(network);
         }
         let equal = again.bytes().zip(json.bytes()).take_while(|(a, b)| a == b).count();
-        let near: String = json.get(equal.saturating_sub(40)..).unwrap_or(json).chars().take(80).collect();
+        let near: String =
+            json.get(equal.saturating_sub(40)..).unwrap_or(json).chars().take(80).collect();
         Err(format!("its metadata would read back otherwise, near `{near}`"))
     }
 }

@@ -8,7 +8,9 @@ use bninception_engine::model::ParameterTable;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::memory_limit::{FreeMemory, Limit, free_memory};
 use crate::setup;
+use crate::text::counted;
 
 /// Bytes that a run takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +24,12 @@ pub struct Needs {
     pub checkpoint: u64,
 }
 
-/// Bytes that are free; `None` where the system does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is free; `None` where the system does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Free {
-    /// Memory that can be had without swapping, inside the limits of a container.
-    pub memory: Option<u64>,
-    /// Disk, where the run folder is or will be.
+    /// Memory that can be had without swapping, inside all limits of the process.
+    pub memory: Option<FreeMemory>,
+    /// Bytes of disk, where the run folder is or will be.
     pub disk: Option<u64>,
 }
 
@@ -45,14 +47,18 @@ impl Needs {
         let state = 4 * (weights + table.n_trainable() + ema) as u64;
         let (per_epoch, total) = setup::steps(config, n_images);
         let n_epochs = total.div_ceil(per_epoch.max(1));
-        let memory = executor.memory_bytes(batch).map(|engine| {
-            let options = setup::load_options(config, batch);
-            let batches = options.workers * (options.prefetch.max(1) + 1) + 2;
-            let image = 12 * config.data.image_size as u64 * config.data.image_size as u64;
-            // The state, its copy on the way to the disk, and gradients.
-            let vectors = 2 * state + 4 * table.n_trainable() as u64;
-            engine as u64 + vectors + batches as u64 * batch as u64 * image
-        });
+        // The state, its copy on the way to the disk, and gradients.
+        let vectors = 2 * state + 4 * table.n_trainable() as u64;
+        let memory = match free_memory() {
+            // An engine takes memory itself to say how much it takes: it is not asked for nothing.
+            Some(free) if free.bytes < vectors => Some(vectors),
+            _ => executor.memory_bytes(batch).map(|engine| {
+                let options = setup::load_options(config, batch);
+                let batches = options.workers * (options.prefetch.max(1) + 1) + 2;
+                let image = 12 * config.data.image_size as u64 * config.data.image_size as u64;
+                engine as u64 + vectors + batches as u64 * batch as u64 * image
+            }),
+        };
         Needs { memory, disk: state * n_files(config, n_epochs), checkpoint: state }
     }
 
@@ -66,20 +72,25 @@ impl Needs {
         batch: usize,
         fewer: impl Fn(usize) -> Needs,
     ) -> Result<(), Error> {
-        if let (Some(needed), Some(free)) = (self.memory, free.memory)
-            && needed > free
+        if let (Some(needed), Some(free)) = (self.memory, &free.memory)
+            && needed > free.bytes
         {
-            let fits = |batch: &usize| fewer(*batch).memory.is_some_and(|needed| needed <= free);
+            let fits =
+                |batch: &usize| fewer(*batch).memory.is_some_and(|needed| needed <= free.bytes);
             let smaller = std::iter::successors(Some(batch / 2), |batch| Some(batch / 2));
             let advice = match smaller.take_while(|&batch| batch >= 2).find(fits) {
                 Some(batch) => format!("--batch-size {batch} would fit"),
-                None => "make some free, or lower --image-size".to_owned(),
+                None if free.limit == Limit::Machine => {
+                    "make some free, or lower --image-size".to_owned()
+                }
+                None => "raise that limit, or lower --image-size".to_owned(),
             };
             return Err(Error::Usage(format!(
-                "training on batches of {batch} images takes about {} of memory, and {} are free; \
-                 {advice}",
+                "training on batches of {} takes about {} of memory, and {} are free {}; {advice}",
+                counted(batch as u64, "image"),
                 bytes(needed),
-                bytes(free)
+                bytes(free.bytes),
+                free.limit
             )));
         }
         if let Some(free) = free.disk
@@ -143,25 +154,6 @@ fn checkpoints(folder: &Path) -> u64 {
     files.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-/// Linux's estimate of the memory that can be had (`MemAvailable`,
-/// <https://docs.kernel.org/filesystems/proc.html>), and what the control group leaves, if that is
-/// less (<https://docs.kernel.org/admin-guide/cgroup-v2.html>).
-fn free_memory() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let available = available_bytes(&meminfo)?;
-    let number = |name: &str| -> Option<u64> {
-        fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok()?.trim().parse().ok()
-    };
-    // A group without a limit says `max`, which is no number.
-    let in_group = number("max").zip(number("current")).map(|(most, now)| most.saturating_sub(now));
-    Some(in_group.map_or(available, |free| free.min(available)))
-}
-
-fn available_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
 /// A number of bytes as a person says it: `134 MB`, `1.26 GB`.
 pub fn bytes(n: u64) -> String {
     let n = n as f64;
@@ -183,16 +175,26 @@ mod tests {
             disk: 600,
             checkpoint: 100,
         };
-        let check = |memory, disk| {
+        let check_by = |limit: Limit, memory: Option<u64>, disk| {
+            let memory = memory.map(|bytes| FreeMemory { bytes, limit });
             let outcome = needs(32).check(&Free { memory, disk }, 32, needs);
             outcome.err().map(|error| error.to_string()).unwrap_or_default()
         };
+        let check = |memory, disk| check_by(Limit::Machine, memory, disk);
         assert_eq!(check(Some(4200), Some(600)), "");
         assert_eq!(check(None, None), "");
         assert!(check(Some(4199), None).contains("--batch-size 16 would fit"));
         assert!(check(Some(1250), None).contains("--batch-size 2 would fit"));
         assert!(check(Some(1100), None).contains("--image-size"));
         assert!(check(Some(9999), Some(599)).contains("checkpoint.keep"));
+        // The limit has a name.
+        assert!(check(Some(1100), None).contains("are free on this machine; make some free"));
+        let of_group = check_by(Limit::Group("/sys/fs/cgroup/a/memory.max".into()), Some(0), None);
+        assert!(
+            of_group.contains("by /sys/fs/cgroup/a/memory.max); raise that limit"),
+            "{of_group}"
+        );
+        assert!(check_by(Limit::AddressSpace, Some(0), None).contains("ulimit -v"));
     }
 
     #[test]
@@ -210,10 +212,6 @@ mod tests {
 
     #[test]
     fn the_system_answers() {
-        assert_eq!(available_bytes("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
-        for broken in ["", "MemAvailable: lots", "MemAvailable: 18446744073709551615 kB"] {
-            assert_eq!(available_bytes(broken), None, "{broken}");
-        }
         let dir = tempfile::tempdir().unwrap();
         let free = Free::now(&dir.path().join("not/yet/there"));
         if cfg!(target_os = "linux") {

@@ -319,7 +319,12 @@ mod tests {
             (eval(10, 0.4) + eval(20, 0.9).trim_end(), Some(10), None, 10),
             (eval(10, 0.4) + "{\"kind\":\"ev", Some(10), None, 10),
             // A loss that was not finite.
-            (eval(10, 0.4) + &eval(20, 0.9).replace("1.0,\"top1", "null,\"top1"), Some(10), None, 10),
+            (
+                eval(10, 0.4) + &eval(20, 0.9).replace("1.0,\"top1", "null,\"top1"),
+                Some(10),
+                None,
+                10,
+            ),
             // Evaluated again after a resume.
             (eval(10, 0.9) + &eval(20, 0.9) + &eval(10, 0.3), Some(10), None, 10),
         ];

@@ -335,8 +335,14 @@ mod tests {
     fn names_follow_evaluations_at_the_ends_of_epochs() {
         use crate::config::{Sources, resolve};
         use crate::state::EvaluationResult;
-        let result =
-            |step| EvaluationResult { step, images: 1, failed: 0, top1: 0.5, top5: 1.0, loss: Some(1.0) };
+        let result = |step| EvaluationResult {
+            step,
+            images: 1,
+            failed: 0,
+            top1: 0.5,
+            top5: 1.0,
+            loss: Some(1.0),
+        };
         let (best, epoch) = (Name::Best, Name::Epoch);
         // 10 steps an epoch, 25 in all: (step, evaluated step, best step, every epochs, names).
         type Row<'a> = (u64, Option<u64>, Option<u64>, u64, &'a [Name]);

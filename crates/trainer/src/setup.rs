@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::thread::available_parallelism;
 
 use bninception_data as data;
@@ -42,8 +43,9 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
     let options = &config.network;
     if options.classes != 0 && options.classes != classes {
         return Err(Error::Usage(format!(
-            "network.classes = {}, but the data has {classes} classes; leave it at 0",
-            options.classes
+            "network.classes = {}, but the data has {}; leave it at 0",
+            options.classes,
+            counted(classes as u64, "class")
         )));
     }
     let batch_norm =
@@ -89,6 +91,7 @@ pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, 
 
 /// The choices of the fast engine that `config` makes.
 pub fn fast_options(config: &Config) -> FastOptions {
+    warn_of_threads(config.train.threads);
     FastOptions {
         threads: threads(config.train.threads),
         winograd: config.engine.winograd,
@@ -105,6 +108,22 @@ pub fn threads(asked: usize) -> usize {
     match asked {
         0 => available_parallelism().map_or(1, |cores| cores.get()),
         asked => asked,
+    }
+}
+
+/// Says once that an engine with more threads than cores is slow: all of them wait for the last at
+/// every layer of every step.
+fn warn_of_threads(asked: usize) {
+    static SAID: Once = Once::new();
+    let cores = threads(0);
+    if asked > cores {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "train.threads = {asked}, but this process may use {}: the threads will wait for \
+                 each other; leave it at 0 for one a core",
+                counted(cores as u64, "core")
+            );
+        });
     }
 }
 
@@ -222,7 +241,7 @@ pub fn scan_to_train(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> 
     if config.data.check_headers {
         let options = decode_options(config);
         let samples: Vec<Sample> = splits.train.iter().chain(&splits.val).cloned().collect();
-        tracing::debug!("looking at headers of {} images", samples.len());
+        tracing::debug!("looking at headers of {}", counted(samples.len() as u64, "image"));
         let progress = SharedProgress::new("looking at headers");
         progress.start(samples.len());
         let advance = |done| progress.advance(done);

@@ -1,9 +1,11 @@
-//! SIGINT and SIGTERM: the first asks the run to save and leave, a second SIGINT ends it at once.
+//! SIGINT, SIGTERM and SIGHUP ask the run to save and leave; a second SIGINT ends it at once.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+#[cfg(unix)]
+use signal_hook::consts::SIGHUP;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::error::Error;
@@ -33,7 +35,30 @@ fn register() -> std::io::Result<()> {
     // with it does not end the process.
     #[cfg(unix)]
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+    // A terminal that closes. Whoever began the process so that it outlives its terminal, with
+    // `nohup`, had this signal ignored.
+    #[cfg(unix)]
+    if is_hangup_ignored() == Some(false) {
+        signal_hook::flag::register_usize(SIGHUP, Arc::clone(received), SIGHUP as usize)?;
+    }
     Ok(())
+}
+
+/// Whether the process was begun with SIGHUP ignored; `None` where the system does not tell without
+/// unsafe code, that is, anywhere but on Linux.
+#[cfg(unix)]
+fn is_hangup_ignored() -> Option<bool> {
+    ignores(&std::fs::read_to_string("/proc/self/status").ok()?, SIGHUP)
+}
+
+/// Whether a process of that `/proc/PID/status` ignores a signal: `SigIgn` is a mask in hexadecimal
+/// digits, with the first signal in the last bit
+/// (<https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>).
+#[cfg(unix)]
+fn ignores(status: &str, signal: i32) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask.checked_shr(u32::try_from(signal).ok()?.checked_sub(1)?)? & 1 == 1)
 }
 
 /// The number and name of the signal that asked to stop, if any did.
@@ -41,6 +66,8 @@ pub fn received() -> Option<(i32, &'static str)> {
     match RECEIVED.get()?.load(Ordering::Relaxed) as i32 {
         SIGINT => Some((SIGINT, "SIGINT")),
         SIGTERM => Some((SIGTERM, "SIGTERM")),
+        #[cfg(unix)]
+        SIGHUP => Some((SIGHUP, "SIGHUP")),
         _ => None,
     }
 }
@@ -53,5 +80,25 @@ pub fn check() -> Result<(), Error> {
     match received() {
         Some((signal, name)) => Err(Error::Interrupted { name, signal }),
         None => Ok(()),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_their_mask() {
+        let status = "Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\n";
+        for (signal, expected) in
+            [(SIGHUP, Some(true)), (SIGINT, Some(false)), (13, Some(true)), (64, Some(false))]
+        {
+            assert_eq!(ignores(status, signal), expected, "{signal}");
+        }
+        for (status, signal) in
+            [("", 1), ("SigIgn:\tno", 1), (status, 0), (status, 65), (status, -1)]
+        {
+            assert_eq!(ignores(status, signal), None, "{status:?}, {signal}");
+        }
     }
 }

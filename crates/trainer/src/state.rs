@@ -150,14 +150,8 @@ mod tests {
 
     #[test]
     fn only_a_finite_evaluation_is_best() {
-        let result = |top1, loss| EvaluationResult {
-            step: 1,
-            images: 4,
-            failed: 0,
-            top1,
-            top5: 1.0,
-            loss,
-        };
+        let result =
+            |top1, loss| EvaluationResult { step: 1, images: 4, failed: 0, top1, top5: 1.0, loss };
         let (good, better) = (result(0.5, Some(2.0)), result(0.75, Some(9.0)));
         let broken = result(1.0, None);
         for (new, best, beats) in [

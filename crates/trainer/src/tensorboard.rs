@@ -101,19 +101,56 @@ impl EventWriter {
     }
 }
 
-/// TensorBoard reads files whose name contains `tfevents` in the order of their names; two that
-/// start in the same second are told apart by a number.
+/// What the names of event files begin with, by whatever program; the second of their start follows.
+const PREFIX: &str = "events.out.tfevents.";
+
+/// TensorBoard reads the event files of a folder in the order of their names, as texts. A new file
+/// comes behind all others, also where the clock says less than when they were begun, as on another
+/// machine or within the same second.
 fn new_file(dir: &Path, wall_time: f64) -> io::Result<(PathBuf, File)> {
-    let secs = wall_time as u64;
-    let mut number = 0;
+    let now = format!("{:010}", wall_time as u64);
     loop {
-        let path = dir.join(format!("events.out.tfevents.{secs:010}.bninception.{number}"));
+        let path = dir.join(name_behind(last_name(dir)?.as_deref(), &now));
         match OpenOptions::new().append(true).create_new(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
             Ok(file) => return Ok((path, file)),
         }
     }
+}
+
+/// The name of the event file that is read last.
+fn last_name(dir: &Path) -> io::Result<Option<String>> {
+    let mut last = None;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) && Some(&name) > last.as_ref() {
+            last = Some(name);
+        }
+    }
+    Ok(last)
+}
+
+/// A name with the number `now`, or with the next number behind that of `last` if it has to be.
+fn name_behind(last: Option<&str>, now: &str) -> String {
+    let name = |number: &str| format!("{PREFIX}{number}.bninception.0");
+    let Some(last) = last.filter(|&last| name(now).as_str() <= last) else { return name(now) };
+    let rest = last.strip_prefix(PREFIX).unwrap_or(last);
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+    match successor(digits) {
+        Some(number) => name(&number),
+        // Nines only, or no number at all: no name of ours comes behind it but one that goes on.
+        None => format!("{last}.bninception.0"),
+    }
+}
+
+/// The next number with as many digits. `None` behind the last.
+fn successor(digits: &str) -> Option<String> {
+    let head = digits.trim_end_matches('9');
+    let (rest, last) = (head.get(..head.len().checked_sub(1)?)?, head.bytes().last()?);
+    let nines = digits.len() - head.len();
+    Some(format!("{rest}{}{}", char::from(last + 1), "0".repeat(nines)))
 }
 
 /// The checksum of TFRecord: a CRC of data that holds CRCs is turned and shifted.
@@ -412,6 +449,46 @@ mod tests {
         assert_ne!(first.path(), second.path());
         assert!(first.path() < second.path());
         assert_eq!(fs::read(first.path()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_new_file_is_read_last_whatever_the_clock_says() {
+        let ours = |number: &str| format!("events.out.tfevents.{number}.bninception.0");
+        for (last, now, number) in [
+            ("1700000000.bninception.0", "1700000001", "1700000001"),
+            // The same second, also behind more files of that second than one.
+            ("1700000000.bninception.0", "1700000000", "1700000001"),
+            ("1700000000.bninception.9", "1700000000", "1700000001"),
+            // The clock went back.
+            ("1700003600.bninception.0", "1700000000", "1700003601"),
+            ("1699999999.bninception.0", "1600000000", "1700000000"),
+            // Other writers: their numbers, and those of a clock in milliseconds.
+            ("1700000005.host.123.0", "1700000000", "1700000006"),
+            ("1700000005.host.123.0.v2", "1700000005", "1700000006"),
+            ("1700000005v2", "1700000005", "1700000006"),
+            ("1700000000123.host", "1700000000", "1700000000124"),
+            ("1800000000.host", "1700000000123", "1800000001"),
+        ] {
+            let last = format!("{PREFIX}{last}");
+            let name = name_behind(Some(&last), now);
+            assert_eq!(name, ours(number), "{last}");
+            assert!(name > last);
+        }
+        assert_eq!(name_behind(None, "0000000005"), ours("0000000005"));
+        for odd in ["9999999999.host", "", "x", "é9"] {
+            let last = format!("{PREFIX}{odd}");
+            assert!(name_behind(Some(&last), "1700000000") > last, "{odd}");
+        }
+
+        // On the disk, with the clock going back each time.
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("zzz.tfevents.of.another.kind"), "").unwrap();
+        let mut names = Vec::new();
+        for clock in (0..12).map(|nth| 1_700_000_000.0 - 3600.0 * f64::from(nth)) {
+            let writer = EventWriter::create(dir.path(), clock, 0).unwrap();
+            names.push(writer.path().to_owned());
+        }
+        assert!(names.is_sorted() && names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }
 
     #[test]

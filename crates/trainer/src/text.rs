@@ -13,10 +13,12 @@ pub fn quoted(path: &Path) -> String {
     }
 }
 
-/// A number with its noun: `1 step`, `2 steps`.
+/// A number with its noun: `1 step`, `2 steps`, `2 classes`.
 pub fn counted(n: u64, noun: &str) -> String {
+    let hisses = ["s", "x", "ch", "sh"].iter().any(|end| noun.ends_with(end));
     match n {
         1 => format!("1 {noun}"),
+        _ if hisses => format!("{n} {noun}es"),
         _ => format!("{n} {noun}s"),
     }
 }
@@ -40,8 +42,16 @@ mod tests {
 
     #[test]
     fn nouns_follow_their_number() {
-        for (n, text) in [(0, "0 steps"), (1, "1 step"), (2, "2 steps")] {
-            assert_eq!(counted(n, "step"), text);
+        for (n, noun, text) in [
+            (0, "step", "0 steps"),
+            (1, "step", "1 step"),
+            (2, "step", "2 steps"),
+            (1, "class", "1 class"),
+            (2, "class", "2 classes"),
+            (2, "batch", "2 batches"),
+            (2, "path", "2 paths"),
+        ] {
+            assert_eq!(counted(n, noun), text);
         }
     }
 }

@@ -57,10 +57,14 @@ fn eval_and_calibrate_take_the_images_of_the_run_or_none() {
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && talk.contains("was trained on"), "{talk}");
     assert!(talk.contains("leave out --data-dir"), "{talk}");
-    let calibrate = ["calibrate", last, "-b", "4", "--out", "x.safetensors", "--data-dir", "photos"];
+    let calibrate =
+        ["calibrate", last, "-b", "4", "--out", "x.safetensors", "--data-dir", "photos"];
     let output = place.run(&calibrate);
     let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && talk.contains("photos has other images than the run"), "{talk}");
+    assert!(
+        output.status.success() && talk.contains("photos has other images than the run"),
+        "{talk}"
+    );
 
     fs::remove_file(place.path("photos/cat/zz.png")).unwrap();
     assert_eq!(place.json(&["eval", last, "--json"])["top1"], whole["top1"]);

@@ -22,7 +22,8 @@ fn whatever_is_accepted_reads_back() {
     for case in 0..CASES {
         let rng = &mut sample_rng(7, 0, case, Purpose::Augment);
         let preset = presets[rng.random_range(0..presets.len())];
-        let mut config = resolve(&Sources { preset: Some(preset), ..Sources::default() }).unwrap().config;
+        let mut config =
+            resolve(&Sources { preset: Some(preset), ..Sources::default() }).unwrap().config;
         for _ in 0..6 {
             let mut edited = config.clone();
             edit(&mut edited, rng);
@@ -150,9 +151,8 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
     classes.push("cat".to_owned());
     classes.sort();
     classes.dedup();
-    let lists = |rng: &mut _| {
-        classes.iter().map(|_| ClassImages(any_u64(rng), any_text(rng))).collect()
-    };
+    let lists =
+        |rng: &mut _| classes.iter().map(|_| ClassImages(any_u64(rng), any_text(rng))).collect();
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
     let result = |rng: &mut _| EvaluationResult {
         step: any_u64(rng),

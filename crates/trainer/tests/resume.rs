@@ -30,7 +30,11 @@ fn another_batch_size_goes_on_in_its_epoch() {
     place.succeed(&[&SMOKE[..], &["--steps", "7", "--run-dir", "run"]].concat());
     assert_eq!(epochs(&place), [(1, 5), (2, 7)]);
     let refused = ["resume", "run", "--epochs", "4", "-b", "4"];
-    place.fail(&refused, 2, &["train.batch_size: 8 in the run, 4 now", "--allow-change train.batch_size"]);
+    place.fail(
+        &refused,
+        2,
+        &["train.batch_size: 8 in the run, 4 now", "--allow-change train.batch_size"],
+    );
 
     // Step 7 is the end of the run in the middle of epoch 2, of whose 40 images 16 were seen.
     let permit = ["--allow-change", "train.batch_size"];
@@ -54,7 +58,8 @@ fn another_batch_size_goes_on_in_its_epoch() {
     let permits = ["--allow-change", "schedule.kind", "--allow-change", "schedule.decay_epochs"];
     place.succeed(&[&["resume", "run", "--epochs", "8"], &rates[..], &permits].concat());
     let text = fs::read_to_string(place.path("run/summary.csv")).unwrap();
-    let last: Vec<f64> = text.lines().last().unwrap().split(',').map(|x| x.parse().unwrap_or(0.0)).collect();
+    let last: Vec<f64> =
+        text.lines().last().unwrap().split(',').map(|x| x.parse().unwrap_or(0.0)).collect();
     let config = checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata.config;
     let expected = config.optimizer.lr * config.schedule.decay.powi(7);
     assert!((last[2] - expected).abs() < 1e-12, "{} in epoch 8, expected {expected}", last[2]);
@@ -130,7 +135,8 @@ fn what_is_offered_works() {
 /// The command behind the last `with: ` or `for example: ` of a message.
 fn advised(talk: &str) -> String {
     let at = talk.rfind("with: bninception").map(|at| at + "with: ".len());
-    let at = at.or_else(|| talk.rfind("for example: bninception").map(|at| at + "for example: ".len()));
+    let at =
+        at.or_else(|| talk.rfind("for example: bninception").map(|at| at + "for example: ".len()));
     let command = &talk[at.unwrap_or_else(|| panic!("no command in {talk}"))..];
     command.lines().next().unwrap().trim_end_matches(',').to_owned()
 }
@@ -159,25 +165,40 @@ fn advice_can_be_followed() {
         let (talk, result) = (&output.stderr, &output.stdout);
         String::from_utf8_lossy(talk).into_owned() + &String::from_utf8_lossy(result)
     };
-    let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=cosine"];
+    let train =
+        ["train", "--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=cosine"];
     let dir = "my runs/it's mine";
     let run = |more: &[&str]| talk_of(&[&train[..], &["--run-dir", dir], more].concat());
     // Out of time, then to the end.
     let talk = run(&["--steps", "6", "--max-time", "0s"]);
     assert!(talk.contains("the time is up"), "{talk}");
     let talk = follow(&place, &advised(&talk));
-    let picture = common::listing(&place.path("pictures/val")).into_iter().find(|path| path.is_file()).unwrap();
+    let picture = common::listing(&place.path("pictures/val"))
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap();
     let predict = advised(&talk).replace("IMAGE...", picture.to_str().unwrap());
     assert!(follow(&place, &predict).contains(" %"));
     // There is a run already.
     let talk = run(&[]);
     let command = advised(&talk);
-    let talk = follow(&place, command.split_once(", choose").map_or(command.as_str(), |(first, _)| first));
+    let talk =
+        follow(&place, command.split_once(", choose").map_or(command.as_str(), |(first, _)| first));
     // It is at its end; a cosine needs a permit for more, in steps as in epochs.
     assert!(talk.contains("the run is at its end"), "{talk}");
     let talk = follow(&place, &advised_example(&talk));
     assert!(talk.contains("11 steps in"), "{talk}");
-    talk_of(&["train", "--preset", "smoke", "--data-dir", "pictures", "--epochs", "1", "--run-dir", "epochs"]);
+    talk_of(&[
+        "train",
+        "--preset",
+        "smoke",
+        "--data-dir",
+        "pictures",
+        "--epochs",
+        "1",
+        "--run-dir",
+        "epochs",
+    ]);
     let talk = talk_of(&["resume", "epochs"]);
     assert!(follow(&place, &advised_example(&talk)).contains("10 steps in"), "{talk}");
     // Statistics that are not there.
@@ -187,7 +208,8 @@ fn advice_can_be_followed() {
     place.succeed(&["report", dir]);
     let page = fs::read_to_string(place.path(dir).join("report.md")).unwrap();
     let commands = page.lines().filter(|line| line.starts_with("bninception "));
-    let commands: Vec<String> = commands.map(|line| line.replace("IMAGE...", picture.to_str().unwrap())).collect();
+    let commands: Vec<String> =
+        commands.map(|line| line.replace("IMAGE...", picture.to_str().unwrap())).collect();
     assert_eq!(commands.len(), 3);
     commands.iter().for_each(|command| _ = follow(&place, command));
 }
@@ -203,7 +225,8 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
     let talk_of = |arguments: &[&str]| {
         let output = place.run(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+        String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout)
     };
     // One command line, one recipe.
     let short = ["--data-dir", "pictures", "--image-size", "32", "-b", "8", "--steps", "2"];
@@ -220,7 +243,9 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
     assert!(talk.contains(&recipe.replace("recipe:", "recipe")), "{talk}");
     assert!(place.path("checkpoints/bn-baseline").is_dir());
     assert!(talk_of(&["config", "show"]).starts_with("# recipe: demo\n"));
-    assert!(talk_of(&["config", "show", "--set", "data.dir=x"]).starts_with("# recipe: bn-baseline;"));
+    assert!(
+        talk_of(&["config", "show", "--set", "data.dir=x"]).starts_with("# recipe: bn-baseline;")
+    );
     let help = talk_of(&["train", "--help"]);
     assert!(help.contains("bn-baseline") && help.contains("demo"), "{help}");
 
@@ -231,15 +256,31 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
     assert!(talk.contains("recipe smoke; file mine.toml: optimizer.lr; flag --data-dir"), "{talk}");
     let run = place.path("checkpoints/mine");
     assert!(run.is_dir());
-    talk_of(&["resume", "checkpoints/mine", "--steps", "3", "--set", "train.label_smoothing=0.1",
-        "--allow-change", "train.label_smoothing"]);
+    talk_of(&[
+        "resume",
+        "checkpoints/mine",
+        "--steps",
+        "3",
+        "--set",
+        "train.label_smoothing=0.1",
+        "--allow-change",
+        "train.label_smoothing",
+    ]);
     let about = talk_of(&["info", "checkpoints/mine"]);
     let recipe = "recipe smoke; --set: train.label_smoothing; file mine.toml: optimizer.lr; flag --data-dir: data.dir; flag --steps: train.steps";
     assert!(about.contains(recipe), "{about}");
     talk_of(&["report", "checkpoints/mine"]);
     let page = fs::read_to_string(run.join("report.md")).unwrap();
-    assert!(page.contains("Preset: `smoke`") && page.contains("Settings that differ from `smoke`"), "{page}");
+    assert!(
+        page.contains("Preset: `smoke`") && page.contains("Settings that differ from `smoke`"),
+        "{page}"
+    );
     // Its config begins another run of the same recipe.
     let shown = talk_of(&["config", "show", "-c", "checkpoints/mine/config.toml"]);
-    assert!(shown.starts_with("# recipe: smoke; file checkpoints/mine/config.toml: data.dir, optimizer.lr"), "{shown}");
+    assert!(
+        shown.starts_with(
+            "# recipe: smoke; file checkpoints/mine/config.toml: data.dir, optimizer.lr"
+        ),
+        "{shown}"
+    );
 }

@@ -19,6 +19,7 @@ use crate::image_lists::ImageLists;
 use crate::output::with_path;
 use crate::own_images::{OwnImages, Part};
 use crate::run_folder::RunFolder;
+use crate::text::counted;
 use crate::{classes, setup, signals};
 
 pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
@@ -79,13 +80,17 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     }
     let failed = match population.failed.len() {
         0 => String::new(),
-        n => format!("; {n} images could not be read, and their batches were left out"),
+        n => format!(
+            "; {} could not be read, whose batches were left out",
+            counted(n as u64, "image")
+        ),
     };
     super::print(&format!(
-        "{}: population statistics over {} batches of {batch_size} training images{failed}\n\
+        "{}: population statistics over {} of {}{failed}\n\
          evaluation and prediction use them from now on; --statistics moving takes the others",
         out.display(),
-        population.batches,
+        counted(population.batches, "batch"),
+        counted(batch_size as u64, "training image"),
     ))
 }
 

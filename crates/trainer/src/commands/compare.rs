@@ -65,7 +65,7 @@ fn read_runs(arguments: &[PathBuf]) -> Result<Vec<RecordedRun>, Error> {
     }
     if runs.is_empty() {
         return Err(Error::Unusable(format!(
-            "none of the {n_begun} runs found has an evaluation yet; wait for the end of an epoch"
+            "no run found has an evaluation yet ({n_begun} begun); wait for the end of an epoch"
         )));
     }
     Ok(runs)

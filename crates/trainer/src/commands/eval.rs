@@ -34,7 +34,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
         check_apart(&place, out, "--out")?;
     }
     let folder = args.out.as_deref().map(ReportFolder::create).transpose()?;
-    tracing::info!("evaluating {} images of {}", samples.len(), place.display());
+    tracing::info!("evaluating {} of {}", counted(samples.len() as u64, "image"), place.display());
     let report = ensemble::evaluate(&models, &classes, samples, args.crops)?;
     for failure in &report.evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
@@ -175,7 +175,7 @@ fn to_text(report: &Report, models: &[Model], crops: Crops, top: usize) -> Strin
     let evaluation = &report.evaluation;
     let failed = match evaluation.failed.len() {
         0 => String::new(),
-        n => format!("; {n} could not be read and count as wrong"),
+        n => format!("; {n} could not be read, counted as wrong"),
     };
     let crops = match crops {
         Crops::One => "one centre crop each".to_owned(),
@@ -183,12 +183,12 @@ fn to_text(report: &Report, models: &[Model], crops: Crops, top: usize) -> Strin
     };
     let ece = report.ece().map_or(String::new(), |ece| format!(", ECE {ece:.4}"));
     let mut text = format!(
-        "top-1 {:.2} %, top-5 {:.2} %, loss {:.4}{ece} on {} images, {crops}{failed} \
+        "top-1 {:.2} %, top-5 {:.2} %, loss {:.4}{ece} on {}, {crops}{failed} \
          ({:.1} img/s)\n",
         100.0 * evaluation.top1(),
         100.0 * evaluation.top5(),
         evaluation.loss(),
-        evaluation.images(),
+        counted(evaluation.images(), "image"),
         images_per_second(report),
     );
     match models {

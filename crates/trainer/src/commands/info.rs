@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::output::table;
 use crate::run_folder::RunFolder;
 use crate::setup;
+use crate::text::counted;
 
 pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
     let mut about = String::new();
@@ -39,8 +40,9 @@ fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
     });
     let statistics = metadata.calibration.map_or(String::new(), |made| {
         format!(
-            "population statistics over {} batches of {} training images\n",
-            made.batches, made.batch_size
+            "population statistics over {} of {}\n",
+            counted(made.batches, "batch"),
+            counted(made.batch_size as u64, "training image")
         )
     });
     let mut names: Vec<&str> = metadata.classes.iter().take(10).map(String::as_str).collect();
@@ -48,12 +50,12 @@ fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
         names.push("...");
     }
     format!(
-        "\n{}: epoch {}, step {}{best}\nrecipe {}\n{} classes: {}\n{statistics}",
+        "\n{}: epoch {}, step {}{best}\nrecipe {}\n{}: {}\n{statistics}",
         checkpoint.path.display(),
         metadata.epoch,
         metadata.step,
         metadata.recipe,
-        metadata.classes.len(),
+        counted(metadata.classes.len() as u64, "class"),
         names.join(", ")
     )
 }

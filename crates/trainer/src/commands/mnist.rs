@@ -9,6 +9,7 @@ use crate::mnist::network::Model;
 use crate::mnist::report::{self, Comparison};
 use crate::progress::SharedProgress;
 use crate::signals;
+use crate::text::counted;
 
 pub(super) fn mnist(args: &MnistArgs) -> Result<(), Error> {
     for (flag, value) in [("--lr", args.lr), ("--sigma", Some(args.sigma))] {
@@ -29,7 +30,10 @@ pub(super) fn mnist(args: &MnistArgs) -> Result<(), Error> {
     };
     if args.batch_size > digits.train.len() as u64 {
         let (size, images) = (args.batch_size, digits.train.len());
-        let message = format!("--batch-size {size}: there are only {images} training images");
+        let message = format!(
+            "--batch-size {size}: there are only {}",
+            counted(images as u64, "training image")
+        );
         return Err(Error::Usage(message));
     }
     let (n_train, n_test) = (digits.train.len(), digits.test.len());

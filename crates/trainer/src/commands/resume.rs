@@ -5,9 +5,7 @@ use bninception_engine::model::{Network, ParameterTable};
 use super::run::{self, Images, Room};
 use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::cli::{ConfigArgs, ResumeArgs};
-use crate::config::{
-    Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting,
-};
+use crate::config::{Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting};
 use crate::course::{Place, shift_to};
 use crate::data_dirs::DataDirs;
 use crate::error::Error;
@@ -225,7 +223,8 @@ fn resumed_config(
 
 /// Whether the tensors of a run's network stay as they are with one setting changed.
 fn keeps_tensors(stored: &Config, change: &Change, classes: usize, table: &ParameterTable) -> bool {
-    let network = change.applied_to(stored).and_then(|config| setup::network(&config, classes).ok());
+    let network =
+        change.applied_to(stored).and_then(|config| setup::network(&config, classes).ok());
     // A setting that holds only together with others is judged with them.
     network.is_none_or(|network| ParameterTable::new(&network) == *table)
 }

@@ -64,7 +64,8 @@ impl fmt::Display for Room {
             Some(free) => format!("{} of {} free", bytes(needed), bytes(free)),
             None => bytes(needed),
         };
-        let memory = needs.memory.map(|memory| of_free(memory, free.memory));
+        let memory =
+            needs.memory.map(|needed| of_free(needed, free.memory.as_ref().map(|free| free.bytes)));
         write!(
             f,
             "memory about {}; disk up to {} ({} a checkpoint)",
@@ -148,7 +149,7 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
     tracing::info!(
         "data {}: {}, {} and {}",
         job.data_dirs.dir.display(),
-        class_count(job.classes.len()),
+        counted(job.classes.len() as u64, "class"),
         counted(job.train.len() as u64, "training image"),
         counted(job.val.len() as u64, "validation image")
     );
@@ -166,10 +167,6 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
         counted(job.config.train.batch_size as u64, "image"),
         course.steps_per_epoch
     );
-}
-
-pub(super) fn class_count(n: usize) -> String {
-    if n == 1 { "1 class".to_owned() } else { format!("{n} classes") }
 }
 
 /// Trains to the end and prints the result.
@@ -198,7 +195,9 @@ pub(super) fn finish(
     }
     let skipped = match progress.skipped_batches {
         0 => String::new(),
-        n => format!("\n{} changed nothing, for want of images that can be read", counted(n, "step")),
+        n => {
+            format!("\n{} changed nothing, for want of images that can be read", counted(n, "step"))
+        }
     };
     if !finished {
         return super::print(&format!(
@@ -215,9 +214,10 @@ pub(super) fn finish(
             100.0 * result.top5,
             result.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}")),
             counted(result.images, "validation image"),
-            best.map_or("no evaluation had a finite loss, so none is the best".to_owned(), |best| {
-                format!("best top-1 {:.2} %", 100.0 * best.top1)
-            })
+            best.map_or(
+                "no evaluation had a finite loss, so none is the best".to_owned(),
+                |best| { format!("best top-1 {:.2} %", 100.0 * best.top1) }
+            )
         ),
         (None, _) => "no validation images, so nothing was evaluated".to_owned(),
     };

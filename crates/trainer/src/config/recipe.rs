@@ -96,7 +96,10 @@ mod tests {
                 recipe(None, &[file.clone()], &[]),
                 "bn-x5; file mine.toml: optimizer.lr, train.epochs, train.steps",
             ),
-            (recipe(None, &[file], &flags), "bn-x5; file mine.toml: optimizer.lr; flag --epochs: train.epochs"),
+            (
+                recipe(None, &[file], &flags),
+                "bn-x5; file mine.toml: optimizer.lr; flag --epochs: train.epochs",
+            ),
             (Recipe::default(), "unknown"),
         ];
         for (recipe, text) in table {
@@ -108,11 +111,22 @@ mod tests {
     fn a_run_that_goes_on_keeps_its_recipe() {
         let recipe = |preset: &str, changed: &[(&str, &str)]| Recipe {
             preset: preset.to_owned(),
-            changed: changed.iter().map(|&(key, source)| (key.to_owned(), source.to_owned())).collect(),
+            changed: changed
+                .iter()
+                .map(|&(key, source)| (key.to_owned(), source.to_owned()))
+                .collect(),
         };
         let stored = recipe("bn-x5", &[("optimizer.lr", "--set"), ("data.dir", "flag --data-dir")]);
-        let now = [("optimizer.lr", "file run"), ("train.epochs", "flag --epochs"), ("data.dir", "file run")];
-        let expected = [("optimizer.lr", "--set"), ("train.epochs", "flag --epochs"), ("data.dir", "flag --data-dir")];
+        let now = [
+            ("optimizer.lr", "file run"),
+            ("train.epochs", "flag --epochs"),
+            ("data.dir", "file run"),
+        ];
+        let expected = [
+            ("optimizer.lr", "--set"),
+            ("train.epochs", "flag --epochs"),
+            ("data.dir", "flag --data-dir"),
+        ];
         assert_eq!(recipe("bn-x5", &now).continuing(&stored, "run"), recipe("bn-x5", &expected));
         // Of a run that is older than recipes nothing is known but what is given now.
         let old = recipe("base", &now).continuing(&Recipe::default(), "run");

@@ -12,13 +12,13 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::Config;
+use super::diff::{self, diff};
 use super::error::{ConfigError, Problem};
 use super::origin::Origin;
 use super::presets::{BASE, nearest, preset_names, preset_text};
 use super::recipe::Recipe;
 use super::validate::validate;
-use super::Config;
-use super::diff::{self, diff};
 
 /// Largest config file, in bytes. `base.toml` has about 8,000; a file a hundred times as long is a
 /// mistake.
@@ -102,7 +102,8 @@ impl Resolved {
         let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         let mut section = "";
         // A comment ends with its line, and a file may have any name.
-        let comment = |text: &dyn std::fmt::Display| text.to_string().replace(char::is_control, " ");
+        let comment =
+            |text: &dyn std::fmt::Display| text.to_string().replace(char::is_control, " ");
         let mut annotated = format!("# recipe: {}\n\n", comment(&self.recipe));
         for line in text.lines() {
             annotated.push_str(line);

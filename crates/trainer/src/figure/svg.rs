@@ -67,18 +67,22 @@ fn text_element(text: &Text) -> String {
     };
     let turn =
         if text.upwards { format!(" transform=\"rotate(-90 {x} {y})\"") } else { String::new() };
-    let rim = match text.rim {
-        true => {
-            " stroke=\"#ffffff\" stroke-width=\"3\" stroke-linejoin=\"round\" paint-order=\"stroke\""
-        }
-        false => "",
+    let words = |colour: &str, more: &str| {
+        format!(
+            "<text x=\"{x}\" y=\"{y}\" font-size=\"{}\" fill=\"{colour}\"{anchor}{turn}{more}>{}</text>\n",
+            number(text.size),
+            escape(&text.text)
+        )
     };
-    format!(
-        "<text x=\"{x}\" y=\"{y}\" font-size=\"{}\" fill=\"{}\"{anchor}{turn}{rim}>{}</text>\n",
-        number(text.size),
-        hex(text.colour),
-        escape(&text.text)
-    )
+    let letters = words(&hex(text.colour), "");
+    // A text of its own below the letters: not every viewer knows `paint-order`, and one that does not
+    // paints the rim over them.
+    let rim =
+        " stroke=\"#ffffff\" stroke-width=\"3\" stroke-linejoin=\"round\" aria-hidden=\"true\"";
+    match text.rim {
+        true => words("#ffffff", rim) + &letters,
+        false => letters,
+    }
 }
 
 fn stroke_attributes(stroke: &Stroke) -> String {

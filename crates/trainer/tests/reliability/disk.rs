@@ -180,23 +180,3 @@ fn a_place_that_cannot_be_written() {
         place.fail(&[&elsewhere[..], &["--run-dir", "/proc/run"]].concat(), 3, &["/proc/run"]);
     }
 }
-
-#[test]
-fn a_run_that_does_not_fit_into_memory_is_not_begun() {
-    if !cfg!(target_os = "linux") {
-        return;
-    }
-    let place = Place::new();
-    // 60,000 classes of 224 px in batches that no machine of the next years holds.
-    let options = bninception_data::DemoOptions {
-        train_per_class: 2000,
-        val_per_class: 1,
-        size: 16,
-        seed: 1,
-    };
-    bninception_data::write_demo(&place.path("pictures"), &options).unwrap();
-    let train = ["train", "--preset", "bn-x5", "--data-dir", "pictures", "--batch-size", "20000"];
-    place.fail(&train, 2, &["of memory", "are free", "--batch-size"]);
-    let dry = [&train[..], &["--dry-run"]].concat();
-    place.fail(&dry, 2, &["of memory"]);
-}

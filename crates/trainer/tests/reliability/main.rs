@@ -8,5 +8,7 @@ mod divergence;
 mod hostile;
 mod job;
 mod kill;
+mod memory;
+mod record;
 mod resume;
 mod signals;

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM in every phase of a run, and the time budget.
+//! SIGINT, SIGTERM and SIGHUP in every phase of a run, and the time budget.
 #![cfg(unix)]
 
 use std::fs;
@@ -84,13 +84,18 @@ fn every_phase_saves_and_leaves() {
         ("12 steps of 8 images", &[], Signal::TERM, 143),
         // Between two steps.
         ("step 4:", &[], Signal::INT, 130),
+        ("step 4:", &[], Signal::HUP, 129),
         ("evaluating 20 images", &[], Signal::TERM, 143),
         ("saving the state of step 3", &saving, Signal::TERM, 143),
         ("saving the state of step 5", &saving, Signal::INT, 130),
     ] {
         let place = Place::with_pictures();
         let (found, said) = interrupt(&place, &[&TRAIN[..], &steps, more].concat(), part, signal);
-        let name = if signal == Signal::INT { "SIGINT" } else { "SIGTERM" };
+        let name = match signal {
+            Signal::INT => "SIGINT",
+            Signal::TERM => "SIGTERM",
+            _ => "SIGHUP",
+        };
         assert_eq!(found, code, "{part}: {said}");
         assert!(said.contains(&format!("stopped by {name}")), "{said}");
         assert!(said.contains("bninception resume run"), "{said}");
@@ -112,6 +117,25 @@ fn while_images_are_looked_for() {
         assert_eq!(found, code, "{said}");
         assert!(!place.path("run").exists(), "nothing had been begun: {said}");
     }
+}
+
+#[test]
+fn a_hangup_that_was_ignored_stays_ignored() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let place = Place::with_pictures();
+    let train = place.command(&[&TRAIN[..], &["--steps", "12"]].concat());
+    // As `nohup` does.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(train.get_program());
+    command.args(train.get_args()).current_dir(place.path(".")).env("BNINCEPTION_LOG", "debug");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut said, mut reader) = wait_for(&mut child, "step 4:");
+    send(&child, Signal::HUP);
+    std::io::Read::read_to_string(&mut reader, &mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert_eq!(checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata.step, 12);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::commands;
 use crate::config::Config;
 use crate::data_dirs::DataDirs;
 use crate::error::Error;
+use crate::text::counted;
 use crate::{setup, signals};
 
 /// Milliseconds for an image in one thread, by stage.
@@ -76,12 +77,14 @@ pub(super) fn bench(args: &BenchDataArgs) -> Result<(), Error> {
         stages.read, stages.decode, stages.augment
     ))?;
     for (workers, rate) in &rates {
-        commands::print(&format!("{workers} workers: {rate:.0} img/s"))?;
+        commands::print(&format!("{}: {rate:.0} img/s", counted(*workers as u64, "worker")))?;
     }
     let size = config.data.image_size;
+    let colour = json!(config.augment.colour); // as in TOML, with its quotes
     commands::print(&format!(
-        "{images} images at {size} px, colour {:?}; the bottleneck is: {bottleneck} ({:.0} % of the work)",
-        config.augment.colour,
+        "{} at {size} px, augment.colour = {colour}; the bottleneck is: {bottleneck} ({:.0} % of the \
+         work)",
+        counted(images as u64, "image"),
         100.0 * share
     ))
 }

@@ -11,6 +11,7 @@ use crate::cli::{BenchMode, BenchModelArgs};
 use crate::config::Config;
 use crate::error::Error;
 use crate::state::TrainState;
+use crate::text::counted;
 use crate::{commands, setup, signals};
 
 pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
@@ -83,9 +84,10 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
     let memory = commands::peak_rss_bytes()
         .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));
     commands::print(&format!(
-        "{mode}, {engine} engine, {dtype}, {threads} threads, batch {batch_size}, {} px: \
+        "{mode}, {engine} engine, {dtype}, {}, batch {batch_size}, {} px: \
          {images_per_second:.1} img/s, median step {median:.4} s of {}, from {:.4} to {:.4}{memory}, \
          {gflops:.0} GFLOP/s ({:.2} of the peak in {dtype}; Winograd needs fewer)",
+        counted(threads as u64, "thread"),
         config.data.image_size,
         seconds.len(),
         seconds[0],

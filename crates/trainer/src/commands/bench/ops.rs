@@ -8,6 +8,7 @@ use crate::commands;
 use crate::config::EngineKind;
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::text::counted;
 use crate::{setup, signals};
 
 pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
@@ -48,10 +49,10 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     }
     commands::print(&table(&rows, peak))?;
     commands::print(&format!(
-        "{dtype}, {} threads, {}, batch {batch_size}, {size} px; medians of {}; every answer checked\n\
+        "{dtype}, {}, {}, batch {batch_size}, {size} px; medians of {}; every answer checked\n\
          GFLOP/s count the multiply-adds of the definition, of which Winograd needs fewer; the peak in \
          {dtype} is {peak:.0}",
-        options.threads,
+        counted(options.threads as u64, "thread"),
         options.isa.name(),
         args.repeats,
     ))

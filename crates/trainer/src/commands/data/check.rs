@@ -55,7 +55,7 @@ fn as_text(report: &Report, shown: usize) -> String {
             "{}: {} of {}, from {} to {} a class",
             split.name,
             counted(counts.iter().sum::<usize>() as u64, "image"),
-            classes(counts.len()),
+            counted(counts.len() as u64, "class"),
             counts.iter().min().unwrap_or(&0),
             counts.iter().max().unwrap_or(&0)
         ));
@@ -95,10 +95,6 @@ fn as_text(report: &Report, shown: usize) -> String {
         });
     }
     lines.join("\n")
-}
-
-fn classes(n: usize) -> String {
-    if n == 1 { "1 class".to_owned() } else { format!("{n} classes") }
 }
 
 /// Adds a titled list, cut at `shown` entries; nothing if it is empty.

@@ -56,9 +56,9 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
         });
     }
     commands::print(&format!(
-        "{} of {} classes in {seconds:.2} s: {} listed, {} unchanged since the last time\nkept in {}",
+        "{} of {} in {seconds:.2} s: {} listed, {} unchanged since the last time\nkept in {}",
         counted(images as u64, "image"),
-        splits.classes.len(),
+        counted(splits.classes.len() as u64, "class"),
         counted(counts.listed as u64, "folder"),
         counts.reused,
         file.map_or("no file".to_owned(), |file| file.display().to_string()),

@@ -39,11 +39,11 @@ pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
         ),
     };
     commands::print(&format!(
-        "{}: {} and {} of {} classes ({links})\ntrain on it with: bninception train --data-dir {}",
+        "{}: {} and {} of {} ({links})\ntrain on it with: bninception train --data-dir {}",
         out.display(),
         counted(made.train as u64, "training image"),
         counted(made.val as u64, "validation image"),
-        made.classes,
+        counted(made.classes as u64, "class"),
         quoted(out)
     ))
 }

@@ -1,0 +1,93 @@
+//! What stays of what a run said and counted: `train.log` and the event files.
+
+use std::fs;
+use std::process::Stdio;
+
+use super::common::{Place, listing};
+
+const TRAIN: [&str; 11] = [
+    "train",
+    "--preset",
+    "smoke",
+    "--data-dir",
+    "pictures",
+    "--run-dir",
+    "run",
+    "--steps",
+    "6",
+    "--set",
+    "schedule.kind=constant",
+];
+
+#[test]
+fn a_quiet_run_keeps_its_log() {
+    let place = Place::with_pictures();
+    let log = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = place.command(arguments);
+        if let Some(variable) = variable {
+            command.env("BNINCEPTION_LOG", variable);
+        }
+        let output = command.output().unwrap();
+        let talk = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{talk}");
+        (talk, fs::read_to_string(place.path("run/train.log")).unwrap())
+    };
+    let quiet = [&["-q"], &TRAIN[..]].concat();
+    let (said, kept) = log(&quiet, None);
+    assert_eq!(said, "");
+    let first = kept.lines().next().unwrap();
+    let version = concat!("INFO bninception ", env!("CARGO_PKG_VERSION"), ": ");
+    assert!(first.contains(version) && first.contains("-q train --preset smoke"), "{first}");
+    for part in ["run folder run", "6 steps of 8 images", "epoch 2/2: train loss"] {
+        assert!(kept.contains(part), "no `{part}` in {kept}");
+    }
+    assert!(!kept.contains("DEBUG") && !kept.contains('\u{1b}'), "{kept}");
+
+    // More for the file by the variable, and still nothing on the terminal.
+    let (said, kept) = log(&[&quiet[..], &["--overwrite"]].concat(), Some("debug"));
+    assert_eq!(said, "");
+    assert!(kept.contains("DEBUG looking at headers"), "{kept}");
+
+    // A warning from before the folder was known is in both.
+    let threads = (std::thread::available_parallelism().unwrap().get() + 1).to_string();
+    let many = [&TRAIN[..], &["--overwrite", "--threads", &threads]].concat();
+    let (said, kept) = log(&many, None);
+    let warning = format!("WARN train.threads = {threads}, but this process may use ");
+    assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    assert_eq!(kept.matches(&warning).count(), 1, "{kept}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let place = Place::with_pictures();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = place.command(&TRAIN).stdout(Stdio::null()).stderr(full).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn event_files_hold_something_each_and_follow_each_other() {
+    let place = Place::with_pictures();
+    let events = || listing(&place.path("run/tensorboard"));
+    place.succeed(&TRAIN);
+    let first = events();
+    assert_eq!(first.len(), 1);
+    // A run at its end has nothing to tell.
+    place.succeed(&["resume", "run"]);
+    assert_eq!(events(), first);
+    // One that goes on, by a clock that was put back: its first file gets a name of the year 2255.
+    let later = place.path("run/tensorboard/events.out.tfevents.9000000000.bninception.0");
+    fs::rename(&first[0], &later).unwrap();
+    place.succeed(&["resume", "run", "--steps", "8", "--set", "log.every_steps=1"]);
+    let both = events();
+    assert_eq!(both.len(), 2);
+    assert_eq!(both[0], later);
+    let second = fs::read(&both[1]).unwrap();
+    // Version, and the step from which earlier files are dropped: 7, in the second record.
+    let text = String::from_utf8_lossy(&second);
+    assert!(text.contains("brain.Event:2") && text.contains("train/loss"));
+    let version = u64::from_le_bytes(second[..8].try_into().unwrap()) as usize + 16;
+    let start = &second[version + 12..];
+    assert_eq!(&start[9..13], [0x10, 7, 0x3a, 2], "step 7, and the message that a session starts");
+}
