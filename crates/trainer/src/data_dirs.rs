@@ -184,20 +184,23 @@ pub fn check_apart_from_any(out: &Path, command: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `dir` holds folders beside the one on the way to `out`, two or more, and pictures lie in each.
+/// Whether pictures lie in every folder of `dir`, two or more, apart from the one on the way to `out`.
 fn looks_like_classes(dir: &Path, out: &Path) -> bool {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
-    let is_hidden = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
-    let folders = entries(dir).filter(|entry| !is_hidden(entry)).map(|entry| entry.path());
-    let mut folders = folders.filter(|path| path.is_dir() && !out.starts_with(path)).peekable();
-    let has_pictures = |dir: &PathBuf| entries(dir).any(|entry| is_image_path(&entry.path()));
-    let mut n = 0;
-    folders.peek().is_some()
-        && folders.all(|dir| {
-            n += 1;
-            has_pictures(&dir)
-        })
-        && n > 1
+    let has_pictures = |dir: &Path| entries(dir).any(|entry| is_image_path(&entry.path()));
+    let mut n_classes = 0;
+    for entry in entries(dir) {
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") || !path.is_dir() {
+            continue;
+        }
+        if has_pictures(&path) {
+            n_classes += 1;
+        } else if !out.starts_with(&path) {
+            return false;
+        }
+    }
+    n_classes >= 2
 }
 
 /// Refuses the file or folder `out` if it lies in the folder of images `data`.

@@ -5,6 +5,7 @@
 mod common;
 mod disk;
 mod divergence;
+mod evaluation;
 mod hostile;
 mod job;
 mod kill;
