@@ -132,7 +132,7 @@ mod tests {
             ),
             (&[("cat/2.jpg", 0), ("cat/1.jpg", 0), ("dog/1.jpg", 1)], "other names"),
             (&[("cat/1.jpg", 0), ("cat/2.jpg", 0), ("dog/b/1.jpg", 1)], "`dog`: 1 as in the run"),
-            (&[("cat/1.jpg", 0)], "(and 1 more classes differ)"),
+            (&[("cat/1.jpg", 0)], "(and 1 more class differs)"),
         ];
         for (found, part) in table {
             let difference = run.difference(&lists("e", found), &classes).unwrap();
