@@ -44,7 +44,7 @@ fn check_reports_and_ends_with_code_3_if_a_run_would_break() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(text.contains("cannot be read: 1") && text.contains("odd\\nname.jpg"), "{text}");
-    assert!(errors.contains("1 files that cannot be read"), "{errors}");
+    assert!(errors.contains("1 file that cannot be read"), "{errors}");
     let output = run(dir.path(), &["data", "check", "pictures", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["unreadable"].as_array().unwrap().len(), 1);

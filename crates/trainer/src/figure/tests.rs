@@ -50,6 +50,23 @@ fn both_files_decode_and_name_every_curve() {
 }
 
 #[test]
+fn the_rim_of_a_label_is_a_text_below_it() {
+    let mark =
+        Mark { direction: Direction::Horizontal, at: 0.4, label: "best of inception".to_owned() };
+    let panel = Panel { marks: vec![mark], ..panel(vec![curve("a", 1, rising(0.3))]) };
+    let svg = figure(vec![panel]).to_svg().unwrap();
+    let labels: Vec<&str> =
+        svg.lines().filter(|line| line.contains(">best of inception</text>")).collect();
+    assert_eq!(labels.len(), 2, "{labels:?}");
+    assert!(labels[0].contains("stroke=\"#ffffff\"") && labels[0].contains("aria-hidden"));
+    assert!(!labels[1].contains("stroke") && !labels[1].contains("#ffffff"), "{}", labels[1]);
+    // What not every viewer knows.
+    for part in ["paint-order", "style", "dominant-baseline", "class="] {
+        assert!(!svg.contains(part), "{part} in\n{svg}");
+    }
+}
+
+#[test]
 fn the_same_figure_has_the_same_bytes() {
     let figure = figure(vec![panel(vec![curve("a", 0, rising(0.2))])]);
     assert_eq!(figure.to_svg().unwrap(), figure.clone().to_svg().unwrap());
