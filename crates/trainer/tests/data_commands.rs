@@ -44,7 +44,7 @@ fn check_reports_and_ends_with_code_3_if_a_run_would_break() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(text.contains("cannot be read: 1") && text.contains("odd\\nname.jpg"), "{text}");
-    assert!(errors.contains("1 files that cannot be read"), "{errors}");
+    assert!(errors.contains("1 file that cannot be read"), "{errors}");
     let output = run(dir.path(), &["data", "check", "pictures", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["unreadable"].as_array().unwrap().len(), 1);
@@ -62,6 +62,23 @@ fn split_makes_a_folder_to_train_on() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("it exists"));
     let train = ["train", "--preset", "smoke", "--data-dir", "halves", "--steps", "1", "--json"];
     assert!(json(dir.path(), &train).is_object());
+}
+
+#[test]
+fn commands_to_paste_name_no_preset_and_quote_the_folder() {
+    let dir = pictures();
+    for (args, command) in [
+        (&["data", "pack", "pictures", "my pack"][..], "train --data-dir 'my pack'"),
+        (
+            &["data", "split", "pictures/train", "--out", "my split", "--val-fraction", "0.5"],
+            "train --data-dir 'my split'",
+        ),
+        (&["data", "demo", "my demo"], "train --preset demo --data-dir 'my demo'"),
+    ] {
+        let output = run(dir.path(), args);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!(" with: bninception {command}\n")), "{text}");
+    }
 }
 
 #[test]
