@@ -89,9 +89,12 @@ impl<'a> Scanner<'a> {
         let is_picture = |path: &PathBuf| is_image_path(path) || pack::is_shard(path);
         let (pictures, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_picture);
         if let Some(first) = pictures.first() {
-            let (lie, are) = if pictures.len() == 1 { ("lies", "is") } else { ("lie", "are") };
+            let (lie, are, them) = match pictures.len() {
+                1 => ("lies", "is", "it"),
+                _ => ("lie", "are", "them"),
+            };
             self.notes.push(format!(
-                "{} {lie} directly in {} and {are} not used, such as {}: move them into the folder \
+                "{} {lie} directly in {} and {are} not used, such as {}: move {them} into the folder \
                  of their class",
                 counted(pictures.len(), "picture"),
                 dir.display(),

@@ -152,9 +152,10 @@ pub(crate) fn note_nested_classes(dir: &Path, classes: &[ClassFolder]) -> Option
 /// What holds pictures in `dir` beside the folders that are `used`.
 pub(crate) fn note_unused(dir: &Path, folders: &[Folder], used: &[&Path]) -> Option<String> {
     let resolve = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let used: Vec<PathBuf> = used.iter().map(|path| resolve(path)).collect();
+    let resolved: Vec<PathBuf> = used.iter().map(|path| resolve(path)).collect();
     let unused = folders.iter().filter(|folder| {
-        !used.contains(&resolve(&folder.path)) && holds_pictures(&folder.path, &mut LOOK.clone())
+        !resolved.contains(&resolve(&folder.path))
+            && holds_pictures(&folder.path, &mut LOOK.clone())
     });
     let unused: Vec<&str> = unused.map(|folder| folder.lossy_name.as_str()).collect();
     (!unused.is_empty()).then(|| {

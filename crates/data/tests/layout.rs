@@ -117,7 +117,10 @@ fn what_is_not_used_is_noted() {
         ),
         (&["extra/x.jpg", "test/x.jpg"], &["DIR: `extra`, `test` are not used"]),
         (&["test/a/x.jpg"], &["DIR/test is not used: DIR/val is the validation folder"]),
-        (&["x.jpg"], &["1 picture lies directly in DIR and is not used, such as DIR/x.jpg: move"]),
+        (
+            &["x.jpg"],
+            &["1 picture lies directly in DIR and is not used, such as DIR/x.jpg: move it"],
+        ),
         (
             &["train/x.jpg", "train/y.jpg"],
             &["2 pictures lie directly in DIR/train and are not used"],

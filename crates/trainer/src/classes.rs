@@ -67,6 +67,9 @@ mod tests {
             assert_eq!(places(&expected, &found).as_deref(), places_expected, "{found:?}");
             assert!(difference(&expected, &found).contains(text), "{found:?}");
         }
+        let (composed, decomposed) = (names("a caf\u{e9}"), names("a cafe\u{301}"));
+        let text = difference(&composed, &decomposed);
+        assert!(text.contains("differ in the Unicode form of their letters"), "{text}");
         let many = names("a b c d e f g");
         assert_eq!(difference(&many, &[]), "it lacks `a`, `b`, `c`, `d`, `e`, and 2 more");
     }

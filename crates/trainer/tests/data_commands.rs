@@ -65,6 +65,23 @@ fn split_makes_a_folder_to_train_on() {
 }
 
 #[test]
+fn commands_to_paste_name_no_preset_and_quote_the_folder() {
+    let dir = pictures();
+    for (args, command) in [
+        (&["data", "pack", "pictures", "my pack"][..], "train --data-dir 'my pack'"),
+        (
+            &["data", "split", "pictures/train", "--out", "my split", "--val-fraction", "0.5"],
+            "train --data-dir 'my split'",
+        ),
+        (&["data", "demo", "my demo"], "train --preset demo --data-dir 'my demo'"),
+    ] {
+        let output = run(dir.path(), args);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!(" with: bninception {command}\n")), "{text}");
+    }
+}
+
+#[test]
 fn index_keeps_listings_and_uses_them() {
     let dir = pictures();
     let index = ["data", "index", "pictures", "--json"];
