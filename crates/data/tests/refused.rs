@@ -102,7 +102,8 @@ fn all_who_look_at_a_file_say_the_same() {
     let out = tempfile::tempdir().unwrap();
     let pack_options = PackOptions { short_side: 16, decode: options };
     let packed =
-        pack(&lister, dir.path(), &out.path().join("out"), &pack_options, |_| {}, &|_| {}).unwrap();
+        pack(&lister, dir.path(), &out.path().join("out"), &pack_options, |_, _| {}, &|_| {})
+            .unwrap();
     let packed: BTreeMap<PathBuf, String> =
         packed.failed.into_iter().map(|failure| (failure.path, failure.error)).collect();
     assert_eq!(packed, decoded);

@@ -119,7 +119,9 @@ impl DataDirs {
 /// The folder that was at `stored` and that the run calls `given`.
 fn found(given: &str, stored: &str, flag: &str) -> Result<PathBuf, Error> {
     let (given, stored) = (Path::new(given), Path::new(stored));
-    if let Some(place) = [stored, given].into_iter().find(|place| place.is_dir()) {
+    // As the run calls it, where that leads to the same place.
+    let places = if is_same(given, stored) { [given, stored] } else { [stored, given] };
+    if let Some(place) = places.into_iter().find(|place| place.is_dir()) {
         return Ok(place.to_owned());
     }
     let place = match stored == given || stored.as_os_str().is_empty() {

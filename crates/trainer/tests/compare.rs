@@ -22,7 +22,7 @@ fn make_run(dir: &Path, preset: &str, seed: u64, rows: &[(u64, f64)]) -> PathBuf
             "{{\"kind\":\"train\",\"step\":{step},\"epoch\":1.0,\"loss\":1.5,\"top1\":0.5,\
              \"lr\":0.0015,\"images_per_second\":30.0,\"data_wait\":0.0}}\n\
              {{\"kind\":\"eval\",\"step\":{step},\"epoch\":1.0,\"weights\":\"model\",\
-             \"images\":400,\"failed\":0,\"loss\":null,\"top1\":{top1},\"top5\":1.0,\
+             \"images\":400,\"failed\":0,\"loss\":1.25,\"top1\":{top1},\"top5\":1.0,\
              \"seconds\":2.0}}\n"
         ));
     }

@@ -217,7 +217,8 @@ fn a_report_has_every_image_and_quotes_odd_names() {
     fs::rename(place.path(&format!("pictures/val/{first}/0000.png")), place.path(&odd)).unwrap();
     let broken = format!("pictures/val/{first}/0001.png");
     fs::write(place.path(&broken), "not a picture").unwrap();
-    let text = place.succeed(&["eval", LAST, "--out", "report", "--top", "2"]);
+    let text =
+        place.succeed(&["eval", LAST, "--data-dir", "pictures", "--out", "report", "--top", "2"]);
     assert!(text.starts_with("top-1 ") && text.contains(", ECE 0."), "{text}");
     assert!(text.contains("batch norm statistics: moving"), "{text}");
     for (title, lines) in [("worst classes", 3), ("most confused", 2), ("worst mistakes", 2)] {
@@ -225,10 +226,10 @@ fn a_report_has_every_image_and_quotes_odd_names() {
         let part = part.unwrap_or_else(|| panic!("no {title} in\n{text}"));
         assert_eq!(part.trim_end().lines().count(), 1 + lines, "{text}");
     }
-    let bare = place.succeed(&["eval", LAST, "--top", "0"]);
+    let bare = place.succeed(&["eval", LAST, "--data-dir", "pictures", "--top", "0"]);
     assert_eq!(bare.lines().count(), 2, "{bare}");
 
-    let result = place.json(&["eval", LAST]);
+    let result = place.json(&["eval", LAST, "--data-dir", "pictures"]);
     let read = |name: &str| -> Vec<String> {
         let text = fs::read_to_string(place.path("report").join(name)).unwrap();
         text.lines().map(str::to_owned).collect()

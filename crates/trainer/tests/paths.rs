@@ -70,7 +70,7 @@ fn every_command_names_them_in_json() {
     let outcomes = answer(&place, &[b"predict", &checkpoint, &good, &broken, b"--json"], 3);
     is_at(&outcomes[0], "path", &good);
     is_at(&outcomes[1], "path", &broken);
-    let result = answer(&place, &[b"eval", &checkpoint, b"--json"], 0);
+    let result = answer(&place, &[b"eval", &checkpoint, b"--data-dir", b"pictures", b"--json"], 0);
     is_at(&result["failed"][0], "path", &broken);
     is_at(&result["models"][0], "path", &checkpoint);
     let result = answer(&place, &[b"calibrate", &checkpoint, b"--json"], 0);

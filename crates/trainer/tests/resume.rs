@@ -99,12 +99,13 @@ fn what_is_offered_works() {
         ("optimizer.momentum", "0.5"),
         ("optimizer.weight_decay", "0.001"),
         ("optimizer.nesterov", "true"),
-        ("schedule.kind", "cosine"),
         ("train.batch_size", "5"),
         ("train.ema", "0"),
         ("train.label_smoothing", "0.1"),
         ("train.dtype", "bf16"),
         ("train.seed", "3"),
+        // Last, since a cosine asks for a permit for more steps too.
+        ("schedule.kind", "cosine"),
     ];
     let mut works = 0;
     let mut steps = 2;
@@ -263,6 +264,8 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
         "3",
         "--set",
         "train.label_smoothing=0.1",
+        "--allow-change",
+        "train.steps",
         "--allow-change",
         "train.label_smoothing",
     ]);

@@ -136,7 +136,7 @@ fn a_file_that_nothing_could_read_does_not_replace_a_good_one() {
     for (metadata, part) in [
         (Metadata { classes, ..good.clone() }, "backslash"),
         (Metadata { classes: job.classes[..9].to_vec(), ..good.clone() }, "its tensors"),
-        (Metadata { config: rate, ..good.clone() }, "lr"),
+        (Metadata { config: rate, ..good.clone() }, "null"),
         (Metadata { config: network, ..good.clone() }, "its tensors"),
         (Metadata { program: "x".repeat(40 << 20), ..good.clone() }, "its header would have"),
     ] {
@@ -147,8 +147,17 @@ fn a_file_that_nothing_could_read_does_not_replace_a_good_one() {
     }
 }
 
-const SMOKE: [&str; 7] =
-    ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", "run"];
+const SMOKE: [&str; 9] = [
+    "train",
+    "--preset",
+    "smoke",
+    "--data-dir",
+    "pictures",
+    "--set",
+    "schedule.kind=constant",
+    "--run-dir",
+    "run",
+];
 
 #[test]
 fn validation_pictures_are_looked_at_before_a_run_and_lost_ones_end_none() {
