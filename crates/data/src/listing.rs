@@ -1,7 +1,7 @@
 //! Listing folders, several at a time, and remembering what was in them.
 //!
 //! Nothing but folder listings is remembered, each with what the system tells of the folder
-//! ([`FolderState`]), so that a scan with a cache goes through the same steps as one without and
+//! (`FolderState`), so that a scan with a cache goes through the same steps as one without and
 //! finds the same. A folder changes its state when an entry is added, removed or renamed, which is
 //! all that a listing shows. Not remembered are:
 //!

@@ -1,4 +1,5 @@
 //! A run and its images: found from anywhere, exactly those, and never written among.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 

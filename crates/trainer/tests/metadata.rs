@@ -1,4 +1,5 @@
 //! Whatever a run accepts goes through the text of its checkpoints and back.
+#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use std::collections::BTreeMap;
 

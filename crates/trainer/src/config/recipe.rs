@@ -93,7 +93,7 @@ mod tests {
             (recipe(None, &[], &[]), "base"),
             (recipe(Some("bn-x30"), &[], &[]), "bn-x30"),
             (
-                recipe(None, &[file.clone()], &[]),
+                recipe(None, std::slice::from_ref(&file), &[]),
                 "bn-x5; file mine.toml: optimizer.lr, train.epochs, train.steps",
             ),
             (
