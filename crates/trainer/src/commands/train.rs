@@ -158,18 +158,18 @@ impl DryRun<'_> {
     fn to_text(&self, splits: &Splits, executor: &dyn Executor, first: &FirstStep) -> String {
         let (steps_per_epoch, total_steps) = setup::steps(self.config, splits.train.len());
         format!(
-            "recipe {}\n\
-             data {}: {}, {} and {}\n\
+            "data {}: {}, {} and {}\n\
+             recipe {}\n\
              {}\n\
              plan: {} of {}, {steps_per_epoch} an epoch\n\
              first step: loss {:.4} in {:.2} s (it includes setting up)\n\
              {}\n\
              dry run: nothing was written",
-            self.recipe,
             self.dirs.dir.display(),
             counted(splits.classes.len() as u64, "class"),
             counted(splits.train.len() as u64, "training image"),
             counted(splits.val.len() as u64, "validation image"),
+            self.recipe,
             executor.describe(),
             counted(total_steps, "step"),
             counted(self.config.train.batch_size as u64, "image"),

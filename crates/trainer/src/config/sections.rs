@@ -115,7 +115,7 @@ pub struct Data {
     pub shuffle: Shuffle,
     /// Images in a shard, the unit of `shuffle = "shards"` and `"within-shards"`.
     pub shard_size: usize,
-    /// Whether a run looks at the header of every training image before its first step, and does not
+    /// Whether a run looks at the header of every image before its first step, and does not
     /// begin if one cannot be read.
     pub check_headers: bool,
     /// Unreadable training images that a run puts up with, but no more than one in a hundred; it
