@@ -1,7 +1,9 @@
 //! Where a step lies in its epoch and in its run.
 
-use crate::config::Config;
+use crate::config::{Config, Schedule, ScheduleKind};
+use crate::schedule::learning_rate;
 use crate::setup;
+use crate::state::Progress;
 
 /// How the updates of a run are spread over epochs.
 ///
@@ -15,17 +17,27 @@ pub struct Course {
     /// Updates of the whole run.
     pub total_steps: u64,
     batch_shift: i64,
+    epoch_begun_again: Option<u64>,
+    /// Whether the run's length is given in steps.
+    counts_steps: bool,
 }
 
 impl Course {
-    /// The course of a run of `config` on `n_images` training images.
-    pub fn new(config: &Config, n_images: usize, batch_shift: i64) -> Course {
+    /// The course of a run of `config` on `n_images` training images that is at `progress`.
+    pub fn new(config: &Config, n_images: usize, progress: &Progress) -> Course {
+        let Progress { batch_shift, epoch_begun_again, .. } = *progress;
         let (per_epoch, total) = setup::steps(config, n_images);
         let total_steps = match config.train.steps {
             0 => total.saturating_add_signed(batch_shift.saturating_neg()),
             steps => steps,
         };
-        Course { steps_per_epoch: per_epoch.max(1), total_steps, batch_shift }
+        Course {
+            steps_per_epoch: per_epoch.max(1),
+            total_steps,
+            batch_shift,
+            epoch_begun_again,
+            counts_steps: config.train.steps > 0,
+        }
     }
 
     /// Batches behind `step`, counted from the first epoch on.
@@ -60,7 +72,20 @@ impl Course {
 
     /// Whether `step` is the end of an epoch or of the run.
     pub fn is_epoch_end(&self, step: u64) -> bool {
-        step > 0 && (self.position(step) == 0 || step >= self.total_steps)
+        let is_between = self.position(step) == 0 && self.epoch_begun_again != Some(step);
+        step > 0 && (is_between || step >= self.total_steps)
+    }
+}
+
+impl Course {
+    /// The learning rate of the update behind `step`. Schedules go by epochs; a cosine goes by the length
+    /// of the run, in steps if that is given in steps.
+    pub fn learning_rate(&self, schedule: &Schedule, base_lr: f64, step: u64) -> f64 {
+        let (at, total) = match self.counts_steps && schedule.kind == ScheduleKind::Cosine {
+            true => (step, self.total_steps),
+            false => (self.batches(step), self.batches(self.total_steps)),
+        };
+        learning_rate(schedule, base_lr, at, self.steps_per_epoch, total)
     }
 }
 
@@ -98,7 +123,8 @@ mod tests {
     fn course(sets: &[&str], n_images: usize, shift: i64) -> Course {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
-        Course::new(&config, n_images, shift)
+        let progress = Progress { batch_shift: shift, ..Progress::default() };
+        Course::new(&config, n_images, &progress)
     }
 
     #[test]
@@ -145,6 +171,28 @@ mod tests {
             assert!(course.epochs_done(step) >= epoch);
             // The run ends behind its last epoch.
             assert_eq!(course.batches(course.total_steps), 10 * steps_per_epoch);
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_begins_again_has_not_ended() {
+        let config = resolve(&Sources::default()).unwrap().config;
+        let again = |step| Progress { epoch_begun_again: Some(step), ..Progress::default() };
+        let n_images = 5 * config.train.batch_size;
+        let ends = |step, progress| Course::new(&config, n_images, &progress).is_epoch_end(step);
+        assert!(ends(10, Progress::default()) && ends(10, again(5)));
+        assert!(!ends(10, again(10)));
+    }
+
+    #[test]
+    fn a_cosine_over_steps_does_not_jump() {
+        let sets = ["train.steps=20", "train.batch_size=4", "schedule.kind=cosine"];
+        let (before, after) = (course(&sets, 26, 0), course(&sets, 26, -9));
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
+        for step in 0..20 {
+            let lr = |course: &Course| course.learning_rate(&config.schedule, 0.1, step);
+            assert_eq!(lr(&before), lr(&after), "step {step}");
         }
     }
 

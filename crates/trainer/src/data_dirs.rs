@@ -1,17 +1,14 @@
 //! The folders of images of a run: found again from anywhere, and never written into.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bninception_data::folder::TRAIN_NAMES;
 use bninception_data::is_image_path;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint;
-use crate::cli::ConfigArgs;
 use crate::config::Config;
 use crate::error::Error;
-use crate::run_folder::RunFolder;
 use crate::setup;
 use crate::text::quoted;
 
@@ -49,35 +46,6 @@ impl DataDirs {
         })
     }
 
-    /// The folders of the run in the folder `run`, whose settings are `config`: where they were
-    /// (`stored`), or where the settings say, seen from the working directory. A folder that `args` name
-    /// is taken as it is.
-    ///
-    /// # Errors
-    /// There is no such folder at either place.
-    pub fn of_run(
-        config: &Config,
-        stored: &StoredDirs,
-        run: &Path,
-        args: Option<&ConfigArgs>,
-    ) -> Result<DataDirs, Error> {
-        let place = |given: &str, stored: &str, key: &str, flag: &str| match args
-            .is_some_and(|args| args.names(key))
-        {
-            true => Ok(PathBuf::from(given)),
-            false => found(given, stored, flag),
-        };
-        let dir = match config.data.dir.as_str() {
-            "" => setup::stored_data_dir(config, run)?,
-            given => place(given, &stored.dir, "data.dir", "--data-dir")?,
-        };
-        let val_dir = match config.data.val_dir.as_str() {
-            "" => None,
-            given => Some(place(given, &stored.val_dir, "data.val_dir", "--val-dir")?),
-        };
-        Ok(DataDirs { dir, val_dir })
-    }
-
     /// The folder that holds the validation images.
     pub fn of_val(&self) -> &Path {
         self.val_dir.as_deref().unwrap_or(&self.dir)
@@ -86,8 +54,10 @@ impl DataDirs {
     /// What a checkpoint keeps of them.
     pub fn to_stored(&self) -> StoredDirs {
         let absolute = |path: &Path| -> String {
-            let absolute = std::path::absolute(path).ok();
-            absolute.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default()
+            // What a path climbs out of may go; links stay, since they may be meant to lead elsewhere.
+            let climbs = path.components().any(|part| part == Component::ParentDir);
+            let absolute = if climbs { path.canonicalize() } else { std::path::absolute(path) };
+            absolute.ok().and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default()
         };
         StoredDirs {
             dir: absolute(&self.dir),
@@ -116,13 +86,21 @@ impl DataDirs {
     }
 }
 
-/// The folder that was at `stored` and that the run calls `given`.
-fn found(given: &str, stored: &str, flag: &str) -> Result<PathBuf, Error> {
+/// The folders that may be the one that the run calls `given` and that was at `stored`: as it calls it,
+/// seen from the working directory, and where it was.
+///
+/// # Errors
+/// There is none at either place; `flag` says where they are now.
+pub fn places(given: &str, stored: &str, flag: &str) -> Result<Vec<PathBuf>, Error> {
     let (given, stored) = (Path::new(given), Path::new(stored));
-    // As the run calls it, where that leads to the same place.
-    let places = if is_same(given, stored) { [given, stored] } else { [stored, given] };
-    if let Some(place) = places.into_iter().find(|place| place.is_dir()) {
-        return Ok(place.to_owned());
+    let mut places: Vec<PathBuf> = Vec::new();
+    for place in [given, stored] {
+        if place.is_dir() && !places.iter().any(|known| is_same(known, place)) {
+            places.push(place.to_owned());
+        }
+    }
+    if !places.is_empty() {
+        return Ok(places);
     }
     let place = match stored == given || stored.as_os_str().is_empty() {
         true => String::new(),
@@ -150,22 +128,6 @@ pub fn check_apart(data: &Path, out: &Path, command: &str) -> Result<(), Error> 
     match resolved(data).starts_with(resolved(out)) {
         true => Err(entangled(data, out, "holds", command)),
         false => Ok(()),
-    }
-}
-
-/// [`check_apart`] for the images of the run in `folder`, as far as they can be found.
-///
-/// # Errors
-/// As there.
-pub fn check_apart_from_run(folder: &RunFolder, out: &Path, command: &str) -> Result<(), Error> {
-    // Whatever is wrong with the checkpoint is for others to say.
-    let Ok(metadata) = checkpoint::load_metadata(&folder.last()) else { return Ok(()) };
-    if metadata.config.data.dir.is_empty() {
-        return Ok(());
-    }
-    match DataDirs::of_run(&metadata.config, &metadata.data_dirs, folder.path(), None) {
-        Ok(dirs) => dirs.check_apart(out, command),
-        Err(_) => Ok(()),
     }
 }
 
@@ -217,10 +179,17 @@ pub fn check_outside(data: &Path, out: &Path, command: &str) -> Result<(), Error
 }
 
 fn entangled(data: &Path, out: &Path, how: &str, command: &str) -> Error {
-    // Beside the folder of images, under its name.
-    let dir = resolved(data);
-    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned());
-    let beside = dir.with_file_name(format!("{}-out", name.unwrap_or_default()));
+    // Beside the folder of images, under both names.
+    let (dir, whole) = (resolved(data), resolved(out));
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let own = if whole == dir { "out".to_owned() } else { name(&whole) };
+    let mut beside = dir.with_file_name(format!("{}-{own}", name(&dir)));
+    for number in 2.. {
+        if !beside.exists() {
+            break;
+        }
+        beside = dir.with_file_name(format!("{}-{number}-{own}", name(&dir)));
+    }
     Error::Usage(format!(
         "{} {how} the folder of images {}: what is written there could be taken for a class; use \
          another place, such as: {command} {}",
@@ -278,7 +247,7 @@ mod tests {
             assert_eq!(message.is_empty(), how.is_empty(), "{out}: {message}");
             assert!(message.contains(how), "{out}: {message}");
             if !how.is_empty() {
-                let beside = root.path().canonicalize().unwrap().join("photos-out");
+                let beside = root.path().canonicalize().unwrap().join("photos-");
                 let place = format!("--run-dir {}", quoted(&beside));
                 assert!(message.contains(&place), "{out}: {message}");
             }
@@ -318,28 +287,46 @@ mod tests {
     }
 
     #[test]
-    fn images_are_found_where_they_were_or_where_the_run_says() {
+    fn the_place_that_is_advised_is_free() {
         let root = tempfile::tempdir().unwrap();
-        let here = root.path().join("here");
+        fs::create_dir_all(root.path().join("photos/cat")).unwrap();
+        let advised = |out: &str| {
+            let (data, out) = (root.path().join("photos"), root.path().join(out));
+            let message = check_outside(&data, &out, "mv x").unwrap_err().to_string();
+            message.rsplit_once('/').unwrap().1.to_owned()
+        };
+        assert_eq!(advised("photos/cat/run"), "photos-run");
+        fs::write(root.path().join("photos-run"), "").unwrap();
+        assert_eq!(advised("photos/cat/run"), "photos-2-run");
+        assert_eq!(advised("photos/x.safetensors"), "photos-x.safetensors");
+        assert_eq!(advised("photos"), "photos-out");
+    }
+
+    #[test]
+    fn images_are_looked_for_where_the_run_says_and_where_they_were() {
+        let root = tempfile::tempdir().unwrap();
+        let [here, there] = ["here", "there"].map(|name| root.path().join(name));
         fs::create_dir(&here).unwrap();
-        let (here, gone) = (here.to_str().unwrap(), root.path().join("gone"));
-        let gone = gone.to_str().unwrap();
-        for (given, stored) in [("photos", here), (here, ""), (here, gone), (here, here)] {
-            assert_eq!(
-                found(given, stored, "--data-dir").unwrap(),
-                Path::new(here),
-                "{given}, {stored}"
-            );
+        fs::create_dir(&there).unwrap();
+        let (here, there) = (here.to_str().unwrap(), there.to_str().unwrap());
+        let gone = root.path().join("gone").display().to_string();
+        let table: [(&str, &str, &[&str]); 5] = [
+            ("photos", here, &[here]),
+            (here, "", &[here]),
+            (here, &gone, &[here]),
+            (here, here, &[here]),
+            (here, there, &[here, there]),
+        ];
+        for (given, stored, expected) in table {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(places(given, stored, "--data-dir").unwrap(), expected, "{given}, {stored}");
         }
-        for (given, stored) in [("photos", gone), ("photos", ""), (gone, gone)] {
-            let error = found(given, stored, "--data-dir").unwrap_err().to_string();
+        for (given, stored) in [("photos", gone.as_str()), ("photos", ""), (&gone, &gone)] {
+            let error = places(given, stored, "--data-dir").unwrap_err().to_string();
             assert!(error.contains(&format!("{given} is not a folder")), "{error}");
             assert!(error.contains("--data-dir DIR"), "{error}");
-            assert_eq!(
-                error.contains("where it was"),
-                given != stored && !stored.is_empty(),
-                "{error}"
-            );
+            let was = given != stored && !stored.is_empty();
+            assert_eq!(error.contains("where it was"), was, "{error}");
         }
     }
 }

@@ -54,7 +54,7 @@ impl Model {
         classes: &[String],
     ) -> Result<Model, Error> {
         let (weights, statistics) = statistics::weights(&checkpoint, asked)?;
-        let own = OwnImages::of(&checkpoint);
+        let own = OwnImages::of(&checkpoint.metadata, &checkpoint.path);
         let Checkpoint { path, metadata, network, state, .. } = checkpoint;
         let Some(places) = classes::places(classes, &metadata.classes) else {
             return Err(Error::Unusable(format!(

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use bninception_data::{Sample, Splits};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint;
 use crate::classes;
 use crate::config::Config;
-use crate::data_dirs::{DataDirs, StoredDirs, is_same};
+use crate::data_dirs::{DataDirs, StoredDirs, is_same, places};
 use crate::error::Error;
 use crate::image_lists::ImageLists;
+use crate::metadata::Metadata;
+use crate::run_folder::RunFolder;
 use crate::setup;
 
 /// What a checkpoint tells of its run's images.
@@ -21,7 +23,10 @@ pub struct OwnImages {
     path: PathBuf,
     classes: Vec<String>,
     lists: ImageLists,
-    data_dirs: StoredDirs,
+    /// The folders as the run's settings call them.
+    given: StoredDirs,
+    /// Where they were.
+    stored: StoredDirs,
 }
 
 /// A part of a run's images.
@@ -34,15 +39,59 @@ pub enum Part {
 }
 
 impl OwnImages {
-    /// What `checkpoint` tells.
-    pub fn of(checkpoint: &Checkpoint) -> OwnImages {
-        let metadata = &checkpoint.metadata;
+    /// What the checkpoint at `path` tells.
+    pub fn of(metadata: &Metadata, path: &Path) -> OwnImages {
+        let data = &metadata.config.data;
         OwnImages {
-            path: checkpoint.path.clone(),
+            path: path.to_owned(),
             classes: metadata.classes.clone(),
             lists: metadata.images.clone(),
-            data_dirs: metadata.data_dirs.clone(),
+            given: StoredDirs { dir: data.dir.clone(), val_dir: data.val_dir.clone() },
+            stored: metadata.data_dirs.clone(),
         }
+    }
+
+    /// Where the images may be, of which there is one place at least: a folder that `config` names anew
+    /// is taken as it is. `val_flag` names another folder of validation images.
+    ///
+    /// # Errors
+    /// There is no folder where the run says, nor where it was.
+    pub fn candidates(&self, config: &Config, val_flag: &str) -> Result<Vec<DataDirs>, Error> {
+        let StoredDirs { dir, val_dir } = &self.given;
+        let data = &config.data;
+        let dirs = match data.dir.as_str() {
+            "" => {
+                vec![setup::stored_data_dir(config, self.path.parent().unwrap_or(Path::new("")))?]
+            }
+            now if now != dir => vec![PathBuf::from(now)],
+            now => places(now, &self.stored.dir, "--data-dir")?,
+        };
+        let val_dirs = match data.val_dir.as_str() {
+            "" => Vec::new(),
+            now if now != val_dir => vec![PathBuf::from(now)],
+            now => places(now, &self.stored.val_dir, val_flag)?,
+        };
+        let pair = |i: usize| DataDirs {
+            dir: dirs[i.min(dirs.len() - 1)].clone(),
+            val_dir: val_dirs.get(i).or(val_dirs.last()).cloned(),
+        };
+        Ok((0..dirs.len().max(val_dirs.len())).map(pair).collect())
+    }
+
+    /// The folders of the images: of several places the first that has the run's images, or else the
+    /// first.
+    ///
+    /// # Errors
+    /// As [`OwnImages::candidates`].
+    pub fn dirs(&self, config: &Config, val_flag: &str) -> Result<DataDirs, Error> {
+        let mut found = self.candidates(config, val_flag)?;
+        if found.len() > 1
+            && let Some(place) =
+                found.iter().position(|dirs| self.splits_in(config, dirs).is_some())
+        {
+            found.swap(0, place);
+        }
+        Ok(found.swap_remove(0))
     }
 
     /// The folders of the images, and those of `part`. Images that are held out of the training images
@@ -51,7 +100,16 @@ impl OwnImages {
     /// # Errors
     /// The images of that part are not those of the run.
     pub fn find(&self, config: &Config, part: Part) -> Result<(DataDirs, Vec<Sample>), Error> {
-        let (dirs, splits) = self.scan(config)?;
+        let dirs = self.dirs(config, "--data-dir")?;
+        let splits = setup::scan(config, &dirs)?;
+        if splits.classes != self.classes {
+            return Err(Error::Unusable(format!(
+                "{} no longer has the classes of the run of {}: {}; name a folder with --data-dir",
+                dirs.dir.display(),
+                self.path.display(),
+                classes::difference(&self.classes, &splits.classes)
+            )));
+        }
         let found = ImageLists::of(&splits, &dirs.dir, dirs.of_val());
         let (difference, unknown) = match part {
             Part::Training => {
@@ -83,30 +141,49 @@ impl OwnImages {
         })
     }
 
-    /// How many of `samples`, found in `dir`, the run was trained on, if `dir` is the run's own folder.
-    pub fn count_trained_on(&self, config: &Config, dir: &Path, samples: &[Sample]) -> usize {
-        let Ok((own, splits)) = self.scan(config) else { return 0 };
-        if !is_same(&own.dir, dir) {
-            return 0;
-        }
-        let inside = |path: &Path, dir: &Path| path.strip_prefix(dir).unwrap_or(path).to_owned();
-        let trained: BTreeSet<PathBuf> =
-            splits.train.iter().map(|sample| inside(&sample.path, &own.dir)).collect();
-        samples.iter().filter(|sample| trained.contains(&inside(&sample.path, dir))).count()
+    /// The images that the run set aside for validation, if `dir` has exactly the run's images.
+    pub fn set_aside_in(&self, config: &Config, dir: &Path) -> Option<Vec<Sample>> {
+        Some(self.splits_in(config, &self.dirs_at(config, dir))?.val)
     }
 
-    fn scan(&self, config: &Config) -> Result<(DataDirs, Splits), Error> {
-        let run = self.path.parent().unwrap_or(Path::new(""));
-        let dirs = DataDirs::of_run(config, &self.data_dirs, run, None)?;
-        let splits = setup::scan(config, &dirs)?;
-        if splits.classes == self.classes {
-            return Ok((dirs, splits));
+    /// How many of `samples`, found in `dir`, the run was trained on, if `dir` is the run's own folder.
+    pub fn count_trained_on(&self, config: &Config, dir: &Path, samples: &[Sample]) -> usize {
+        let own = self.candidates(config, "--data-dir").unwrap_or_default();
+        if !own.iter().any(|own| is_same(&own.dir, dir)) {
+            return 0;
         }
-        Err(Error::Unusable(format!(
-            "{} no longer has the classes of the run of {}: {}; name a folder with --data-dir",
-            dirs.dir.display(),
-            self.path.display(),
-            classes::difference(&self.classes, &splits.classes)
-        )))
+        let Ok(splits) = setup::scan(config, &self.dirs_at(config, dir)) else { return 0 };
+        let trained: BTreeSet<&Path> =
+            splits.train.iter().map(|sample| sample.path.as_path()).collect();
+        samples.iter().filter(|sample| trained.contains(sample.path.as_path())).count()
     }
+
+    /// `dir` in the place of the run's folder.
+    fn dirs_at(&self, config: &Config, dir: &Path) -> DataDirs {
+        let own = self.candidates(config, "--data-dir").unwrap_or_default();
+        let val_dir = own.into_iter().find_map(|own| own.val_dir);
+        DataDirs { dir: dir.to_owned(), val_dir }
+    }
+
+    /// The images in `dirs`, if they are exactly those of the run.
+    fn splits_in(&self, config: &Config, dirs: &DataDirs) -> Option<Splits> {
+        let splits = setup::scan(config, dirs).ok()?;
+        let found = ImageLists::of(&splits, &dirs.dir, dirs.of_val());
+        (splits.classes == self.classes && self.lists == found).then_some(splits)
+    }
+}
+
+/// [`DataDirs::check_outside`] for the images of the run in `folder`, as far as they can be found.
+///
+/// # Errors
+/// As there.
+pub fn check_outside_of_run(folder: &RunFolder, out: &Path, command: &str) -> Result<(), Error> {
+    // Whatever is wrong with the checkpoint is for others to say.
+    let Ok(metadata) = checkpoint::load_metadata(&folder.last()) else { return Ok(()) };
+    if metadata.config.data.dir.is_empty() {
+        return Ok(());
+    }
+    let own = OwnImages::of(&metadata, &folder.last());
+    let found = own.candidates(&metadata.config, "--val-dir").unwrap_or_default();
+    found.iter().try_for_each(|dirs| dirs.check_outside(out, command))
 }

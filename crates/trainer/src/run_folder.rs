@@ -366,7 +366,7 @@ mod tests {
             let progress = Progress { step, evaluated_step, best, ..Progress::default() };
             let sets = ["train.steps=25".to_owned(), "train.batch_size=4".to_owned()];
             let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
-            let course = Course::new(&config, 40, 0);
+            let course = Course::new(&config, 40, &progress);
             assert_eq!(names_of(&progress, &course, every), names, "step {step}, every {every}");
         }
     }

@@ -51,6 +51,9 @@ pub struct Progress {
     /// What changes of the batch size made of the batches done: [`crate::course::Course`].
     #[serde(default)]
     pub batch_shift: i64,
+    /// The step at which such a change let an epoch begin again; it is the end of none.
+    #[serde(default)]
+    pub epoch_begun_again: Option<u64>,
     /// Batches that changed nothing, because too few of their images could be read.
     #[serde(default)]
     pub skipped_batches: u64,

@@ -21,7 +21,6 @@ use crate::progress::{Progress as ProgressBar, duration};
 use crate::run_folder::{Name, RunFolder, names_of};
 use crate::run_log::{Record, SummaryRow, Weights};
 use crate::saver::{Saver, persist};
-use crate::schedule::learning_rate;
 use crate::setup;
 use crate::state::{EvaluationResult, Progress, TrainState, ema_decay, update_ema};
 use crate::text::{counted, quoted};
@@ -74,7 +73,7 @@ pub struct Outcome {
 impl Job {
     /// How the steps of a run with this progress lie in its epochs.
     pub fn course(&self, progress: &Progress) -> Course {
-        Course::new(&self.config, self.train.len(), progress.batch_shift)
+        Course::new(&self.config, self.train.len(), progress)
     }
 
     /// What a checkpoint of `state` says about itself.
@@ -197,11 +196,7 @@ fn train_until_divergence(
     let mut logits = Vec::new();
     let factor = lr_factor(state.progress.rollbacks);
     let mut watcher = Watcher::new(config, &job.network)?;
-    let lr_at = |step| {
-        let (batches, total) = (course.batches(step), course.batches(total_steps));
-        let (schedule, base_lr) = (&config.schedule, config.optimizer.lr);
-        factor * learning_rate(schedule, base_lr, batches, course.steps_per_epoch, total)
-    };
+    let lr_at = |step| factor * course.learning_rate(&config.schedule, config.optimizer.lr, step);
 
     // ---- Clocks: of the log lines, of the checkpoints by time, and of this process
     let mut line = Clock::start();

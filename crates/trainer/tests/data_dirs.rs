@@ -36,6 +36,10 @@ fn copy(place: &Place, from: &str, to: &str) {
     fs::copy(place.path(from), place.path(to)).unwrap();
 }
 
+fn copy_file(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+}
+
 #[test]
 fn eval_and_calibrate_take_the_images_of_the_run_or_none() {
     let place = place();
@@ -57,7 +61,6 @@ fn eval_and_calibrate_take_the_images_of_the_run_or_none() {
     let output = place.run(&["eval", last, "--data-dir", "photos"]);
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && talk.contains("was trained on"), "{talk}");
-    assert!(talk.contains("leave out --data-dir"), "{talk}");
     let calibrate =
         ["calibrate", last, "-b", "4", "--out", "x.safetensors", "--data-dir", "photos"];
     let output = place.run(&calibrate);
@@ -69,6 +72,13 @@ fn eval_and_calibrate_take_the_images_of_the_run_or_none() {
 
     fs::remove_file(place.path("photos/cat/zz.png")).unwrap();
     assert_eq!(place.json(&["eval", last, "--json"])["top1"], whole["top1"]);
+
+    // A folder that has exactly the run's images, here or elsewhere, is evaluated on what was set aside.
+    let named = place.json(&["eval", last, "--data-dir", "photos", "--json"]);
+    assert_eq!((&named["images"], &named["loss"]), (&whole["images"], &whole["loss"]));
+    fs::rename(place.path("photos"), place.path("moved")).unwrap();
+    let named = place.json(&["eval", last, "--data-dir", "moved", "--json"]);
+    assert_eq!((&named["images"], &named["loss"]), (&whole["images"], &whole["loss"]));
 }
 
 #[test]
@@ -103,6 +113,21 @@ fn a_run_finds_its_images_from_any_folder() {
         assert_eq!(code, Some(0), "{talk}");
         assert!(talk.contains(&photos), "it does not say which: {talk}");
     }
+
+    // A copy of the project takes its own images, also when those of the first are gone.
+    let copy = tempfile::tempdir().unwrap();
+    for path in common::listing(&place.path(".")).iter().filter(|path| path.is_file()) {
+        let target = copy.path().join(path.strip_prefix(place.path(".")).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(path, target).unwrap();
+    }
+    fs::remove_file(copy.path().join("photos/cat/00.png")).unwrap();
+    let eval = |dir: &Path| place.command(&["eval", "run"]).current_dir(dir).output().unwrap();
+    assert!(eval(copy.path()).status.success(), "the images where they were still have all");
+    copy_file(&place.path("photos/cat/00.png"), &copy.path().join("photos/cat/00.png"));
+    fs::rename(place.path("photos/cat/00.png"), place.path("photos/cat/aa.png")).unwrap();
+    assert!(eval(copy.path()).status.success(), "its own images are those of the run");
+    fs::rename(place.path("photos/cat/aa.png"), place.path("photos/cat/00.png")).unwrap();
 
     // The whole project moves: the path that was given holds, seen from its new place.
     let moved = tempfile::tempdir().unwrap();
@@ -147,14 +172,14 @@ fn a_validation_folder_elsewhere_is_found_too() {
 fn nothing_is_written_among_images() {
     let place = place();
     let inside = |arguments: &[&str]| {
-        let parts = ["lies in the folder of images", "photos-out"];
+        let parts = ["lies in the folder of images", "/photos-"];
         place.fail(arguments, 2, &parts);
     };
     inside(&[&SMOKE[..], &["--run-dir", "photos/run"]].concat());
     inside(&[&SMOKE[..], &["--set", "checkpoint.dir=photos/runs"]].concat());
     inside(&[&SMOKE[..], &["--run-dir", "photos"]].concat());
     let around = [&SMOKE[..], &["--run-dir", "."]].concat();
-    place.fail(&around, 2, &[". holds the folder of images photos", "photos-out"]);
+    place.fail(&around, 2, &[". holds the folder of images photos", "/photos-"]);
     // As a person does it, inside the folder.
     let before = common::listing(&place.path("photos"));
     let here = ["train", "--preset", "smoke", "--data-dir", "."];
@@ -183,10 +208,11 @@ fn nothing_is_written_among_images() {
     place.fail(&["report", "photos/checkpoints/run"], 2, &parts);
 
     // What is advised works.
-    fs::rename(place.path("photos/checkpoints/run"), place.path("photos-out")).unwrap();
+    fs::rename(place.path("photos/checkpoints/run"), place.path("photos-run")).unwrap();
     fs::remove_dir(place.path("photos/checkpoints")).unwrap();
-    place.succeed(&["resume", "photos-out"]);
-    // A file beside the images is not among them.
-    place.succeed(&["calibrate", "photos-out", "-b", "4", "--out", "x.safetensors"]);
-    assert!(Path::new(&place.path("x.safetensors")).is_file());
+    place.succeed(&["resume", "photos-run"]);
+    // What lies beside the images is not among them.
+    place.succeed(&["calibrate", "photos-run", "-b", "4", "--out", "x.safetensors"]);
+    place.succeed(&["eval", "photos-run", "--out", "."]);
+    assert!(place.path("x.safetensors").is_file());
 }

@@ -197,6 +197,7 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
             epoch_start_seconds: finite(any_f64(rng)).unwrap_or(0.0),
             rollbacks: rng.random(),
             batch_shift: rng.random(),
+            epoch_begun_again: rng.random::<bool>().then(|| any_u64(rng)),
             skipped_batches: any_u64(rng),
         },
         images: ImageLists { train: lists(rng), val: lists(rng) },

@@ -52,7 +52,7 @@ fn another_batch_size_goes_on_in_its_epoch() {
     assert_eq!(epochs(&place)[4..], [(4, 33), (5, 35), (6, 37)]);
     let metadata = checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata;
     assert_eq!((metadata.epoch, metadata.position, metadata.steps_per_epoch), (6, 0, 2));
-    let course = Course::new(&metadata.config, 40, metadata.progress.batch_shift);
+    let course = Course::new(&metadata.config, 40, &metadata.progress);
     assert_eq!(course.total_steps, 37);
     // The rate follows the epochs.
     let rates = ["--set", "schedule.kind=exponential", "--set", "schedule.decay_epochs=1"];
@@ -64,6 +64,44 @@ fn another_batch_size_goes_on_in_its_epoch() {
     let config = checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata.config;
     let expected = config.optimizer.lr * config.schedule.decay.powi(7);
     assert!((last[2] - expected).abs() < 1e-12, "{} in epoch 8, expected {expected}", last[2]);
+}
+
+/// A batch that is larger than what was seen of the epoch lets it begin again: nothing is evaluated or
+/// named there, and what goes back to the last checkpoint goes back to this place.
+#[test]
+fn an_epoch_that_begins_again_is_no_end_of_one() {
+    let place = Place::with_pictures();
+    let epochs = ["--set", "checkpoint.every_epochs=1", "--set", "train.steps=0", "--epochs", "2"];
+    place.succeed(&[&SMOKE[..], &epochs, &["--run-dir", "run"]].concat());
+    // One step into epoch 3.
+    let stop = ["--set", "checkpoint.every_steps=1", "--set", "train.epochs=0", "--steps", "11"];
+    place.succeed(&[&["resume", "run"], &stop[..]].concat());
+    let load = |name: &str| checkpoint::load(&place.path("run").join(name)).unwrap().metadata;
+    let before = fs::read(place.path("run/epoch-0002.safetensors")).unwrap();
+    fs::remove_file(place.path("run/epoch-0003.safetensors")).unwrap();
+    let larger = ["--set", "train.steps=0", "--epochs", "4", "-b", "40", "--max-time", "0s"];
+    let permit = ["--allow-change", "train.batch_size"];
+    place.succeed(&[&["resume", "run"], &larger[..], &permit].concat());
+    let last = load("last.safetensors");
+    assert_eq!((last.epoch, last.position, last.progress.step), (2, 0, 11));
+    assert!(fs::read(place.path("run/epoch-0002.safetensors")).unwrap() == before);
+    // A run that diverges behind the change does not go back before it.
+    for file in common::listing(&place.path("run")).iter().filter(|path| path.is_file()) {
+        let target = place.path("other").join(file.strip_prefix(place.path("run")).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(file, target).unwrap();
+    }
+    let rollback = ["--set", "train.on_divergence=rollback", "--lr", "1e38"];
+    let rate = ["--allow-change", "optimizer.lr"];
+    let output = place.run(&[&["resume", "other"], &rollback[..], &rate].concat());
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    let other = load("../other/last.safetensors");
+    assert_eq!(other.epoch, other.progress.step - 9, "{:?}", other.progress);
+    // The run itself ends behind epoch 4: two batches of 40.
+    place.succeed(&["resume", "run"]);
+    let last = load("last.safetensors");
+    assert_eq!((last.epoch, last.progress.step), (4, 13));
+    assert!(!place.path("run/epoch-0000.safetensors").exists());
 }
 
 /// What a run is offered, it can do: every setting that would change its result is changed, and either
@@ -273,6 +311,16 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
     let about = talk_of(&["info", "checkpoints/mine/last.safetensors"]);
     let recipe = "recipe smoke; --set: train.label_smoothing; file mine.toml: optimizer.lr; flag --data-dir: data.dir; flag --steps: train.steps";
     assert!(about.contains(recipe), "{about}");
+    // A file may name other images, and its preset is not the run's.
+    let other = format!("extends = \"bn-x5\"\n[data]\ndir = {:?}\n", place.path("pictures"));
+    fs::write(place.path("other.toml"), other).unwrap();
+    let last = "checkpoints/mine/last.safetensors";
+    talk_of(&["resume", "checkpoints/mine", "-c", "other.toml"]);
+    let about = talk_of(&["info", last]);
+    assert!(
+        about.contains("recipe smoke; ") && about.contains("file other.toml: data.dir"),
+        "{about}"
+    );
     talk_of(&["report", "checkpoints/mine"]);
     let page = fs::read_to_string(run.join("report.md")).unwrap();
     assert!(

@@ -127,7 +127,8 @@ fn training_images(
     checkpoint: &Checkpoint,
 ) -> Result<(DataDirs, Vec<Sample>), Error> {
     let Some(dir) = dir else {
-        return OwnImages::of(checkpoint).find(config, Part::Training);
+        let own = OwnImages::of(&checkpoint.metadata, &checkpoint.path);
+        return own.find(config, Part::Training);
     };
     let metadata = &checkpoint.metadata;
     let dirs = DataDirs { dir: dir.to_owned(), val_dir: None };

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::CompareArgs;
 use crate::comparison::{Comparison, Spread, percent};
-use crate::data_dirs::check_apart_from_run;
 use crate::error::Error;
 use crate::output;
+use crate::own_images::check_outside_of_run;
 use crate::recorded_run::{RecordedRun, find_runs};
 use crate::watch_figure::watch_figure;
 
 pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
     let runs = read_runs(&args.runs)?;
     if let Some(dir) = &args.out {
-        runs.iter().try_for_each(|run| check_apart_from_run(&run.folder, dir, "--out"))?;
+        runs.iter().try_for_each(|run| check_outside_of_run(&run.folder, dir, "--out"))?;
     }
     let comparison = Comparison::new(runs, args.baseline.as_deref())?;
     warn_of_differences(&comparison);

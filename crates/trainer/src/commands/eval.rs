@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::{ConfigArgs, EvalArgs, UseArgs};
 use crate::config::{Config, ConfigFile};
-use crate::data_dirs::check_apart;
+use crate::data_dirs::check_outside;
 use crate::ensemble::{self, Model};
 use crate::error::Error;
 use crate::output::{table, with_path};
@@ -23,15 +23,11 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     signals::listen()?;
     let (classes, models) = load_models(args)?;
     let (place, samples) = match &args.data_dir {
-        Some(dir) => {
-            let samples = labelled_images(&models[0].config, dir, &classes)?;
-            warn_of_training_images(&models, dir, &samples);
-            (dir.clone(), samples)
-        }
+        Some(dir) => (dir.clone(), named_images(&models, dir, &classes)?),
         None => own_images(&models)?,
     };
     if let Some(out) = &args.out {
-        check_apart(&place, out, "--out")?;
+        check_outside(&place, out, "--out")?;
     }
     let folder = args.out.as_deref().map(ReportFolder::create).transpose()?;
     tracing::info!("evaluating {} of {}", counted(samples.len() as u64, "image"), place.display());
@@ -76,6 +72,32 @@ fn labelled_images(config: &Config, dir: &Path, classes: &[String]) -> Result<Ve
     Ok(labelled.samples)
 }
 
+/// The images of a folder that was named. Where it has the images of the models' runs, those that they
+/// set aside; otherwise all, and it is said if some were trained on.
+fn named_images(models: &[Model], dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
+    let set_aside: Option<Vec<Vec<Sample>>> =
+        models.iter().map(|model| model.own.set_aside_in(&model.config, dir)).collect();
+    if let Some(all) = set_aside
+        && let Some(first) = all.first().filter(|first| !first.is_empty())
+        && all.iter().all(|other| paths_inside(other, dir).eq(paths_inside(first, dir)))
+    {
+        let n = counted(first.len() as u64, "image");
+        tracing::info!(
+            "{} has the images of the run: these are the {n} that it set aside",
+            dir.display()
+        );
+        return Ok(first.clone());
+    }
+    let samples = labelled_images(&models[0].config, dir, classes)?;
+    warn_of_training_images(models, dir, &samples);
+    Ok(samples)
+}
+
+/// The paths of `samples` inside `dir`.
+fn paths_inside<'a>(samples: &'a [Sample], dir: &'a Path) -> impl Iterator<Item = &'a Path> {
+    samples.iter().map(move |sample| sample.path.strip_prefix(dir).unwrap_or(&sample.path))
+}
+
 /// The runs' own validation images. All runs must have the same ones, or a model would be evaluated on
 /// what it was trained on.
 fn own_images(models: &[Model]) -> Result<(PathBuf, Vec<Sample>), Error> {
@@ -83,10 +105,9 @@ fn own_images(models: &[Model]) -> Result<(PathBuf, Vec<Sample>), Error> {
     let (first, others) = (&models[0], &models[1..]);
     let (dirs, samples) = of(first)?;
     for model in others {
-        let (_, other) = of(model)?;
-        let same = other.len() == samples.len()
-            && other.iter().zip(&samples).all(|(a, b)| a.path == b.path);
-        if !same {
+        let (other_dirs, other) = of(model)?;
+        let inside = paths_inside(&other, other_dirs.of_val());
+        if !inside.eq(paths_inside(&samples, dirs.of_val())) {
             return Err(Error::Unusable(format!(
                 "{} was validated on other images than {}; name a folder with --data-dir",
                 model.path.display(),
@@ -103,8 +124,8 @@ fn warn_of_training_images(models: &[Model], dir: &Path, samples: &[Sample]) {
         let trained_on = model.own.count_trained_on(&model.config, dir, samples);
         if trained_on > 0 {
             tracing::warn!(
-                "{} was trained on {trained_on} of these {}: {} has no validation folder, so all of its \
-                 images are taken; leave out --data-dir to evaluate those that the run set aside",
+                "{} was trained on {trained_on} of these {}: {} has no validation folder and other \
+                 images than the run had, so all of them are taken",
                 model.path.display(),
                 counted(samples.len() as u64, "image"),
                 dir.display()

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use crate::cli::ReportArgs;
 use crate::comparison::percent;
-use crate::data_dirs::check_apart_from_run;
 use crate::error::Error;
 use crate::figure::{Axis, Figure, Panel, Series};
 use crate::output::with_path;
+use crate::own_images::check_outside_of_run;
 use crate::recorded_run::{Evaluation, RecordedRun, find_runs};
 use crate::text::quoted;
 use crate::watch_figure::watch_figure;
@@ -43,7 +43,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<(), Error> {
 /// Gives the page's path.
 fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
     let folder = run.folder.path();
-    check_apart_from_run(&run.folder, folder, &format!("mv {}", quoted(folder)))?;
+    check_outside_of_run(&run.folder, folder, &format!("mv {}", quoted(folder)))?;
     if run.training.is_empty() && run.evaluations.is_empty() {
         return Err(Error::Unusable(format!(
             "{} has recorded nothing yet; wait for its first log line (log.every_steps = {})",

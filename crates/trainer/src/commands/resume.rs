@@ -7,8 +7,8 @@ use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::cli::{ConfigArgs, ResumeArgs};
 use crate::config::{Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting};
 use crate::course::{Place, shift_to};
-use crate::data_dirs::DataDirs;
 use crate::error::Error;
+use crate::own_images::OwnImages;
 use crate::run_folder::RunFolder;
 use crate::state::{Progress, TrainState};
 use crate::text::{counted, quoted};
@@ -28,9 +28,8 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
         resumed_config(&metadata, &network, &args.config, &args.allow_change, &folder)?;
     let Resolved { config, recipe, .. } = resolved;
 
-    let (stored, given) = (&metadata.data_dirs, Some(&args.config));
-    let dirs = DataDirs::of_run(&config, stored, folder.path(), given)?;
-    dirs.check_apart(folder.path(), &format!("mv {}", quoted(folder.path())))?;
+    let dirs = OwnImages::of(&metadata, &folder.last()).dirs(&config, "--val-dir")?;
+    dirs.check_outside(folder.path(), &format!("mv {}", quoted(folder.path())))?;
     let splits = setup::scan_to_train(&config, &dirs)?;
     signals::check()?;
     if splits.classes != metadata.classes {
@@ -51,9 +50,13 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     let room = Room::of(&config, &table, executor.as_ref(), n_images, folder.path())
         .map_err(with_permit)?;
     let job = run::job(config, recipe, images, folder, network, stop)?;
-    keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
-    keep_average(&job.config, &mut state);
+    let has_place = keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
+    let has_average = keep_average(&job.config, &mut state);
     run::write_folder(&job)?;
+    if !(has_place && has_average) {
+        // What goes back to the last checkpoint must not go back before this change.
+        job.folder.save_last(&job.metadata(&state), &job.table, &state)?;
+    }
     run::say_start(&job, &state, executor.as_ref(), &room);
     say_place(&job, &state.progress);
     run::finish(&job, executor.as_mut(), state, args.json)
@@ -110,18 +113,19 @@ fn check_images(metadata: &Metadata, images: &Images, others_allowed: bool) -> R
     )))
 }
 
-/// Keeps the place in the epoch where a batch or an epoch has another size than before.
+/// Keeps the place in the epoch where a batch or an epoch has another size than before. Gives whether
+/// nothing had to be done.
 fn keep_place(
     job: &Job,
     metadata: &Metadata,
     progress: &mut Progress,
     others_allowed: bool,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let batch_size = job.config.train.batch_size;
     let before = metadata.config.train.batch_size;
     let steps_per_epoch = job.course(progress).steps_per_epoch;
     if batch_size == before && steps_per_epoch == metadata.steps_per_epoch {
-        return Ok(());
+        return Ok(true);
     }
     if batch_size == before && !others_allowed {
         return Err(Error::Unusable(format!(
@@ -137,8 +141,7 @@ fn keep_place(
     let (shift, images) = shift_to(&place, batch_size, steps_per_epoch);
     progress.batch_shift = shift;
     if metadata.position > 0 && images == 0 {
-        // The epoch begins again; the evaluation in front of it has been made.
-        progress.evaluated_step = Some(progress.step);
+        progress.epoch_begun_again = Some(progress.step);
     }
     let course = job.course(progress);
     tracing::info!(
@@ -150,16 +153,17 @@ fn keep_place(
         counted(course.total_steps, "step"),
         course.steps_per_epoch
     );
-    Ok(())
+    Ok(false)
 }
 
-/// Begins the moving average of the weights, or drops it, where the settings now say so.
-fn keep_average(config: &Config, state: &mut TrainState) {
-    match config.train.ema > 0.0 {
-        true if state.ema.is_none() => state.ema = Some(state.weights.clone()),
-        true => {}
-        false => state.ema = None,
+/// Begins the moving average of the weights, or drops it, where the settings now say so. Gives whether
+/// nothing had to be done.
+fn keep_average(config: &Config, state: &mut TrainState) -> bool {
+    let (wanted, has) = (config.train.ema > 0.0, state.ema.is_some());
+    if wanted != has {
+        state.ema = wanted.then(|| state.weights.clone());
     }
+    wanted == has
 }
 
 /// The run's own settings with those given now, and their network; a change of what is computed needs
@@ -188,6 +192,7 @@ fn resumed_config(
     let name = folder.path().display().to_string();
     let text = format!("{}{}", metadata.recipe.to_toml_head(), stored.to_toml()?);
     let mut resolved = args.resolve(Some(ConfigFile { name: name.clone(), text }), None)?;
+    resolved.recipe = resolved.recipe_over(&metadata.recipe.preset)?;
     resolved.recipe = resolved.recipe.continuing(&metadata.recipe, &name);
     let config = &resolved.config;
     let table = ParameterTable::new(network);

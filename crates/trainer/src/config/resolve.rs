@@ -93,6 +93,18 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// The recipe as changes of the preset `name`; as it is if there is no such preset.
+    ///
+    /// # Errors
+    /// None for a config that came from [`resolve`].
+    pub fn recipe_over(&self, name: &str) -> Result<Recipe, ConfigError> {
+        if !preset_names().any(|known| known == name) {
+            return Ok(self.recipe.clone());
+        }
+        let preset = resolve(&Sources { preset: Some(name), ..Sources::default() })?.config;
+        Ok(Recipe::new(name, &diff(&preset, &self.config)?, &self.origins))
+    }
+
     /// Every setting as TOML, with its origin in a comment behind it and the recipe on top.
     ///
     /// # Errors
@@ -136,7 +148,7 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
         .map(|setting| (setting.key, setting.value))
         .collect();
 
-    let Gathered { preset, of_preset, others } = gather(sources)?;
+    let Gathered { preset, of_preset, others } = gather(sources, schema.len())?;
     let mut merged = Merged::of(&schema);
     merged.add(&schema, of_preset);
     let preset_values = merged.values.clone();
@@ -213,20 +225,28 @@ struct Gathered {
     others: Vec<Setting>,
 }
 
-fn gather(sources: &Sources) -> Result<Gathered, ConfigError> {
+fn gather(sources: &Sources, n_settings: usize) -> Result<Gathered, ConfigError> {
     let mut preset = sources.preset.map(str::to_owned);
+    let mut preset_is_of_whole = false;
     let mut others = Vec::new();
     for file in sources.files {
         let origin = Origin::File(file.name.clone());
         let mut table = parse(&origin, &file.text)?;
-        if let Some(name) = take_extends(&mut table, &origin)? {
-            if let Some(other) = preset.filter(|other| *other != name) {
-                let reason = format!("the preset is already `{other}`; choose one of the two");
-                return Err(ConfigError::Extends { origin, found: quoted(&name), reason });
+        let extends = take_extends(&mut table, &origin)?;
+        let settings = settings(table, &origin);
+        if let Some(name) = extends {
+            // The config of a run has every setting: its preset says where they came from and no more.
+            let is_whole = settings.len() >= n_settings;
+            match &preset {
+                Some(other) if *other != name && !is_whole && !preset_is_of_whole => {
+                    let reason = format!("the preset is already `{other}`; choose one of the two");
+                    return Err(ConfigError::Extends { origin, found: quoted(&name), reason });
+                }
+                Some(_) if is_whole => {}
+                _ => (preset, preset_is_of_whole) = (Some(name), is_whole),
             }
-            preset = Some(name);
         }
-        others.extend(settings(table, &origin));
+        others.extend(settings);
     }
 
     let preset = preset.unwrap_or_else(|| BASE.to_owned());

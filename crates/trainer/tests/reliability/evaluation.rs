@@ -104,9 +104,10 @@ fn old_files_with_null_are_read() {
     json["progress"]["best"] = result.clone();
     json["progress"]["evaluation"] = result;
     json["progress"]["epoch_metrics"]["loss_sum"] = serde_json::Value::Null;
-    for (part, keys) in
-        [("", ["recipe", "data_dirs"]), ("progress", ["batch_shift", "skipped_batches"])]
-    {
+    for (part, keys) in [
+        ("", &["recipe", "data_dirs"][..]),
+        ("progress", &["batch_shift", "skipped_batches", "epoch_begun_again"]),
+    ] {
         let object = if part.is_empty() { &mut json } else { &mut json[part] };
         keys.iter().for_each(|key| _ = object.as_object_mut().unwrap().remove(*key));
     }
