@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a temporary folder that cannot be written is a failed test
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -10,22 +12,8 @@ use bninception_data::listing::Listed;
 use bninception_data::{
     DataError, Lister, Sample, ScanOptions, Splits, scan, scan_classes, scan_with,
 };
+use common::tree;
 use tempfile::TempDir;
-
-/// A folder with the given files; a name that ends with `/` is an empty folder.
-fn tree(files: &[&str]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for file in files {
-        let path = dir.path().join(file);
-        if file.ends_with('/') {
-            fs::create_dir_all(&path).unwrap();
-        } else {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, b"").unwrap();
-        }
-    }
-    dir
-}
 
 /// `label:path relative to the folder` of each sample.
 fn listing(dir: &TempDir, samples: &[Sample]) -> Vec<String> {

@@ -3,28 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // a temporary folder that cannot be written is a failed test
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 
 use bninception_data::{
     DecodeOptions, Lister, PackOptions, ScanOptions, check, pack, scan, scan_classes, split,
 };
-use tempfile::TempDir;
-
-/// A folder with the given files; a name that ends with `/` is an empty folder.
-fn tree(files: &[&str]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for file in files {
-        let path = dir.path().join(file);
-        if file.ends_with('/') {
-            fs::create_dir_all(&path).unwrap();
-        } else {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, b"").unwrap();
-        }
-    }
-    dir
-}
+use common::tree;
 
 fn error_of(dir: &Path) -> String {
     scan(dir, &ScanOptions::default()).unwrap_err().to_string()

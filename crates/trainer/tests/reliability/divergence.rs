@@ -13,7 +13,9 @@ use super::job::Runs;
 
 /// What an executor spoils.
 #[derive(Clone, Copy, Debug)]
-enum Spoilt {
+pub(crate) enum Spoilt {
+    /// An answer of an evaluation, whatever the step.
+    Logit,
     Loss,
     Gradient,
     Parameter,
@@ -45,12 +47,13 @@ impl Executor for Spoiling {
         logits: &mut Vec<f32>,
     ) -> Result<f64, EngineError> {
         let loss = self.inner.train(batch, weights, gradients, logits)?;
-        if batch.step != self.step || self.times == 0 {
+        if matches!(self.spoilt, Spoilt::Logit) || batch.step != self.step || self.times == 0 {
             return Ok(loss);
         }
         self.times -= 1;
         let middle = gradients.len() / 2;
         match self.spoilt {
+            Spoilt::Logit => {}
             Spoilt::Loss => return Ok(f64::NAN),
             Spoilt::Gradient => gradients[middle] = f32::NAN,
             Spoilt::Parameter => weights.trainable[middle] = f32::INFINITY,
@@ -64,7 +67,12 @@ impl Executor for Spoiling {
     }
 
     fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.inner.evaluate(images, logits)
+        self.inner.evaluate(images, logits)?;
+        if matches!(self.spoilt, Spoilt::Logit) && self.times > 0 {
+            self.times -= 1;
+            logits[0] = f32::INFINITY;
+        }
+        Ok(())
     }
 
     fn move_statistics(
@@ -80,7 +88,7 @@ impl Executor for Spoiling {
     }
 }
 
-fn spoil(
+pub(crate) fn spoil(
     spoilt: Spoilt,
     step: u64,
     times: u32,

@@ -3,76 +3,17 @@
 use std::fs;
 
 use bninception::checkpoint::{self, CheckpointError, Metadata};
-use bninception_engine::model::{Network, Weights};
-use bninception_engine::{EngineError, Executor, Team, TrainBatch};
 
 use super::common::Place;
+use super::divergence::{Spoilt, spoil};
 use super::job::Runs;
-
-/// An executor whose first evaluation overflows, while training is as ever; its last step may too.
-struct Overflowing {
-    inner: Box<dyn Executor>,
-    evaluations: u32,
-    broken_step: Option<u64>,
-}
-
-impl Executor for Overflowing {
-    fn network(&self) -> &Network {
-        self.inner.network()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn train(
-        &mut self,
-        batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-    ) -> Result<f64, EngineError> {
-        let loss = self.inner.train(batch, weights, gradients, logits)?;
-        match self.broken_step.take_if(|step| *step == batch.step) {
-            Some(_) => Ok(f64::INFINITY),
-            None => Ok(loss),
-        }
-    }
-
-    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
-        self.evaluations += 1;
-        self.inner.prepare_evaluation(weights)
-    }
-
-    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.inner.evaluate(images, logits)?;
-        if self.evaluations == 1 {
-            logits[0] = f32::INFINITY;
-        }
-        Ok(())
-    }
-
-    fn move_statistics(
-        &mut self,
-        images: &[f32],
-        weights: &mut Weights,
-    ) -> Result<(), EngineError> {
-        self.inner.move_statistics(images, weights)
-    }
-
-    fn team(&self) -> &Team {
-        self.inner.team()
-    }
-}
 
 #[test]
 fn a_loss_that_is_not_finite_is_no_best_and_no_end() {
     let runs = Runs::new();
     // The evaluation of epoch 1 overflows; behind it a step diverges, and the run goes back to it.
     let sets = ["train.on_divergence=rollback", "train.steps=10"];
-    let wrap = |inner| -> Box<dyn Executor> {
-        Box::new(Overflowing { inner, evaluations: 0, broken_step: Some(7) })
-    };
+    let wrap = |inner| spoil(Spoilt::Loss, 7, 1)(spoil(Spoilt::Logit, 0, 1)(inner));
     let outcome = runs.train_on("run", &sets, wrap).unwrap();
     assert!(outcome.finished);
     let progress = &outcome.state.progress;
