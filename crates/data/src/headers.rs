@@ -1,5 +1,6 @@
 //! A look at the first bytes of every image before a run begins.
 
+use std::borrow::Borrow;
 use std::io::Read;
 use std::path::Path;
 
@@ -38,11 +39,11 @@ pub enum Look {
 /// [`DataError::Stopped`]; a shard that is damaged.
 pub fn check_headers(
     lister: &Lister<'_>,
-    samples: &[Sample],
+    samples: &[impl Borrow<Sample> + Sync],
     options: &DecodeOptions,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Failure>, DataError> {
-    let packed = Packed::find(samples.iter().map(|sample| sample.path.as_path()))?;
+    let packed = Packed::find(samples.iter().map(|sample| sample.borrow().path.as_path()))?;
     let sound = lister.sound_folders(samples, options);
     let found = lister.each(&pieces(samples, PIECE), |&(first, piece)| {
         lister.check_stop()?;
@@ -55,6 +56,7 @@ pub fn check_headers(
             Failure { index: index as u32, path, error }
         };
         for (index, sample) in (first..).zip(piece) {
+            let sample = sample.borrow();
             if packed.has(index) {
                 // What has pixels was decoded once.
                 failures.extend(packed.missing(index).map(|reason| failure(index, sample, reason)));

@@ -87,3 +87,4 @@ pub use preprocess::{Preprocessing, preprocess_file};
 pub use resize::{Filter, Interpolation};
 pub use source::{FileSource, Source};
 pub use split::split;
+pub use text::counted;

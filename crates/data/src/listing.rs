@@ -15,6 +15,7 @@
 //! sound. A file that is written over in place leaves no trace in its folder; it is met when it is
 //! decoded.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
@@ -134,7 +135,7 @@ impl<'a> Lister<'a> {
     /// `options`, and that have not changed since.
     pub(crate) fn sound_folders<'s>(
         &self,
-        samples: &'s [Sample],
+        samples: &'s [impl Borrow<Sample>],
         options: &DecodeOptions,
     ) -> BTreeSet<&'s Path> {
         let seen = lock(&self.seen);
@@ -151,7 +152,7 @@ impl<'a> Lister<'a> {
     }
 
     /// Notes that the headers of `samples` are sound with `options`, for [`Lister::save`].
-    pub fn mark_sound(&mut self, samples: &[Sample], options: &DecodeOptions) {
+    pub fn mark_sound(&mut self, samples: &[impl Borrow<Sample>], options: &DecodeOptions) {
         if self.cache_dir.is_none() {
             return;
         }
@@ -398,13 +399,17 @@ fn fnv_from(hash: u64, bytes: &[u8]) -> u64 {
 
 /// For each folder of `samples` a number that is another one for other files, another order, or other
 /// rules for their headers; never 0.
-fn digests<'s>(samples: &'s [Sample], options: &DecodeOptions) -> Vec<(&'s Path, u64)> {
+fn digests<'s>(
+    samples: &'s [impl Borrow<Sample>],
+    options: &DecodeOptions,
+) -> Vec<(&'s Path, u64)> {
     let empty = fnv(&options.max_pixels.to_le_bytes());
     let mut places: HashMap<&OsStr, usize> = HashMap::new();
     let mut digests: Vec<(&Path, u64)> = Vec::new();
     // Samples of a folder stand together, but for those of folders inside it.
     let mut last: Option<(&OsStr, usize)> = None;
     for sample in samples {
+        let sample = sample.borrow();
         let parent = sample.path.parent().unwrap_or(Path::new(""));
         let place = match last {
             Some((folder, place)) if folder == parent.as_os_str() => place,

@@ -75,9 +75,7 @@ impl Course {
         let is_between = self.position(step) == 0 && self.epoch_begun_again != Some(step);
         step > 0 && (is_between || step >= self.total_steps)
     }
-}
 
-impl Course {
     /// The learning rate of the update behind `step`. Schedules go by epochs; a cosine goes by the length
     /// of the run, in steps if that is given in steps.
     pub fn learning_rate(&self, schedule: &Schedule, base_lr: f64, step: u64) -> f64 {

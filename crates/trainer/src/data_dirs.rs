@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use bninception_data::folder::TRAIN_NAMES;
-use bninception_data::is_image_path;
+use bninception_data::{Splits, is_image_path};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::image_lists::ImageLists;
 use crate::setup;
 use crate::text::quoted;
 
@@ -49,6 +50,11 @@ impl DataDirs {
     /// The folder that holds the validation images.
     pub fn of_val(&self) -> &Path {
         self.val_dir.as_deref().unwrap_or(&self.dir)
+    }
+
+    /// What a run remembers of the images found in them.
+    pub fn lists(&self, splits: &Splits) -> ImageLists {
+        ImageLists::of(splits, &self.dir, self.of_val())
     }
 
     /// What a checkpoint keeps of them.

@@ -86,8 +86,9 @@ impl OwnImages {
     pub fn dirs(&self, config: &Config, val_flag: &str) -> Result<DataDirs, Error> {
         let mut found = self.candidates(config, val_flag)?;
         if found.len() > 1
-            && let Some(place) =
-                found.iter().position(|dirs| self.splits_in(config, dirs).is_some())
+            && let Some(place) = found.iter().position(|dirs| {
+                setup::find(config, dirs).is_ok_and(|splits| self.are_of_run(&splits, dirs))
+            })
         {
             found.swap(0, place);
         }
@@ -110,7 +111,7 @@ impl OwnImages {
                 classes::difference(&self.classes, &splits.classes)
             )));
         }
-        let found = ImageLists::of(&splits, &dirs.dir, dirs.of_val());
+        let found = dirs.lists(&splits);
         let (difference, unknown) = match part {
             Part::Training => {
                 (self.lists.train_difference(&found, &self.classes), self.lists.train.is_empty())
@@ -141,35 +142,39 @@ impl OwnImages {
         })
     }
 
-    /// The images that the run set aside for validation, if `dir` has exactly the run's images.
-    pub fn set_aside_in(&self, config: &Config, dir: &Path) -> Option<Vec<Sample>> {
-        Some(self.splits_in(config, &self.dirs_at(config, dir))?.val)
-    }
-
-    /// How many of `samples`, found in `dir`, the run was trained on, if `dir` is the run's own folder.
-    pub fn count_trained_on(&self, config: &Config, dir: &Path, samples: &[Sample]) -> usize {
+    /// What a run of `config` would be on with `dir` in the place of its folder; `None` if that holds no
+    /// data set.
+    pub fn look_in(&self, config: &Config, dir: &Path) -> Option<Look> {
         let own = self.candidates(config, "--data-dir").unwrap_or_default();
-        if !own.iter().any(|own| is_same(&own.dir, dir)) {
-            return 0;
-        }
-        let Ok(splits) = setup::scan(config, &self.dirs_at(config, dir)) else { return 0 };
-        let trained: BTreeSet<&Path> =
-            splits.train.iter().map(|sample| sample.path.as_path()).collect();
-        samples.iter().filter(|sample| trained.contains(sample.path.as_path())).count()
-    }
-
-    /// `dir` in the place of the run's folder.
-    fn dirs_at(&self, config: &Config, dir: &Path) -> DataDirs {
-        let own = self.candidates(config, "--data-dir").unwrap_or_default();
+        let is_own_folder = own.iter().any(|own| is_same(&own.dir, dir));
         let val_dir = own.into_iter().find_map(|own| own.val_dir);
-        DataDirs { dir: dir.to_owned(), val_dir }
+        let dirs = DataDirs { dir: dir.to_owned(), val_dir };
+        let splits = setup::find(config, &dirs).ok()?;
+        Some(Look { is_of_run: self.are_of_run(&splits, &dirs), is_own_folder, splits })
     }
 
-    /// The images in `dirs`, if they are exactly those of the run.
-    fn splits_in(&self, config: &Config, dirs: &DataDirs) -> Option<Splits> {
-        let splits = setup::scan(config, dirs).ok()?;
-        let found = ImageLists::of(&splits, &dirs.dir, dirs.of_val());
-        (splits.classes == self.classes && self.lists == found).then_some(splits)
+    /// Whether the images found in `dirs` are exactly those of the run.
+    fn are_of_run(&self, splits: &Splits, dirs: &DataDirs) -> bool {
+        splits.classes == self.classes && dirs.lists(splits) == self.lists
+    }
+}
+
+/// A folder that was named in the place of a run's own.
+pub struct Look {
+    /// The images in it, parted as the run would.
+    pub splits: Splits,
+    /// Whether they are exactly those of the run.
+    pub is_of_run: bool,
+    /// Whether it is the run's own folder, whatever is in it now.
+    pub is_own_folder: bool,
+}
+
+impl Look {
+    /// How many of `samples` a run on these images is trained on.
+    pub fn count_trained_on(&self, samples: &[Sample]) -> usize {
+        let train = self.splits.train.iter();
+        let trained: BTreeSet<&Path> = train.map(|sample| sample.path.as_path()).collect();
+        samples.iter().filter(|sample| trained.contains(sample.path.as_path())).count()
     }
 }
 

@@ -238,9 +238,10 @@ pub fn scan_to_train(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> 
     let stop = || signals::received().is_some();
     let mut lister = lister(config).with_stop(&stop);
     let splits = scan_with(config, dirs, &mut lister)?;
+    warn(&splits.notes);
     if config.data.check_headers {
         let options = decode_options(config);
-        let samples: Vec<Sample> = splits.train.iter().chain(&splits.val).cloned().collect();
+        let samples: Vec<&Sample> = splits.train.iter().chain(&splits.val).collect();
         tracing::debug!("looking at headers of {}", counted(samples.len() as u64, "image"));
         let progress = SharedProgress::new("looking at headers");
         progress.start(samples.len());
@@ -290,6 +291,16 @@ fn unreadable(bad: &[Failure], what: &str, n_images: usize) -> Error {
 /// # Errors
 /// The folder is not laid out as class folders of images.
 pub fn scan(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> {
+    let splits = find(config, dirs)?;
+    warn(&splits.notes);
+    Ok(splits)
+}
+
+/// [`scan`] whose notes are not told.
+///
+/// # Errors
+/// As [`scan`].
+pub fn find(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> {
     let stop = || signals::received().is_some();
     let mut lister = lister(config).with_stop(&stop);
     let splits = scan_with(config, dirs, &mut lister)?;
@@ -313,10 +324,7 @@ fn scan_with(config: &Config, dirs: &DataDirs, lister: &mut Lister<'_>) -> Resul
         val_fraction: config.data.val_fraction,
         seed: config.train.seed,
     };
-    let splits = data::scan_with(lister, dir, &options);
-    let splits = stopped_by_signal(splits)?;
-    warn(&splits.notes);
-    Ok(splits)
+    stopped_by_signal(data::scan_with(lister, dir, &options))
 }
 
 /// Tells what a person should know of a folder of images.

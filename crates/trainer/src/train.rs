@@ -255,7 +255,7 @@ fn train_until_divergence(
         line.waited += batch.wait;
         count_bad_images(job, &mut state, &mut files, &batch)?;
         let lr = lr_at(step);
-        if batch.labels.len() < fewest_images(&job.network) {
+        if batch.labels.len() < config.network.fewest_images() {
             state.progress.skipped_batches += 1;
             tracing::warn!(
                 "step {step} changes nothing: {} of {} could be read, too few to train on",
@@ -365,12 +365,6 @@ impl Clock {
 struct Rate {
     steps_per_second: f64,
     steps_left: u64,
-}
-
-/// Fewest images of a batch that `network` can be trained on: batch norm needs two, because the variance
-/// of one value is zero.
-pub fn fewest_images(network: &Network) -> usize {
-    if network.options.batch_norm.is_some() { 2 } else { 1 }
 }
 
 /// Updates from `step` to the end of its epoch, or of the run if that comes first.

@@ -15,7 +15,6 @@ use crate::cli::CalibrateArgs;
 use crate::config::Config;
 use crate::data_dirs::DataDirs;
 use crate::error::Error;
-use crate::image_lists::ImageLists;
 use crate::output::with_path;
 use crate::own_images::{OwnImages, Part};
 use crate::run_folder::RunFolder;
@@ -141,7 +140,7 @@ fn training_images(
             classes::difference(&metadata.classes, &splits.classes)
         )));
     }
-    let found = ImageLists::of(&splits, dir, dir);
+    let found = dirs.lists(&splits);
     if let Some(difference) = metadata.images.train_difference(&found, &metadata.classes) {
         tracing::warn!("{} has other images than the run: {difference}", dir.display());
     }

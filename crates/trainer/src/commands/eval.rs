@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bninception_data::{Crops, Sample, scan_classes_with};
+use bninception_data::{Crops, Sample, Splits, scan_classes_with};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Checkpoint};
@@ -12,7 +12,7 @@ use crate::data_dirs::check_outside;
 use crate::ensemble::{self, Model};
 use crate::error::Error;
 use crate::output::{table, with_path};
-use crate::own_images::Part;
+use crate::own_images::{Look, Part};
 use crate::report::{ClassRow, Report};
 use crate::report_folder::{MAX_ROWS, ReportFolder};
 use crate::run_folder::RunFolder;
@@ -75,22 +75,35 @@ fn labelled_images(config: &Config, dir: &Path, classes: &[String]) -> Result<Ve
 /// The images of a folder that was named. Where it has the images of the models' runs, those that they
 /// set aside; otherwise all, and it is said if some were trained on.
 fn named_images(models: &[Model], dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
-    let set_aside: Option<Vec<Vec<Sample>>> =
-        models.iter().map(|model| model.own.set_aside_in(&model.config, dir)).collect();
-    if let Some(all) = set_aside
-        && let Some(first) = all.first().filter(|first| !first.is_empty())
-        && all.iter().all(|other| paths_inside(other, dir).eq(paths_inside(first, dir)))
-    {
-        let n = counted(first.len() as u64, "image");
+    let looks: Vec<Option<Look>> =
+        models.iter().map(|model| model.own.look_in(&model.config, dir)).collect();
+    if let Some(splits) = common_images(&looks) {
+        setup::warn(&splits.notes);
         tracing::info!(
-            "{} has the images of the run: these are the {n} that it set aside",
-            dir.display()
+            "{} has the images of the run: these are the {} that it set aside",
+            dir.display(),
+            counted(splits.val.len() as u64, "image")
         );
-        return Ok(first.clone());
+        return Ok(splits.val.clone());
     }
     let samples = labelled_images(&models[0].config, dir, classes)?;
-    warn_of_training_images(models, dir, &samples);
+    for (model, look) in models.iter().zip(&looks) {
+        warn_of_training_images(model, look.as_ref(), dir, &samples);
+    }
     Ok(samples)
+}
+
+/// The images of all runs, if a folder has them and the runs set the same ones aside.
+fn common_images(looks: &[Option<Look>]) -> Option<&Splits> {
+    let of_runs: Option<Vec<&Splits>> = looks
+        .iter()
+        .map(|look| look.as_ref().filter(|look| look.is_of_run).map(|look| &look.splits))
+        .collect();
+    let of_runs = of_runs?;
+    let first = *of_runs.first()?;
+    // A label is a place in the list of the first model's classes, in which all models answer.
+    let is_common = of_runs.iter().all(|splits| splits.val == first.val);
+    (is_common && !first.val.is_empty()).then_some(first)
 }
 
 /// The paths of `samples` inside `dir`.
@@ -119,18 +132,19 @@ fn own_images(models: &[Model]) -> Result<(PathBuf, Vec<Sample>), Error> {
 }
 
 /// Says when a folder that was named holds images that a model was trained on.
-fn warn_of_training_images(models: &[Model], dir: &Path, samples: &[Sample]) {
-    for model in models {
-        let trained_on = model.own.count_trained_on(&model.config, dir, samples);
-        if trained_on > 0 {
-            tracing::warn!(
-                "{} was trained on {trained_on} of these {}: {} has no validation folder and other \
-                 images than the run had, so all of them are taken",
-                model.path.display(),
-                counted(samples.len() as u64, "image"),
-                dir.display()
-            );
-        }
+fn warn_of_training_images(model: &Model, look: Option<&Look>, dir: &Path, samples: &[Sample]) {
+    let trained_on = match look {
+        Some(look) if look.is_own_folder => look.count_trained_on(samples),
+        _ => 0,
+    };
+    if trained_on > 0 {
+        tracing::warn!(
+            "{} was trained on {trained_on} of these {}: {} has no validation folder and other \
+             images than the run had, so all of them are taken",
+            model.path.display(),
+            counted(samples.len() as u64, "image"),
+            dir.display()
+        );
     }
 }
 

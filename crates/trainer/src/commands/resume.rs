@@ -50,10 +50,10 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     let room = Room::of(&config, &table, executor.as_ref(), n_images, folder.path())
         .map_err(with_permit)?;
     let job = run::job(config, recipe, images, folder, network, stop)?;
-    let has_place = keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
-    let has_average = keep_average(&job.config, &mut state);
+    let has_moved = keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
+    let has_other_average = keep_average(&job.config, &mut state);
     run::write_folder(&job)?;
-    if !(has_place && has_average) {
+    if has_moved || has_other_average {
         // What goes back to the last checkpoint must not go back before this change.
         job.folder.save_last(&job.metadata(&state), &job.table, &state)?;
     }
@@ -98,7 +98,7 @@ fn say_place(job: &Job, progress: &Progress) {
 
 /// Refuses images that are not those of the run, unless others are allowed.
 fn check_images(metadata: &Metadata, images: &Images, others_allowed: bool) -> Result<(), Error> {
-    let found = images.lists();
+    let found = images.dirs.lists(&images.splits);
     let Some(difference) = metadata.images.difference(&found, &images.splits.classes) else {
         return Ok(());
     };
@@ -114,7 +114,7 @@ fn check_images(metadata: &Metadata, images: &Images, others_allowed: bool) -> R
 }
 
 /// Keeps the place in the epoch where a batch or an epoch has another size than before. Gives whether
-/// nothing had to be done.
+/// one has.
 fn keep_place(
     job: &Job,
     metadata: &Metadata,
@@ -125,7 +125,7 @@ fn keep_place(
     let before = metadata.config.train.batch_size;
     let steps_per_epoch = job.course(progress).steps_per_epoch;
     if batch_size == before && steps_per_epoch == metadata.steps_per_epoch {
-        return Ok(true);
+        return Ok(false);
     }
     if batch_size == before && !others_allowed {
         return Err(Error::Unusable(format!(
@@ -153,17 +153,17 @@ fn keep_place(
         counted(course.total_steps, "step"),
         course.steps_per_epoch
     );
-    Ok(false)
+    Ok(true)
 }
 
 /// Begins the moving average of the weights, or drops it, where the settings now say so. Gives whether
-/// nothing had to be done.
+/// they do.
 fn keep_average(config: &Config, state: &mut TrainState) -> bool {
     let (wanted, has) = (config.train.ema > 0.0, state.ema.is_some());
     if wanted != has {
         state.ema = wanted.then(|| state.weights.clone());
     }
-    wanted == has
+    wanted != has
 }
 
 /// The run's own settings with those given now, and their network; a change of what is computed needs
@@ -190,8 +190,8 @@ fn resumed_config(
         }
     }
     let name = folder.path().display().to_string();
-    let text = format!("{}{}", metadata.recipe.to_toml_head(), stored.to_toml()?);
-    let mut resolved = args.resolve(Some(ConfigFile { name: name.clone(), text }), None)?;
+    let file = ConfigFile { name: name.clone(), text: stored.to_toml()? };
+    let mut resolved = args.resolve(Some(file), None)?;
     resolved.recipe = resolved.recipe_over(&metadata.recipe.preset)?;
     resolved.recipe = resolved.recipe.continuing(&metadata.recipe, &name);
     let config = &resolved.config;

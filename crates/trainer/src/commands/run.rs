@@ -14,7 +14,6 @@ use serde_json::json;
 use crate::config::{Config, Recipe};
 use crate::data_dirs::DataDirs;
 use crate::error::Error;
-use crate::image_lists::ImageLists;
 use crate::needs::{Free, Needs, bytes};
 use crate::output::with_path;
 use crate::progress::duration;
@@ -82,13 +81,6 @@ pub(super) struct Images {
     pub(super) dirs: DataDirs,
 }
 
-impl Images {
-    /// What a run remembers of them.
-    pub(super) fn lists(&self) -> ImageLists {
-        ImageLists::of(&self.splits, &self.dirs.dir, self.dirs.of_val())
-    }
-}
-
 pub(super) fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error> {
     let (batch_size, n_images) = (config.train.batch_size, splits.train.len());
     if n_images < batch_size {
@@ -109,7 +101,7 @@ pub(super) fn job(
     stop: Box<dyn Fn(u64) -> Option<Stop>>,
 ) -> Result<Job, Error> {
     let decode = setup::decode_options(&config);
-    let lists = images.lists();
+    let lists = images.dirs.lists(&images.splits);
     let Images { splits, dirs } = images;
     Ok(Job {
         classes: splits.classes,

@@ -18,7 +18,6 @@ use crate::output::with_path;
 use crate::run_folder::RunFolder;
 use crate::state::TrainState;
 use crate::text::counted;
-use crate::train::fewest_images;
 use crate::watch::Watcher;
 use crate::{setup, signals};
 
@@ -134,7 +133,7 @@ impl DryRun<'_> {
         for failure in &batch.failed {
             tracing::warn!("skipped in training: {}", failure.error);
         }
-        if batch.labels.len() < fewest_images(network) {
+        if batch.labels.len() < config.network.fewest_images() {
             return Err(Error::Unusable(format!(
                 "the first batch has too few images that can be read: {} of {}",
                 batch.labels.len(),

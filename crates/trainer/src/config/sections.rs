@@ -47,6 +47,14 @@ pub struct Network {
     pub init_gain: f64,
 }
 
+impl Network {
+    /// Fewest images of a batch that the network can be trained on: batch norm needs two, because the
+    /// variance of one value is zero.
+    pub fn fewest_images(&self) -> usize {
+        if self.batch_norm { 2 } else { 1 }
+    }
+}
+
 // A run that was begun before these keys existed has no auxiliary heads and a gain of 1; the values
 // of the heads are those that it would have had.
 fn default_aux_weight() -> f64 {

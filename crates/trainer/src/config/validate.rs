@@ -182,7 +182,7 @@ fn train(config: &Config, check: &mut Check) {
             format!("0, because train.epochs = {epochs} already says how long"),
         ),
     }
-    let fewest = if config.network.batch_norm { 2 } else { 1 };
+    let fewest = config.network.fewest_images();
     let why = if config.network.batch_norm {
         ": batch norm needs two images to have a variance"
     } else {
