@@ -475,7 +475,7 @@ fn label_by_name(
 }
 
 /// Whether two paths lead to the same folder.
-fn is_same(a: &Path, b: &Path) -> bool {
+pub fn is_same(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 

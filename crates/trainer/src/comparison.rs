@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 
+use bninception_data::folder::is_same;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -340,9 +341,7 @@ fn named_baseline(models: &[Model], name: &str) -> Result<usize, Error> {
     let is_it = |model: &Model| {
         let is_run = |run: &RecordedRun| {
             let path = run.folder.path();
-            let same_place = path.canonicalize().ok().zip(wanted.canonicalize().ok());
-            path.file_name().is_some_and(|file| file == wanted.as_os_str())
-                || same_place.is_some_and(|(a, b)| a == b)
+            path.file_name().is_some_and(|file| file == wanted.as_os_str()) || is_same(path, wanted)
         };
         model.name == name || model.runs.iter().any(is_run)
     };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use bninception_data::folder::TRAIN_NAMES;
+use bninception_data::folder::{TRAIN_NAMES, is_same};
 use bninception_data::{Splits, is_image_path};
 use serde::{Deserialize, Serialize};
 
@@ -117,11 +117,6 @@ pub fn places(given: &str, stored: &str, flag: &str) -> Result<Vec<PathBuf>, Err
          with {flag} DIR",
         given.display()
     )))
-}
-
-/// Whether two paths lead to the same place.
-pub fn is_same(a: &Path, b: &Path) -> bool {
-    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// Refuses the folder `out`, which need not exist, if it lies in the folder of images `data`, or that in

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use bninception_data::folder::is_same;
 use bninception_data::{Sample, Splits};
 
 use crate::checkpoint;
 use crate::classes;
 use crate::config::Config;
-use crate::data_dirs::{DataDirs, StoredDirs, is_same, places};
+use crate::data_dirs::{DataDirs, StoredDirs, places};
 use crate::error::Error;
 use crate::image_lists::ImageLists;
 use crate::metadata::Metadata;

@@ -48,9 +48,7 @@ impl Recipe {
         if !preset_names().any(|name| name == self.preset) {
             return String::new();
         }
-        // A comment ends with its line, and a file may have any name.
-        let recipe = self.to_string().replace(char::is_control, " ");
-        format!("# recipe: {recipe}\nextends = \"{}\"\n\n", self.preset)
+        format!("# recipe: {}\nextends = \"{}\"\n\n", one_line(self), self.preset)
     }
 
     /// Whether nothing is known of it: the run is older than recipes.
@@ -72,6 +70,11 @@ impl fmt::Display for Recipe {
         }
         Ok(())
     }
+}
+
+/// A text for a comment, which ends with its line: a file may have any name.
+pub(super) fn one_line(text: &impl fmt::Display) -> String {
+    text.to_string().replace(char::is_control, " ")
 }
 
 #[cfg(test)]

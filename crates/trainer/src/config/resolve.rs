@@ -17,7 +17,7 @@ use super::diff::{self, diff};
 use super::error::{ConfigError, Problem};
 use super::origin::Origin;
 use super::presets::{BASE, nearest, preset_names, preset_text};
-use super::recipe::Recipe;
+use super::recipe::{Recipe, one_line};
 use super::validate::validate;
 
 /// Largest config file, in bytes. `base.toml` has about 8,000; a file a hundred times as long is a
@@ -113,10 +113,7 @@ impl Resolved {
         let text = self.config.to_toml()?;
         let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         let mut section = "";
-        // A comment ends with its line, and a file may have any name.
-        let comment =
-            |text: &dyn std::fmt::Display| text.to_string().replace(char::is_control, " ");
-        let mut annotated = format!("# recipe: {}\n\n", comment(&self.recipe));
+        let mut annotated = format!("# recipe: {}\n\n", one_line(&self.recipe));
         for line in text.lines() {
             annotated.push_str(line);
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
@@ -125,7 +122,7 @@ impl Resolved {
                 && let Some(origin) = self.origins.get(&format!("{section}.{field}"))
             {
                 let gap = width - line.chars().count();
-                annotated.push_str(&format!("{:gap$}  # {}", "", comment(origin)));
+                annotated.push_str(&format!("{:gap$}  # {}", "", one_line(origin)));
             }
             annotated.push('\n');
         }
