@@ -8,11 +8,11 @@ use bninception_kernels::arena::{bytes, bytes_mut};
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::flatten::{flatten, flatten_backward};
-use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
 use bninception_kernels::map::Map;
 use bninception_kernels::pool::{self, MaxPool};
-use bninception_kernels::threads::Team;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::Weights;
 

@@ -5,9 +5,9 @@
 //! missing, and the stage that reads it filters of zero for them; both keep their tensors in a store
 //! of their own, to and from which a step copies. Nothing else of the network is touched.
 
+use bninception_kernels::map::BLOCK;
 use std::ops::Range;
 
-use bninception_kernels::conv::BLOCK;
 use bninception_model::layer::Op;
 use bninception_model::parameters::TensorSpec;
 use bninception_model::{Network, ParameterTable, Role, Weights};
