@@ -16,12 +16,11 @@ use bninception_kernels::threads::Team;
 use bninception_kernels::{linear, lrn};
 use bninception_model::Weights;
 
-use super::convolution::IMAGE_VIEW;
 use super::lower::{Head, Lowered, Member, Place, Stage};
 use super::memory::{Buffer, Buffers, Places};
-use super::profile::{Clock, Phase, Profile, Row};
-use super::training::Settings;
-use super::widen::Widened;
+use super::padded::Widened;
+use super::plan::{IMAGE_VIEW, Settings};
+use crate::profile::{Clock, Phase, Profile};
 
 /// Bytes of the maps of one image that a stage reads and writes, from which on the network's stages up
 /// to it run few images at a time, so that a map is still in a cache when the next stage reads it. Behind
@@ -43,7 +42,7 @@ struct Parts {
 
 impl Parts {
     fn of(stages: &[Stage], batch: usize, map_dtype: Dtype) -> Parts {
-        let is_large = |stage: &Stage| Row::of_stage(stage, map_dtype).bytes >= LARGE;
+        let is_large = |stage: &Stage| stage.row(map_dtype).bytes >= LARGE;
         let few = FEW.into_iter().find(|few| batch.is_multiple_of(*few));
         match (stages.iter().rposition(is_large), few) {
             (Some(last), Some(images)) => Parts { stages: last + 1, images },

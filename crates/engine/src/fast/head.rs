@@ -8,11 +8,11 @@ use bninception_kernels::pool::{global_average, global_average_backward};
 use bninception_model::Weights;
 use bninception_model::dropout::dropout_mask;
 
-use super::convolution::disjoint;
 use super::lower;
-use super::profile::Phase;
-use super::training::{Context, Planner};
+use super::memory::disjoint;
+use super::plan::{Context, Planner};
 use crate::executor::TrainBatch;
+use crate::profile::Phase;
 
 /// The head with its memory; rows are images.
 pub(super) struct Head {

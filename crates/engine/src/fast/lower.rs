@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use bninception_kernels::activation::Activation;
 use bninception_kernels::conv::{BLOCK, ConvShape, View};
+use bninception_kernels::dtype::Dtype;
 use bninception_kernels::flatten::flat;
 use bninception_kernels::lrn::Lrn;
 use bninception_kernels::map::Map;
@@ -17,8 +18,9 @@ use bninception_model::layer::{self, AuxPool, Layer, Op, PoolKind, Shape};
 use bninception_model::network::Loss;
 use bninception_model::{Network, ParameterTable, Role};
 
-use super::widen::Widened;
+use super::padded::Widened;
 use crate::error::EngineError;
+use crate::profile::Row;
 
 /// A layer's output: channel blocks of one of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +142,18 @@ impl Head {
     pub(super) fn features(&self) -> usize {
         self.input.map.channels
     }
+
+    /// Its row in a profile, with a map of the format `map_dtype` and no time yet.
+    pub(super) fn row(&self, map_dtype: Dtype) -> Row {
+        let map = &self.input.map;
+        Row {
+            name: self.name.clone(),
+            macs: self.features() * self.classes,
+            bytes: map.channels * map.height * map.width * map_dtype.size()
+                + self.classes * size_of::<f32>(),
+            seconds: Default::default(),
+        }
+    }
 }
 
 impl Stage {
@@ -154,6 +168,28 @@ impl Stage {
             | Stage::Lrn { input, output, .. } => (Some(input), Some(output), &[][..]),
         };
         input.into_iter().chain(outputs).chain(members.iter().map(|member| &member.output))
+    }
+
+    /// Its row in a profile, with maps of the format `map_dtype` and no time yet.
+    pub(super) fn row(&self, map_dtype: Dtype) -> Row {
+        let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
+        let mut values: usize = self.places().map(values).sum();
+        let (name, macs) = match self {
+            Stage::Conv(stage) => {
+                let s = ConvShape { batch: 1, ..stage.shape };
+                if stage.input.is_none() {
+                    values += s.in_channels * s.in_height * s.in_width;
+                }
+                let names: Vec<&str> = stage.members.iter().map(|m| m.name.as_str()).collect();
+                (names.join(" + "), s.macs())
+            }
+            Stage::MaxPool { name, .. }
+            | Stage::AveragePool { name, .. }
+            | Stage::WindowAverage { name, .. }
+            | Stage::Flatten { name, .. }
+            | Stage::Lrn { name, .. } => (name.clone(), 0),
+        };
+        Row { name, macs, bytes: values * map_dtype.size(), seconds: Default::default() }
     }
 }
 
@@ -480,11 +516,9 @@ fn unsupported(layer: &Layer, why: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
-    use bninception_kernels::dtype::Dtype;
     use bninception_model::{AuxOptions, BatchNormOptions, Kind, NetworkOptions};
 
     use super::*;
-    use crate::fast::profile::Row;
 
     fn lowered(network: &Network, merge: bool) -> (Lowered, Widened) {
         let widened = Widened::new(network);
@@ -557,7 +591,7 @@ mod tests {
             let names = |network: &Network| -> Vec<String> {
                 let lowered = lower(network, &Widened::new(network), Purpose::Evaluation).unwrap();
                 assert_eq!(lowered.heads.len(), 1);
-                lowered.stages.iter().map(|stage| Row::of_stage(stage, Dtype::F32).name).collect()
+                lowered.stages.iter().map(|stage| stage.row(Dtype::F32).name).collect()
             };
             assert_eq!(names(&with), names(&without));
         }

@@ -8,9 +8,9 @@ mod evaluation;
 mod head;
 mod lower;
 mod memory;
-mod profile;
+mod padded;
+mod plan;
 mod training;
-mod widen;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::Algorithms;
@@ -24,11 +24,12 @@ use bninception_model::{Network, ParameterTable, Weights};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Purpose, lower};
-pub use self::profile::{Phase, Profile, Row};
-use self::training::{Settings, Training};
-use self::widen::Widened;
+use self::padded::Widened;
+use self::plan::Settings;
+use self::training::Training;
 use crate::error::EngineError;
 use crate::executor::{Executor, TrainBatch, Watch};
+use crate::profile::Profile;
 
 /// Images that evaluation takes through the network at once.
 const EVALUATION_BATCH: usize = 32;
@@ -91,8 +92,8 @@ struct Side<Plan> {
 
 impl<Plan> Side<Plan> {
     fn new(lowered: Lowered, map_dtype: Dtype) -> Side<Plan> {
-        let stages = lowered.stages.iter().map(|stage| Row::of_stage(stage, map_dtype));
-        let heads = lowered.heads.iter().map(|head| Row::of_head(head, map_dtype));
+        let stages = lowered.stages.iter().map(|stage| stage.row(map_dtype));
+        let heads = lowered.heads.iter().map(|head| head.row(map_dtype));
         let rows = stages.chain(heads).collect();
         let profile = Profile { rows };
         Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }

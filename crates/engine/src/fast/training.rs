@@ -5,12 +5,9 @@
 //! of its readers that runs backward, and the others add to it, so that no map is ever cleared.
 
 use bninception_kernels::arena::{bytes, bytes_mut};
-use bninception_kernels::dtype::Dtype;
-use bninception_kernels::element::{Element, region_len};
+use bninception_kernels::element::Element;
 use bninception_kernels::flatten::{flatten, flatten_backward};
-use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
-use bninception_kernels::map::Map;
 use bninception_kernels::pool::{self, MaxPool};
 use bninception_kernels::threads::Team;
 use bninception_kernels::window_average::WindowAverage;
@@ -19,34 +16,11 @@ use bninception_model::Weights;
 use super::convolution::Convolution;
 use super::head::Head;
 use super::lower::{Lowered, Place, Stage};
-use super::memory::{Buffer, Buffers, Places};
-use super::profile::{Clock, Phase, Profile};
-use super::widen::Widened;
+use super::memory::{Buffer, Buffers};
+use super::padded::Widened;
+use super::plan::{Context, Planner, Settings, Slots};
 use crate::executor::{TrainBatch, Watch};
-
-/// What does not change from one batch size to another.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    /// Instruction set of all kernels.
-    pub isa: Isa,
-    /// Format of the factors of convolutions.
-    pub dtype: Dtype,
-    /// Format of maps and of their gradients in memory.
-    pub map_dtype: Dtype,
-    /// Whether 3x3 convolutions may use Winograd's algorithm.
-    pub winograd: bool,
-    /// Epsilon of batch norm, where the network has it.
-    pub epsilon: f64,
-    /// Momentum of batch norm.
-    pub momentum: f64,
-}
-
-impl Settings {
-    /// Values of the arena that `batch` images of `map` take.
-    pub(super) fn map_len(&self, map: &Map, batch: usize) -> usize {
-        region_len(self.map_dtype, map.buffer(batch))
-    }
-}
+use crate::profile::{Clock, Phase, Profile};
 
 /// A planned training step.
 pub(super) struct Training {
@@ -60,104 +34,6 @@ pub(super) struct Training {
     aux_logits: Vec<f32>,
     /// Scratch of the reductions over images.
     partial: Vec<f64>,
-}
-
-/// Where the maps' activations and their gradients lie, and all other buffers.
-pub(super) struct Slots {
-    /// Places of all buffers.
-    pub places: Places,
-    values: Vec<Buffer>,
-    gradients: Vec<Buffer>,
-}
-
-impl Slots {
-    /// The buffer of the map that `place` is part of.
-    pub(super) fn value(&self, place: &Place) -> Buffer {
-        self.values[place.id]
-    }
-
-    /// The buffer of that map's gradient.
-    pub(super) fn gradient(&self, place: &Place) -> Buffer {
-        self.gradients[place.id]
-    }
-}
-
-/// What the stages of a running step share.
-pub(super) struct Context<'a> {
-    pub team: &'a Team,
-    pub settings: &'a Settings,
-    pub batch: usize,
-    pub slots: &'a Slots,
-    pub arena: &'a mut [f32],
-    pub partial: &'a mut [f64],
-    pub clock: Clock<'a>,
-    pub watch: Option<Watch<'a>>,
-}
-
-impl<'a> Context<'a> {
-    /// The slices of `buffers`.
-    pub(super) fn get<const N: usize>(&mut self, buffers: [Buffer; N]) -> [&mut [f32]; N] {
-        self.slots.places.get(self.arena, buffers)
-    }
-
-    /// The slices of `buffers` that hold maps.
-    pub(super) fn maps<E: Element, const N: usize>(
-        &mut self,
-        buffers: [Buffer; N],
-    ) -> [&mut [E]; N] {
-        self.get(buffers).map(E::of_region_mut)
-    }
-}
-
-/// Collects the buffers of a plan, and who touches them when.
-pub(super) struct Planner<'a> {
-    pub team: &'a Team,
-    pub settings: Settings,
-    pub batch: usize,
-    pub buffers: Buffers,
-    /// Stages of the network.
-    pub n: usize,
-    values: Vec<Buffer>,
-    gradients: Vec<Buffer>,
-    /// Packed filters and scratch of one convolution after the other.
-    pub packed: Buffer,
-    pub workspace: Buffer,
-    /// Whether each map's gradient has been written by a reader that runs backward earlier.
-    written: Vec<bool>,
-}
-
-impl Planner<'_> {
-    /// Moment at which stage `row` runs backward.
-    pub(super) fn backward_moment(&self, row: usize) -> usize {
-        2 * self.n - row
-    }
-
-    /// Notes a use of the activation of `place`.
-    pub(super) fn touch_value(&mut self, place: &Place, moment: usize) {
-        self.buffers.touch(self.values[place.id], moment);
-    }
-
-    /// Notes a use of the gradient of `place`.
-    pub(super) fn touch_gradient(&mut self, place: &Place, moment: usize) {
-        self.buffers.touch(self.gradients[place.id], moment);
-    }
-
-    /// Notes the uses of a stage whose gradient needs no activation, and says whether the gradient of
-    /// its input must be added to what is there.
-    fn linear(&mut self, input: &Place, output: &Place, row: usize) -> bool {
-        let back = self.backward_moment(row);
-        self.touch_value(input, row);
-        self.touch_value(output, row);
-        self.touch_gradient(output, back);
-        self.accumulate(input, back)
-    }
-
-    /// Notes that the whole gradient of the map of `place` is written at `moment`, and says whether
-    /// it must be added to what is there. Stages ask in the order in which they run backward.
-    pub(super) fn accumulate(&mut self, place: &Place, moment: usize) -> bool {
-        self.touch_gradient(place, moment);
-        std::mem::replace(&mut self.written[place.id], true)
-    }
 }
 
 impl Training {
