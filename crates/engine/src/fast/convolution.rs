@@ -100,7 +100,7 @@ impl Convolution {
         Convolution { image, packed, workspace, accumulate, follow, stage: stage.clone(), conv }
     }
 
-    /// Whether its tensors lie in the store of widened layers.
+    /// Whether its tensors lie in the store of padded layers.
     pub(super) fn is_stored(&self) -> bool {
         self.stage.stored
     }

@@ -17,7 +17,7 @@ use super::convolution::Convolution;
 use super::head::Head;
 use super::lower::{Lowered, Place, Stage};
 use super::memory::{Buffer, Buffers};
-use super::padded::Widened;
+use super::padded::Padded;
 use super::plan::{Context, Planner, Settings, Slots};
 use crate::executor::{TrainBatch, Watch};
 use crate::profile::{Clock, Phase, Profile};
@@ -27,7 +27,7 @@ pub(super) struct Training {
     batch: usize,
     settings: Settings,
     slots: Slots,
-    stages: Vec<Work>,
+    stages: Vec<TrainStage>,
     /// Auxiliary heads, then that of the logits.
     heads: Vec<Head>,
     /// Logits of an auxiliary head, which nobody sees.
@@ -71,12 +71,12 @@ impl Training {
             _ => 0,
         };
         // Backward order, in which accumulation is decided.
-        let mut stages: Vec<Work> = lowered
+        let mut stages: Vec<TrainStage> = lowered
             .stages
             .iter()
             .enumerate()
             .rev()
-            .map(|(row, stage)| Work::new(row, stage, &mut planner))
+            .map(|(row, stage)| TrainStage::new(row, stage, &mut planner))
             .collect();
         stages.reverse();
         let widest = lowered.maps.iter().map(|map| map.channels).max().unwrap_or(0);
@@ -98,7 +98,7 @@ impl Training {
     }
 
     /// One step without the optimizer; returns the mean loss of the logits, or that of an auxiliary
-    /// head if it is not finite. The sizes of all arguments have been checked, and `widened` has taken
+    /// head if it is not finite. The sizes of all arguments have been checked, and `padded` has taken
     /// the weights.
     pub(super) fn run<E: Element>(
         &mut self,
@@ -106,7 +106,7 @@ impl Training {
         arena: &mut [f32],
         profile: &mut Profile,
         batch: &TrainBatch<'_>,
-        widened: &mut Widened,
+        padded: &mut Padded,
         weights: &mut Weights,
         gradients: &mut [f32],
         logits: &mut [f32],
@@ -118,7 +118,7 @@ impl Training {
         let batch_size = self.batch;
         let mut cx =
             Context { team, settings, batch: batch_size, slots, arena, partial, clock, watch };
-        forward::<E>(stages, &mut cx, batch.images, widened, weights);
+        forward::<E>(stages, &mut cx, batch.images, padded, weights);
         let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
         let mut loss = 0.0_f64;
         for (index, head) in heads.iter_mut().enumerate() {
@@ -128,7 +128,7 @@ impl Training {
         }
         for (row, work) in stages.iter_mut().enumerate().rev() {
             let (weights, gradients) = match work.is_stored() {
-                true => (&widened.weights, &mut widened.gradients[..]),
+                true => (&padded.weights, &mut padded.gradients[..]),
                 false => (&*weights, &mut *gradients),
             };
             work.backward::<E>(row, &mut cx, weights, gradients);
@@ -144,32 +144,32 @@ impl Training {
         arena: &mut [f32],
         profile: &mut Profile,
         images: &[f32],
-        widened: &mut Widened,
+        padded: &mut Padded,
         weights: &mut Weights,
     ) {
         let Training { settings, slots, stages, partial, .. } = self;
         let (clock, batch, watch) = (Clock::start(profile), self.batch, None);
         let mut cx = Context { team, settings, batch, slots, arena, partial, clock, watch };
-        forward::<E>(stages, &mut cx, images, widened, weights);
+        forward::<E>(stages, &mut cx, images, padded, weights);
     }
 }
 
 /// Runs all stages forward.
 fn forward<E: Element>(
-    stages: &mut [Work],
+    stages: &mut [TrainStage],
     cx: &mut Context<'_>,
     images: &[f32],
-    widened: &mut Widened,
+    padded: &mut Padded,
     weights: &mut Weights,
 ) {
     for (row, work) in stages.iter_mut().enumerate() {
-        let weights = if work.is_stored() { &mut widened.weights } else { &mut *weights };
+        let weights = if work.is_stored() { &mut padded.weights } else { &mut *weights };
         work.forward::<E>(row, cx, images, weights);
     }
 }
 
 /// A stage with its memory.
-enum Work {
+enum TrainStage {
     Conv(Box<Convolution>),
     MaxPool { pool: MaxPool, winners: Buffer, input: Place, output: Place, accumulate: bool },
     AveragePool { input: Place, output: Place, accumulate: bool },
@@ -178,12 +178,12 @@ enum Work {
     Lrn { lrn: Lrn, input: Place, output: Place, accumulate: bool },
 }
 
-impl Work {
+impl TrainStage {
     /// Plans a stage; stages come in backward order.
-    fn new(row: usize, stage: &Stage, planner: &mut Planner<'_>) -> Work {
+    fn new(row: usize, stage: &Stage, planner: &mut Planner<'_>) -> TrainStage {
         let back = planner.backward_moment(row);
         match stage {
-            Stage::Conv(stage) => Work::Conv(Box::new(Convolution::new(row, stage, planner))),
+            Stage::Conv(stage) => TrainStage::Conv(Box::new(Convolution::new(row, stage, planner))),
             Stage::MaxPool { pool, input, output, .. } => {
                 planner.touch_value(input, row);
                 planner.touch_value(output, row);
@@ -193,19 +193,24 @@ impl Work {
                 planner.buffers.touch(winners, back);
                 let (pool, input, output) = (*pool, *input, *output);
                 let accumulate = planner.accumulate(&input, back);
-                Work::MaxPool { pool, winners, input, output, accumulate }
+                TrainStage::MaxPool { pool, winners, input, output, accumulate }
             }
             Stage::AveragePool { input, output, .. } => {
                 let accumulate = planner.linear(input, output, row);
-                Work::AveragePool { input: *input, output: *output, accumulate }
+                TrainStage::AveragePool { input: *input, output: *output, accumulate }
             }
             Stage::WindowAverage { pool, input, output, .. } => {
                 let accumulate = planner.linear(input, output, row);
-                Work::WindowAverage { pool: *pool, input: *input, output: *output, accumulate }
+                TrainStage::WindowAverage {
+                    pool: *pool,
+                    input: *input,
+                    output: *output,
+                    accumulate,
+                }
             }
             Stage::Flatten { input, output, .. } => {
                 let accumulate = planner.linear(input, output, row);
-                Work::Flatten { input: *input, output: *output, accumulate }
+                TrainStage::Flatten { input: *input, output: *output, accumulate }
             }
             Stage::Lrn { lrn, input, output, .. } => {
                 planner.touch_value(input, row);
@@ -213,14 +218,14 @@ impl Work {
                 planner.touch_value(output, row);
                 planner.touch_gradient(output, back);
                 let accumulate = planner.accumulate(input, back);
-                Work::Lrn { lrn: *lrn, input: *input, output: *output, accumulate }
+                TrainStage::Lrn { lrn: *lrn, input: *input, output: *output, accumulate }
             }
         }
     }
 
-    /// Whether its tensors lie in the store of widened layers.
+    /// Whether its tensors lie in the store of padded layers.
     fn is_stored(&self) -> bool {
-        matches!(self, Work::Conv(convolution) if convolution.is_stored())
+        matches!(self, TrainStage::Conv(convolution) if convolution.is_stored())
     }
 
     fn forward<E: Element>(
@@ -233,7 +238,7 @@ impl Work {
         let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         match self {
-            Work::Conv(convolution) => {
+            TrainStage::Conv(convolution) => {
                 convolution.forward::<E>(row, cx, images, weights);
                 if cx.watch.is_some() {
                     convolution.show::<E>(cx, weights);
@@ -241,24 +246,24 @@ impl Work {
                 }
                 return;
             }
-            Work::MaxPool { pool, winners, input, output, .. } => {
+            TrainStage::MaxPool { pool, winners, input, output, .. } => {
                 let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
                 let (x, y, winners) = (E::of_region(x), E::of_region_mut(y), bytes_mut(winners));
                 pool.forward(team, isa, batch, x, input.view, y, output.view, Some(winners));
             }
-            Work::AveragePool { input, output, .. } => {
+            TrainStage::AveragePool { input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 pool::average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
             }
-            Work::WindowAverage { pool, input, output, .. } => {
+            TrainStage::WindowAverage { pool, input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
             }
-            Work::Flatten { input, output, .. } => {
+            TrainStage::Flatten { input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 flatten(team, &input.map, batch, x, input.view, y, output.view);
             }
-            Work::Lrn { lrn, input, output, .. } => {
+            TrainStage::Lrn { lrn, input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
             }
@@ -275,17 +280,17 @@ impl Work {
     ) {
         let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
         match self {
-            Work::Conv(convolution) => {
+            TrainStage::Conv(convolution) => {
                 return convolution.backward::<E>(row, cx, weights, gradients);
             }
-            Work::MaxPool { pool, winners, input, output, accumulate } => {
+            TrainStage::MaxPool { pool, winners, input, output, accumulate } => {
                 let [dy, winners, dx] =
                     cx.get([slots.gradient(output), *winners, slots.gradient(input)]);
                 let (dy, dx, winners) = (E::of_region(dy), E::of_region_mut(dx), bytes(winners));
                 let (dy_view, dx_view) = (output.view, input.view);
                 pool.backward(team, isa, batch, dy, dy_view, winners, dx, dx_view, *accumulate);
             }
-            Work::AveragePool { input, output, accumulate } => {
+            TrainStage::AveragePool { input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
@@ -301,18 +306,18 @@ impl Work {
                     *accumulate,
                 );
             }
-            Work::WindowAverage { pool, input, output, accumulate } => {
+            TrainStage::WindowAverage { pool, input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 pool.backward(team, isa, batch, dy, output.view, dx, input.view, *accumulate);
             }
-            Work::Flatten { input, output, accumulate } => {
+            TrainStage::Flatten { input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
                 flatten_backward(team, map, batch, dy, dy_view, dx, dx_view, *accumulate);
             }
-            Work::Lrn { lrn, input, output, accumulate } => {
+            TrainStage::Lrn { lrn, input, output, accumulate } => {
                 let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];
                 let [x, dy, dx]: [&mut [E]; 3] = cx.maps(buffers);
                 lrn::backward(team, isa, lrn, &input.map, batch, x, dy, dx, *accumulate);
