@@ -10,7 +10,7 @@ use crate::decode::{DecodeOptions, decode, read_file};
 use crate::folder::{ScanOptions, Trees, scan_with, trees};
 use crate::format::Format;
 use crate::listing::{Lister, pieces};
-use crate::pack::Packed;
+use crate::shard::Packed;
 use crate::{DataError, DecodeError, entropy, exif};
 
 /// Files of a piece of work.

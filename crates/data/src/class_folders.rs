@@ -7,8 +7,8 @@ use crate::DataError;
 use crate::class_name::check_class_name;
 use crate::left_out::LeftOut;
 use crate::listing::{Entry, Kind, Lister};
-use crate::pack::{self, Index};
 use crate::packing;
+use crate::shard::{self, Index};
 use crate::text::counted;
 
 /// Extensions of the files that count as images, in lower case.
@@ -86,7 +86,7 @@ impl<'a> Scanner<'a> {
 
     /// Notes the pictures among the `files` of `dir`. Returns the others.
     fn note_pictures(&mut self, dir: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
-        let is_picture = |path: &PathBuf| is_image_path(path) || pack::is_shard(path);
+        let is_picture = |path: &PathBuf| is_image_path(path) || shard::is_shard(path);
         let (pictures, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_picture);
         if let Some(first) = pictures.first() {
             let (lie, are, them) = match pictures.len() {
@@ -146,7 +146,7 @@ impl Walk {
         for entry in lister.list(dir)? {
             match entry.kind {
                 Kind::Folder => self.enter(lister, &entry.path)?,
-                Kind::File if pack::is_shard(&entry.path) => {
+                Kind::File if shard::is_shard(&entry.path) => {
                     shards.enter(&entry.path, &mut self.images)?;
                 }
                 Kind::File if is_image_path(&entry.path) => self.images.push(entry.path),

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::decode::{DecodeOptions, open_file};
 use crate::folder::Sample;
 use crate::listing::{Lister, pieces};
-use crate::pack::Packed;
+use crate::shard::Packed;
 use crate::{DataError, DecodeError, Failure, open};
 
 /// Files of a piece of work.

@@ -6,8 +6,8 @@ use crate::DataError;
 use crate::class_folders::{IMAGE_EXTENSIONS, Walk};
 use crate::folder::Sample;
 use crate::listing::Lister;
-use crate::pack;
 use crate::packing;
+use crate::shard;
 
 /// What [`find_images`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub fn find_images(lister: &Lister<'_>, paths: &[PathBuf]) -> Result<Found, Data
     for path in paths {
         let images = if path.is_dir() {
             in_folder(lister, path, &mut found)?
-        } else if pack::is_shard(path) && path.is_file() {
+        } else if shard::is_shard(path) && path.is_file() {
             packing::check_finished(path)?;
-            let entries = pack::Index::open(path)?.entries;
+            let entries = shard::Index::open(path)?.entries;
             entries.into_iter().map(|entry| path.join(entry.name)).collect()
         } else {
             vec![path.clone()]

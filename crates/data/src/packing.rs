@@ -1,6 +1,6 @@
 //! A folder of images decoded once, into shards.
 //!
-//! `OUT` has the class folders of `DIR`, each with shards (see [`crate::pack`]) of up to
+//! `OUT` has the class folders of `DIR`, each with shards (see [`crate::shard`]) of up to
 //! `SHARD_IMAGES` images, whose short side is at most the one that was asked for. Training and
 //! evaluation read it like `DIR`: the same classes, the same order, the same images held out.
 //!
@@ -18,8 +18,8 @@ use crate::class_folders::ClassFolder;
 use crate::decode::{DecodeBuffers, DecodeOptions, Wanted, decode_file_with};
 use crate::folder::{Trees, trees};
 use crate::listing::{Lister, changed};
-use crate::pack::{self, Entry, Index, MAGIC, Record, Stamp};
 use crate::resize::{Filter, Resizer};
+use crate::shard::{self, Entry, Index, MAGIC, Record, Stamp};
 use crate::{DataError, Failure};
 
 /// Most images of a shard: 250 MB at 256 pixels, written in seconds, so that little is done twice.
@@ -156,8 +156,8 @@ fn clear(folder: &Path, count: usize) -> Result<(), DataError> {
         let path = entry.map_err(DataError::io("list", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_partial = name.starts_with(".images-") && name.ends_with(".partial");
-        let is_beyond = pack::is_shard(&path)
-            && !(0..count).any(|number| name == pack::shard_name(number as u32));
+        let is_beyond = shard::is_shard(&path)
+            && !(0..count).any(|number| name == shard::shard_name(number as u32));
         if is_partial || is_beyond {
             fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
         }
@@ -185,14 +185,14 @@ fn jobs_of<'a>(class: &'a ClassFolder, folder: &Path) -> Result<Vec<Job<'a>>, Da
     let job = |(number, images): (u32, &'a [PathBuf])| {
         let name = |path: &PathBuf| {
             let inner = path.strip_prefix(&class.dir).unwrap_or(path);
-            if inner.iter().any(|part| pack::is_shard(Path::new(part))) {
+            if inner.iter().any(|part| shard::is_shard(Path::new(part))) {
                 return Err(DataError::layout(&class.dir, "it is packed already"));
             }
-            pack::inner_name(inner)
+            shard::inner_name(inner)
                 .ok_or_else(|| DataError::layout(path, "its name is not UTF-8 text; rename it"))
         };
         let names = images.iter().map(name).collect::<Result<_, _>>()?;
-        Ok(Job { images, names, number, count, path: folder.join(pack::shard_name(number)) })
+        Ok(Job { images, names, number, count, path: folder.join(shard::shard_name(number)) })
     };
     pieces.map(job).collect()
 }
@@ -242,7 +242,7 @@ impl Job<'_> {
             index = known;
             advance(self.images.len());
         } else {
-            let name = pack::shard_name(self.number);
+            let name = shard::shard_name(self.number);
             let partial = self.path.with_file_name(format!(".{name}.partial"));
             let written = self.write(&partial, &mut index, lister, options, advance);
             if let Err(error) = written.and_then(|()| put_in_place(&partial, &self.path)) {

@@ -7,7 +7,7 @@ use image::RgbImage;
 use crate::DataError;
 use crate::decode::{DecodeBuffers, DecodeOptions, Want, decode_file_with};
 use crate::folder::Sample;
-use crate::pack::Packed;
+use crate::shard::Packed;
 
 /// A list of labelled images that several threads read at once.
 ///
