@@ -7,7 +7,6 @@ use crate::DataError;
 use crate::class_name::check_class_name;
 use crate::left_out::LeftOut;
 use crate::listing::{Entry, Kind, Lister};
-use crate::packing;
 use crate::shard::{self, Index};
 use crate::text::counted;
 
@@ -59,7 +58,7 @@ impl<'a> Scanner<'a> {
 
     /// Reads every class folder of `dir`, in the byte order of their names; none if there is none.
     pub(crate) fn class_folders(&mut self, dir: &Path) -> Result<Vec<ClassFolder>, DataError> {
-        packing::check_finished(dir)?;
+        shard::check_finished(dir)?;
         let (folders, files) = sorted_out(self.lister.list(dir)?);
         let walks = self.lister.each(&folders, |folder| {
             Ok((class_name(folder)?, Walk::of(self.lister, &folder.path)?))
@@ -182,7 +181,7 @@ impl Shards {
 
     fn check(&self, dir: &Path) -> Result<(), DataError> {
         if self.found > 0 {
-            packing::check_finished(dir)?;
+            shard::check_finished(dir)?;
         }
         if self.found == self.expected {
             return Ok(());

@@ -5,10 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::decode::{DecodeOptions, open_file};
-use crate::folder::Sample;
 use crate::listing::{Lister, pieces};
 use crate::shard::Packed;
-use crate::{DataError, DecodeError, Failure, open};
+use crate::{DataError, DecodeError, Failure, Sample, open};
 
 /// Files of a piece of work.
 const PIECE: usize = 512;

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::class_folders::{IMAGE_EXTENSIONS, Walk};
-use crate::folder::Sample;
 use crate::listing::Lister;
-use crate::packing;
 use crate::shard;
+use crate::{DataError, Sample};
 
 /// What [`find_images`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +31,7 @@ pub fn find_images(lister: &Lister<'_>, paths: &[PathBuf]) -> Result<Found, Data
         let images = if path.is_dir() {
             in_folder(lister, path, &mut found)?
         } else if shard::is_shard(path) && path.is_file() {
-            packing::check_finished(path)?;
+            shard::check_finished(path)?;
             let entries = shard::Index::open(path)?.entries;
             entries.into_iter().map(|entry| path.join(entry.name)).collect()
         } else {
@@ -50,7 +48,7 @@ fn in_folder(
     dir: &Path,
     found: &mut Found,
 ) -> Result<Vec<PathBuf>, DataError> {
-    packing::check_finished(dir)?;
+    shard::check_finished(dir)?;
     let walk = Walk::of(lister, dir)?;
     let notes = walk.left_out.notes(walk.images.len());
     if walk.images.is_empty() {

@@ -8,8 +8,8 @@ use crate::DataError;
 use crate::class_folders::{
     ClassFolder, EXAMPLE, Folder, IMAGE_EXTENSIONS, Scanner, is_image_path, subfolders,
 };
-use crate::folder::{TRAIN_NAMES, VAL_NAMES};
 use crate::shard;
+use crate::split_folders::{TRAIN_NAMES, VAL_NAMES};
 use crate::text::{counted, name_list};
 
 /// Folders that one look for a picture enters at the most. Data sets nest by a few; the look serves

@@ -22,15 +22,15 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::DataError;
 use crate::decode::DecodeOptions;
 use crate::fields::{Reader, put_text};
-use crate::folder::Sample;
 use crate::folder_state::{FileSystems, FolderState, NUMBERS};
+use crate::guard::lock;
+use crate::{DataError, Sample};
 
 /// Entries from which on a scan leaves a cache behind without being asked: fewer are listed again
 /// in less time than a person notices.
@@ -377,11 +377,6 @@ pub(crate) fn changed(metadata: &fs::Metadata) -> Option<Duration> {
         }
     }
     metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()
-}
-
-/// Locks `mutex`; what is behind it is whole at every moment, whoever panicked.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>): names a file; the paths inside tell apart

@@ -19,14 +19,11 @@ use crate::decode::{DecodeBuffers, DecodeOptions, Wanted, decode_file_with};
 use crate::folder::{Trees, trees};
 use crate::listing::{Lister, changed};
 use crate::resize::{Filter, Resizer};
-use crate::shard::{self, Entry, Index, MAGIC, Record, Stamp};
+use crate::shard::{self, Entry, Index, MAGIC, MARKER, Record, Stamp};
 use crate::{DataError, Failure};
 
 /// Most images of a shard: 250 MB at 256 pixels, written in seconds, so that little is done twice.
 const SHARD_IMAGES: usize = 1024;
-
-/// Name of the file that stands in a folder while it is being packed.
-const MARKER: &str = ".packing";
 
 /// What [`pack`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,20 +108,6 @@ pub fn pack(
     let marker = out.join(MARKER);
     fs::remove_file(&marker).map_err(DataError::io("remove", &marker))?;
     Ok(summary)
-}
-
-/// Refuses `path` if it lies in a folder that is being packed or was left unfinished, at most two
-/// folders deep: a class folder lies in `OUT` or in `OUT/train`, and a shard one deeper.
-pub(crate) fn check_finished(path: &Path) -> Result<(), DataError> {
-    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut places = canonical.ancestors().take(if path.is_dir() { 3 } else { 4 });
-    match places.find(|place| place.join(MARKER).exists()) {
-        None => Ok(()),
-        Some(place) => Err(DataError::layout(
-            place,
-            "it is being packed, or its packing was stopped; run `data pack` with it to the end",
-        )),
-    }
 }
 
 /// Packing into the images that are packed would never end well.

@@ -15,7 +15,7 @@
 //! the copy of a checked record costs less than its checksum.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +30,9 @@ pub(crate) const MAGIC: &[u8; 24] = b"bninception images v1\n\0\0";
 
 /// Bytes behind the index.
 const TAIL: usize = 12;
+
+/// Name of the file that stands in a folder while it is being packed.
+pub(crate) const MARKER: &str = ".packing";
 
 /// What a shard holds beside pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +84,20 @@ pub(crate) fn is_shard(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.and_then(|name| name.strip_prefix("images-")?.strip_suffix(".pack"))
         .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Refuses `path` if it lies in a folder that is being packed or was left unfinished, at most two
+/// folders deep: a class folder lies in `OUT` or in `OUT/train`, and a shard one deeper.
+pub(crate) fn check_finished(path: &Path) -> Result<(), DataError> {
+    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut places = canonical.ancestors().take(if path.is_dir() { 3 } else { 4 });
+    match places.find(|place| place.join(MARKER).exists()) {
+        None => Ok(()),
+        Some(place) => Err(DataError::layout(
+            place,
+            "it is being packed, or its packing was stopped; run `data pack` with it to the end",
+        )),
+    }
 }
 
 impl Index {
@@ -183,7 +200,7 @@ impl Record {
 
 /// The place of the index in the file and its bytes; `None` if they are not those that were written.
 fn read_index(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
-    if !std::fs::metadata(path)?.is_file() {
+    if !fs::metadata(path)?.is_file() {
         return Ok(None); // to open a pipe would wait for its writer
     }
     let mut file = File::open(path)?;

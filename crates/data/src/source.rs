@@ -4,10 +4,9 @@ use std::path::Path;
 
 use image::RgbImage;
 
-use crate::DataError;
 use crate::decode::{DecodeBuffers, DecodeOptions, Want, decode_file_with};
-use crate::folder::Sample;
 use crate::shard::Packed;
+use crate::{DataError, Sample};
 
 /// A list of labelled images that several threads read at once.
 ///

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
-use crate::folder::{Sample, ScanOptions, scan_with, train_root};
+use crate::folder::{ScanOptions, scan_with};
 use crate::listing::Lister;
+use crate::split_folders::train_root;
+use crate::{DataError, Sample};
 
 /// What [`split`] made.
 #[derive(Clone, Debug, PartialEq, Eq)]
