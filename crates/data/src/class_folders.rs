@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::class_name::check_class_name;
+use crate::error::DataError;
 use crate::left_out::LeftOut;
 use crate::listing::{Entry, Kind, Lister};
 use crate::shard::{self, Index};

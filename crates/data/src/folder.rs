@@ -25,13 +25,14 @@ use std::path::{Path, PathBuf};
 use rand::seq::SliceRandom;
 
 use crate::class_folders::{ClassFolder, EXAMPLE, Folder, Scanner, subfolders};
+use crate::error::DataError;
 use crate::layout;
 use crate::likeness::{alike_between, alike_in};
 use crate::listing::Lister;
 use crate::random::{Purpose, sample_rng};
+use crate::sample::Sample;
 use crate::split_folders::{ValFolder, find_train, find_val};
 use crate::text::{counted, name_list};
-use crate::{DataError, Sample};
 
 pub use crate::split_folders::{TRAIN_NAMES, VAL_NAMES};
 

@@ -8,7 +8,7 @@ use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError};
 
-use crate::DecodeError;
+use crate::error::DecodeError;
 
 /// A GIF whose first frame is next to be read.
 pub(crate) struct Gif<'a> {

@@ -4,10 +4,14 @@ use std::borrow::Borrow;
 use std::io::Read;
 use std::path::Path;
 
-use crate::decode::{DecodeOptions, open_file};
+use crate::decode::open_file;
+use crate::decode_options::DecodeOptions;
+use crate::error::{DataError, DecodeError};
 use crate::listing::{Lister, pieces};
+use crate::loader::Failure;
+use crate::open;
+use crate::sample::Sample;
 use crate::shard::Packed;
-use crate::{DataError, DecodeError, Failure, Sample, open};
 
 /// Files of a piece of work.
 const PIECE: usize = 512;

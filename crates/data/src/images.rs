@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::class_folders::{IMAGE_EXTENSIONS, Walk};
+use crate::error::DataError;
 use crate::listing::Lister;
+use crate::sample::Sample;
 use crate::shard;
-use crate::{DataError, Sample};
 
 /// What [`find_images`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::class_folders::{
     ClassFolder, EXAMPLE, Folder, IMAGE_EXTENSIONS, Scanner, is_image_path, subfolders,
 };
+use crate::error::DataError;
 use crate::shard;
 use crate::split_folders::{TRAIN_NAMES, VAL_NAMES};
 use crate::text::{counted, name_list};

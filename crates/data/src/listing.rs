@@ -26,11 +26,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::decode::DecodeOptions;
+use crate::decode_options::DecodeOptions;
+use crate::error::DataError;
 use crate::fields::{Reader, put_text};
 use crate::folder_state::{FileSystems, FolderState, NUMBERS};
 use crate::guard::lock;
-use crate::{DataError, Sample};
+use crate::sample::Sample;
 
 /// Entries from which on a scan leaves a cache behind without being asked: fewer are listed again
 /// in less time than a person notices.

@@ -15,12 +15,14 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::class_folders::ClassFolder;
-use crate::decode::{DecodeBuffers, DecodeOptions, Wanted, decode_file_with};
+use crate::decode::{DecodeBuffers, Wanted, decode_file_with};
+use crate::decode_options::DecodeOptions;
+use crate::error::DataError;
 use crate::folder::{Trees, trees};
 use crate::listing::{Lister, changed};
+use crate::loader::Failure;
 use crate::resize::{Filter, Resizer};
 use crate::shard::{self, Entry, Index, MAGIC, MARKER, Record, Stamp};
-use crate::{DataError, Failure};
 
 /// Most images of a shard: 250 MB at 256 pixels, written in seconds, so that little is done twice.
 const SHARD_IMAGES: usize = 1024;

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use image::RgbImage;
 
+use crate::error::{DataError, DecodeError};
 use crate::fields::{Reader, put_text};
-use crate::{DataError, DecodeError};
 
 /// First bytes of a shard; the number is the version of the format.
 pub(crate) const MAGIC: &[u8; 24] = b"bninception images v1\n\0\0";

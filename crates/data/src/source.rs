@@ -4,9 +4,11 @@ use std::path::Path;
 
 use image::RgbImage;
 
-use crate::decode::{DecodeBuffers, DecodeOptions, Want, decode_file_with};
+use crate::decode::{DecodeBuffers, Want, decode_file_with};
+use crate::decode_options::DecodeOptions;
+use crate::error::DataError;
+use crate::sample::Sample;
 use crate::shard::Packed;
-use crate::{DataError, Sample};
 
 /// A list of labelled images that several threads read at once.
 ///

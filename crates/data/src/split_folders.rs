@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::class_folders::{Folder, subfolders};
+use crate::error::DataError;
 use crate::listing::Lister;
 
 /// Names of the training folder, compared without case; one at most may be present.
