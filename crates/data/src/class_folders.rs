@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::class_name::check_class_name;
 use crate::error::DataError;
 use crate::left_out::LeftOut;
-use crate::listing::{Entry, Kind, Lister};
+use crate::listing::{Entry, EntryKind, Lister};
 use crate::shard::{self, Index};
 use crate::text::counted;
 
@@ -144,14 +144,14 @@ impl Walk {
         let mut shards = Shards::default();
         for entry in lister.list(dir)? {
             match entry.kind {
-                Kind::Folder => self.enter(lister, &entry.path)?,
-                Kind::File if shard::is_shard(&entry.path) => {
+                EntryKind::Folder => self.enter(lister, &entry.path)?,
+                EntryKind::File if shard::is_shard(&entry.path) => {
                     shards.enter(&entry.path, &mut self.images)?;
                 }
-                Kind::File if is_image_path(&entry.path) => self.images.push(entry.path),
-                Kind::File => self.left_out.add(entry.path),
-                Kind::Other => self.left_out.add_special(),
-                Kind::Broken => self.notes.push(format!(
+                EntryKind::File if is_image_path(&entry.path) => self.images.push(entry.path),
+                EntryKind::File => self.left_out.add(entry.path),
+                EntryKind::Other => self.left_out.add_special(),
+                EntryKind::Broken => self.notes.push(format!(
                     "{} is skipped: it links to a file that is missing or cannot be read",
                     entry.path.display()
                 )),
@@ -215,13 +215,13 @@ fn sorted_out(entries: Vec<Entry>) -> (Vec<Folder>, Vec<PathBuf>) {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for Entry { path, kind } in entries {
         match kind {
-            Kind::Folder => {
+            EntryKind::Folder => {
                 let name = path.file_name().unwrap_or_default();
                 let lossy_name = name.to_string_lossy().into_owned();
                 folders.push(Folder { path, lossy_name });
             }
-            Kind::File => files.push(path),
-            Kind::Broken | Kind::Other => {}
+            EntryKind::File => files.push(path),
+            EntryKind::Broken | EntryKind::Other => {}
         }
     }
     (folders, files)

@@ -67,7 +67,7 @@ pub struct Listed {
 
 /// What a directory entry is, after following links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     Folder,
     File,
     /// A link whose target is missing.
@@ -79,7 +79,7 @@ pub(crate) enum Kind {
 /// An entry of a folder.
 pub(crate) struct Entry {
     pub(crate) path: PathBuf,
-    pub(crate) kind: Kind,
+    pub(crate) kind: EntryKind,
 }
 
 /// A folder's entries that are not hidden, by name.
@@ -242,7 +242,7 @@ impl<'a> Lister<'a> {
             && Some(known.state) == state
         {
             lock(&self.seen).insert(dir.to_path_buf());
-            let entry = |(kind, name): (Kind, &str)| Entry { path: dir.join(name), kind };
+            let entry = |(kind, name): (EntryKind, &str)| Entry { path: dir.join(name), kind };
             return Ok(known.entries().map(entry).collect());
         }
         let (entries, has_links) = read(dir)?;
@@ -310,10 +310,10 @@ impl Listing {
         let mut text = String::new();
         for Entry { path, kind } in entries {
             text.push(match kind {
-                Kind::Folder => 'd',
-                Kind::File => 'f',
-                Kind::Broken => return None,
-                Kind::Other => 'o',
+                EntryKind::Folder => 'd',
+                EntryKind::File => 'f',
+                EntryKind::Broken => return None,
+                EntryKind::Other => 'o',
             });
             text.push_str(path.file_name()?.to_str()?);
             text.push('\0');
@@ -321,12 +321,12 @@ impl Listing {
         Some(Listing { state, sound: 0, entries: text })
     }
 
-    fn entries(&self) -> impl Iterator<Item = (Kind, &str)> {
+    fn entries(&self) -> impl Iterator<Item = (EntryKind, &str)> {
         self.entries.split_terminator('\0').filter_map(|entry| {
             let kind = match entry.as_bytes().first()? {
-                b'd' => Kind::Folder,
-                b'f' => Kind::File,
-                _ => Kind::Other,
+                b'd' => EntryKind::Folder,
+                b'f' => EntryKind::File,
+                _ => EntryKind::Other,
             };
             Some((kind, &entry[1..]))
         })
@@ -350,15 +350,15 @@ fn read(dir: &Path) -> Result<(Vec<Entry>, bool), DataError> {
             match fs::metadata(dir.join(&name)) {
                 Ok(target) => kind = target.file_type(),
                 Err(_) => {
-                    named.push((name, Kind::Broken));
+                    named.push((name, EntryKind::Broken));
                     continue;
                 }
             }
         }
         let kind = match kind {
-            kind if kind.is_dir() => Kind::Folder,
-            kind if kind.is_file() => Kind::File,
-            _ => Kind::Other,
+            kind if kind.is_dir() => EntryKind::Folder,
+            kind if kind.is_file() => EntryKind::File,
+            _ => EntryKind::Other,
         };
         named.push((name, kind));
     }
@@ -468,7 +468,7 @@ mod tests {
 
     fn known() -> HashMap<PathBuf, Listing> {
         let entry = |name: &str, kind| Entry { path: Path::new("/a").join(name), kind };
-        let entries = [entry("x y.jpg", Kind::File), entry("ü", Kind::Folder)];
+        let entries = [entry("x y.jpg", EntryKind::File), entry("ü", EntryKind::Folder)];
         let state = FolderState::from_numbers([1, 2, 3, 4, 5, 6, 7, 8]);
         let listing = Listing { sound: 9, ..Listing::new(state, &entries).unwrap() };
         HashMap::from([(PathBuf::from("/a"), listing)])
@@ -481,7 +481,7 @@ mod tests {
         let listing = &back[Path::new("/a")];
         assert_eq!((listing.state.numbers()[7], listing.sound), (8, 9));
         let entries: Vec<_> = listing.entries().collect();
-        assert_eq!(entries, [(Kind::File, "x y.jpg"), (Kind::Folder, "ü")]);
+        assert_eq!(entries, [(EntryKind::File, "x y.jpg"), (EntryKind::Folder, "ü")]);
         for cut in 0..bytes.len() {
             assert!(parse(&bytes[..cut]).is_none(), "cut at {cut}");
         }

@@ -22,7 +22,7 @@ use crate::folder::{Trees, trees};
 use crate::listing::{Lister, changed};
 use crate::loader::Failure;
 use crate::resize::{Filter, Resizer};
-use crate::shard::{self, Entry, Index, MAGIC, MARKER, Record, Stamp};
+use crate::shard::{self, Index, IndexEntry, MAGIC, MARKER, Record, Stamp};
 
 /// Most images of a shard: 250 MB at 256 pixels, written in seconds, so that little is done twice.
 const SHARD_IMAGES: usize = 1024;
@@ -219,7 +219,7 @@ impl Job<'_> {
             // A file that cannot be looked at cannot be decoded either, and says why then.
             let stamp = stamp(path).unwrap_or(Stamp { bytes: 0, modified: Default::default() });
             let stored = Err(String::new());
-            index.entries.push(Entry { name: name.clone(), stamp, stored });
+            index.entries.push(IndexEntry { name: name.clone(), stamp, stored });
         }
         let known = Index::open(&self.path).ok().filter(|known| known.is_of(&index));
         let is_new = known.is_none();
@@ -291,7 +291,7 @@ impl Index {
     /// Whether this shard was made as `wanted` would be, from the same files.
     fn is_of(&self, wanted: &Index) -> bool {
         let settings = |index: &Index| (index.short_side, index.exif, index.number, index.count);
-        let file = |entry: &Entry| (entry.name.clone(), entry.stamp);
+        let file = |entry: &IndexEntry| (entry.name.clone(), entry.stamp);
         settings(self) == settings(wanted)
             && self.entries.iter().map(file).eq(wanted.entries.iter().map(file))
     }
