@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use bninception::checkpoint::{FORMAT_VERSION, Metadata};
 use bninception::config::{Config, ConfigFile, Recipe, Sources, preset_names, resolve};
-use bninception::data_dirs::StoredDirs;
-use bninception::image_lists::{ClassImages, ImageLists};
 use bninception::metrics::{Metrics, Score};
+use bninception::run::image_lists::{ClassImages, ImageLists};
+use bninception::run::metadata::StoredDirs;
+use bninception::run::metadata::{FORMAT_VERSION, Metadata};
+use bninception::run::state::{EvaluationResult, Progress};
 use bninception::setup;
-use bninception::state::{EvaluationResult, Progress};
 use bninception_data::check_class_name;
 use bninception_data::random::{Purpose, sample_rng};
 use rand::{Rng, RngExt};

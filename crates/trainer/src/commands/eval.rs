@@ -5,19 +5,23 @@ use std::path::{Path, PathBuf};
 use bninception_data::{Crops, Sample, Splits, scan_classes_with};
 use serde_json::{Value, json};
 
-use crate::checkpoint::{self, Checkpoint};
-use crate::cli::{ConfigArgs, EvalArgs, UseArgs};
-use crate::config::{Config, ConfigFile};
-use crate::data_dirs::check_outside;
-use crate::ensemble::{self, Model};
+use super::stored::use_config;
+use crate::cli::EvalArgs;
+use crate::commands::print;
+use crate::config::Config;
 use crate::error::Error;
-use crate::output::{table, with_path};
-use crate::own_images::{Look, Part};
-use crate::report::{ClassRow, Report};
-use crate::report_folder::{MAX_ROWS, ReportFolder};
-use crate::run_folder::RunFolder;
-use crate::text::counted;
-use crate::{setup, signals, statistics};
+use crate::evaluation::ensemble::{self, Model};
+use crate::evaluation::outcomes::{ClassRow, Report};
+use crate::evaluation::statistics;
+use crate::evaluation::tables::{MAX_ROWS, ReportFolder};
+use crate::images::data_dirs::check_outside;
+use crate::images::own_images::{Look, Part};
+use crate::images::scan;
+use crate::run::checkpoint;
+use crate::run::folder::RunFolder;
+use crate::terminal::output::with_path;
+use crate::terminal::signals;
+use crate::terminal::text::{counted, table};
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     signals::listen()?;
@@ -39,9 +43,9 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
         folder.write(&report)?;
     }
     if args.options.json {
-        return super::print_json(&to_json(&report, &models, args.crops));
+        return print::json(&to_json(&report, &models, args.crops));
     }
-    super::print(&to_text(&report, &models, args.crops, args.top))
+    print::text(&to_text(&report, &models, args.crops, args.top))
 }
 
 /// The models, and the classes of the first, in whose order all of them answer.
@@ -62,10 +66,10 @@ fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Model>), Error> {
 /// The images of a folder, labelled by `classes`.
 fn labelled_images(config: &Config, dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
     let stop = || signals::received().is_some();
-    let mut lister = setup::lister(config).with_stop(&stop);
+    let mut lister = scan::lister(config).with_stop(&stop);
     lister.load(dir);
-    let labelled = setup::stopped_by_signal(scan_classes_with(&lister, dir, classes))?;
-    setup::keep_listings(&mut lister, dir);
+    let labelled = scan::stopped_by_signal(scan_classes_with(&lister, dir, classes))?;
+    scan::keep_listings(&mut lister, dir);
     for note in &labelled.notes {
         tracing::warn!("{note}");
     }
@@ -78,7 +82,7 @@ fn named_images(models: &[Model], dir: &Path, classes: &[String]) -> Result<Vec<
     let looks: Vec<Option<Look>> =
         models.iter().map(|model| model.own.look_in(&model.config, dir)).collect();
     if let Some(splits) = common_images(&looks) {
-        setup::warn(&splits.notes);
+        scan::warn(&splits.notes);
         tracing::info!(
             "{} has the images of the run: these are the {} that it set aside",
             dir.display(),
@@ -196,7 +200,7 @@ fn to_json(report: &Report, models: &[Model], crops: Crops) -> Value {
         "top5": evaluation.top5(),
         "loss": finite(evaluation.loss()),
         "crops": crops.count(),
-        "failed": super::failures_to_json(&evaluation.failed),
+        "failed": print::failures_to_json(&evaluation.failed),
         "images_per_second": images_per_second(report),
         "statistics": common_statistics(models),
         "models": models.iter().map(model).collect::<Vec<Value>>(),
@@ -279,7 +283,7 @@ fn worst_classes(report: &Report, top: usize) -> String {
 
 fn confused_pairs(report: &Report, top: usize) -> String {
     let rows = report.per_class();
-    let line = |pair: &crate::report::ConfusedPair| {
+    let line = |pair: &crate::evaluation::outcomes::ConfusedPair| {
         let [label, predicted] =
             [pair.label, pair.predicted].map(|class| &report.classes[class as usize]);
         let images = rows[pair.label as usize].images;
@@ -306,23 +310,6 @@ fn mistakes(report: &Report, top: usize) -> String {
 
 fn images_per_second(report: &Report) -> f64 {
     report.evaluation.images() as f64 / report.evaluation.seconds.max(1e-9)
-}
-
-/// The settings of a checkpoint's run with the flags of a command that evaluates.
-pub(super) fn use_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Config, Error> {
-    stored_config(checkpoint, &args.config_args().for_evaluation()?)
-}
-
-/// The settings of a checkpoint's run with the flags of a command that runs the network as in
-/// training, so that its batches are those of training.
-pub(super) fn training_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Config, Error> {
-    stored_config(checkpoint, &args.config_args())
-}
-
-fn stored_config(checkpoint: &Checkpoint, args: &ConfigArgs) -> Result<Config, Error> {
-    let name = checkpoint.path.display().to_string();
-    let text = checkpoint.metadata.config.to_toml()?;
-    Ok(args.resolve(Some(ConfigFile { name, text }), None)?.config)
 }
 
 /// JSON has no not-a-number: nothing stands for it.

@@ -8,16 +8,20 @@ use bninception_data::{
 };
 use serde_json::{Value, json};
 
-use super::eval::use_config;
-use crate::checkpoint::{self, Checkpoint};
+use super::stored::use_config;
 use crate::cli::PredictArgs;
+use crate::commands::print;
 use crate::config::Config;
 use crate::error::Error;
+use crate::evaluation::statistics;
+use crate::images::scan;
 use crate::metrics::{softmax, top_k};
-use crate::output::{JsonArray, with_path};
-use crate::run_folder::RunFolder;
-use crate::text::quoted;
-use crate::{setup, signals, statistics};
+use crate::run::checkpoint::{self, Checkpoint};
+use crate::run::folder::RunFolder;
+use crate::setup;
+use crate::terminal::output::{JsonArray, with_path};
+use crate::terminal::signals;
+use crate::terminal::text::quoted;
 
 /// The likeliest classes of one image, or why it could not be read.
 type Outcome<'a> = Result<Vec<(&'a str, f64)>, String>;
@@ -114,8 +118,8 @@ fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
 /// The images that the arguments name, in their order.
 fn samples(args: &PredictArgs, config: &Config) -> Result<Vec<Sample>, Error> {
     let stop = || signals::received().is_some();
-    let lister = setup::lister(config).with_stop(&stop);
-    let found = setup::stopped_by_signal(find_images(&lister, &args.images))?;
+    let lister = scan::lister(config).with_stop(&stop);
+    let found = scan::stopped_by_signal(find_images(&lister, &args.images))?;
     for note in &found.notes {
         tracing::warn!("{note}");
     }
@@ -157,7 +161,7 @@ impl Printer {
         let with_paths =
             outcomes.iter().map(|(index, outcome)| (source.path(*index as usize), outcome));
         match self {
-            Printer::Text => super::print(
+            Printer::Text => print::text(
                 &with_paths.map(|(path, outcome)| to_text(path, outcome)).collect::<String>(),
             ),
             Printer::Json(array) => {

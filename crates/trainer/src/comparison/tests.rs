@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::run_folder::RunFolder;
+use crate::run::folder::RunFolder;
 
 /// A made-up run of a preset; `rows` are (step, top-1).
 fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun {

@@ -1,11 +1,47 @@
-//! The sections of a config, field by field.
+//! All settings of a run: the sections of a config, field by field.
 //!
 //! A field's doc comment gives its unit; `configs/base.toml` gives its value, where that value
 //! comes from and, where the paper leaves it open, the reason for our reading.
 
-use bninception_data::Shuffle;
+use bninception_data::{AugmentConfig as Augment, Shuffle};
 use bninception_engine::model::AuxOptions;
 use serde::{Deserialize, Serialize};
+
+use super::error::ConfigError;
+
+/// All settings of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Options of the network.
+    pub network: Network,
+    /// Where images come from, their order and their preparation.
+    pub data: Data,
+    /// Random changes to training images.
+    pub augment: Augment,
+    /// Stochastic gradient descent.
+    pub optimizer: Optimizer,
+    /// The learning rate over time.
+    pub schedule: Schedule,
+    /// Length, batches and precision of training.
+    pub train: Train,
+    /// When and where checkpoints are written.
+    pub checkpoint: Checkpoint,
+    /// What is written down while training.
+    pub log: Log,
+    /// What runs the network.
+    pub engine: Engine,
+}
+
+impl Config {
+    /// Every setting as TOML, which [`resolve`](super::resolve()) loads back equal as a file.
+    ///
+    /// # Errors
+    /// An integer above 2^63 - 1, which no resolved config holds.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string(self)?)
+    }
+}
 
 /// Options of the network: `[network]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,7 +195,7 @@ pub struct Optimizer {
     pub nesterov: bool,
 }
 
-/// The learning rate over time: `[schedule]`; [`crate::schedule`] has the formulas.
+/// The learning rate over time: `[schedule]`; [`crate::training::schedule`] has the formulas.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {

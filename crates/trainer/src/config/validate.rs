@@ -1,6 +1,6 @@
 //! The range of every setting, and the settings that depend on each other.
 
-use super::{Config, NetworkKind, Optimizer};
+use super::sections::{Config, NetworkKind, Optimizer};
 
 /// A setting that is out of range.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,8 @@ use super::images::{Digits, THRESHOLD};
 use super::network::Model;
 use crate::error::Error;
 use crate::figure::{Axis, Band, Figure, Panel, Series, Style};
-use crate::output;
+use crate::file_error::FileError;
+use crate::terminal::text::table;
 
 /// What the two networks of one model came to.
 #[derive(Debug)]
@@ -114,7 +115,7 @@ pub fn result(digits: &Digits, pairs: &[[Curve; 2]], done: bool) -> Value {
 /// # Errors
 /// A file that cannot be written.
 pub fn write(out: &Path, pairs: &[[Curve; 2]], result: &Value) -> Result<(), Error> {
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    fs::create_dir_all(out).map_err(FileError::of("create", out))?;
     let mut curves = "step,model,test_accuracy,train_loss\n".to_owned();
     let mut percentiles = "step,model,p15,p50,p85\n".to_owned();
     for curve in pairs.iter().flatten() {
@@ -133,7 +134,7 @@ pub fn write(out: &Path, pairs: &[[Curve; 2]], result: &Value) -> Result<(), Err
     ];
     for (name, text) in files {
         let path = out.join(name);
-        fs::write(&path, text).map_err(Error::io("write", &path))?;
+        fs::write(&path, text).map_err(FileError::of("write", &path))?;
     }
     for pair in pairs {
         // One evaluation is a point and no curve.
@@ -235,7 +236,7 @@ pub fn table(pairs: &[[Curve; 2]]) -> String {
         }
     }
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    output::table(&header, &rows)
+    table(&header, &rows)
 }
 
 #[cfg(test)]
