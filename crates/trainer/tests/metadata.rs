@@ -8,7 +8,7 @@ use bninception::metrics::{Metrics, Score};
 use bninception::run::image_lists::{ClassImages, ImageLists};
 use bninception::run::metadata::StoredDirs;
 use bninception::run::metadata::{FORMAT_VERSION, Metadata};
-use bninception::run::state::{EvaluationResult, Progress};
+use bninception::run::state::{EvaluationResult, RunProgress};
 use bninception::setup;
 use bninception_data::check_class_name;
 use bninception_data::random::{Purpose, sample_rng};
@@ -185,7 +185,7 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
         epoch: any_u64(rng),
         position: any_u64(rng),
         steps_per_epoch: any_u64(rng),
-        progress: Progress {
+        progress: RunProgress {
             step: any_u64(rng),
             evaluated_step: rng.random::<bool>().then(|| any_u64(rng)),
             evaluation: Some(result(rng)),

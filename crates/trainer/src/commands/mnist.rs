@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::mnist::experiment::{Settings, compare};
 use crate::mnist::images;
 use crate::mnist::network::Model;
-use crate::mnist::report::{self, Comparison};
+use crate::mnist::report::{self, CurvePair};
 use crate::terminal::progress::SharedProgress;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
@@ -64,7 +64,7 @@ pub(super) fn mnist(args: &MnistArgs) -> Result<(), Error> {
         return print::json(&result);
     }
     let mut text = report::table(&pairs);
-    for comparison in pairs.iter().filter_map(Comparison::new) {
+    for comparison in pairs.iter().filter_map(CurvePair::new) {
         text.push_str(&format!("\n{}", comparison.sentence()));
     }
     print::text(&format!("{text}\ncurves and figures: {}", args.out.display()))

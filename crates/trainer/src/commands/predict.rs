@@ -24,7 +24,7 @@ use crate::terminal::signals;
 use crate::terminal::text::quoted;
 
 /// The likeliest classes of one image, or why it could not be read.
-type Outcome<'a> = Result<Vec<(&'a str, f64)>, String>;
+type Prediction<'a> = Result<Vec<(&'a str, f64)>, String>;
 
 pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     check_arguments(args)?;
@@ -132,7 +132,7 @@ fn outcomes<'a>(
     logits: &[f32],
     classes: &'a [String],
     topk: usize,
-) -> Vec<(u32, Outcome<'a>)> {
+) -> Vec<(u32, Prediction<'a>)> {
     let rows = logits.chunks_exact(classes.len());
     let best = |logits_k: &[f32]| {
         let probabilities = softmax(logits_k);
@@ -141,7 +141,7 @@ fn outcomes<'a>(
     };
     let read = batch.indices.iter().zip(rows).map(|(&index, row)| (index, Ok(best(row))));
     let failed = batch.failed.iter().map(|failure| (failure.index, Err(failure.error.clone())));
-    let mut outcomes: Vec<(u32, Outcome<'a>)> = read.chain(failed).collect();
+    let mut outcomes: Vec<(u32, Prediction<'a>)> = read.chain(failed).collect();
     outcomes.sort_by_key(|(index, _)| *index);
     outcomes
 }
@@ -157,7 +157,11 @@ impl Printer {
         if as_json { Printer::Json(JsonArray::default()) } else { Printer::Text }
     }
 
-    fn print(&mut self, source: &FileSource, outcomes: &[(u32, Outcome<'_>)]) -> Result<(), Error> {
+    fn print(
+        &mut self,
+        source: &FileSource,
+        outcomes: &[(u32, Prediction<'_>)],
+    ) -> Result<(), Error> {
         let with_paths =
             outcomes.iter().map(|(index, outcome)| (source.path(*index as usize), outcome));
         match self {
@@ -180,7 +184,7 @@ impl Printer {
     }
 }
 
-fn to_json(path: &Path, outcome: &Outcome<'_>) -> Value {
+fn to_json(path: &Path, outcome: &Prediction<'_>) -> Value {
     let about = match outcome {
         Ok(classes) => {
             let predictions: Vec<Value> = classes
@@ -194,7 +198,7 @@ fn to_json(path: &Path, outcome: &Outcome<'_>) -> Value {
     with_path("path", path, about)
 }
 
-fn to_text(path: &Path, outcome: &Outcome<'_>) -> String {
+fn to_text(path: &Path, outcome: &Prediction<'_>) -> String {
     match outcome {
         Ok(classes) => {
             let mut text = format!("{}\n", path.display());

@@ -24,7 +24,7 @@ use crate::terminal::logging;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
 use crate::terminal::text::{bytes, counted, duration, quoted};
-use crate::training::resources::{Free, Needs};
+use crate::training::resources::{Available, Required};
 use crate::training::train::{Job, Outcome, Stop, train};
 
 /// Asks for a stop when a signal has come, or when `max_time` is over.
@@ -39,8 +39,8 @@ pub(super) fn stop_when(max_time: Option<Duration>) -> Box<dyn Fn(u64) -> Option
 
 /// What a run needs of its machine, and what is free there.
 pub(super) struct Room {
-    pub(super) needs: Needs,
-    pub(super) free: Free,
+    pub(super) needs: Required,
+    pub(super) free: Available,
 }
 
 impl Room {
@@ -53,8 +53,8 @@ impl Room {
         folder: &Path,
     ) -> Result<Room, Error> {
         let batch = config.train.batch_size;
-        let needs_with = |batch| Needs::of(config, table, executor, batch, n_images);
-        let (needs, free) = (needs_with(batch), Free::now(folder));
+        let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
+        let (needs, free) = (needs_with(batch), Available::now(folder));
         needs.check(&free, batch, needs_with)?;
         Ok(Room { needs, free })
     }

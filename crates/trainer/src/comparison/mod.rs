@@ -20,7 +20,7 @@ use bninception_data::folder::is_same;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::comparison::recorded_run::{Evaluation, RecordedRun, is_recipe};
+use crate::comparison::recorded_run::{EvalRow, RecordedRun, is_recipe};
 use crate::config::{Config, ConfigError, Sources, diff, preset_names, resolve};
 use crate::error::Error;
 use crate::figure::{Axis, Direction, Figure, Mark, Panel, Series, Style, Weight};
@@ -31,7 +31,7 @@ use crate::terminal::text::percent;
 #[derive(Debug)]
 pub struct Comparison {
     /// The models, in the order of the presets, then by learning rate.
-    pub models: Vec<Model>,
+    pub models: Vec<ComparedModel>,
     /// Position of the baseline among them.
     pub baseline: usize,
     /// The mean of the best top-1 of the baseline's seeds.
@@ -40,7 +40,7 @@ pub struct Comparison {
 
 /// The runs of one recipe that differ in their seed.
 #[derive(Debug)]
-pub struct Model {
+pub struct ComparedModel {
     /// The name of the run folder, without the seed where there are several.
     pub name: String,
     /// The preset, or the nearest one where it is not known.
@@ -70,7 +70,7 @@ impl Spread {
     }
 }
 
-impl Model {
+impl ComparedModel {
     /// The learning rate at the start.
     pub fn lr(&self) -> f64 {
         self.config().optimizer.lr
@@ -91,7 +91,7 @@ impl Model {
         Spread::of(&self.bests().map(|row| row.step as f64).collect::<Vec<_>>())
     }
 
-    fn bests(&self) -> impl Iterator<Item = &Evaluation> {
+    fn bests(&self) -> impl Iterator<Item = &EvalRow> {
         self.runs.iter().filter_map(RecordedRun::best)
     }
 
@@ -120,7 +120,7 @@ impl Model {
         let top1_at = |run: &RecordedRun, step: u64| {
             run.evaluations.iter().find(|row| row.step == step).map(|row| row.top1)
         };
-        let mean_at = |row: &Evaluation| {
+        let mean_at = |row: &EvalRow| {
             let mut sum = row.top1;
             for run in &others {
                 sum += top1_at(run, row.step)?;
@@ -156,14 +156,15 @@ impl Comparison {
             )));
         };
         let mut order: Vec<usize> = (0..models.len()).collect();
-        let preset_place =
-            |model: &Model| preset_names().position(|name| name == model.preset).unwrap_or(0);
+        let preset_place = |model: &ComparedModel| {
+            preset_names().position(|name| name == model.preset).unwrap_or(0)
+        };
         order.sort_by(|&a, &b| {
             let (a, b) = (&models[a], &models[b]);
             preset_place(a).cmp(&preset_place(b)).then(a.lr().total_cmp(&b.lr()))
         });
         let baseline = order.iter().position(|&index| index == chosen).unwrap_or(0);
-        let mut models: Vec<Option<Model>> = models.into_iter().map(Some).collect();
+        let mut models: Vec<Option<ComparedModel>> = models.into_iter().map(Some).collect();
         let models = order.into_iter().filter_map(|index| models[index].take()).collect();
         Ok(Comparison { models, baseline, target: best.mean })
     }
@@ -280,8 +281,8 @@ impl Comparison {
 }
 
 /// Puts the seeds of one model together. Two runs of the same seed are two models.
-fn group(runs: Vec<RecordedRun>) -> Result<Vec<Model>, ConfigError> {
-    let mut models: Vec<Model> = Vec::new();
+fn group(runs: Vec<RecordedRun>) -> Result<Vec<ComparedModel>, ConfigError> {
+    let mut models: Vec<ComparedModel> = Vec::new();
     for run in runs {
         let mut home = None;
         for (index, model) in models.iter().enumerate() {
@@ -296,7 +297,7 @@ fn group(runs: Vec<RecordedRun>) -> Result<Vec<Model>, ConfigError> {
             Some(index) => models[index].runs.push(run),
             None => {
                 let (preset, _) = run.preset()?;
-                models.push(Model { name: String::new(), preset, runs: vec![run] });
+                models.push(ComparedModel { name: String::new(), preset, runs: vec![run] });
             }
         }
     }
@@ -314,9 +315,9 @@ fn same_recipe(a: &Config, b: &Config) -> Result<bool, ConfigError> {
 
 /// A name for each model, all different: the folder's, without `-seed-N`; where two would be equal,
 /// the path of the first run.
-fn names(models: &[Model]) -> Vec<String> {
-    let path = |model: &Model| model.runs[0].folder.path().to_owned();
-    let short = |model: &Model| {
+fn names(models: &[ComparedModel]) -> Vec<String> {
+    let path = |model: &ComparedModel| model.runs[0].folder.path().to_owned();
+    let short = |model: &ComparedModel| {
         let path = path(model);
         // `.` has no name of its own.
         let whole = path.canonicalize().unwrap_or(path);
@@ -327,7 +328,7 @@ fn names(models: &[Model]) -> Vec<String> {
     let short: Vec<String> = models.iter().map(short).collect();
     let mut seen = BTreeSet::new();
     let twice: BTreeSet<&String> = short.iter().filter(|name| !seen.insert(*name)).collect();
-    let name = |(model, short): (&Model, &String)| match twice.contains(short) {
+    let name = |(model, short): (&ComparedModel, &String)| match twice.contains(short) {
         true => path(model).display().to_string(),
         false => short.clone(),
     };
@@ -342,9 +343,9 @@ fn without_seed(name: &str) -> &str {
     }
 }
 
-fn named_baseline(models: &[Model], name: &str) -> Result<usize, Error> {
+fn named_baseline(models: &[ComparedModel], name: &str) -> Result<usize, Error> {
     let wanted = std::path::Path::new(name);
-    let is_it = |model: &Model| {
+    let is_it = |model: &ComparedModel| {
         let is_run = |run: &RecordedRun| {
             let path = run.folder.path();
             path.file_name().is_some_and(|file| file == wanted.as_os_str()) || is_same(path, wanted)
@@ -361,10 +362,10 @@ fn named_baseline(models: &[Model], name: &str) -> Result<usize, Error> {
 }
 
 /// The paper's starting point among the models, see [`Comparison::new`].
-fn choose_baseline(models: &[Model]) -> Result<usize, Error> {
+fn choose_baseline(models: &[ComparedModel]) -> Result<usize, Error> {
     let inception = resolve(&Sources { preset: Some("inception"), ..Sources::default() })?.config;
     let indices = || 0..models.len();
-    let network = |model: &Model| {
+    let network = |model: &ComparedModel| {
         let mut network = model.config().network.clone();
         network.classes = inception.network.classes;
         network

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::comparison::recorded_run::{Evaluation, RecordedRun, TrainingRow};
+use crate::comparison::recorded_run::{EvalRow, RecordedRun, TrainingRow};
 use crate::comparison::watch_figure::watch_figure;
 use crate::error::Error;
 use crate::figure::{Axis, Figure, Panel, Series};
@@ -31,7 +31,7 @@ pub fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
         figure.write_png(&folder.join("watch.png"))?;
     }
     let path = folder.join("report.md");
-    fs::write(&path, page(run)?).map_err(FileError::of("write", &path))?;
+    fs::write(&path, to_text(run)?).map_err(FileError::of("write", &path))?;
     Ok(path)
 }
 
@@ -40,7 +40,7 @@ fn curves(run: &RecordedRun) -> Figure {
     let training = |value: fn(&TrainingRow) -> f64| {
         run.training.iter().map(|row| (row.step as f64, value(row))).collect()
     };
-    let validation = |value: fn(&Evaluation) -> f64| {
+    let validation = |value: fn(&EvalRow) -> f64| {
         run.evaluations.iter().map(|row| (row.step as f64, value(row))).collect()
     };
     let series = |name: &str, points: Vec<(f64, f64)>, colour: usize| Series {
@@ -84,7 +84,7 @@ fn curves(run: &RecordedRun) -> Figure {
     Figure { title: name(run.folder.path()), panels }
 }
 
-fn page(run: &RecordedRun) -> Result<String, Error> {
+fn to_text(run: &RecordedRun) -> Result<String, Error> {
     let folder = run.folder.path();
     let (preset, changes) = run.preset()?;
     let config = &run.config;

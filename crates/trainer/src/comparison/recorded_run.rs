@@ -28,7 +28,7 @@ pub struct RecordedRun {
     /// Training between two log lines, in the order of the steps.
     pub training: Vec<TrainingRow>,
     /// Evaluations in the order of the steps, each step once.
-    pub evaluations: Vec<Evaluation>,
+    pub evaluations: Vec<EvalRow>,
     /// What was watched of layers (`log.watch`), in the order of the steps.
     pub watched: Vec<Watched>,
     /// Whether the loss ceased to be a number.
@@ -50,7 +50,7 @@ pub struct TrainingRow {
 
 /// A line of `"kind":"eval"`. The loss is NaN where it was not finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evaluation {
+pub struct EvalRow {
     /// Updates done.
     pub step: u64,
     /// Passes over the training images done.
@@ -100,7 +100,7 @@ impl RecordedRun {
 
     /// The evaluation with the most images right, the earlier one of equals. As in training, one
     /// without a finite loss is never the best.
-    pub fn best(&self) -> Option<&Evaluation> {
+    pub fn best(&self) -> Option<&EvalRow> {
         let finite = self.evaluations.iter().filter(|row| row.loss.is_finite());
         // `max_by` gives the last of equals, hence from the back.
         finite.rev().max_by(|a, b| a.top1.total_cmp(&b.top1))
@@ -109,7 +109,7 @@ impl RecordedRun {
     /// The first evaluated step at which top-1 is `target` or more. Nothing is read between two
     /// evaluations.
     pub fn first_step_at(&self, target: f64) -> Option<u64> {
-        let reached = |row: &&Evaluation| row.loss.is_finite() && row.top1 >= target;
+        let reached = |row: &&EvalRow| row.loss.is_finite() && row.top1 >= target;
         self.evaluations.iter().find(reached).map(|evaluation| evaluation.step)
     }
 
@@ -226,7 +226,7 @@ fn damaged(path: &Path, reason: &str) -> Error {
 /// The rows of a record, by kind.
 struct Rows {
     training: Vec<TrainingRow>,
-    evaluations: Vec<Evaluation>,
+    evaluations: Vec<EvalRow>,
     watched: Vec<Watched>,
 }
 
@@ -250,7 +250,7 @@ struct Line {
 /// The rows of a record. What follows its last end of line is being written, or torn, and is left
 /// out.
 fn parse(text: &str) -> Result<Rows, String> {
-    let (mut training, mut evaluations) = (Vec::new(), Vec::<Evaluation>::new());
+    let (mut training, mut evaluations) = (Vec::new(), Vec::<EvalRow>::new());
     let mut watched = Vec::new();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for (index, line) in whole.lines().enumerate() {
@@ -270,7 +270,7 @@ fn parse(text: &str) -> Result<Rows, String> {
                 };
                 // A step that was done again stands for the earlier try.
                 evaluations.retain(|row| row.step < line.step);
-                evaluations.push(Evaluation {
+                evaluations.push(EvalRow {
                     step: line.step,
                     epoch: number(line.epoch),
                     images: line.images.unwrap_or(0),

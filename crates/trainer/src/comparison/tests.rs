@@ -9,7 +9,7 @@ fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun 
     let mut config = resolve(&sources).unwrap().config;
     config.train.seed = seed;
     config.data.dir = format!("pictures of {name}");
-    let row = |&(step, top1): &(u64, f64)| Evaluation {
+    let row = |&(step, top1): &(u64, f64)| EvalRow {
         step,
         epoch: 1.0,
         images: 100,

@@ -25,7 +25,7 @@ use bninception_engine::Executor;
 use bninception_engine::model::{BatchNormOptions, Network, Weights};
 
 use crate::error::Error;
-use crate::terminal::progress::Progress;
+use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
 
@@ -73,7 +73,7 @@ pub fn population_statistics(
     plan: &TrainPlan,
 ) -> Result<Population, Error> {
     let n_batches = plan.steps.end - plan.steps.start;
-    let mut progress = Progress::start("calibrating", n_batches * options.batch_size as u64);
+    let mut progress = ProgressBar::start("calibrating", n_batches * options.batch_size as u64);
     let mut loader = Loader::train(source, preprocessing, options, plan)?;
     let mut weights = weights.clone();
     let mut mean = Mean::new(weights.statistics.len());

@@ -12,7 +12,7 @@ use bninception_engine::model::{Network, Weights};
 use crate::config::Config;
 use crate::error::Error;
 use crate::evaluation::evaluate::{run_all, warn_of_not_finite};
-use crate::evaluation::outcomes::{Outcome, Report};
+use crate::evaluation::outcomes::{ImageOutcome, Outcomes};
 use crate::evaluation::statistics::{self, Statistics};
 use crate::images::own_images::OwnImages;
 use crate::metrics::{Score, log_add, log_softmax};
@@ -21,7 +21,7 @@ use crate::run::classes;
 use crate::setup;
 
 /// A network with all that it takes to use it.
-pub struct Model {
+pub struct Member {
     /// Its checkpoint.
     pub path: PathBuf,
     /// Updates behind its weights.
@@ -42,7 +42,7 @@ pub struct Model {
     places: Vec<usize>,
 }
 
-impl Model {
+impl Member {
     /// The model of `checkpoint`, whose classes are matched with `classes` by name.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Model {
         config: Config,
         asked: Option<Statistics>,
         classes: &[String],
-    ) -> Result<Model, Error> {
+    ) -> Result<Member, Error> {
         let (weights, statistics) = statistics::weights(&checkpoint, asked)?;
         let own = OwnImages::of(&checkpoint.metadata, &checkpoint.path);
         let Checkpoint { path, metadata, network, state, .. } = checkpoint;
@@ -66,7 +66,7 @@ impl Model {
         };
         let (step, ema) = (metadata.step, state.ema.is_some());
         let preprocessing = metadata.preprocessing;
-        Ok(Model {
+        Ok(Member {
             path,
             step,
             ema,
@@ -89,11 +89,11 @@ impl Model {
 /// # Errors
 /// No image at all, an executor or loader that fails, or a signal that asks to stop.
 pub fn evaluate(
-    models: &[Model],
+    models: &[Member],
     classes: &[String],
     samples: Vec<Sample>,
     crops: Crops,
-) -> Result<Report, Error> {
+) -> Result<Outcomes, Error> {
     let mut failed: BTreeMap<u32, Failure> = BTreeMap::new();
     let mut seconds = 0.0;
     let mut outcomes = Vec::new();
@@ -118,7 +118,7 @@ pub fn evaluate(
                     Crops::One => Score::of_logits(logits, label as usize, 0.0),
                     _ => Score::of_log_probabilities(&log_k, label as usize),
                 };
-                outcomes.push(Outcome::new(index, label, score, &log_k));
+                outcomes.push(ImageOutcome::new(index, label, score, &log_k));
             }
         };
         let pass = run_all(
@@ -139,14 +139,14 @@ pub fn evaluate(
             if !failed.contains_key(&index) {
                 let log_k = sums.mean(index, models.len());
                 let score = Score::of_log_probabilities(&log_k, sample.label as usize);
-                outcomes.push(Outcome::new(index, sample.label, score, &log_k));
+                outcomes.push(ImageOutcome::new(index, sample.label, score, &log_k));
             }
         }
     }
     let failed = failed.into_values().collect();
-    let report = Report::new(classes.to_vec(), samples, outcomes, failed, seconds);
-    warn_of_not_finite(&report.evaluation.metrics);
-    Ok(report)
+    let outcomes = Outcomes::new(classes.to_vec(), samples, outcomes, failed, seconds);
+    warn_of_not_finite(&outcomes.evaluation.metrics);
+    Ok(outcomes)
 }
 
 /// Mean over the crops of one image of the softmax of its logits (crops x classes), each class put

@@ -9,7 +9,7 @@ use bninception_engine::model::Weights;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::terminal::progress::Progress;
+use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
 
@@ -114,7 +114,7 @@ pub fn run_all(
     tracing::debug!("evaluating {}", counted(n_images as u64, "image"));
     executor.prepare_evaluation(weights)?;
     let start = Instant::now();
-    let mut progress = Progress::start("evaluating", n_images as u64);
+    let mut progress = ProgressBar::start("evaluating", n_images as u64);
     let options = crop_options(options, crops, preprocessing.n_values());
     let mut loader = Loader::eval_crops(source, crops, preprocessing, &options)?;
     let mut failed = Vec::new();

@@ -16,7 +16,7 @@ pub const KEPT_CLASSES: usize = 5;
 
 /// What was found for one image that could be read.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct ImageOutcome {
     /// Its place in the list of images.
     pub index: u32,
     /// Its class.
@@ -30,18 +30,18 @@ pub struct Outcome {
     pub top: Vec<(u32, f64)>,
 }
 
-impl Outcome {
+impl ImageOutcome {
     /// The outcome of an image with the given logarithms of the probabilities of all classes.
     ///
     /// # Panics
     /// The label is not below the number of classes.
-    pub fn new(index: u32, label: u32, score: Score, log_k: &[f64]) -> Outcome {
+    pub fn new(index: u32, label: u32, score: Score, log_k: &[f64]) -> ImageOutcome {
         let top = match score.rank {
             Some(_) => top_k(log_k, KEPT_CLASSES),
             None => Vec::new(),
         };
         let with_probability = |class: usize| (class as u32, log_k[class].exp());
-        Outcome {
+        ImageOutcome {
             index,
             label,
             score,
@@ -126,13 +126,13 @@ impl Bin {
     }
 }
 
-/// The lower and upper end of bin `index` of [`Report::bins`].
+/// The lower and upper end of bin `index` of [`Outcomes::bins`].
 pub fn bin_ends(index: usize) -> (f64, f64) {
     (index as f64 / N_BINS as f64, (index + 1) as f64 / N_BINS as f64)
 }
 
 /// All outcomes of an evaluation.
-pub struct Report {
+pub struct Outcomes {
     /// Names of the classes.
     pub classes: Vec<String>,
     /// The images that were to be evaluated.
@@ -140,22 +140,22 @@ pub struct Report {
     /// Counts and loss, and images that could not be read.
     pub evaluation: Evaluation,
     /// What was found for the others, in their order.
-    pub outcomes: Vec<Outcome>,
+    pub images: Vec<ImageOutcome>,
 }
 
-impl Report {
+impl Outcomes {
     /// Puts a report together.
     pub fn new(
         classes: Vec<String>,
         samples: Vec<Sample>,
-        outcomes: Vec<Outcome>,
+        images: Vec<ImageOutcome>,
         failed: Vec<Failure>,
         seconds: f64,
-    ) -> Report {
+    ) -> Outcomes {
         let mut metrics = Metrics::default();
-        outcomes.iter().for_each(|outcome| metrics.add(&outcome.score));
+        images.iter().for_each(|outcome| metrics.add(&outcome.score));
         let evaluation = Evaluation { metrics, failed, seconds };
-        Report { classes, samples, evaluation, outcomes }
+        Outcomes { classes, samples, evaluation, images }
     }
 
     /// One row for each class, in their order.
@@ -164,7 +164,7 @@ impl Report {
         for failure in &self.evaluation.failed {
             rows[self.samples[failure.index as usize].label as usize].images += 1;
         }
-        for outcome in &self.outcomes {
+        for outcome in &self.images {
             let row = &mut rows[outcome.label as usize];
             row.images += 1;
             row.top1 += u64::from(outcome.score.is_in_top(1));
@@ -181,7 +181,7 @@ impl Report {
     /// confusion matrix that are not 0, by row (true class) and column (predicted class).
     pub fn confusion(&self) -> BTreeMap<(u32, u32), u64> {
         let mut cells = BTreeMap::new();
-        for outcome in &self.outcomes {
+        for outcome in &self.images {
             if let Some((predicted, _)) = outcome.predicted() {
                 *cells.entry((outcome.label, predicted)).or_default() += 1;
             }
@@ -203,9 +203,9 @@ impl Report {
 
     /// Images for which another class was likeliest; first those whose own class got the lowest
     /// probability, which is the greatest loss.
-    pub fn mistakes(&self) -> Vec<&Outcome> {
-        let is_mistake = |outcome: &&Outcome| outcome.is_mistake();
-        let mut mistakes: Vec<&Outcome> = self.outcomes.iter().filter(is_mistake).collect();
+    pub fn mistakes(&self) -> Vec<&ImageOutcome> {
+        let is_mistake = |outcome: &&ImageOutcome| outcome.is_mistake();
+        let mut mistakes: Vec<&ImageOutcome> = self.images.iter().filter(is_mistake).collect();
         mistakes.sort_by(|a, b| b.score.loss.total_cmp(&a.score.loss));
         mistakes
     }
@@ -215,7 +215,7 @@ impl Report {
     /// <https://arxiv.org/abs/1706.04599>). Images without a likeliest class are in none.
     pub fn bins(&self) -> Vec<Bin> {
         let mut bins = vec![Bin::default(); N_BINS];
-        for outcome in &self.outcomes {
+        for outcome in &self.images {
             let Some((_, confidence)) = outcome.predicted() else { continue };
             let above = (confidence * N_BINS as f64).ceil() as usize;
             let bin = &mut bins[above.clamp(1, N_BINS) - 1];
@@ -226,7 +226,7 @@ impl Report {
         bins
     }
 
-    /// Expected calibration error: the mean over [`Report::bins`], weighted by their images, of
+    /// Expected calibration error: the mean over [`Outcomes::bins`], weighted by their images, of
     /// |accuracy - confidence| (Guo et al. 2017, equation 3). `None` without images.
     pub fn ece(&self) -> Option<f64> {
         let bins = self.bins();
@@ -244,7 +244,7 @@ mod tests {
 
     /// A report on images with the given labels and probabilities, behind which come unreadable
     /// images with the given labels.
-    fn report(classes: usize, images: &[(u32, &[f64])], unreadable: &[u32]) -> Report {
+    fn report(classes: usize, images: &[(u32, &[f64])], unreadable: &[u32]) -> Outcomes {
         let labels = images.iter().map(|(label, _)| *label).chain(unreadable.iter().copied());
         let sample = |(index, label)| Sample { path: PathBuf::from(format!("{index}")), label };
         let samples = labels.enumerate().map(sample).collect();
@@ -252,7 +252,7 @@ mod tests {
             let log_k: Vec<f64> =
                 probabilities.iter().map(|probability| probability.ln()).collect();
             let score = Score::of_log_probabilities(&log_k, *label as usize);
-            Outcome::new(index as u32, *label, score, &log_k)
+            ImageOutcome::new(index as u32, *label, score, &log_k)
         };
         let failure = |index: usize| Failure {
             index: (images.len() + index) as u32,
@@ -261,12 +261,12 @@ mod tests {
         };
         let names = (0..classes).map(|class| format!("class {class}")).collect();
         let failed = (0..unreadable.len()).map(failure).collect();
-        Report::new(names, samples, images.iter().enumerate().map(outcome).collect(), failed, 1.0)
+        Outcomes::new(names, samples, images.iter().enumerate().map(outcome).collect(), failed, 1.0)
     }
 
     #[test]
     fn classes_pairs_and_mistakes_are_counted() {
-        let report = report(
+        let outcomes = report(
             3,
             &[
                 (0, &[0.7, 0.2, 0.1]),
@@ -277,7 +277,7 @@ mod tests {
             ],
             &[1, 2],
         );
-        let rows = report.per_class();
+        let rows = outcomes.per_class();
         let counts: Vec<(u64, u64, u64)> =
             rows.iter().map(|row| (row.images, row.top1, row.top5)).collect();
         assert_eq!(counts, [(3, 1, 3), (3, 0, 1), (1, 0, 0)]);
@@ -285,18 +285,18 @@ mod tests {
         assert!((rows[1].mean_probability().unwrap() - 0.3).abs() < 1e-12);
         assert_eq!(rows[2].mean_probability(), None);
         assert_eq!(rows[2].top1_rate(), Some(0.0));
-        let confusion: Vec<((u32, u32), u64)> = report.confusion().into_iter().collect();
+        let confusion: Vec<((u32, u32), u64)> = outcomes.confusion().into_iter().collect();
         assert_eq!(confusion, [((0, 0), 1), ((0, 1), 2), ((1, 2), 1)]);
-        let pairs: Vec<(u32, u32, u64)> = report
+        let pairs: Vec<(u32, u32, u64)> = outcomes
             .confused_pairs()
             .iter()
             .map(|pair| (pair.label, pair.predicted, pair.count))
             .collect();
         assert_eq!(pairs, [(0, 1, 2), (1, 2, 1)]);
-        let mistakes: Vec<u32> = report.mistakes().iter().map(|outcome| outcome.index).collect();
+        let mistakes: Vec<u32> = outcomes.mistakes().iter().map(|outcome| outcome.index).collect();
         assert_eq!(mistakes, [2, 1, 3], "by the probability of their class: 0.1, 0.3, 0.3");
-        assert_eq!(report.evaluation.images(), 7);
-        assert!((report.evaluation.top1() - 1.0 / 7.0).abs() < 1e-12);
+        assert_eq!(outcomes.evaluation.images(), 7);
+        assert!((outcomes.evaluation.top1() - 1.0 / 7.0).abs() < 1e-12);
     }
 
     /// Two images at 0.9, one right: |1 - 1.8|. Three at 0.59, two right: |2 - 1.77|.
@@ -311,8 +311,8 @@ mod tests {
         // 0.59 is in (8/15, 9/15], 0.61 in (9/15, 10/15]; 1 is the upper end of the last.
         let (next, sure): ([f64; 2], [f64; 2]) = ([0.61, 0.39], [1.0, 1e-300]);
         images.extend([(1, &next[..]), (0, &sure[..])]);
-        let report = report(2, &images, &[]);
-        let filled: Vec<(usize, u64)> = report
+        let outcomes = report(2, &images, &[]);
+        let filled: Vec<(usize, u64)> = outcomes
             .bins()
             .iter()
             .enumerate()
@@ -321,13 +321,13 @@ mod tests {
             .collect();
         assert_eq!(filled, [(8, 3), (9, 1), (13, 2), (14, 1)]);
         let expected = (0.8 + 0.23 + 0.61) / 7.0;
-        assert!((report.ece().unwrap() - expected).abs() < 1e-12);
+        assert!((outcomes.ece().unwrap() - expected).abs() < 1e-12);
     }
 
     #[test]
     fn nothing_seen_has_no_error() {
-        let report = report(2, &[(0, &[f64::NAN, f64::NAN])], &[0]);
-        assert_eq!(report.ece(), None);
-        assert!(report.mistakes().is_empty() && report.confused_pairs().is_empty());
+        let outcomes = report(2, &[(0, &[f64::NAN, f64::NAN])], &[0]);
+        assert_eq!(outcomes.ece(), None);
+        assert!(outcomes.mistakes().is_empty() && outcomes.confused_pairs().is_empty());
     }
 }

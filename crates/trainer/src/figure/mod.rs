@@ -44,7 +44,7 @@ impl Figure {
     /// # Errors
     /// No panel has a point that can be drawn.
     pub fn to_svg(&self) -> Result<String, Error> {
-        Ok(svg::text(&self.title, &layout::scene(self)?))
+        Ok(svg::to_text(&self.title, &layout::scene(self)?))
     }
 
     /// The bytes of the PNG.

@@ -15,7 +15,7 @@ use crate::terminal::text::table;
 
 /// What the two networks of one model came to.
 #[derive(Debug)]
-pub struct Comparison<'a> {
+pub struct CurvePair<'a> {
     /// Without batch norm.
     pub plain: &'a Curve,
     /// With batch norm.
@@ -30,12 +30,12 @@ pub struct Comparison<'a> {
     pub reached: Option<usize>,
 }
 
-impl<'a> Comparison<'a> {
+impl<'a> CurvePair<'a> {
     /// None where a network was stopped before its first evaluation.
-    pub fn new(curves: &'a [Curve; 2]) -> Option<Comparison<'a>> {
+    pub fn new(curves: &'a [Curve; 2]) -> Option<CurvePair<'a>> {
         let [plain, normalised] = curves;
         let plain_best = plain.best()?;
-        Some(Comparison {
+        Some(CurvePair {
             plain,
             normalised,
             plain_best,
@@ -100,7 +100,7 @@ impl<'a> Comparison<'a> {
 /// The result as JSON; rates are fractions from 0 to 1.
 pub fn result(digits: &Digits, pairs: &[[Curve; 2]], done: bool) -> Value {
     let models: Vec<Value> =
-        pairs.iter().filter_map(Comparison::new).map(|comparison| comparison.json()).collect();
+        pairs.iter().filter_map(CurvePair::new).map(|comparison| comparison.json()).collect();
     json!({
         "complete": done,
         "threshold": THRESHOLD,
@@ -267,12 +267,12 @@ mod tests {
         ];
         for (normalised, reached, times) in cases {
             let pair = [curve(false, &plain), curve(true, normalised)];
-            let comparison = Comparison::new(&pair).unwrap();
+            let comparison = CurvePair::new(&pair).unwrap();
             assert_eq!((comparison.reached, comparison.times_fewer()), (reached, times));
             let is_named = comparison.sentence().contains("times fewer");
             assert_eq!(is_named, reached.is_some(), "{}", comparison.sentence());
         }
-        assert!(Comparison::new(&[curve(false, &plain), curve(true, &[])]).is_none());
+        assert!(CurvePair::new(&[curve(false, &plain), curve(true, &[])]).is_none());
     }
 
     #[test]

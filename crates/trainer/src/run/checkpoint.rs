@@ -20,7 +20,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 
 use crate::run::atomic_file;
 use crate::run::metadata::{FORMAT_VERSION, Metadata};
-use crate::run::state::{Progress, TrainState};
+use crate::run::state::{RunProgress, TrainState};
 
 /// The one metadata key, beside what safetensors needs itself. One key only, because several would
 /// be written in the order of a hash map and the bytes of a file would differ from run to run.
@@ -314,7 +314,7 @@ fn header(metadata: &Metadata, tensors: &[Tensor<'_>]) -> io::Result<Vec<u8>> {
             Ok(())
         })?;
     }
-    let metadata = Metadata { checksum: checksum.text(), ..without };
+    let metadata = Metadata { checksum: checksum.to_text(), ..without };
     let json = serde_json::to_string(&metadata)?;
 
     let mut end = 0;
@@ -353,7 +353,7 @@ impl Checksum {
         self.hasher.update(&(bytes as u64).to_le_bytes());
     }
 
-    fn text(&self) -> String {
+    fn to_text(&self) -> String {
         self.hasher.finalize().to_hex().to_string()
     }
 }
@@ -370,7 +370,7 @@ fn check_sum(file: &SafeTensors<'_>, json: &str, stated: &str) -> Result<(), Str
         checksum.tensor(name, tensor.data().len());
         checksum.hasher.update(tensor.data());
     }
-    let found = checksum.text();
+    let found = checksum.to_text();
     if found == stated {
         return Ok(());
     }
@@ -383,7 +383,7 @@ fn check_sum(file: &SafeTensors<'_>, json: &str, stated: &str) -> Result<(), Str
 fn read_state(
     file: &SafeTensors<'_>,
     table: &ParameterTable,
-    progress: Progress,
+    progress: RunProgress,
 ) -> Result<(TrainState, Option<Vec<f32>>), String> {
     // Nothing is allocated for tensors that are not there.
     let values: usize = table.n_trainable() + table.n_statistics();

@@ -9,7 +9,7 @@ use crate::file_error::FileError;
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::records::{MetricsLog, Record, Summary, SummaryRow};
-use crate::run::state::Progress;
+use crate::run::state::RunProgress;
 use crate::run::tensorboard::EventWriter;
 
 /// `metrics.jsonl`, `summary.csv` and the event files.
@@ -34,7 +34,7 @@ impl Journal {
     /// A file cannot be read or written.
     pub fn open(
         folder: &RunFolder,
-        progress: &Progress,
+        progress: &RunProgress,
         tensorboard: bool,
     ) -> Result<Journal, RunError> {
         let step = progress.step;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigFile, Recipe, Sources, resolve};
 use crate::run::image_lists::ImageLists;
-use crate::run::state::Progress;
+use crate::run::state::RunProgress;
 use crate::setup;
 
 /// Version of the metadata; raised when an older program could no longer read it. Version 1 had no
@@ -45,7 +45,7 @@ pub struct Metadata {
     /// Batches of an epoch.
     pub steps_per_epoch: u64,
     /// Counters and sums of the run.
-    pub progress: Progress,
+    pub progress: RunProgress,
     /// Which images the run is on; empty in files of version 1.
     #[serde(default)]
     pub images: ImageLists,

@@ -39,7 +39,7 @@ pub enum Record {
         /// Passes over the training images done.
         epoch: f64,
         /// Which parameters were evaluated.
-        weights: Weights,
+        weights: EvaluatedWeights,
         /// Images evaluated.
         images: u64,
         /// Images that could not be read.
@@ -77,7 +77,7 @@ pub enum Record {
 /// Which parameters were evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Weights {
+pub enum EvaluatedWeights {
     /// Those that are trained.
     Model,
     /// Their moving average.
@@ -389,7 +389,7 @@ mod tests {
         log.write(&Record::Eval {
             step: 100,
             epoch: 1.0,
-            weights: Weights::Ema,
+            weights: EvaluatedWeights::Ema,
             images: 400,
             failed: 1,
             loss: 0.5,

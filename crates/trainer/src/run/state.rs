@@ -19,13 +19,13 @@ pub struct TrainState {
     /// Moving average of weights and statistics, if the run keeps one.
     pub ema: Option<Weights>,
     /// Counters and sums.
-    pub progress: Progress,
+    pub progress: RunProgress,
 }
 
 /// How far a run is. Stored as JSON in the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Progress {
+pub struct RunProgress {
     /// Updates done.
     pub step: u64,
     /// The step whose weights were evaluated last; equal to `step` right behind an evaluation.
@@ -93,7 +93,7 @@ impl TrainState {
             velocity: vec![0.0; weights.trainable.len()],
             ema: with_ema.then(|| weights.clone()),
             weights,
-            progress: Progress::default(),
+            progress: RunProgress::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use console::Term;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use indicatif::{MultiProgress, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::terminal::text::duration;
 
@@ -105,21 +105,21 @@ impl Write for Stderr {
 }
 
 /// Counts units of work (images) and shows rate, time left and the share of waiting for data.
-pub struct Progress {
+pub struct ProgressBar {
     what: &'static str,
     total: u64,
     done: u64,
     start: Instant,
     waited: Duration,
-    bar: Option<ProgressBar>,
+    bar: Option<indicatif::ProgressBar>,
     last_line: Instant,
 }
 
-impl Progress {
+impl ProgressBar {
     /// Starts showing `total` units of `what`.
-    pub fn start(what: &'static str, total: u64) -> Progress {
+    pub fn start(what: &'static str, total: u64) -> ProgressBar {
         let bar = io::stderr().is_terminal().then(|| {
-            let bar = bars().add(ProgressBar::new(total));
+            let bar = bars().add(indicatif::ProgressBar::new(total));
             let template = "{prefix} {wide_bar} {pos}/{len} {msg} ETA {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
@@ -129,7 +129,7 @@ impl Progress {
         });
         let now = Instant::now();
         let waited = Duration::ZERO;
-        Progress { what, total, done: 0, start: now, waited, bar, last_line: now }
+        ProgressBar { what, total, done: 0, start: now, waited, bar, last_line: now }
     }
 
     /// Counts `units` more, for which `wait` was spent waiting for data.
@@ -166,7 +166,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -175,10 +175,10 @@ impl Drop for Progress {
     }
 }
 
-/// A [`Progress`] that several threads advance, and that begins when the total is known.
+/// A [`ProgressBar`] that several threads advance, and that begins when the total is known.
 pub struct SharedProgress {
     what: &'static str,
-    shown: Mutex<Option<Progress>>,
+    shown: Mutex<Option<ProgressBar>>,
 }
 
 impl SharedProgress {
@@ -189,7 +189,7 @@ impl SharedProgress {
 
     /// Starts showing `total` units.
     pub fn start(&self, total: usize) {
-        *self.lock() = Some(Progress::start(self.what, total as u64));
+        *self.lock() = Some(ProgressBar::start(self.what, total as u64));
     }
 
     /// Counts `units` more.
@@ -199,7 +199,7 @@ impl SharedProgress {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Progress>> {
+    fn lock(&self) -> MutexGuard<'_, Option<ProgressBar>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -218,7 +218,7 @@ mod tests {
         assert!(term.write_str("x").is_err());
         let terminal = Box::new(Terminal { term, gone: AtomicBool::new(false) });
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(terminal));
-        let bar = bars.add(ProgressBar::new(10));
+        let bar = bars.add(indicatif::ProgressBar::new(10));
         for position in 1..10 {
             bar.set_position(position);
             bar.tick();

@@ -1,8 +1,8 @@
 //! Where a step lies in its epoch and in its run.
 
-use crate::config::{Config, Schedule, ScheduleKind};
+use crate::config::{Config, ScheduleConfig, ScheduleKind};
 use crate::run::folder::Name;
-use crate::run::state::Progress;
+use crate::run::state::RunProgress;
 use crate::setup;
 use crate::training::schedule::learning_rate;
 
@@ -25,8 +25,8 @@ pub struct Course {
 
 impl Course {
     /// The course of a run of `config` on `n_images` training images that is at `progress`.
-    pub fn new(config: &Config, n_images: usize, progress: &Progress) -> Course {
-        let Progress { batch_shift, epoch_begun_again, .. } = *progress;
+    pub fn new(config: &Config, n_images: usize, progress: &RunProgress) -> Course {
+        let RunProgress { batch_shift, epoch_begun_again, .. } = *progress;
         let (per_epoch, total) = setup::steps(config, n_images);
         let total_steps = match config.train.steps {
             0 => total.saturating_add_signed(batch_shift.saturating_neg()),
@@ -79,7 +79,7 @@ impl Course {
 
     /// The learning rate of the update behind `step`. Schedules go by epochs; a cosine goes by the length
     /// of the run, in steps if that is given in steps.
-    pub fn learning_rate(&self, schedule: &Schedule, base_lr: f64, step: u64) -> f64 {
+    pub fn learning_rate(&self, schedule: &ScheduleConfig, base_lr: f64, step: u64) -> f64 {
         let (at, total) = match self.counts_steps && schedule.kind == ScheduleKind::Cosine {
             true => (step, self.total_steps),
             false => (self.batches(step), self.batches(self.total_steps)),
@@ -91,7 +91,7 @@ impl Course {
 /// The names that the checkpoint of a state gets: `best` if its evaluation is the best so far, and
 /// that of its epoch behind every `every_epochs`-th (0: none) and at the end of the run. Only a state
 /// that has been evaluated where an epoch ends gets any.
-pub fn names_of(progress: &Progress, course: &Course, every_epochs: u64) -> Vec<Name> {
+pub fn names_of(progress: &RunProgress, course: &Course, every_epochs: u64) -> Vec<Name> {
     let step = progress.step;
     let mut names = Vec::new();
     if !course.is_epoch_end(step) || progress.evaluated_step != Some(step) {
@@ -110,7 +110,7 @@ pub fn names_of(progress: &Progress, course: &Course, every_epochs: u64) -> Vec<
 
 /// A place in an epoch, as a checkpoint tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EpochPlace {
     /// Updates done.
     pub step: u64,
     /// Whole epochs done.
@@ -122,7 +122,7 @@ pub struct Place {
 /// The same place with batches of `batch_size`, of which an epoch has `steps_per_epoch`: the epoch
 /// stays, and the images seen in it are as many as whole batches allow. Gives the shift for
 /// [`Course::new`], and the images.
-pub fn shift_to(place: &Place, batch_size: usize, steps_per_epoch: u64) -> (i64, u64) {
+pub fn shift_to(place: &EpochPlace, batch_size: usize, steps_per_epoch: u64) -> (i64, u64) {
     let batch_size = (batch_size as u64).max(1);
     // The nearest number of batches; of two as near the lower, which leaves no image out.
     let fewer = place.images / batch_size;
@@ -143,7 +143,7 @@ mod tests {
     fn course(sets: &[&str], n_images: usize, shift: i64) -> Course {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
-        let progress = Progress { batch_shift: shift, ..Progress::default() };
+        let progress = RunProgress { batch_shift: shift, ..RunProgress::default() };
         Course::new(&config, n_images, &progress)
     }
 
@@ -199,7 +199,7 @@ mod tests {
         ];
         for (step, evaluated_step, best_step, every, names) in table {
             let best = best_step.map(result);
-            let progress = Progress { step, evaluated_step, best, ..Progress::default() };
+            let progress = RunProgress { step, evaluated_step, best, ..RunProgress::default() };
             let sets = ["train.steps=25".to_owned(), "train.batch_size=4".to_owned()];
             let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
             let course = Course::new(&config, 40, &progress);
@@ -220,7 +220,7 @@ mod tests {
             ((13, 2, 8), 54, (2, 0)), // too few for a batch: its epoch begins again
             ((12, 2, 0), 16, (6, 0)),
         ] {
-            let place = Place { step, epoch, images };
+            let place = EpochPlace { step, epoch, images };
             let steps_per_epoch = 54 / batch_size as u64;
             let (shift, kept) = shift_to(&place, batch_size, steps_per_epoch);
             let sets = ["train.epochs=10", &format!("train.batch_size={batch_size}")];
@@ -235,10 +235,10 @@ mod tests {
     #[test]
     fn an_epoch_that_begins_again_has_not_ended() {
         let config = resolve(&Sources::default()).unwrap().config;
-        let again = |step| Progress { epoch_begun_again: Some(step), ..Progress::default() };
+        let again = |step| RunProgress { epoch_begun_again: Some(step), ..RunProgress::default() };
         let n_images = 5 * config.train.batch_size;
         let ends = |step, progress| Course::new(&config, n_images, &progress).is_epoch_end(step);
-        assert!(ends(10, Progress::default()) && ends(10, again(5)));
+        assert!(ends(10, RunProgress::default()) && ends(10, again(5)));
         assert!(!ends(10, again(10)));
     }
 
@@ -262,7 +262,7 @@ mod tests {
                 for step in [0, 1, u64::MAX] {
                     let _ = (course.epoch(step), course.position(step), course.is_epoch_end(step));
                 }
-                let place = Place { step: u64::MAX, epoch: u64::MAX, images: u64::MAX / 4 };
+                let place = EpochPlace { step: u64::MAX, epoch: u64::MAX, images: u64::MAX / 4 };
                 shift_to(&place, 3, course.total_steps.max(1));
             }
         }

@@ -112,14 +112,14 @@ fn of_process(root: &Path, reserved: u64) -> Vec<FreeMemory> {
 
 /// The two kinds of control groups; a machine may have both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+enum GroupVersion {
     V1,
     V2,
 }
 
 /// Where control groups are mounted.
 struct Mount {
-    version: Version,
+    version: GroupVersion,
     /// The group that is seen at `point`.
     group: PathBuf,
     point: PathBuf,
@@ -154,8 +154,8 @@ fn mount_of(line: &str) -> Option<Mount> {
     let mut system = system.split(' ');
     let (kind, options) = (system.next()?, system.nth(1)?);
     let version = match kind {
-        "cgroup2" => Version::V2,
-        "cgroup" if options.split(',').any(|option| option == "memory") => Version::V1,
+        "cgroup2" => GroupVersion::V2,
+        "cgroup" if options.split(',').any(|option| option == "memory") => GroupVersion::V1,
         _ => return None,
     };
     Some(Mount { version, group: group.into(), point: point.into() })
@@ -169,12 +169,12 @@ fn unescaped(text: &str) -> String {
 
 /// The group in a line of `/proc/self/cgroup` such as `4:cpu,memory:/user` (version 1) or `0::/user`
 /// (<https://man7.org/linux/man-pages/man7/cgroups.7.html>).
-fn group_of(line: &str, version: Version) -> Option<&str> {
+fn group_of(line: &str, version: GroupVersion) -> Option<&str> {
     let mut parts = line.splitn(3, ':');
     let (number, controllers, group) = (parts.next()?, parts.next()?, parts.next()?);
     let is_it = match version {
-        Version::V1 => controllers.split(',').any(|name| name == "memory"),
-        Version::V2 => number == "0" && controllers.is_empty(),
+        GroupVersion::V1 => controllers.split(',').any(|name| name == "memory"),
+        GroupVersion::V2 => number == "0" && controllers.is_empty(),
     };
     is_it.then_some(group)
 }
@@ -192,7 +192,7 @@ fn path_below(shown: &Path, own: &Path) -> Option<PathBuf> {
 }
 
 /// What one group leaves, by each of its limits.
-fn of_group(root: &Path, folder: &Path, version: Version) -> Vec<FreeMemory> {
+fn of_group(root: &Path, folder: &Path, version: GroupVersion) -> Vec<FreeMemory> {
     let file = |name: &str| root.join(folder.strip_prefix("/").unwrap_or(folder)).join(name);
     let stat = read(&file("memory.stat")).unwrap_or_default();
     let bytes = |name: &str| {
@@ -202,12 +202,12 @@ fn of_group(root: &Path, folder: &Path, version: Version) -> Vec<FreeMemory> {
     // More than `high` does not end a process, but the system then holds it up until it gives memory
     // back, and a training run has none to give.
     let (limits, now, given_back): (&[&str], &str, &[&str]) = match version {
-        Version::V1 => (
+        GroupVersion::V1 => (
             &["memory.limit_in_bytes"],
             "memory.usage_in_bytes",
             &["total_inactive_file", "total_active_file"],
         ),
-        Version::V2 => (
+        GroupVersion::V2 => (
             &["memory.max", "memory.high"],
             "memory.current",
             &["inactive_file", "active_file", "slab_reclaimable"],

@@ -14,7 +14,7 @@ use crate::training::memory_limit::{FreeMemory, Limit, free_memory};
 
 /// Bytes that a run takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs {
+pub struct Required {
     /// Memory: engine, weights and what goes with them, batches on their way. `None` if the engine
     /// cannot say.
     pub memory: Option<u64>,
@@ -26,14 +26,14 @@ pub struct Needs {
 
 /// What is free; `None` where the system does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Free {
+pub struct Available {
     /// Memory that can be had without swapping, inside all limits of the process.
     pub memory: Option<FreeMemory>,
     /// Bytes of disk, where the run folder is or will be.
     pub disk: Option<u64>,
 }
 
-impl Needs {
+impl Required {
     /// The needs of a run of `config` with batches of `batch` images, on `n_images` training images.
     pub fn of(
         config: &Config,
@@ -41,7 +41,7 @@ impl Needs {
         executor: &dyn Executor,
         batch: usize,
         n_images: usize,
-    ) -> Needs {
+    ) -> Required {
         let weights = table.n_trainable() + table.n_statistics();
         let ema = if config.train.ema > 0.0 { weights } else { 0 };
         let state = 4 * (weights + table.n_trainable() + ema) as u64;
@@ -59,7 +59,7 @@ impl Needs {
                 engine as u64 + vectors + batches as u64 * batch as u64 * image
             }),
         };
-        Needs { memory, disk: state * n_files(config, n_epochs), checkpoint: state }
+        Required { memory, disk: state * n_files(config, n_epochs), checkpoint: state }
     }
 
     /// Refuses what does not fit. `fewer` gives the needs with a smaller batch, for the advice.
@@ -68,9 +68,9 @@ impl Needs {
     /// More is needed than is free.
     pub fn check(
         &self,
-        free: &Free,
+        free: &Available,
         batch: usize,
-        fewer: impl Fn(usize) -> Needs,
+        fewer: impl Fn(usize) -> Required,
     ) -> Result<(), Error> {
         if let (Some(needed), Some(free)) = (self.memory, &free.memory)
             && needed > free.bytes
@@ -120,13 +120,13 @@ fn n_files(config: &Config, n_epochs: u64) -> u64 {
     }
 }
 
-impl Free {
+impl Available {
     /// What is free for a run in `folder`, which need not exist yet. What checkpoints in it take
     /// counts as free: they will be replaced.
-    pub fn now(folder: &Path) -> Free {
+    pub fn now(folder: &Path) -> Available {
         let disk = folder.ancestors().find(|path| path.exists() || path.as_os_str().is_empty());
         let disk = disk.and_then(free_disk).map(|free| free.saturating_add(checkpoints(folder)));
-        Free { memory: free_memory(), disk }
+        Available { memory: free_memory(), disk }
     }
 }
 
@@ -161,14 +161,14 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_advice() {
-        let needs = |batch: usize| Needs {
+        let needs = |batch: usize| Required {
             memory: Some(1000 + 100 * batch as u64),
             disk: 600,
             checkpoint: 100,
         };
         let check_by = |limit: Limit, memory: Option<u64>, disk| {
             let memory = memory.map(|bytes| FreeMemory { bytes, limit });
-            let outcome = needs(32).check(&Free { memory, disk }, 32, needs);
+            let outcome = needs(32).check(&Available { memory, disk }, 32, needs);
             outcome.err().map(|error| error.to_string()).unwrap_or_default()
         };
         let check = |memory, disk| check_by(Limit::Machine, memory, disk);
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn the_system_answers() {
         let dir = tempfile::tempdir().unwrap();
-        let free = Free::now(&dir.path().join("not/yet/there"));
+        let free = Available::now(&dir.path().join("not/yet/there"));
         if cfg!(target_os = "linux") {
             assert!(free.disk.is_some() && free.memory.is_some(), "{free:?}");
         }

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::config::{Schedule, ScheduleKind};
+use crate::config::{ScheduleConfig, ScheduleKind};
 
 /// Learning rate of one update.
 ///
@@ -18,7 +18,7 @@ use crate::config::{Schedule, ScheduleKind};
 ///   step T on;
 /// - constant: `base_lr`.
 pub fn learning_rate(
-    schedule: &Schedule,
+    schedule: &ScheduleConfig,
     base_lr: f64,
     step: u64,
     steps_per_epoch: u64,
@@ -53,7 +53,7 @@ pub fn learning_rate(
 mod tests {
     use super::*;
 
-    const CONSTANT: Schedule = Schedule {
+    const CONSTANT: ScheduleConfig = ScheduleConfig {
         kind: ScheduleKind::Constant,
         decay: 0.96,
         decay_epochs: 8.0,
@@ -61,12 +61,13 @@ mod tests {
         warmup_epochs: 0.0,
         min_lr: 0.0,
     };
-    const EXPONENTIAL: Schedule = Schedule { kind: ScheduleKind::Exponential, ..CONSTANT };
-    const COSINE: Schedule = Schedule { kind: ScheduleKind::Cosine, ..CONSTANT };
+    const EXPONENTIAL: ScheduleConfig =
+        ScheduleConfig { kind: ScheduleKind::Exponential, ..CONSTANT };
+    const COSINE: ScheduleConfig = ScheduleConfig { kind: ScheduleKind::Cosine, ..CONSTANT };
 
     /// Compares with `base_lr` = 1, 63 steps an epoch (a number that no fraction suits), 6,300 steps.
     #[track_caller]
-    fn check(schedule: &Schedule, table: &[(u64, f64)]) {
+    fn check(schedule: &ScheduleConfig, table: &[(u64, f64)]) {
         for &(step, expected) in table {
             let lr = learning_rate(schedule, 1.0, step, 63, 6300);
             assert!((lr - expected).abs() < 1e-12, "step {step}: {lr}, expected {expected}");
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn six_times_faster_falls_on_the_exact_step() {
         // 8/6 epochs are 84 steps.
-        let schedule = Schedule { decay_epochs: 1.3333333333333333, ..EXPONENTIAL };
+        let schedule = ScheduleConfig { decay_epochs: 1.3333333333333333, ..EXPONENTIAL };
         for decays in 0..1000 {
             let factor = 0.96_f64.powi(decays);
             let step = 84 * decays as u64;
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn smooth_decay_moves_every_step() {
-        let schedule = Schedule { staircase: false, ..EXPONENTIAL };
+        let schedule = ScheduleConfig { staircase: false, ..EXPONENTIAL };
         check(
             &schedule,
             &[
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn exponential_stops_at_min_lr() {
-        let schedule = Schedule { decay: 0.5, decay_epochs: 1.0, min_lr: 0.2, ..EXPONENTIAL };
+        let schedule = ScheduleConfig { decay: 0.5, decay_epochs: 1.0, min_lr: 0.2, ..EXPONENTIAL };
         check(
             &schedule,
             &[
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn cosine_ends_at_min_lr() {
-        let schedule = Schedule { min_lr: 0.1, ..COSINE };
+        let schedule = ScheduleConfig { min_lr: 0.1, ..COSINE };
         check(
             &schedule,
             &[
@@ -154,17 +155,17 @@ mod tests {
         let warmup_epochs = 2.0; // 126 steps
         let rise = [(0, 1.0 / 126.0), (62, 0.5), (125, 1.0)];
         for schedule in [&CONSTANT, &EXPONENTIAL, &COSINE] {
-            check(&Schedule { warmup_epochs, ..schedule.clone() }, &rise);
+            check(&ScheduleConfig { warmup_epochs, ..schedule.clone() }, &rise);
         }
         // The cosine starts behind the warm-up: at 3,213 it is halfway from 126 to 6,300.
-        check(&Schedule { warmup_epochs, ..COSINE }, &[(126, 1.0), (3213, 0.5), (6300, 0.0)]);
+        check(&ScheduleConfig { warmup_epochs, ..COSINE }, &[(126, 1.0), (3213, 0.5), (6300, 0.0)]);
         // The decay counts epochs from the start of training.
-        check(&Schedule { warmup_epochs, ..EXPONENTIAL }, &[(126, 1.0), (63 * 8, 0.96)]);
+        check(&ScheduleConfig { warmup_epochs, ..EXPONENTIAL }, &[(126, 1.0), (63 * 8, 0.96)]);
     }
 
     #[test]
     fn a_warmup_as_long_as_the_run_ends_at_the_base() {
-        let schedule = Schedule { warmup_epochs: 100.0, ..COSINE };
+        let schedule = ScheduleConfig { warmup_epochs: 100.0, ..COSINE };
         check(&schedule, &[(6299, 1.0), (6300, 0.0)]);
     }
 }

@@ -18,11 +18,11 @@ use crate::run::folder::{Name, RunFolder};
 use crate::run::image_lists::ImageLists;
 use crate::run::journal::Journal;
 use crate::run::metadata::{FORMAT_VERSION, Metadata};
-use crate::run::records::{Record, SummaryRow, Weights};
+use crate::run::records::{EvaluatedWeights, Record, SummaryRow};
 use crate::run::saver::{Saver, persist};
-use crate::run::state::{EvaluationResult, Progress, TrainState, ema_decay, update_ema};
+use crate::run::state::{EvaluationResult, RunProgress, TrainState, ema_decay, update_ema};
 use crate::setup;
-use crate::terminal::progress::Progress as ProgressBar;
+use crate::terminal::progress::ProgressBar;
 use crate::terminal::text::{counted, duration, quoted};
 use crate::training::course::{Course, names_of};
 use crate::training::divergence::{self, Culprit, lr_factor, may_roll_back};
@@ -74,7 +74,7 @@ pub struct Outcome {
 
 impl Job {
     /// How the steps of a run with this progress lie in its epochs.
-    pub fn course(&self, progress: &Progress) -> Course {
+    pub fn course(&self, progress: &RunProgress) -> Course {
         Course::new(&self.config, self.train.len(), progress)
     }
 
@@ -452,7 +452,7 @@ fn evaluate_now(
     files.journal.record(&Record::Eval {
         step,
         epoch: job.course(&state.progress).epoch(step),
-        weights: if state.ema.is_some() { Weights::Ema } else { Weights::Model },
+        weights: if state.ema.is_some() { EvaluatedWeights::Ema } else { EvaluatedWeights::Model },
         images: result.images,
         failed: result.failed,
         loss: evaluation.loss(),

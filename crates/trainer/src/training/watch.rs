@@ -26,12 +26,12 @@ struct Layer {
     name: String,
     /// Its filters.
     filters: TensorSpec,
-    seen: Option<Spread>,
+    seen: Option<InputStatistics>,
 }
 
 /// How values are spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
+pub struct InputStatistics {
     /// The 15th, 50th and 85th percentile, between two values in proportion.
     pub percentiles: [f64; 3],
     /// The mean.
@@ -41,7 +41,7 @@ pub struct Spread {
 }
 
 /// Sees the name of a watched layer and its values.
-pub type See<'a> = dyn FnMut(&str, &[f32]) + 'a;
+pub type OnWatched<'a> = dyn FnMut(&str, &[f32]) + 'a;
 
 impl Watcher {
     /// The layers that `config` names.
@@ -95,13 +95,13 @@ impl Watcher {
         weights: &mut Weights,
         gradients: &mut [f32],
         logits: &mut Vec<f32>,
-        see: &mut See<'_>,
+        see: &mut OnWatched<'_>,
     ) -> Result<f64, Error> {
         let layers = &mut self.layers;
         let mut show = |index: usize, mut values: Vec<f32>| {
             for layer in layers.iter_mut().filter(|layer| layer.filters.layer == index) {
                 see(&layer.name, &values);
-                layer.seen = Spread::of(&mut values);
+                layer.seen = InputStatistics::of(&mut values);
             }
         };
         let watch = Watch { layers: &self.indices, see: &mut show };
@@ -112,7 +112,9 @@ impl Watcher {
     pub fn records(&mut self, step: u64, gradients: &[f32]) -> Vec<Record> {
         let mut records = Vec::new();
         for layer in &mut self.layers {
-            let Some(Spread { percentiles, mean, variance }) = layer.seen.take() else { continue };
+            let Some(InputStatistics { percentiles, mean, variance }) = layer.seen.take() else {
+                continue;
+            };
             let [p15, p50, p85] = percentiles;
             let squares = gradients[layer.filters.range.clone()].iter();
             let squares: f64 = squares.map(|&gradient| f64::from(gradient).powi(2)).sum();
@@ -131,9 +133,9 @@ impl Watcher {
     }
 }
 
-impl Spread {
+impl InputStatistics {
     /// How `values`, which change their order, are spread; `None` without any.
-    pub fn of(values: &mut [f32]) -> Option<Spread> {
+    pub fn of(values: &mut [f32]) -> Option<InputStatistics> {
         if values.is_empty() {
             return None;
         }
@@ -142,7 +144,7 @@ impl Spread {
         let squares = values.iter().map(|&value| (f64::from(value) - mean).powi(2));
         let variance = squares.sum::<f64>() / n;
         let percentiles = [0.15, 0.5, 0.85].map(|share| quantile(values, share));
-        Some(Spread { percentiles, mean, variance })
+        Some(InputStatistics { percentiles, mean, variance })
     }
 }
 
@@ -176,15 +178,15 @@ mod tests {
             (&[-1.0, 0.0, 0.0, 0.0, 7.0], [-0.4, 0.0, 2.8], 1.2, 8.56),
         ];
         for (values, percentiles, mean, variance) in cases {
-            let found = Spread::of(&mut values.to_vec()).unwrap();
+            let found = InputStatistics::of(&mut values.to_vec()).unwrap();
             let found = [&found.percentiles[..], &[found.mean, found.variance]].concat();
             let expected = [&percentiles[..], &[mean, variance]].concat();
             for (a, b) in found.iter().zip(&expected) {
                 assert!((a - b).abs() < 1e-12, "{values:?}: {found:?} for {expected:?}");
             }
         }
-        assert_eq!(Spread::of(&mut []), None);
-        let broken = Spread::of(&mut [f32::NAN, 1.0]).unwrap();
+        assert_eq!(InputStatistics::of(&mut []), None);
+        let broken = InputStatistics::of(&mut [f32::NAN, 1.0]).unwrap();
         assert!(broken.mean.is_nan() && broken.variance.is_nan());
     }
 

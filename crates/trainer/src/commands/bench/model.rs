@@ -76,12 +76,12 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
             "peak_rss_bytes": peak_rss_bytes(),
         });
         if let Some(profile) = profile {
-            result["profile"] = profile_table::as_json(profile, batch_size, args.repeats);
+            result["profile"] = profile_table::to_json(profile, batch_size, args.repeats);
         }
         return print::json(&result);
     }
     if let Some(profile) = profile {
-        print::text(&profile_table::text(profile, batch_size, args.repeats))?;
+        print::text(&profile_table::to_text(profile, batch_size, args.repeats))?;
     }
     let memory = peak_rss_bytes()
         .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));

@@ -8,7 +8,7 @@ use crate::commands::print;
 use crate::config::EngineKind;
 use crate::error::Error;
 use crate::setup;
-use crate::terminal::progress::Progress;
+use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
 
@@ -23,7 +23,7 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     let options = setup::fast_options(&config);
     let batch_size = config.train.batch_size;
     let list = operations::convolutions(&network, batch_size);
-    let mut progress = Progress::start("timing", list.len() as u64);
+    let mut progress = ProgressBar::start("timing", list.len() as u64);
     let mut peak = operations::peak(&options);
     let mut rows = Vec::new();
     for operation in &list {
@@ -37,7 +37,7 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
 
     let (dtype, size) = (config.train.dtype.name(), config.data.image_size);
     if args.json {
-        let ops: Vec<_> = rows.iter().map(|row| as_json(row, peak)).collect();
+        let ops: Vec<_> = rows.iter().map(|row| to_json(row, peak)).collect();
         return print::json(&json!({
             "ops": ops,
             "peak_gflops": peak,
@@ -58,7 +58,7 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     ))
 }
 
-fn as_json(row: &Measured, peak: f64) -> serde_json::Value {
+fn to_json(row: &Measured, peak: f64) -> serde_json::Value {
     let s = &row.operation.shape;
     json!({
         "name": row.operation.name,

@@ -30,9 +30,9 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
     drop(progress);
     let report = scan::stopped_by_signal(report)?;
     if args.json {
-        print::json(&as_json(&report))?;
+        print::json(&to_json(&report))?;
     } else {
-        print::text(&as_text(&report, if args.all { usize::MAX } else { SHOWN }))?;
+        print::text(&to_text(&report, if args.all { usize::MAX } else { SHOWN }))?;
     }
     if !report.breaks_a_run() {
         return Ok(());
@@ -49,7 +49,7 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
     Err(Error::Unusable(format!("{dir} would break a run: {problems}; see the report")))
 }
 
-fn as_text(report: &Report, shown: usize) -> String {
+fn to_text(report: &Report, shown: usize) -> String {
     let mut lines = Vec::new();
     for split in &report.splits {
         let counts: Vec<usize> = split.classes.iter().map(|(_, images)| *images).collect();
@@ -133,7 +133,7 @@ fn name(path: &Path) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
 }
 
-fn as_json(report: &Report) -> Value {
+fn to_json(report: &Report) -> Value {
     let findings = |findings: &[Finding]| -> Vec<Value> {
         let one = |found: &Finding| with_path("path", &found.path, json!({ "what": found.what }));
         findings.iter().map(one).collect()
