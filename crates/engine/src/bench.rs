@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::reference::{backward_input_at, backward_weights_at, forward_at};
-use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::dtype::{Dtype, round_to_bf16};
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::map::{BLOCK, Map, View};
+use bninception_kernels::map::{BLOCK, Map};
 use bninception_kernels::peak::peak_gflops;
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
 use bninception_model::Network;
@@ -227,21 +228,28 @@ impl<'a> Bench<'a> {
 
     fn run_in<E: Element>(&mut self, direction: Direction) {
         let s = &self.operation.shape;
-        let (xv, yv) = (View::whole(&s.in_map()), View::whole(&s.out_map()));
+        let (in_map, out_map) = (s.in_map(), s.out_map());
+        let input = |x| match s.reads_image() {
+            true => ConvInput::Image(x),
+            false => ConvInput::Maps(Planes::whole(x, &in_map, s.batch)),
+        };
         let (conv, team, ws) = (&self.conv, &self.team, &mut self.workspace[..]);
         match direction {
             Direction::Forward => {
-                let (x, y) = (E::of_region(&self.x), E::of_region_mut(&mut self.y));
-                conv.forward(team, x, xv, &self.packed, y, yv, Epilogue::None, ws);
+                let x = input(E::of_region(&self.x));
+                let y = PlanesMut::whole(E::of_region_mut(&mut self.y), &out_map, s.batch);
+                conv.forward(team, x, &self.packed, y, Epilogue::None, ws);
             }
             Direction::BackwardInput => {
-                let (dy, dx) = (E::of_region(&self.dy), E::of_region_mut(&mut self.dx));
-                conv.backward_input(team, dy, yv, &self.packed_backward, dx, xv, false, ws);
+                let dy = Planes::whole(E::of_region(&self.dy), &out_map, s.batch);
+                let dx = PlanesMut::whole(E::of_region_mut(&mut self.dx), &in_map, s.batch);
+                conv.backward_input(team, dy, &self.packed_backward, dx, false, ws);
             }
             Direction::BackwardWeight => {
                 let dw = &mut [&mut self.dw[..s.weights()]];
-                let (x, dy) = (E::of_region(&self.x), E::of_region(&self.dy));
-                conv.backward_weights(team, x, xv, dy, yv, dw, ws);
+                let x = input(E::of_region(&self.x));
+                let dy = Planes::whole(E::of_region(&self.dy), &out_map, s.batch);
+                conv.backward_weights(team, x, dy, dw, ws);
             }
         }
     }
@@ -275,7 +283,7 @@ impl<'a> Bench<'a> {
                 .collect(),
             Direction::BackwardWeight => {
                 let (channels, side) = (s.in_channels, s.kernel);
-                let filter = Map { channels, height: side, width: side, block: BLOCK };
+                let filter = Map { channels, height: side, width: side };
                 sample(w.len())
                     .map(|index| {
                         let (k, c, r, q) = split(&filter, index);

@@ -9,9 +9,11 @@ use std::ops::Range;
 use bninception_kernels::activation::Activation;
 use bninception_kernels::conv::ConvShape;
 use bninception_kernels::dtype::Dtype;
+use bninception_kernels::element::Element;
 use bninception_kernels::flatten::flat;
 use bninception_kernels::lrn::Lrn;
 use bninception_kernels::map::{BLOCK, Map, View};
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::pool::MaxPool;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::layer::{self, AuxPool, Layer, Op, PoolKind, Shape};
@@ -31,6 +33,22 @@ pub(super) struct Place {
     pub map: Map,
     /// Its blocks within the map.
     pub view: View,
+}
+
+impl Place {
+    /// The output of `batch` images in the buffer of its map, to read.
+    pub(super) fn of<'a, E: Element>(&self, buffer: &'a [E], batch: usize) -> Planes<'a, E> {
+        Planes::new(buffer, &self.map, self.view, batch)
+    }
+
+    /// As [`Place::of`], to write.
+    pub(super) fn of_mut<'a, E: Element>(
+        &self,
+        buffer: &'a mut [E],
+        batch: usize,
+    ) -> PlanesMut<'a, E> {
+        PlanesMut::new(buffer, &self.map, self.view, batch)
+    }
 }
 
 /// A network as stages.
@@ -499,7 +517,7 @@ fn map_of(layer: &Layer) -> Result<Map, EngineError> {
     if !channels.is_multiple_of(BLOCK) {
         return Err(unsupported(layer, "its channels are no multiple of 16"));
     }
-    Ok(Map { channels, height, width, block: BLOCK })
+    Ok(Map { channels, height, width })
 }
 
 fn unsupported(layer: &Layer, why: &str) -> EngineError {

@@ -2,7 +2,7 @@
 
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::map::{Map, View};
+use bninception_kernels::map::Map;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 
@@ -34,9 +34,6 @@ impl Settings {
         region_len(self.map_dtype, map.buffer(batch))
     }
 }
-
-/// The view of a packed image, which the kernels ignore.
-pub(super) const IMAGE_VIEW: View = View { blocks: 0, first: 0 };
 
 /// Where the maps' activations and their gradients lie, and all other buffers.
 pub(super) struct Slots {
