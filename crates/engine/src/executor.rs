@@ -1,11 +1,11 @@
 //! The one trait behind which networks run.
 
-use bninception_kernels::isa::Isa;
-use bninception_kernels::threads::Team;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;
-use crate::fast::Profile;
+use crate::profile::Profile;
 use crate::sgd::{SgdStep, sgd_step_on};
 
 /// One mini-batch of training.
