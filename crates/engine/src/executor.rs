@@ -5,7 +5,7 @@ use bninception_kernels::threads::Team;
 use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;
-use crate::fast::Profile;
+use crate::profile::Profile;
 use crate::sgd::{SgdStep, sgd_step_on};
 
 /// One mini-batch of training.

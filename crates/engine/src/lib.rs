@@ -1,10 +1,11 @@
 //! Runs a network of [`bninception_model`]: one trait, [`Executor`], and the executors behind it.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod error;
 mod executor;
 mod fast;
-pub mod operations;
+mod profile;
 mod reference;
 pub mod sgd;
 
@@ -14,5 +15,6 @@ pub use bninception_kernels::threads::Team;
 pub use bninception_model as model;
 pub use error::EngineError;
 pub use executor::{Executor, TrainBatch, Watch};
-pub use fast::{Fast, FastOptions, Phase, Profile, Row};
+pub use fast::{Fast, FastOptions};
+pub use profile::{Phase, Profile, Row};
 pub use reference::Reference;

@@ -246,13 +246,11 @@ impl Network {
         }
     }
 
-    /// How many layers read the output of each layer.
-    pub fn consumer_counts(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.layers.len()];
-        for &input in self.layers.iter().flat_map(|layer| &layer.inputs) {
-            counts[input] += 1;
-        }
-        counts
+    /// The only layer that reads layer `index`; `None` if none does, or more than one.
+    pub fn only_reader(&self, index: usize) -> Option<usize> {
+        let layers = self.layers.iter().enumerate();
+        let mut readers = layers.filter(|(_, l)| l.inputs.contains(&index)).map(|(at, _)| at);
+        readers.next().filter(|_| readers.next().is_none())
     }
 }
 

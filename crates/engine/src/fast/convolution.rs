@@ -8,10 +8,10 @@ use bninception_kernels::map::Map;
 use bninception_model::Weights;
 
 use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};
-use super::memory::Buffer;
-use super::profile::Phase;
-use super::training::{Context, Planner, Settings};
+use super::memory::{Buffer, disjoint};
+use super::plan::{Context, IMAGE_VIEW, Planner, Settings};
 use crate::executor::Watch;
+use crate::profile::Phase;
 
 /// A stage of convolutions with its memory.
 ///
@@ -100,7 +100,7 @@ impl Convolution {
         Convolution { image, packed, workspace, accumulate, follow, stage: stage.clone(), conv }
     }
 
-    /// Whether its tensors lie in the store of widened layers.
+    /// Whether its tensors lie in the store of padded layers.
     pub(super) fn is_stored(&self) -> bool {
         self.stage.stored
     }
@@ -386,9 +386,6 @@ fn plain<E: Element>(
     values
 }
 
-/// The view of a packed image, which the kernels ignore.
-pub(super) const IMAGE_VIEW: View = View { blocks: 0, first: 0 };
-
 /// Place of member `index`'s filters; empty beyond the last member.
 fn weight_range(members: &[Member], index: usize) -> std::ops::Range<usize> {
     members.get(index).map_or(0..0, |member| member.weight.clone())
@@ -406,15 +403,4 @@ fn pair<'a>(
     second: &std::ops::Range<usize>,
 ) -> [&'a mut [f32]; 2] {
     disjoint(values, [first.clone(), second.clone()])
-}
-
-/// Several tensors of a flat vector.
-pub(super) fn disjoint<const N: usize>(
-    values: &mut [f32],
-    ranges: [std::ops::Range<usize>; N],
-) -> [&mut [f32]; N] {
-    match values.get_disjoint_mut(ranges) {
-        Ok(slices) => slices,
-        Err(error) => panic!("tensors of one layer in a flat vector: {error}"),
-    }
 }

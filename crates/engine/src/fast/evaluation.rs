@@ -16,12 +16,11 @@ use bninception_kernels::threads::Team;
 use bninception_kernels::{linear, lrn};
 use bninception_model::Weights;
 
-use super::convolution::IMAGE_VIEW;
-use super::lower::{Head, Lowered, Member, Place, Stage};
+use super::lower::{HeadStage, Lowered, Member, Place, Stage};
 use super::memory::{Buffer, Buffers, Places};
-use super::profile::{Clock, Phase, Profile, Row};
-use super::training::Settings;
-use super::widen::Widened;
+use super::padded::Padded;
+use super::plan::{IMAGE_VIEW, Settings};
+use crate::profile::{Clock, Phase, Profile};
 
 /// Bytes of the maps of one image that a stage reads and writes, from which on the network's stages up
 /// to it run few images at a time, so that a map is still in a cache when the next stage reads it. Behind
@@ -43,7 +42,7 @@ struct Parts {
 
 impl Parts {
     fn of(stages: &[Stage], batch: usize, map_dtype: Dtype) -> Parts {
-        let is_large = |stage: &Stage| Row::of_stage(stage, map_dtype).bytes >= LARGE;
+        let is_large = |stage: &Stage| stage.row(map_dtype).bytes >= LARGE;
         let few = FEW.into_iter().find(|few| batch.is_multiple_of(*few));
         match (stages.iter().rposition(is_large), few) {
             (Some(last), Some(images)) => Parts { stages: last + 1, images },
@@ -80,18 +79,18 @@ pub(super) struct Evaluation {
     places: Places,
     values: Vec<Value>,
     workspace: Buffer,
-    stages: Vec<Work>,
-    head: Head,
+    stages: Vec<EvalStage>,
+    head: HeadStage,
     features: Vec<f32>,
 }
 
 /// A stage with its memory and weights.
-enum Work {
-    Conv(Box<Convolution>),
+enum EvalStage {
+    Conv(Box<FoldedConv>),
     Other(Stage),
 }
 
-struct Convolution {
+struct FoldedConv {
     conv: Conv,
     input: Option<Place>,
     /// The packed image, for the convolution that reads it.
@@ -104,13 +103,13 @@ struct Convolution {
 }
 
 impl Evaluation {
-    /// Plans evaluation of `batch` images at once with `weights`, which `widened` has taken.
+    /// Plans evaluation of `batch` images at once with `weights`, which `padded` has taken.
     pub(super) fn new(
         lowered: &Lowered,
         batch: usize,
         settings: Settings,
         team: &Team,
-        widened: &Widened,
+        padded: &Padded,
         weights: &Weights,
     ) -> Evaluation {
         let Some(head) = lowered.heads.last().cloned() else {
@@ -146,7 +145,7 @@ impl Evaluation {
                 | Stage::AveragePool { .. }
                 | Stage::WindowAverage { .. }
                 | Stage::Flatten { .. }
-                | Stage::Lrn { .. } => stages.push(Work::Other(stage.clone())),
+                | Stage::Lrn { .. } => stages.push(EvalStage::Other(stage.clone())),
                 Stage::Conv(stage) => {
                     let shape = ConvShape { batch, ..stage.shape };
                     let conv = Conv::new(
@@ -162,11 +161,11 @@ impl Evaluation {
                     buffers.touch_len(workspace, conv.workspace_len(), moment);
                     // Evaluation lowers without merging, so there is one.
                     let member = &stage.members[0];
-                    let weights = if stage.stored { &widened.weights } else { weights };
+                    let weights = if stage.stored { &padded.weights } else { weights };
                     let (filters, bias) = fold(member, weights, settings.epsilon);
                     let mut packed = Arena::new(conv.packed_len());
                     conv.pack(team, &[&filters], &mut packed);
-                    stages.push(Work::Conv(Box::new(Convolution {
+                    stages.push(EvalStage::Conv(Box::new(FoldedConv {
                         conv,
                         input: stage.input,
                         image,
@@ -201,8 +200,8 @@ impl Evaluation {
     /// Values of the packed filters.
     pub(super) fn packed_len(&self) -> usize {
         let packed = self.stages.iter().map(|work| match work {
-            Work::Conv(convolution) => convolution.packed.len(),
-            Work::Other(_) => 0,
+            EvalStage::Conv(convolution) => convolution.packed.len(),
+            EvalStage::Other(_) => 0,
         });
         packed.sum()
     }
@@ -276,7 +275,7 @@ impl Evaluation {
         let value = |place: &Place| &self.values[place.id];
         for row in stages {
             match &self.stages[row] {
-                Work::Conv(work) => {
+                EvalStage::Conv(work) => {
                     let (output, view) = (value(&work.output), work.output.view);
                     let image_len = images.len() / self.batch;
                     let (input, input_view) = match (&work.input, work.image) {
@@ -304,27 +303,27 @@ impl Evaluation {
                     clock.lap(row, Phase::Forward);
                     continue;
                 }
-                Work::Other(Stage::MaxPool { pool, input, output, .. }) => {
+                EvalStage::Other(Stage::MaxPool { pool, input, output, .. }) => {
                     let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     pool.forward(team, isa, batch, x, input.view, y, output.view, None);
                 }
-                Work::Other(Stage::AveragePool { input, output, .. }) => {
+                EvalStage::Other(Stage::AveragePool { input, output, .. }) => {
                     let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
                 }
-                Work::Other(Stage::WindowAverage { pool, input, output, .. }) => {
+                EvalStage::Other(Stage::WindowAverage { pool, input, output, .. }) => {
                     let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
                 }
-                Work::Other(Stage::Flatten { input, output, .. }) => {
+                EvalStage::Other(Stage::Flatten { input, output, .. }) => {
                     let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     flatten(team, &input.map, batch, x, input.view, y, output.view);
                 }
-                Work::Other(Stage::Lrn { lrn, input, output, .. }) => {
+                EvalStage::Other(Stage::Lrn { lrn, input, output, .. }) => {
                     let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
                     lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
                 }
-                Work::Other(Stage::Conv(_)) => unreachable!("convolutions are planned above"),
+                EvalStage::Other(Stage::Conv(_)) => unreachable!("convolutions are planned above"),
             }
             clock.lap(row, Phase::Pointwise);
         }
@@ -377,10 +376,9 @@ mod tests {
         ] {
             let options = NetworkOptions { image_size, ..NetworkOptions::default() };
             let network = Network::bn_inception(options).unwrap();
-            let lowered = lower(&network, &Widened::new(&network), Purpose::Evaluation).unwrap();
+            let lowered = lower(&network, &Padded::new(&network), Purpose::Evaluation).unwrap();
             let parts = Parts::of(&lowered.stages, batch, map_dtype);
-            let names: Vec<_> =
-                lowered.stages.iter().map(|s| Row::of_stage(s, map_dtype).name).collect();
+            let names: Vec<_> = lowered.stages.iter().map(|s| s.row(map_dtype).name).collect();
             let found = parts.stages.checked_sub(1).map(|last| names[last].as_str());
             assert_eq!((found, parts.images), (last, images), "{batch} images of {image_size} px");
         }

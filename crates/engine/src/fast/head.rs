@@ -8,15 +8,15 @@ use bninception_kernels::pool::{global_average, global_average_backward};
 use bninception_model::Weights;
 use bninception_model::dropout::dropout_mask;
 
-use super::convolution::disjoint;
 use super::lower;
-use super::profile::Phase;
-use super::training::{Context, Planner};
+use super::memory::disjoint;
+use super::plan::{Context, Planner};
 use crate::executor::TrainBatch;
+use crate::profile::Phase;
 
 /// The head with its memory; rows are images.
 pub(super) struct Head {
-    layers: lower::Head,
+    layers: lower::HeadStage,
     features: Vec<f32>,
     features_gradient: Vec<f32>,
     mask: Vec<f32>,
@@ -26,7 +26,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Plans the head.
-    pub(super) fn new(layers: &lower::Head, planner: &mut Planner<'_>) -> Head {
+    pub(super) fn new(layers: &lower::HeadStage, planner: &mut Planner<'_>) -> Head {
         let (batch, moment) = (planner.batch, planner.n);
         planner.touch_value(&layers.input, moment);
         planner.accumulate(&layers.input, moment);
@@ -53,7 +53,8 @@ impl Head {
         logits: &mut [f32],
     ) -> f64 {
         let (team, isa, images) = (cx.team, cx.settings.isa, cx.batch);
-        let lower::Head { input, dropout, weight, bias, classes, loss_weight, .. } = &self.layers;
+        let lower::HeadStage { input, dropout, weight, bias, classes, loss_weight, .. } =
+            &self.layers;
         let n_features = self.layers.features();
         let [x] = cx.get([cx.slots.value(input)]);
         let x = E::of_region(x);

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use bninception_kernels::activation::Activation;
 use bninception_kernels::conv::{BLOCK, ConvShape, View};
+use bninception_kernels::dtype::Dtype;
 use bninception_kernels::flatten::flat;
 use bninception_kernels::lrn::Lrn;
 use bninception_kernels::map::Map;
@@ -17,8 +18,9 @@ use bninception_model::layer::{self, AuxPool, Layer, Op, PoolKind, Shape};
 use bninception_model::network::Loss;
 use bninception_model::{Network, ParameterTable, Role};
 
-use super::widen::Widened;
+use super::padded::Padded;
 use crate::error::EngineError;
+use crate::profile::Row;
 
 /// A layer's output: channel blocks of one of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(super) struct Lowered {
     /// What runs, in order.
     pub stages: Vec<Stage>,
     /// What runs behind the maps: auxiliary heads, where they are wanted, then that of the logits.
-    pub heads: Vec<Head>,
+    pub heads: Vec<HeadStage>,
 }
 
 /// What a lowered network is for.
@@ -72,7 +74,7 @@ pub(super) enum Stage {
 /// Convolutions of one input, run as one. A fully connected layer inside the network is one of 1x1.
 #[derive(Clone, Debug)]
 pub(super) struct ConvStage {
-    /// Whether the tensors lie in the store of [`Widened`] and not in the caller's vectors.
+    /// Whether the tensors lie in the store of [`Padded`] and not in the caller's vectors.
     pub stored: bool,
     /// Sizes of all members together; the batch is 0 until a plan is made.
     pub shape: ConvShape,
@@ -118,7 +120,7 @@ pub(super) struct Norm {
 /// Global average pool, dropout, fully connected layer and loss. The pool changes nothing of a map
 /// of 1x1, as auxiliary heads have it.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct HeadStage {
     /// The name that profiles show.
     pub name: String,
     /// Weight of the loss.
@@ -135,10 +137,22 @@ pub(super) struct Head {
     pub classes: usize,
 }
 
-impl Head {
+impl HeadStage {
     /// Inputs of the fully connected layer.
     pub(super) fn features(&self) -> usize {
         self.input.map.channels
+    }
+
+    /// Its row in a profile, with a map of the format `map_dtype` and no time yet.
+    pub(super) fn row(&self, map_dtype: Dtype) -> Row {
+        let map = &self.input.map;
+        Row {
+            name: self.name.clone(),
+            macs: self.features() * self.classes,
+            bytes: map.channels * map.height * map.width * map_dtype.size()
+                + self.classes * size_of::<f32>(),
+            seconds: Default::default(),
+        }
     }
 }
 
@@ -155,22 +169,44 @@ impl Stage {
         };
         input.into_iter().chain(outputs).chain(members.iter().map(|member| &member.output))
     }
+
+    /// Its row in a profile, with maps of the format `map_dtype` and no time yet.
+    pub(super) fn row(&self, map_dtype: Dtype) -> Row {
+        let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
+        let mut values: usize = self.places().map(values).sum();
+        let (name, macs) = match self {
+            Stage::Conv(stage) => {
+                let s = ConvShape { batch: 1, ..stage.shape };
+                if stage.input.is_none() {
+                    values += s.in_channels * s.in_height * s.in_width;
+                }
+                let names: Vec<&str> = stage.members.iter().map(|m| m.name.as_str()).collect();
+                (names.join(" + "), s.macs())
+            }
+            Stage::MaxPool { name, .. }
+            | Stage::AveragePool { name, .. }
+            | Stage::WindowAverage { name, .. }
+            | Stage::Flatten { name, .. }
+            | Stage::Lrn { name, .. } => (name.clone(), 0),
+        };
+        Row { name, macs, bytes: values * map_dtype.size(), seconds: Default::default() }
+    }
 }
 
 /// Turns a network into stages. Ranges of tensors are those of `network`, but for the layers that
-/// `widened` stores.
+/// `padded` stores.
 ///
 /// # Errors
 /// A layer that this engine has no arithmetic for, or not in this place.
 pub(super) fn lower(
     network: &Network,
-    widened: &Widened,
+    padded: &Padded,
     purpose: Purpose,
 ) -> Result<Lowered, EngineError> {
-    let wide = widened.network();
+    let wide = padded.network();
     let mut lowering = Lowering {
         network: wide,
-        widened,
+        padded,
         table: ParameterTable::new(network),
         merge: purpose == Purpose::Training { merge: true },
         maps: Vec::new(),
@@ -192,7 +228,7 @@ pub(super) fn lower(
 struct Lowering<'a> {
     /// The network with channels added.
     network: &'a Network,
-    widened: &'a Widened,
+    padded: &'a Padded,
     /// Of the network without.
     table: ParameterTable,
     merge: bool,
@@ -216,7 +252,7 @@ impl Lowering<'_> {
                 let part = &self.network.layers[input];
                 let map = map_of(part)?;
                 // A slice that others read too would need its gradient from both sides.
-                self.only_consumer(input)?;
+                self.only_reader(input)?;
                 let view = View { first, ..place.view };
                 self.places[input] = Some(Place { id: place.id, map, view });
                 first += map.blocks();
@@ -249,18 +285,14 @@ impl Lowering<'_> {
         place.ok_or_else(|| unsupported(layer, "its input is no map"))
     }
 
-    fn only_consumer(&self, index: usize) -> Result<usize, EngineError> {
-        let layers = self.network.layers.iter().enumerate();
-        let mut consumers = layers.filter(|(_, l)| l.inputs.contains(&index)).map(|(i, _)| i);
-        match (consumers.next(), consumers.next()) {
-            (Some(consumer), None) => Ok(consumer),
-            _ => Err(unsupported(&self.network.layers[index], "one layer must read it, no more")),
-        }
+    fn only_reader(&self, index: usize) -> Result<usize, EngineError> {
+        let why = "one layer must read it, no more";
+        self.network.only_reader(index).ok_or_else(|| unsupported(&self.network.layers[index], why))
     }
 
     fn trainable(&self, index: usize, role: Role) -> Option<Range<usize>> {
-        if self.widened.stores(index) {
-            return self.widened.trainable(index, role);
+        if self.padded.stores(index) {
+            return self.padded.trainable(index, role);
         }
         self.table.trainable_of(index, role).map(|spec| spec.range.clone())
     }
@@ -362,11 +394,11 @@ impl Lowering<'_> {
         input: Option<Place>,
     ) -> Result<(), EngineError> {
         let layer = &self.network.layers[index];
-        let mut last = self.only_consumer(index)?;
+        let mut last = self.only_reader(index)?;
         let mut norm = None;
         if self.network.layers[last].op == Op::BatchNorm {
             norm = self.norm(last);
-            last = self.only_consumer(last)?;
+            last = self.only_reader(last)?;
         }
         let Op::Activation(activation) = self.network.layers[last].op else {
             return Err(unsupported(layer, "a nonlinearity must follow it"));
@@ -374,7 +406,7 @@ impl Lowering<'_> {
         let Some(weight) = self.trainable(index, role) else {
             return Err(unsupported(layer, "it has no filters"));
         };
-        let stored = self.widened.stores(index);
+        let stored = self.padded.stores(index);
         let member = Member {
             layer: index,
             name: layer.name.clone(),
@@ -408,8 +440,8 @@ impl Lowering<'_> {
     }
 
     fn norm(&self, index: usize) -> Option<Norm> {
-        let statistic = |role| match self.widened.stores(index) {
-            true => self.widened.statistic(index, role),
+        let statistic = |role| match self.padded.stores(index) {
+            true => self.padded.statistic(index, role),
             false => self.table.statistic_of(index, role).map(|spec| spec.range.clone()),
         };
         Some(Norm {
@@ -422,7 +454,7 @@ impl Lowering<'_> {
 
     /// The last layers in front of a loss: global average pool or map of 1x1, dropout if there is one,
     /// fully connected.
-    fn head(&self, loss: &Loss) -> Result<Head, EngineError> {
+    fn head(&self, loss: &Loss) -> Result<HeadStage, EngineError> {
         let layers = &self.network.layers;
         let linear = &layers[loss.logits];
         let (Some(weight), Some(bias)) = (
@@ -447,7 +479,7 @@ impl Lowering<'_> {
             },
         };
         let is_main = loss.logits == layers.len() - 1;
-        Ok(Head {
+        Ok(HeadStage {
             name: if is_main { "head".to_owned() } else { linear.name.clone() },
             loss_weight: loss.weight,
             input,
@@ -480,15 +512,13 @@ fn unsupported(layer: &Layer, why: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
-    use bninception_kernels::dtype::Dtype;
     use bninception_model::{AuxOptions, BatchNormOptions, Kind, NetworkOptions};
 
     use super::*;
-    use crate::fast::profile::Row;
 
-    fn lowered(network: &Network, merge: bool) -> (Lowered, Widened) {
-        let widened = Widened::new(network);
-        (lower(network, &widened, Purpose::Training { merge }).unwrap(), widened)
+    fn lowered(network: &Network, merge: bool) -> (Lowered, Padded) {
+        let padded = Padded::new(network);
+        (lower(network, &padded, Purpose::Training { merge }).unwrap(), padded)
     }
 
     /// Both networks with all that they can have.
@@ -512,7 +542,7 @@ mod tests {
         ];
         for (kind, merge, stages) in cases {
             let network = full(kind);
-            let (lowered, widened) = lowered(&network, merge);
+            let (lowered, padded) = lowered(&network, merge);
             assert_eq!(lowered.stages.len(), stages, "{kind:?}, merged {merge}");
             let mut ranges: Vec<Range<usize>> = Vec::new();
             for head in &lowered.heads {
@@ -530,12 +560,12 @@ mod tests {
                     ranges.extend([norm.gamma.clone(), norm.beta.clone()]);
                 }
             }
-            // The store holds the rest of the caller's vector, widened.
+            // The store holds the rest of the caller's vector, padded.
             let table = ParameterTable::new(&network);
-            let left_out = table.trainable.iter().filter(|spec| widened.stores(spec.layer));
+            let left_out = table.trainable.iter().filter(|spec| padded.stores(spec.layer));
             ranges.extend(left_out.map(|spec| spec.range.clone()));
             assert_eq!(cover(&mut ranges), table.n_trainable());
-            assert_eq!(cover(&mut stored), widened.gradients.len());
+            assert_eq!(cover(&mut stored), padded.gradients.len());
         }
     }
 
@@ -555,9 +585,9 @@ mod tests {
             let options = NetworkOptions { aux: None, ..with.options.clone() };
             let without = Network::new(kind, options).unwrap();
             let names = |network: &Network| -> Vec<String> {
-                let lowered = lower(network, &Widened::new(network), Purpose::Evaluation).unwrap();
+                let lowered = lower(network, &Padded::new(network), Purpose::Evaluation).unwrap();
                 assert_eq!(lowered.heads.len(), 1);
-                lowered.stages.iter().map(|stage| Row::of_stage(stage, Dtype::F32).name).collect()
+                lowered.stages.iter().map(|stage| stage.row(Dtype::F32).name).collect()
             };
             assert_eq!(names(&with), names(&without));
         }

@@ -141,6 +141,17 @@ pub(super) fn assign(extents: &[Extent]) -> (Vec<usize>, usize) {
     (offsets, total)
 }
 
+/// Several tensors of a flat vector.
+pub(super) fn disjoint<const N: usize>(
+    values: &mut [f32],
+    ranges: [Range<usize>; N],
+) -> [&mut [f32]; N] {
+    match values.get_disjoint_mut(ranges) {
+        Ok(slices) => slices,
+        Err(error) => panic!("tensors of one layer in a flat vector: {error}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

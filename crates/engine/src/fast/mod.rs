@@ -8,9 +8,9 @@ mod evaluation;
 mod head;
 mod lower;
 mod memory;
-mod profile;
+mod padded;
+mod plan;
 mod training;
-mod widen;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::Algorithms;
@@ -24,11 +24,12 @@ use bninception_model::{Network, ParameterTable, Weights};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Purpose, lower};
-pub use self::profile::{Phase, Profile, Row};
-use self::training::{Settings, Training};
-use self::widen::Widened;
+use self::padded::Padded;
+use self::plan::Settings;
+use self::training::Training;
 use crate::error::EngineError;
 use crate::executor::{Executor, TrainBatch, Watch};
+use crate::profile::Profile;
 
 /// Images that evaluation takes through the network at once.
 const EVALUATION_BATCH: usize = 32;
@@ -74,7 +75,7 @@ pub struct Fast {
     options: FastOptions,
     settings: Settings,
     team: Team,
-    widened: Widened,
+    padded: Padded,
     training: Side<Training>,
     evaluation: Side<Evaluation>,
     prepared: Option<Weights>,
@@ -91,8 +92,8 @@ struct Side<Plan> {
 
 impl<Plan> Side<Plan> {
     fn new(lowered: Lowered, map_dtype: Dtype) -> Side<Plan> {
-        let stages = lowered.stages.iter().map(|stage| Row::of_stage(stage, map_dtype));
-        let heads = lowered.heads.iter().map(|head| Row::of_head(head, map_dtype));
+        let stages = lowered.stages.iter().map(|stage| stage.row(map_dtype));
+        let heads = lowered.heads.iter().map(|head| head.row(map_dtype));
         let rows = stages.chain(heads).collect();
         let profile = Profile { rows };
         Side { lowered, plans: Vec::new(), arena: Arena::new(0), profile }
@@ -128,27 +129,21 @@ impl Fast {
             epsilon: norm.map_or(0.0, |norm| norm.epsilon),
             momentum: norm.map_or(0.0, |norm| norm.momentum),
         };
-        let widened = Widened::new(&network);
+        let padded = Padded::new(&network);
         let merge = options.merge_siblings;
-        let training = lower(&network, &widened, Purpose::Training { merge })?;
-        let evaluation = lower(&network, &widened, Purpose::Evaluation)?;
+        let training = lower(&network, &padded, Purpose::Training { merge })?;
+        let evaluation = lower(&network, &padded, Purpose::Evaluation)?;
         Ok(Fast {
             table: ParameterTable::new(&network),
             training: Side::new(training, settings.map_dtype),
             evaluation: Side::new(evaluation, settings.map_dtype),
-            widened,
+            padded,
             team: Team::new(options.threads),
             prepared: None,
             network,
             options,
             settings,
         })
-    }
-
-    /// Bytes of the memory that training and evaluation have taken for activations, gradients and
-    /// scratch.
-    pub fn arena_bytes(&self) -> [usize; 2] {
-        [&self.training.arena, &self.evaluation.arena].map(|arena| size_of_val(&arena[..]))
     }
 
     fn check_weights(&self, weights: &Weights) -> Result<(), EngineError> {
@@ -176,13 +171,13 @@ impl Fast {
         check_batch(&self.network, batch.images, batch.labels)?;
 
         logits.resize(images * classes, 0.0);
-        let (team, widened) = (&self.team, &mut self.widened);
+        let (team, padded) = (&self.team, &mut self.padded);
         let (plan, arena, profile) = training_plan(&mut self.training, images, self.settings, team);
-        widened.take(weights);
+        padded.load(weights);
         let loss = with_element!(self.settings.map_dtype, E => {
-            plan.run::<E>(team, arena, profile, batch, widened, weights, gradients, logits, watch)
+            plan.run::<E>(team, arena, profile, batch, padded, weights, gradients, logits, watch)
         });
-        widened.give(weights, gradients);
+        padded.store(weights, gradients);
         Ok(loss)
     }
 
@@ -191,9 +186,9 @@ impl Fast {
         let batch = images.len() / self.image_len();
         let side = &mut self.evaluation;
         if !side.plans.iter().any(|plan| plan.batch() == batch) {
-            self.widened.take(weights);
-            let (settings, team, widened) = (self.settings, &self.team, &self.widened);
-            let plan = Evaluation::new(&side.lowered, batch, settings, team, widened, weights);
+            self.padded.load(weights);
+            let (settings, team, padded) = (self.settings, &self.team, &self.padded);
+            let plan = Evaluation::new(&side.lowered, batch, settings, team, padded, weights);
             let len = plan.arena_len();
             side.keep(plan, len);
         }
@@ -251,11 +246,11 @@ impl Executor for Fast {
             statistics: vec![0.0; self.table.n_statistics()],
         };
         let lowered = &self.evaluation.lowered;
-        let widened = &self.widened;
+        let padded = &self.padded;
         // The last images of a data set may be an odd number, which runs as a whole and takes more.
         let [(whole_arena, whole_packed), (odd_arena, odd_packed)] =
             [EVALUATION_BATCH, EVALUATION_BATCH - 1].map(|batch| {
-                let plan = Evaluation::new(lowered, batch, settings, team, widened, &weights);
+                let plan = Evaluation::new(lowered, batch, settings, team, padded, &weights);
                 (plan.arena_len(), plan.packed_len())
             });
         // The weights of evaluation are kept as they came, and packed once for each plan.
@@ -298,12 +293,12 @@ impl Executor for Fast {
         let batch = check_images(&self.network, images)?;
         let (team, settings) = (&self.team, self.settings);
         let (plan, arena, profile) = training_plan(&mut self.training, batch, settings, team);
-        self.widened.take(weights);
-        let widened = &mut self.widened;
+        self.padded.load(weights);
+        let padded = &mut self.padded;
         with_element!(settings.map_dtype, E => {
-            plan.move_statistics::<E>(team, arena, profile, images, widened, weights)
+            plan.move_statistics::<E>(team, arena, profile, images, padded, weights)
         });
-        self.widened.give_statistics(weights);
+        self.padded.store_statistics(weights);
         Ok(())
     }
 

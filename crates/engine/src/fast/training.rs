@@ -5,12 +5,9 @@
 //! of its readers that runs backward, and the others add to it, so that no map is ever cleared.
 
 use bninception_kernels::arena::{bytes, bytes_mut};
-use bninception_kernels::dtype::Dtype;
-use bninception_kernels::element::{Element, region_len};
+use bninception_kernels::element::Element;
 use bninception_kernels::flatten::{flatten, flatten_backward};
-use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
-use bninception_kernels::map::Map;
 use bninception_kernels::pool::{self, MaxPool};
 use bninception_kernels::threads::Team;
 use bninception_kernels::window_average::WindowAverage;
@@ -19,145 +16,24 @@ use bninception_model::Weights;
 use super::convolution::Convolution;
 use super::head::Head;
 use super::lower::{Lowered, Place, Stage};
-use super::memory::{Buffer, Buffers, Places};
-use super::profile::{Clock, Phase, Profile};
-use super::widen::Widened;
+use super::memory::{Buffer, Buffers};
+use super::padded::Padded;
+use super::plan::{Context, Planner, Settings, Slots};
 use crate::executor::{TrainBatch, Watch};
-
-/// What does not change from one batch size to another.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    /// Instruction set of all kernels.
-    pub isa: Isa,
-    /// Format of the factors of convolutions.
-    pub dtype: Dtype,
-    /// Format of maps and of their gradients in memory.
-    pub map_dtype: Dtype,
-    /// Whether 3x3 convolutions may use Winograd's algorithm.
-    pub winograd: bool,
-    /// Epsilon of batch norm, where the network has it.
-    pub epsilon: f64,
-    /// Momentum of batch norm.
-    pub momentum: f64,
-}
-
-impl Settings {
-    /// Values of the arena that `batch` images of `map` take.
-    pub(super) fn map_len(&self, map: &Map, batch: usize) -> usize {
-        region_len(self.map_dtype, map.buffer(batch))
-    }
-}
+use crate::profile::{Clock, Phase, Profile};
 
 /// A planned training step.
 pub(super) struct Training {
     batch: usize,
     settings: Settings,
     slots: Slots,
-    stages: Vec<Work>,
+    stages: Vec<TrainStage>,
     /// Auxiliary heads, then that of the logits.
     heads: Vec<Head>,
     /// Logits of an auxiliary head, which nobody sees.
     aux_logits: Vec<f32>,
     /// Scratch of the reductions over images.
     partial: Vec<f64>,
-}
-
-/// Where the maps' activations and their gradients lie, and all other buffers.
-pub(super) struct Slots {
-    /// Places of all buffers.
-    pub places: Places,
-    values: Vec<Buffer>,
-    gradients: Vec<Buffer>,
-}
-
-impl Slots {
-    /// The buffer of the map that `place` is part of.
-    pub(super) fn value(&self, place: &Place) -> Buffer {
-        self.values[place.id]
-    }
-
-    /// The buffer of that map's gradient.
-    pub(super) fn gradient(&self, place: &Place) -> Buffer {
-        self.gradients[place.id]
-    }
-}
-
-/// What the stages of a running step share.
-pub(super) struct Context<'a> {
-    pub team: &'a Team,
-    pub settings: &'a Settings,
-    pub batch: usize,
-    pub slots: &'a Slots,
-    pub arena: &'a mut [f32],
-    pub partial: &'a mut [f64],
-    pub clock: Clock<'a>,
-    pub watch: Option<Watch<'a>>,
-}
-
-impl<'a> Context<'a> {
-    /// The slices of `buffers`.
-    pub(super) fn get<const N: usize>(&mut self, buffers: [Buffer; N]) -> [&mut [f32]; N] {
-        self.slots.places.get(self.arena, buffers)
-    }
-
-    /// The slices of `buffers` that hold maps.
-    pub(super) fn maps<E: Element, const N: usize>(
-        &mut self,
-        buffers: [Buffer; N],
-    ) -> [&mut [E]; N] {
-        self.get(buffers).map(E::of_region_mut)
-    }
-}
-
-/// Collects the buffers of a plan, and who touches them when.
-pub(super) struct Planner<'a> {
-    pub team: &'a Team,
-    pub settings: Settings,
-    pub batch: usize,
-    pub buffers: Buffers,
-    /// Stages of the network.
-    pub n: usize,
-    values: Vec<Buffer>,
-    gradients: Vec<Buffer>,
-    /// Packed filters and scratch of one convolution after the other.
-    pub packed: Buffer,
-    pub workspace: Buffer,
-    /// Whether each map's gradient has been written by a reader that runs backward earlier.
-    written: Vec<bool>,
-}
-
-impl Planner<'_> {
-    /// Moment at which stage `row` runs backward.
-    pub(super) fn backward_moment(&self, row: usize) -> usize {
-        2 * self.n - row
-    }
-
-    /// Notes a use of the activation of `place`.
-    pub(super) fn touch_value(&mut self, place: &Place, moment: usize) {
-        self.buffers.touch(self.values[place.id], moment);
-    }
-
-    /// Notes a use of the gradient of `place`.
-    pub(super) fn touch_gradient(&mut self, place: &Place, moment: usize) {
-        self.buffers.touch(self.gradients[place.id], moment);
-    }
-
-    /// Notes the uses of a stage whose gradient needs no activation, and says whether the gradient of
-    /// its input must be added to what is there.
-    fn linear(&mut self, input: &Place, output: &Place, row: usize) -> bool {
-        let back = self.backward_moment(row);
-        self.touch_value(input, row);
-        self.touch_value(output, row);
-        self.touch_gradient(output, back);
-        self.accumulate(input, back)
-    }
-
-    /// Notes that the whole gradient of the map of `place` is written at `moment`, and says whether
-    /// it must be added to what is there. Stages ask in the order in which they run backward.
-    pub(super) fn accumulate(&mut self, place: &Place, moment: usize) -> bool {
-        self.touch_gradient(place, moment);
-        std::mem::replace(&mut self.written[place.id], true)
-    }
 }
 
 impl Training {
@@ -195,12 +71,12 @@ impl Training {
             _ => 0,
         };
         // Backward order, in which accumulation is decided.
-        let mut stages: Vec<Work> = lowered
+        let mut stages: Vec<TrainStage> = lowered
             .stages
             .iter()
             .enumerate()
             .rev()
-            .map(|(row, stage)| Work::new(row, stage, &mut planner))
+            .map(|(row, stage)| TrainStage::new(row, stage, &mut planner))
             .collect();
         stages.reverse();
         let widest = lowered.maps.iter().map(|map| map.channels).max().unwrap_or(0);
@@ -222,7 +98,7 @@ impl Training {
     }
 
     /// One step without the optimizer; returns the mean loss of the logits, or that of an auxiliary
-    /// head if it is not finite. The sizes of all arguments have been checked, and `widened` has taken
+    /// head if it is not finite. The sizes of all arguments have been checked, and `padded` has taken
     /// the weights.
     pub(super) fn run<E: Element>(
         &mut self,
@@ -230,7 +106,7 @@ impl Training {
         arena: &mut [f32],
         profile: &mut Profile,
         batch: &TrainBatch<'_>,
-        widened: &mut Widened,
+        padded: &mut Padded,
         weights: &mut Weights,
         gradients: &mut [f32],
         logits: &mut [f32],
@@ -242,7 +118,7 @@ impl Training {
         let batch_size = self.batch;
         let mut cx =
             Context { team, settings, batch: batch_size, slots, arena, partial, clock, watch };
-        forward::<E>(stages, &mut cx, batch.images, widened, weights);
+        forward::<E>(stages, &mut cx, batch.images, padded, weights);
         let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
         let mut loss = 0.0_f64;
         for (index, head) in heads.iter_mut().enumerate() {
@@ -252,7 +128,7 @@ impl Training {
         }
         for (row, work) in stages.iter_mut().enumerate().rev() {
             let (weights, gradients) = match work.is_stored() {
-                true => (&widened.weights, &mut widened.gradients[..]),
+                true => (&padded.weights, &mut padded.gradients[..]),
                 false => (&*weights, &mut *gradients),
             };
             work.backward::<E>(row, &mut cx, weights, gradients);
@@ -268,32 +144,32 @@ impl Training {
         arena: &mut [f32],
         profile: &mut Profile,
         images: &[f32],
-        widened: &mut Widened,
+        padded: &mut Padded,
         weights: &mut Weights,
     ) {
         let Training { settings, slots, stages, partial, .. } = self;
         let (clock, batch, watch) = (Clock::start(profile), self.batch, None);
         let mut cx = Context { team, settings, batch, slots, arena, partial, clock, watch };
-        forward::<E>(stages, &mut cx, images, widened, weights);
+        forward::<E>(stages, &mut cx, images, padded, weights);
     }
 }
 
 /// Runs all stages forward.
 fn forward<E: Element>(
-    stages: &mut [Work],
+    stages: &mut [TrainStage],
     cx: &mut Context<'_>,
     images: &[f32],
-    widened: &mut Widened,
+    padded: &mut Padded,
     weights: &mut Weights,
 ) {
     for (row, work) in stages.iter_mut().enumerate() {
-        let weights = if work.is_stored() { &mut widened.weights } else { &mut *weights };
+        let weights = if work.is_stored() { &mut padded.weights } else { &mut *weights };
         work.forward::<E>(row, cx, images, weights);
     }
 }
 
 /// A stage with its memory.
-enum Work {
+enum TrainStage {
     Conv(Box<Convolution>),
     MaxPool { pool: MaxPool, winners: Buffer, input: Place, output: Place, accumulate: bool },
     AveragePool { input: Place, output: Place, accumulate: bool },
@@ -302,12 +178,12 @@ enum Work {
     Lrn { lrn: Lrn, input: Place, output: Place, accumulate: bool },
 }
 
-impl Work {
+impl TrainStage {
     /// Plans a stage; stages come in backward order.
-    fn new(row: usize, stage: &Stage, planner: &mut Planner<'_>) -> Work {
+    fn new(row: usize, stage: &Stage, planner: &mut Planner<'_>) -> TrainStage {
         let back = planner.backward_moment(row);
         match stage {
-            Stage::Conv(stage) => Work::Conv(Box::new(Convolution::new(row, stage, planner))),
+            Stage::Conv(stage) => TrainStage::Conv(Box::new(Convolution::new(row, stage, planner))),
             Stage::MaxPool { pool, input, output, .. } => {
                 planner.touch_value(input, row);
                 planner.touch_value(output, row);
@@ -317,19 +193,24 @@ impl Work {
                 planner.buffers.touch(winners, back);
                 let (pool, input, output) = (*pool, *input, *output);
                 let accumulate = planner.accumulate(&input, back);
-                Work::MaxPool { pool, winners, input, output, accumulate }
+                TrainStage::MaxPool { pool, winners, input, output, accumulate }
             }
             Stage::AveragePool { input, output, .. } => {
                 let accumulate = planner.linear(input, output, row);
-                Work::AveragePool { input: *input, output: *output, accumulate }
+                TrainStage::AveragePool { input: *input, output: *output, accumulate }
             }
             Stage::WindowAverage { pool, input, output, .. } => {
                 let accumulate = planner.linear(input, output, row);
-                Work::WindowAverage { pool: *pool, input: *input, output: *output, accumulate }
+                TrainStage::WindowAverage {
+                    pool: *pool,
+                    input: *input,
+                    output: *output,
+                    accumulate,
+                }
             }
             Stage::Flatten { input, output, .. } => {
                 let accumulate = planner.linear(input, output, row);
-                Work::Flatten { input: *input, output: *output, accumulate }
+                TrainStage::Flatten { input: *input, output: *output, accumulate }
             }
             Stage::Lrn { lrn, input, output, .. } => {
                 planner.touch_value(input, row);
@@ -337,14 +218,14 @@ impl Work {
                 planner.touch_value(output, row);
                 planner.touch_gradient(output, back);
                 let accumulate = planner.accumulate(input, back);
-                Work::Lrn { lrn: *lrn, input: *input, output: *output, accumulate }
+                TrainStage::Lrn { lrn: *lrn, input: *input, output: *output, accumulate }
             }
         }
     }
 
-    /// Whether its tensors lie in the store of widened layers.
+    /// Whether its tensors lie in the store of padded layers.
     fn is_stored(&self) -> bool {
-        matches!(self, Work::Conv(convolution) if convolution.is_stored())
+        matches!(self, TrainStage::Conv(convolution) if convolution.is_stored())
     }
 
     fn forward<E: Element>(
@@ -357,7 +238,7 @@ impl Work {
         let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         match self {
-            Work::Conv(convolution) => {
+            TrainStage::Conv(convolution) => {
                 convolution.forward::<E>(row, cx, images, weights);
                 if cx.watch.is_some() {
                     convolution.show::<E>(cx, weights);
@@ -365,24 +246,24 @@ impl Work {
                 }
                 return;
             }
-            Work::MaxPool { pool, winners, input, output, .. } => {
+            TrainStage::MaxPool { pool, winners, input, output, .. } => {
                 let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
                 let (x, y, winners) = (E::of_region(x), E::of_region_mut(y), bytes_mut(winners));
                 pool.forward(team, isa, batch, x, input.view, y, output.view, Some(winners));
             }
-            Work::AveragePool { input, output, .. } => {
+            TrainStage::AveragePool { input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 pool::average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
             }
-            Work::WindowAverage { pool, input, output, .. } => {
+            TrainStage::WindowAverage { pool, input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
             }
-            Work::Flatten { input, output, .. } => {
+            TrainStage::Flatten { input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 flatten(team, &input.map, batch, x, input.view, y, output.view);
             }
-            Work::Lrn { lrn, input, output, .. } => {
+            TrainStage::Lrn { lrn, input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
                 lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
             }
@@ -399,17 +280,17 @@ impl Work {
     ) {
         let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
         match self {
-            Work::Conv(convolution) => {
+            TrainStage::Conv(convolution) => {
                 return convolution.backward::<E>(row, cx, weights, gradients);
             }
-            Work::MaxPool { pool, winners, input, output, accumulate } => {
+            TrainStage::MaxPool { pool, winners, input, output, accumulate } => {
                 let [dy, winners, dx] =
                     cx.get([slots.gradient(output), *winners, slots.gradient(input)]);
                 let (dy, dx, winners) = (E::of_region(dy), E::of_region_mut(dx), bytes(winners));
                 let (dy_view, dx_view) = (output.view, input.view);
                 pool.backward(team, isa, batch, dy, dy_view, winners, dx, dx_view, *accumulate);
             }
-            Work::AveragePool { input, output, accumulate } => {
+            TrainStage::AveragePool { input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
@@ -425,18 +306,18 @@ impl Work {
                     *accumulate,
                 );
             }
-            Work::WindowAverage { pool, input, output, accumulate } => {
+            TrainStage::WindowAverage { pool, input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 pool.backward(team, isa, batch, dy, output.view, dx, input.view, *accumulate);
             }
-            Work::Flatten { input, output, accumulate } => {
+            TrainStage::Flatten { input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
                 flatten_backward(team, map, batch, dy, dy_view, dx, dx_view, *accumulate);
             }
-            Work::Lrn { lrn, input, output, accumulate } => {
+            TrainStage::Lrn { lrn, input, output, accumulate } => {
                 let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];
                 let [x, dy, dx]: [&mut [E]; 3] = cx.maps(buffers);
                 lrn::backward(team, isa, lrn, &input.map, batch, x, dy, dx, *accumulate);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bninception_engine::model::{Network, ParameterTable, summary};
-use bninception_engine::{Executor, Profile, TrainBatch, operations};
+use bninception_engine::{Executor, Profile, TrainBatch, bench};
 use serde_json::json;
 
 use super::profile_table;
@@ -57,7 +57,7 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
     let threads = setup::threads(config.train.threads);
     let gflops = gflop / median;
     let profile = if args.profile { Some(profile(executor.as_mut(), args.mode)?) } else { None };
-    let peak = operations::peak(&setup::fast_options(&config));
+    let peak = bench::peak(&setup::fast_options(&config));
     if args.json {
         let mut result = json!({
             "mode": mode,

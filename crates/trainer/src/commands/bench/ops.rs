@@ -1,6 +1,6 @@
 //! `bench ops`.
 
-use bninception_engine::operations::{self, Measured};
+use bninception_engine::bench::{self, Measured};
 use serde_json::json;
 
 use crate::cli::BenchOpsArgs;
@@ -22,17 +22,17 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     let network = setup::network(&config, setup::classes_without_data(&config))?;
     let options = setup::fast_options(&config);
     let batch_size = config.train.batch_size;
-    let list = operations::convolutions(&network, batch_size);
+    let list = bench::convolutions(&network, batch_size);
     let mut progress = Progress::start("timing", list.len() as u64);
-    let mut peak = operations::peak(&options);
+    let mut peak = bench::peak(&options);
     let mut rows = Vec::new();
     for operation in &list {
         signals::check()?;
-        rows.extend(operations::measure(operation, &options, args.warmup, args.repeats)?);
+        rows.extend(bench::measure(operation, &options, args.warmup, args.repeats)?);
         progress.advance(1, std::time::Duration::ZERO);
     }
     // A machine that is shared, or that slows down as it warms up, shows in the better of two.
-    peak = peak.max(operations::peak(&options));
+    peak = peak.max(bench::peak(&options));
     drop(progress);
 
     let (dtype, size) = (config.train.dtype.name(), config.data.image_size);

@@ -2,11 +2,6 @@
 
 use std::time::Instant;
 
-use bninception_kernels::conv::ConvShape;
-use bninception_kernels::dtype::Dtype;
-
-use super::lower::{Head, Place, Stage};
-
 /// A kind of work within a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -69,42 +64,6 @@ pub struct Row {
     pub seconds: [f64; Phase::ALL.len()],
 }
 
-impl Row {
-    /// The row of a stage whose maps have the format `map_dtype`, with no time yet.
-    pub(super) fn of_stage(stage: &Stage, map_dtype: Dtype) -> Row {
-        let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
-        let mut values: usize = stage.places().map(values).sum();
-        let (name, macs) = match stage {
-            Stage::Conv(stage) => {
-                let s = ConvShape { batch: 1, ..stage.shape };
-                if stage.input.is_none() {
-                    values += s.in_channels * s.in_height * s.in_width;
-                }
-                let names: Vec<&str> = stage.members.iter().map(|m| m.name.as_str()).collect();
-                (names.join(" + "), s.macs())
-            }
-            Stage::MaxPool { name, .. }
-            | Stage::AveragePool { name, .. }
-            | Stage::WindowAverage { name, .. }
-            | Stage::Flatten { name, .. }
-            | Stage::Lrn { name, .. } => (name.clone(), 0),
-        };
-        Row { name, macs, bytes: values * map_dtype.size(), seconds: Default::default() }
-    }
-
-    /// The row of a head that reads a map of the format `map_dtype`, with no time yet.
-    pub(super) fn of_head(head: &Head, map_dtype: Dtype) -> Row {
-        let map = &head.input.map;
-        Row {
-            name: head.name.clone(),
-            macs: head.features() * head.classes,
-            bytes: map.channels * map.height * map.width * map_dtype.size()
-                + head.classes * size_of::<f32>(),
-            seconds: Default::default(),
-        }
-    }
-}
-
 impl Profile {
     /// Sets all times to zero.
     pub fn reset(&mut self) {
@@ -115,18 +74,18 @@ impl Profile {
 }
 
 /// Adds the time between calls to the rows of a profile.
-pub(super) struct Clock<'a> {
+pub(crate) struct Clock<'a> {
     profile: &'a mut Profile,
     last: Instant,
 }
 
 impl<'a> Clock<'a> {
-    pub(super) fn start(profile: &'a mut Profile) -> Clock<'a> {
+    pub(crate) fn start(profile: &'a mut Profile) -> Clock<'a> {
         Clock { profile, last: Instant::now() }
     }
 
     /// Gives the time since the last call to `phase` of stage `row`.
-    pub(super) fn lap(&mut self, row: usize, phase: Phase) {
+    pub(crate) fn lap(&mut self, row: usize, phase: Phase) {
         let now = Instant::now();
         self.profile.rows[row].seconds[phase as usize] += (now - self.last).as_secs_f64();
         self.last = now;

@@ -12,16 +12,16 @@ use bninception_model::layer::Op;
 use bninception_model::parameters::TensorSpec;
 use bninception_model::{Network, ParameterTable, Role, Weights};
 
-/// The widened layers of a network, and their tensors.
-pub(super) struct Widened {
+/// The padded layers of a network, and their tensors.
+pub(super) struct Padded {
     /// The network with channels added.
     network: Network,
     /// Whether the tensors of each layer lie in the store.
     stored: Vec<bool>,
     /// Their places in the store.
     table: ParameterTable,
-    trainable: Vec<Pair>,
-    statistics: Vec<Pair>,
+    trainable: Vec<TensorPair>,
+    statistics: Vec<TensorPair>,
     /// Weights of the stored layers.
     pub weights: Weights,
     /// Gradients of the stored layers.
@@ -30,16 +30,16 @@ pub(super) struct Widened {
 
 /// Where a tensor lies in the caller's vector and in the store. Rows are output channels, and each
 /// begins with the values that both have.
-struct Pair {
+struct TensorPair {
     outer: Range<usize>,
     inner: Range<usize>,
     rows: [usize; 2],
 }
 
-impl Pair {
-    fn new(outer: &TensorSpec, inner: &TensorSpec) -> Pair {
+impl TensorPair {
+    fn new(outer: &TensorSpec, inner: &TensorSpec) -> TensorPair {
         let rows = [outer.shape[0], inner.shape[0]];
-        Pair { outer: outer.range.clone(), inner: inner.range.clone(), rows }
+        TensorPair { outer: outer.range.clone(), inner: inner.range.clone(), rows }
     }
 
     /// Lengths of a row.
@@ -64,9 +64,9 @@ impl Pair {
     }
 }
 
-impl Widened {
+impl Padded {
     /// Widens what has to be and can be; a layer that is left is refused later, by its name.
-    pub(super) fn new(network: &Network) -> Widened {
+    pub(super) fn new(network: &Network) -> Padded {
         let mut wide = network.clone();
         let mut stored = vec![false; network.layers.len()];
         for (index, layer) in network.layers.iter().enumerate() {
@@ -82,13 +82,13 @@ impl Widened {
                         conv.out_channels = channels;
                     }
                     stored[at] = true;
-                    at = only_reader(network, at).unwrap_or(reader);
+                    at = network.only_reader(at).unwrap_or(reader);
                 }
                 if let Op::Conv(conv) = &mut wide.layers[reader].op {
                     conv.in_channels = channels;
                 }
                 stored[reader] = true;
-                if let Some(norm) = only_reader(network, reader) {
+                if let Some(norm) = network.only_reader(reader) {
                     stored[norm] = true;
                 }
             }
@@ -99,11 +99,11 @@ impl Widened {
             trainable: compact(&whole.trainable, &stored),
             statistics: compact(&whole.statistics, &stored),
         };
-        let pairs = |outer: &[TensorSpec], inner: &[TensorSpec]| -> Vec<Pair> {
+        let pairs = |outer: &[TensorSpec], inner: &[TensorSpec]| -> Vec<TensorPair> {
             let outer = outer.iter().filter(|spec| stored[spec.layer]);
-            outer.zip(inner).map(|(outer, inner)| Pair::new(outer, inner)).collect()
+            outer.zip(inner).map(|(outer, inner)| TensorPair::new(outer, inner)).collect()
         };
-        Widened {
+        Padded {
             trainable: pairs(&outer.trainable, &table.trainable),
             statistics: pairs(&outer.statistics, &table.statistics),
             weights: Weights {
@@ -138,20 +138,20 @@ impl Widened {
     }
 
     /// Copies the weights of the stored layers from `weights`. What was added stays zero.
-    pub(super) fn take(&mut self, weights: &Weights) {
+    pub(super) fn load(&mut self, weights: &Weights) {
         let store = &mut self.weights;
         self.trainable.iter().for_each(|p| p.widen(&weights.trainable, &mut store.trainable));
         self.statistics.iter().for_each(|p| p.widen(&weights.statistics, &mut store.statistics));
     }
 
     /// Copies gradients and running statistics of the stored layers back.
-    pub(super) fn give(&self, weights: &mut Weights, gradients: &mut [f32]) {
+    pub(super) fn store(&self, weights: &mut Weights, gradients: &mut [f32]) {
         self.trainable.iter().for_each(|p| p.narrow(&self.gradients, gradients));
-        self.give_statistics(weights);
+        self.store_statistics(weights);
     }
 
     /// Copies running statistics of the stored layers back.
-    pub(super) fn give_statistics(&self, weights: &mut Weights) {
+    pub(super) fn store_statistics(&self, weights: &mut Weights) {
         let statistics = &self.weights.statistics;
         self.statistics.iter().for_each(|p| p.narrow(statistics, &mut weights.statistics));
     }
@@ -170,19 +170,12 @@ fn compact(specs: &[TensorSpec], stored: &[bool]) -> Vec<TensorSpec> {
         .collect()
 }
 
-/// The only layer that reads layer `index`.
-fn only_reader(network: &Network, index: usize) -> Option<usize> {
-    let layers = network.layers.iter().enumerate();
-    let mut readers = layers.filter(|(_, l)| l.inputs.contains(&index)).map(|(reader, _)| reader);
-    readers.next().filter(|_| readers.next().is_none())
-}
-
 /// The convolution that alone reads convolution `index`, behind nothing but batch norm and
 /// nonlinearity.
 fn reading_conv(network: &Network, index: usize) -> Option<usize> {
-    let mut at = only_reader(network, index)?;
+    let mut at = network.only_reader(index)?;
     while matches!(network.layers[at].op, Op::BatchNorm | Op::Activation(_)) {
-        at = only_reader(network, at)?;
+        at = network.only_reader(at)?;
     }
     matches!(network.layers[at].op, Op::Conv(_)).then_some(at)
 }
