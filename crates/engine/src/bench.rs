@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::reference::{backward_input_at, backward_weights_at, forward_at};
-use bninception_kernels::conv::{Algorithm, Algorithms, BLOCK, Conv, ConvShape, Epilogue, View};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
 use bninception_kernels::dtype::{Dtype, round_to_bf16};
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::map::Map;
+use bninception_kernels::map::{BLOCK, Map, View};
 use bninception_kernels::peak::peak_gflops;
-use bninception_kernels::threads::Team;
+use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
 use bninception_model::Network;
 use bninception_model::layer::Op;

@@ -15,7 +15,7 @@ pub enum EngineError {
     #[error(
         "wrong answer of {what}; do not train with this build on this machine before it is \
          understood ({} picks other instructions)",
-        bninception_kernels::isa::ISA_VARIABLE
+        bninception_kernels::simd::ISA_VARIABLE
     )]
     WrongAnswer {
         /// The operation, the value found and the one expected.

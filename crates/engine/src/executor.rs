@@ -1,7 +1,7 @@
 //! The one trait behind which networks run.
 
-use bninception_kernels::isa::Isa;
-use bninception_kernels::threads::Team;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;

@@ -10,8 +10,8 @@ mod reference;
 pub mod sgd;
 
 pub use bninception_kernels::dtype::Dtype;
-pub use bninception_kernels::isa::Isa;
-pub use bninception_kernels::threads::Team;
+pub use bninception_kernels::simd::Isa;
+pub use bninception_kernels::team::Team;
 pub use bninception_model as model;
 pub use error::EngineError;
 pub use executor::{Executor, TrainBatch, Watch};

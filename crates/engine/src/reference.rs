@@ -1,6 +1,6 @@
 //! The candle reference as an executor.
 
-use bninception_kernels::threads::Team;
+use bninception_kernels::team::Team;
 use bninception_model::reference::{ReferenceExecutor, values};
 use bninception_model::{Network, Weights};
 

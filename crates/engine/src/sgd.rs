@@ -6,9 +6,9 @@
 //! convention (<https://pytorch.org/docs/stable/generated/torch.optim.SGD.html>), in which the
 //! learning rate stands outside the velocity.
 
-use bninception_kernels::isa::Isa;
 use bninception_kernels::sgd;
-use bninception_kernels::threads::Team;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 use bninception_model::ParameterTable;
 
 /// Constants of one step.

@@ -1,13 +1,13 @@
 //! The nonlinearities, and their gradient for networks without batch norm.
 
-use crate::conv::View;
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::isa::Isa;
-use crate::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
-use crate::split::{check_planes, chunks, plane, planes, split};
-use crate::threads::Team;
+use crate::map::View;
+use crate::simd::isa::Isa;
+use crate::simd::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{check_planes, chunks, plane, planes, split};
+use crate::team::threads::Team;
 
 /// The nonlinearity behind a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

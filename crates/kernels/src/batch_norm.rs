@@ -6,14 +6,14 @@
 //! nonlinearity are computed again from it, which costs less than reading them from memory.
 
 use crate::activation::{Activation, Nonlinear, Relu, Sigmoid};
-use crate::conv::View;
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::isa::Isa;
-use crate::lanes::{LANES, Lanes, Simd, block, dispatch, pixels, pixels_mut};
 use crate::map::Map;
-use crate::split::{check_planes, chunks, plane, planes, split};
-use crate::threads::Team;
+use crate::map::View;
+use crate::simd::isa::Isa;
+use crate::simd::lanes::{LANES, Lanes, Simd, block, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{check_planes, chunks, plane, planes, split};
+use crate::team::threads::Team;
 
 /// Values that [`backward`] may touch between its two passes over a group of channels, so that the
 /// second pass finds them in the last-level cache: 4 MB of f32.

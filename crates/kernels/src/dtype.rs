@@ -49,6 +49,31 @@ impl Dtype {
     }
 }
 
+/// A bf16 number: the upper half of an f32. Compared bit by bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Bf16(u16);
+
+impl Bf16 {
+    /// The upper half of `value`.
+    #[inline(always)]
+    pub(crate) fn cut(value: f32) -> Bf16 {
+        Bf16((value.to_bits() >> 16) as u16)
+    }
+
+    /// The value.
+    #[inline(always)]
+    pub fn value(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+
+    /// Sign, exponent and significand.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u16 {
+        self.0
+    }
+}
+
 /// The nearest bf16 number, of two equally near ones the even one; NaN stays NaN.
 #[inline(always)]
 pub fn round_to_bf16(value: f32) -> f32 {

@@ -2,28 +2,9 @@
 
 use std::fmt::Debug;
 
-use crate::conv::vector::Vector;
-use crate::dtype::{Dtype, round_to_bf16};
-use crate::lanes::{LANES, Simd};
-
-/// A bf16 number: the upper half of an f32. Compared bit by bit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Bf16(u16);
-
-impl Bf16 {
-    /// The upper half of `value`.
-    #[inline(always)]
-    pub(crate) fn cut(value: f32) -> Bf16 {
-        Bf16((value.to_bits() >> 16) as u16)
-    }
-
-    /// Sign, exponent and significand.
-    #[inline(always)]
-    pub(crate) fn bits(self) -> u16 {
-        self.0
-    }
-}
+use crate::dtype::{Bf16, Dtype, round_to_bf16};
+use crate::simd::lanes::{LANES, Simd};
+use crate::simd::vector::Vector;
 
 /// A number as maps hold it: f32, or [`Bf16`] in half of the memory. Arithmetic is f32 in both; the
 /// kernels are written once and compiled for each.
@@ -105,7 +86,7 @@ macro_rules! with_element {
                 $body
             }
             $crate::dtype::Dtype::Bf16 => {
-                type $element = $crate::element::Bf16;
+                type $element = $crate::dtype::Bf16;
                 $body
             }
         }
@@ -203,7 +184,7 @@ impl Element for Bf16 {
 
     #[inline(always)]
     fn value(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
+        Bf16::value(self)
     }
 
     #[inline(always)]

@@ -4,12 +4,12 @@
 //! values, channel by channel and row by row, as PyTorch and Caffe flatten it. A fully connected
 //! layer then is a 1x1 convolution. The maps are small (128 x 4 x 4), so plain loops do.
 
-use crate::conv::View;
 use crate::element::Element;
-use crate::lanes::LANES;
 use crate::map::Map;
-use crate::split::{check_planes, plane, planes, split};
-use crate::threads::Team;
+use crate::map::View;
+use crate::simd::lanes::LANES;
+use crate::team::pieces::{check_planes, plane, planes, split};
+use crate::team::threads::Team;
 
 /// The map of one pixel that holds all values of `map`.
 pub fn flat(map: &Map) -> Map {

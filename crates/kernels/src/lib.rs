@@ -1,23 +1,19 @@
 //! Numeric kernels on slices: no tensors, no graph, nothing of candle and nothing of our other crates.
 //!
 //! Every kernel is a safe function that checks its sizes, and has a scalar version that is the
-//! definition of the result; vector versions are chosen at run time in one place ([`isa`]).
+//! definition of the result; vector versions are chosen at run time in one place ([`simd`]).
 //!
 //! Letters: N images, C input channels, K output channels, H and W rows and columns of a map,
 //! R and S rows and columns of a filter.
 #![allow(unsafe_code)] // the one crate that may; each block says why it is sound
 
 pub mod activation;
-#[cfg(target_arch = "x86_64")]
-mod amx;
 pub mod arena;
 pub mod batch_norm;
 pub mod conv;
 pub mod dtype;
 pub mod element;
 pub mod flatten;
-pub mod isa;
-mod lanes;
 pub mod linear;
 pub mod loss;
 pub mod lrn;
@@ -25,7 +21,6 @@ pub mod map;
 pub mod peak;
 pub mod pool;
 pub mod sgd;
-mod split;
-pub mod threads;
-mod units;
+pub mod simd;
+pub mod team;
 pub mod window_average;

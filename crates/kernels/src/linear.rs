@@ -3,10 +3,10 @@
 //! Sizes are images, `features` (inputs of one image) and `classes` (outputs of one image); `x` is
 //! `[images][features]`, `w` `[classes][features]`, `b` `[classes]`, `y` `[images][classes]`.
 
-use crate::isa::Isa;
-use crate::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
-use crate::split::{chunks, split};
-use crate::threads::Team;
+use crate::simd::isa::Isa;
+use crate::simd::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{chunks, split};
+use crate::team::threads::Team;
 
 /// Rows of a tile of products: with four columns, sixteen sums stay in registers.
 const ROWS: usize = 4;

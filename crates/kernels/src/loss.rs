@@ -1,7 +1,7 @@
 //! Softmax cross-entropy with label smoothing.
 
-use crate::split::{chunks, split};
-use crate::threads::Team;
+use crate::team::pieces::{chunks, split};
+use crate::team::threads::Team;
 
 /// Loss of each image, and the gradient of the batch's mean loss.
 ///

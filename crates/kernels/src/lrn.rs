@@ -1,14 +1,14 @@
 //! Local response normalisation across channels (section 3.3 of Krizhevsky et al. 2012):
 //! `y = x / s^beta` with `s = 1 + alpha / size * sum of x^2 over the neighbours`.
 
-use crate::conv::View;
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::isa::Isa;
-use crate::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
-use crate::split::{check_planes, chunks, split};
-use crate::threads::Team;
+use crate::map::View;
+use crate::simd::isa::Isa;
+use crate::simd::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{check_planes, chunks, split};
+use crate::team::threads::Team;
 
 /// Constants of the layer.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -14,6 +14,9 @@ use std::ops::Range;
 
 use crate::element::Element;
 
+/// Channels of one block, see [`Map`].
+pub const BLOCK: usize = 16;
+
 /// Zero pixels behind the last plane of a buffer, which edge taps and vector loads may read.
 pub const GUARD_PIXELS: usize = 64;
 
@@ -76,5 +79,42 @@ impl Map {
             plane[row * pitch..][..block].fill(zero);
         }
         plane[(self.height + 1) * pitch..].fill(zero);
+    }
+}
+
+/// Which channel blocks of a wider map a kernel reads or writes: those from `first` on.
+/// With it a branch writes its slice of a concatenated map in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Channel blocks of the whole map.
+    pub blocks: usize,
+    /// First block that belongs to the view.
+    pub first: usize,
+}
+
+impl View {
+    /// The view of all of `map`.
+    pub fn whole(map: &Map) -> View {
+        View { blocks: map.blocks(), first: 0 }
+    }
+}
+
+/// Zeroes the halo of the planes of `map` that `view` names in a buffer of `batch` images, the first
+/// halo pixel of the plane that follows them, which the last of them shares as its lower right
+/// corner, and the guard behind the buffer's last plane.
+///
+/// # Panics
+/// If `buffer` is shorter than the images and the guard.
+pub fn zero_halo<E: Element>(map: &Map, batch: usize, buffer: &mut [E], view: View) {
+    let (plane, zero) = (map.plane(), E::default());
+    let end = batch * view.blocks * plane;
+    assert!(buffer.len() >= end + GUARD_PIXELS * BLOCK, "zero_halo: the buffer is too short");
+    buffer[end..end + GUARD_PIXELS * BLOCK].fill(zero);
+    for n in 0..batch {
+        for block in view.first..view.first + map.blocks() {
+            map.zero_halo(&mut buffer[(n * view.blocks + block) * plane..][..plane]);
+        }
+        let next = (n * view.blocks + view.first + map.blocks()) * plane;
+        buffer[next..next + BLOCK].fill(zero);
     }
 }

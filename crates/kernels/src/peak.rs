@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use crate::dtype::Dtype;
-use crate::isa::Isa;
-use crate::threads::Team;
+use crate::simd::isa::Isa;
+use crate::team::threads::Team;
 
 /// Rounds of one measurement, about 10 ms.
 const ROUNDS: usize = 2_000_000;
@@ -41,7 +41,7 @@ pub fn peak_gflops(team: &Team, isa: Isa, dtype: Dtype) -> f64 {
         team.run(&|_| match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `isa` is not above the strongest set of this machine; rounds are not zero.
-            Isa::Amx => unsafe { crate::amx::multiply_registers(rounds) },
+            Isa::Amx => unsafe { crate::simd::amx::multiply_registers(rounds) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx512Bf16 => unsafe { x86::avx512bf16() },

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::isa::Isa;
-use crate::lanes::dispatch;
-use crate::split::{chunks, split};
-use crate::threads::Team;
+use crate::simd::isa::Isa;
+use crate::simd::lanes::dispatch;
+use crate::team::pieces::{chunks, split};
+use crate::team::threads::Team;
 
 /// Values of one piece of work: 256 KB of weights, so that pieces are many and none is small.
 const PIECE: usize = 1 << 16;

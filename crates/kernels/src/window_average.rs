@@ -6,14 +6,14 @@
 
 use std::ops::Range;
 
-use crate::conv::View;
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::isa::Isa;
-use crate::lanes::{Simd, dispatch, pixels, pixels_mut};
 use crate::map::Map;
-use crate::split::{check_planes, plane, planes, split};
-use crate::threads::Team;
+use crate::map::View;
+use crate::simd::isa::Isa;
+use crate::simd::lanes::{Simd, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{check_planes, plane, planes, split};
+use crate::team::threads::Team;
 
 /// An average pool over maps of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

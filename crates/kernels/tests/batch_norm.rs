@@ -186,8 +186,8 @@ fn groups_of_channels_that_fill_the_cache_change_nothing() {
     let mut buffer = x.blocked(view, 0.0);
     let (mut found_dgamma, mut found_dbeta) = (vec![0.0; 128], vec![0.0; 128]);
     let mut partial = vec![0.0; 2 * batch * 128];
-    let team = bninception_kernels::threads::Team::new(2);
-    let isa = bninception_kernels::isa::Isa::chosen();
+    let team = bninception_kernels::team::Team::new(2);
+    let isa = bninception_kernels::simd::Isa::chosen();
     backward(
         &team,
         isa,

@@ -5,13 +5,13 @@ mod common;
 
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm;
-use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue, View};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
 use bninception_kernels::dtype::{Dtype, round_to_bf16};
-use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
-use bninception_kernels::map::Map;
+use bninception_kernels::map::{Map, View};
 use bninception_kernels::pool;
-use bninception_kernels::threads::Team;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 
 use common::{Plain, each_way, map, moments, random};
 

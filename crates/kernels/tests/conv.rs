@@ -6,13 +6,11 @@
 mod common;
 
 use bninception_kernels::conv::reference::{backward_input_at, backward_weights_at, forward_at};
-use bninception_kernels::conv::{
-    Algorithm, Algorithms, BLOCK, Conv, ConvShape, Epilogue, View, zero_halo,
-};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
 use bninception_kernels::dtype::round_to_bf16;
-use bninception_kernels::isa::Isa;
-use bninception_kernels::map::Map;
-use bninception_kernels::threads::Team;
+use bninception_kernels::map::{BLOCK, Map, View, zero_halo};
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 
 use common::{network_shapes, odd_shapes, shape};
 

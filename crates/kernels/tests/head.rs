@@ -6,7 +6,7 @@ mod common;
 use bninception_kernels::linear;
 use bninception_kernels::loss::softmax_cross_entropy;
 use bninception_kernels::sgd::{self, Step};
-use bninception_kernels::threads::Team;
+use bninception_kernels::team::Team;
 use common::{assert_close, each_way, random};
 
 #[test]

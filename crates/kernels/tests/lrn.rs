@@ -2,9 +2,9 @@
 
 mod common;
 
-use bninception_kernels::conv::View;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::lrn::{Lrn, backward, forward};
+use bninception_kernels::map::View;
 use common::{Plain, assert_close, assert_surroundings, each_way, map};
 
 /// Rounding of sums of squares and two roots, on values of size one.

@@ -6,17 +6,15 @@ mod common;
 
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm;
-use bninception_kernels::conv::{
-    Algorithm, Algorithms, Conv, ConvShape, Epilogue, View, zero_halo,
-};
-use bninception_kernels::dtype::{Dtype, round_to_bf16};
-use bninception_kernels::element::{Bf16, Element};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
+use bninception_kernels::dtype::{Bf16, Dtype, round_to_bf16};
+use bninception_kernels::element::Element;
 use bninception_kernels::flatten::{flat, flatten, flatten_backward};
-use bninception_kernels::isa::Isa;
 use bninception_kernels::lrn::{self, Lrn};
-use bninception_kernels::map::Map;
+use bninception_kernels::map::{Map, View, zero_halo};
 use bninception_kernels::pool::{self, MaxPool};
-use bninception_kernels::threads::Team;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 use bninception_kernels::window_average::WindowAverage;
 
 use common::{Plain, each_way, map, moments, network_shapes, odd_shapes, random};

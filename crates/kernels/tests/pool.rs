@@ -2,15 +2,14 @@
 
 mod common;
 
-use bninception_kernels::conv::View;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::flatten::{flat, flatten, flatten_backward};
-use bninception_kernels::isa::Isa;
-use bninception_kernels::map::Map;
+use bninception_kernels::map::{Map, View};
 use bninception_kernels::pool::{
     MaxPool, average, average_backward, global_average, global_average_backward,
 };
-use bninception_kernels::threads::Team;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 use bninception_kernels::window_average::WindowAverage;
 use common::{Plain, assert_close, assert_surroundings, each_way, map, random, views};
 

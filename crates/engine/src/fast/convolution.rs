@@ -2,9 +2,9 @@
 
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm::{self, Moments, Running};
-use bninception_kernels::conv::{BLOCK, Conv, ConvShape, Epilogue, View, zero_halo};
+use bninception_kernels::conv::{Conv, ConvShape, Epilogue};
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::map::Map;
+use bninception_kernels::map::{BLOCK, Map, View, zero_halo};
 use bninception_model::Weights;
 
 use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};

@@ -6,13 +6,13 @@ use std::ops::Range;
 
 use bninception_kernels::activation::Activation;
 use bninception_kernels::arena::Arena;
-use bninception_kernels::conv::{Conv, ConvShape, Epilogue, zero_halo};
+use bninception_kernels::conv::{Conv, ConvShape, Epilogue};
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::flatten::flatten;
-use bninception_kernels::map::Map;
+use bninception_kernels::map::{Map, zero_halo};
 use bninception_kernels::pool::{average, global_average};
-use bninception_kernels::threads::Team;
+use bninception_kernels::team::Team;
 use bninception_kernels::{linear, lrn};
 use bninception_model::Weights;
 

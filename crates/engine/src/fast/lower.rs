@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use bninception_kernels::activation::Activation;
-use bninception_kernels::conv::{BLOCK, ConvShape, View};
+use bninception_kernels::conv::ConvShape;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::flatten::flat;
 use bninception_kernels::lrn::Lrn;
-use bninception_kernels::map::Map;
+use bninception_kernels::map::{BLOCK, Map, View};
 use bninception_kernels::pool::MaxPool;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::layer::{self, AuxPool, Layer, Op, PoolKind, Shape};

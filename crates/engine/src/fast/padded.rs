@@ -6,9 +6,9 @@
 //! so does the stage that reads it. Both keep their tensors in a store of their own, and a step copies
 //! to and from it. The rest of the network stays as it is.
 
+use bninception_kernels::map::BLOCK;
 use std::ops::Range;
 
-use bninception_kernels::conv::BLOCK;
 use bninception_model::layer::Op;
 use bninception_model::parameters::TensorSpec;
 use bninception_model::{Network, ParameterTable, Role, Weights};

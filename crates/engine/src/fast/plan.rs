@@ -1,11 +1,10 @@
 //! The settings from which plans are made, and what the stages of a running plan share.
 
-use bninception_kernels::conv::View;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::isa::Isa;
-use bninception_kernels::map::Map;
-use bninception_kernels::threads::Team;
+use bninception_kernels::map::{Map, View};
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 
 use super::lower::Place;
 use super::memory::{Buffer, Buffers, Places};

@@ -9,7 +9,7 @@ use bninception_kernels::element::Element;
 use bninception_kernels::flatten::{flatten, flatten_backward};
 use bninception_kernels::lrn::{self, Lrn};
 use bninception_kernels::pool::{self, MaxPool};
-use bninception_kernels::threads::Team;
+use bninception_kernels::team::Team;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::Weights;
 

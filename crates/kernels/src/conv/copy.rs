@@ -2,13 +2,14 @@
 //! pixel is narrower than the filter's reach.
 
 use super::geometry::Layout;
-use super::share::Shared;
-use super::vector::{Kernel, Vector};
-use super::{BLOCK, ConvShape, View};
+use super::kernel::Kernel;
+use super::shape::ConvShape;
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::Map;
-use crate::split::part;
+use crate::map::{BLOCK, Map, View};
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::part;
 
 /// Copies this thread's share of the planes of `view` into `layout` with its wider zero border.
 pub(super) fn widen<E: Element>(

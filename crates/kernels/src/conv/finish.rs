@@ -1,10 +1,18 @@
 //! What is done to a tile of results on its way to memory, whichever algorithm computed it.
 
-use super::vector::Vector;
-use super::{Activation, BLOCK};
 use crate::activation::sigmoid;
 use crate::dtype::Dtype;
 use crate::element::Element;
+use crate::map::BLOCK;
+use crate::simd::vector::Vector;
+
+/// The function that a convolution applies after the bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activation {
+    Identity,
+    Relu,
+    Sigmoid,
+}
 
 /// The steps after the sum, in this order: bias, activation, addition to the target, rounding, sums for
 /// batch norm.

@@ -8,8 +8,8 @@
 //! tile may span rows and images, and maps of 2x2 run as full as maps of 56x56. Taps that meet
 //! nothing but padding, as all but the centre do in a map of one pixel, are left out.
 
-use super::{BLOCK, ConvShape};
-use crate::map::Map;
+use super::shape::ConvShape;
+use crate::map::{BLOCK, Map};
 
 /// How the source pixels lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub(super) struct Passes {
     pub run: usize,
     /// Channel blocks that the steps of a pass go through.
     pub source_blocks: usize,
-    /// Whether a tile of [`pairs`](super::pairs) has values of one tap or one filter row only, and not
+    /// Whether a tile of [`bf16`](super::bf16) has values of one tap or one filter row only, and not
     /// those of any steps that follow one another.
     pub aligned: bool,
     /// The passes.

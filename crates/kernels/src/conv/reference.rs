@@ -2,7 +2,7 @@
 //!
 //! Slow and obviously right; tests and benchmarks hold every kernel against it.
 
-use super::ConvShape;
+use super::shape::ConvShape;
 
 /// Offset of element (`n`, `c`, `row`, `column`) of an NCHW tensor.
 fn at(

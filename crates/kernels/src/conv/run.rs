@@ -1,26 +1,30 @@
 //! How the checked calls of [`Conv`] reach the kernels.
 
-use super::direct::{self, Direct};
-use super::direct_weights::DirectWeights;
+use super::bf16::division::Division;
+use super::bf16::gradients::{self, Gradients as PairGradients};
+use super::bf16::multiply::Multiplier;
+use super::bf16::outputs::Outputs;
+use super::bf16::pack::Pack as PairPack;
+use super::copy;
+use super::direct::gradients::DirectWeights;
+use super::direct::outputs::Direct;
+use super::direct::pack::Order;
 use super::finish::Finish;
 use super::geometry::{Layout, Passes};
-use super::pack::{self, Order};
-use super::pairs;
-use super::pairs::division::Division;
-use super::pairs::gradients::{self, Gradients as PairGradients};
-use super::pairs::outputs::Outputs;
-use super::pairs::pack::Pack as PairPack;
-use super::pairs::product::Multiplier;
-use super::share::Shared;
-use super::vector::dispatch;
-use super::winograd::{Gradients, Pack, Products, Unpack, Winograd, Work};
-use super::{BLOCK, Conv, View, copy};
+use super::kernel::dispatch;
+use super::plan::Conv;
+use super::winograd::Winograd;
+use super::winograd::gradients::{Gradients, Work};
+use super::winograd::outputs::Products;
+use super::winograd::pack::{Pack, Unpack};
+use super::{bf16, direct};
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::isa::Isa;
-use crate::map::Map;
-use crate::threads::Team;
-use crate::units::Units;
+use crate::map::{BLOCK, Map, View};
+use crate::simd::isa::Isa;
+use crate::team::share::Shared;
+use crate::team::threads::Team;
+use crate::team::units::Units;
 
 /// Why [`Algorithm::Direct`](super::Algorithm::Direct) refuses maps.
 const DIRECT_READS_F32: &str = "the direct algorithm reads and writes f32 maps";
@@ -52,34 +56,6 @@ impl Conv {
         match E::DTYPE {
             Dtype::F32 => self.isa.min(Isa::Avx512),
             Dtype::Bf16 => self.isa,
-        }
-    }
-
-    /// Elements of the weights in the direct forward order.
-    pub(super) fn direct_len(&self) -> usize {
-        pack::packed_len(&self.forward, self.shape.out_channels / BLOCK)
-    }
-
-    /// Elements of the partial sums for batch norm.
-    pub(super) fn sums_len(&self) -> usize {
-        let chunks = match &self.winograd.forward {
-            Some(sizes) => sizes.blocks(self.threads),
-            None => {
-                let (pass, batch) = (&self.forward.passes[0], self.shape.batch);
-                match &self.pairs.forward {
-                    Some(division) => division.chunks(batch, pass.pixels.len()),
-                    None => direct::chunks(pass, self.tile, self.forward_chunk, batch),
-                }
-            }
-        };
-        chunks * 2 * self.shape.out_channels
-    }
-
-    /// Elements of the copy of a map that `layout` asks for; images come as such a copy.
-    pub(super) fn copy_len(&self, layout: &Layout) -> usize {
-        match layout.copied_blocks {
-            Some(blocks) if layout.pixel == BLOCK => self.shape.batch * blocks * layout.plane,
-            _ => 0,
         }
     }
 
@@ -142,7 +118,9 @@ impl Conv {
             });
         } else if let Some(passes) = passes {
             self.run(team, |thread, threads| {
-                pack::pack(shape, passes, tile, order, dtype, weights, packed, thread, threads);
+                direct::pack::pack(
+                    shape, passes, tile, order, dtype, weights, packed, thread, threads,
+                );
             });
         }
     }
@@ -199,7 +177,7 @@ impl Conv {
         };
         let target = Shared::new(target);
         let (tile, batch, out_blocks) = (self.tile, self.shape.batch, map.blocks());
-        let units = direct::units(passes, tile, chunk_tiles, batch, out_blocks);
+        let units = direct::outputs::units(passes, tile, chunk_tiles, batch, out_blocks);
         self.run_units(team, units, |_, units| {
             let direct = Direct {
                 passes,
@@ -300,7 +278,7 @@ impl Conv {
         });
         let (passes, tile, parts) = (&self.forward, self.tile, self.parts);
         self.run(team, |thread, threads| {
-            pack::unpack(shape, passes, tile, sums, parts, targets, thread, threads);
+            direct::pack::unpack(shape, passes, tile, sums, parts, targets, thread, threads);
         });
     }
 
@@ -318,7 +296,7 @@ impl Conv {
         let map = shape.out_map();
         let (copied, rest) = ws.split_at_mut(self.copy_len(&passes.layout));
         let (source, source_image) = self.source(team, &passes.layout, &shape.in_map(), x, copied);
-        let sums_len = parts * pairs::pack::sums_len(passes, map.blocks());
+        let sums_len = parts * bf16::pack::sums_len(passes, map.blocks());
         let (sums, scratch) = rest.split_at_mut(sums_len);
         let (shared, workspace) = (Shared::new(&mut *sums), Shared::new(scratch));
         self.run_units(team, division.units(), |thread, units| {
@@ -344,7 +322,7 @@ impl Conv {
         });
         let sums = &*sums;
         self.run(team, |thread, threads| {
-            pairs::pack::unpack(shape, passes, sums, parts, targets, thread, threads);
+            bf16::pack::unpack(shape, passes, sums, parts, targets, thread, threads);
         });
     }
 

@@ -1,11 +1,8 @@
-//! Sizes of a convolution, the part of a map that it touches, and the rule that picks an algorithm.
+//! Sizes of a convolution, and the rule that picks an algorithm.
 
 use crate::dtype::Dtype;
-use crate::isa::Isa;
-use crate::map::Map;
-
-/// Channels of one block, see [`Map`].
-pub const BLOCK: usize = 16;
+use crate::map::{BLOCK, Map};
+use crate::simd::isa::Isa;
 
 /// Sizes of one convolution, without groups or dilation; square filter, stride and padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,23 +82,6 @@ impl ConvShape {
             width: self.out_width(),
             block: BLOCK,
         }
-    }
-}
-
-/// Which channel blocks of a wider map a convolution reads or writes: those from `first` on.
-/// With it a branch writes its slice of a concatenated map in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
-    /// Channel blocks of the whole map.
-    pub blocks: usize,
-    /// First block that belongs to the view.
-    pub first: usize,
-}
-
-impl View {
-    /// The view of all of `map`.
-    pub fn whole(map: &Map) -> View {
-        View { blocks: map.blocks(), first: 0 }
     }
 }
 

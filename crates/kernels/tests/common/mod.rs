@@ -2,10 +2,10 @@
 #![allow(dead_code)] // each test binary uses a part of it
 
 use bninception_kernels::batch_norm::{Moments, Running};
-use bninception_kernels::conv::{ConvShape, View};
-use bninception_kernels::isa::Isa;
-use bninception_kernels::map::Map;
-use bninception_kernels::threads::Team;
+use bninception_kernels::conv::ConvShape;
+use bninception_kernels::map::{Map, View};
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
 
 /// Runs `test` for every instruction set of the machine with 1, 2 and 3 threads.
 pub(crate) fn each_way(mut test: impl FnMut(Isa, &Team)) {

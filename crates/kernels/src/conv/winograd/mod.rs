@@ -5,18 +5,31 @@
 //! weights, a quarter of the direct multiplications; the products are transformed back.
 //! The products run in the direct algorithm's register tiles.
 
-mod pack;
-mod products;
+pub(super) mod gradients;
+pub(super) mod outputs;
+pub(super) mod pack;
 mod transform;
-mod weights;
 
-pub(super) use pack::{Pack, Unpack};
-pub(super) use products::Products;
-pub(super) use weights::{Gradients, Work};
+use self::transform::{OUT, POINTS};
+use super::kernel::Tile;
+use super::shape::ConvShape;
+use crate::map::BLOCK;
 
-use super::vector::Tile;
-use super::{BLOCK, ConvShape};
-use transform::{OUT, POINTS};
+/// Most tiles that a thread transforms at a time. More of them read the transformed weights from
+/// memory less often, fewer keep the transformed map closer to the core.
+const TILES: usize = 56;
+
+/// Bytes of both transformed maps of a block of tiles: they pass through the last-level cache once, and
+/// the larger the block, the fewer times the sums are read and written, and threads wait for one another.
+const TRANSFORMED_BYTES: usize = 8 << 20;
+/// Most tiles of a block: on Zen 4, 112 ran as fast as 256 or up to a fifth faster.
+const MOST_TILES: usize = 128;
+
+/// Each thread has sums of its own where the values of both transformed maps are at least so many times
+/// those of all sums. With two threads on Zen 4, sums of their own then cost nothing; at 4 times they
+/// are 5 % slower, at 2.7 times 12 %. In the minutes in which a lent machine's cores seem far apart the
+/// team takes 1.3 to 1.6 times as long (`docs/speed.md`).
+const SUMS_BESIDE_MAPS: usize = 6;
 
 /// Sizes of one direction, from a map of `in_blocks` to one of `out_blocks` channel blocks.
 #[derive(Clone, Debug)]
@@ -79,7 +92,7 @@ impl Winograd {
         };
         let sizes = Winograd::new(shape, from, to);
         let share = sizes.tiles.div_ceil(threads);
-        let capacity = products::TILES.min(share).next_multiple_of(tile.pixels);
+        let capacity = TILES.min(share).next_multiple_of(tile.pixels);
         sizes.with_capacity(capacity)
     }
 
@@ -88,10 +101,10 @@ impl Winograd {
         let sizes = Winograd::new(shape, shape.in_channels, shape.out_channels);
         let tile_len = POINTS * (shape.in_channels + shape.out_channels);
         let own = sizes.tiles >= threads
-            && weights::SUMS_BESIDE_MAPS * threads * sizes.weights_len() <= sizes.tiles * tile_len;
+            && SUMS_BESIDE_MAPS * threads * sizes.weights_len() <= sizes.tiles * tile_len;
         let shares = if own { threads } else { 1 };
-        let cached = weights::TRANSFORMED_BYTES / (tile_len * size_of::<f32>());
-        let cached = cached.clamp(32, weights::MOST_TILES);
+        let cached = TRANSFORMED_BYTES / (tile_len * size_of::<f32>());
+        let cached = cached.clamp(32, MOST_TILES);
         let capacity = cached.min(sizes.tiles.div_ceil(shares));
         Winograd { shares, ..sizes }.with_capacity(capacity)
     }

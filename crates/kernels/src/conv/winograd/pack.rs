@@ -5,12 +5,14 @@
 
 use super::Winograd;
 use super::transform::{Filter, FilterGradient, IN, POINTS, both, load};
-use crate::conv::pack::{Order, rows, target_of};
-use crate::conv::share::Shared;
-use crate::conv::vector::{Kernel, Tile, Vector};
-use crate::conv::{BLOCK, ConvShape};
+use crate::conv::direct::pack::{Order, rows, target_of};
+use crate::conv::kernel::{Kernel, Tile};
+use crate::conv::shape::ConvShape;
 use crate::dtype::Dtype;
-use crate::split::part;
+use crate::map::BLOCK;
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::part;
 
 /// Rows and columns of the filter.
 const FILTER: usize = 3;

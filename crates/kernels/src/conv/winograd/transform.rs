@@ -5,8 +5,8 @@
 //! transform is applied to the columns and then to the rows. The gradient of the filter is the
 //! transposed algorithm: dg = G^T [(A dy) * (B^T d)].
 
-use crate::conv::vector::Vector;
 use crate::element::Element;
+use crate::simd::vector::Vector;
 
 /// Outputs of a tile along one dimension.
 pub(super) const OUT: usize = 4;
@@ -171,7 +171,7 @@ impl Transform<IN, 3> for FilterGradient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::vector::Portable;
+    use crate::simd::vector::Portable;
 
     const B_T: [[f32; 6]; 6] = [
         [4., 0., -5., 0., 1., 0.],

@@ -15,21 +15,24 @@
 //! the copy of a checked record costs less than its checksum.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use image::RgbImage;
 
+use crate::error::{DataError, DecodeError};
 use crate::fields::{Reader, put_text};
-use crate::{DataError, DecodeError};
 
 /// First bytes of a shard; the number is the version of the format.
 pub(crate) const MAGIC: &[u8; 24] = b"bninception images v1\n\0\0";
 
 /// Bytes behind the index.
 const TAIL: usize = 12;
+
+/// Name of the file that stands in a folder while it is being packed.
+pub(crate) const MARKER: &str = ".packing";
 
 /// What a shard holds beside pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +44,12 @@ pub(crate) struct Index {
     /// Position of the shard in its class, and the number of shards there.
     pub number: u32,
     pub count: u32,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<IndexEntry>,
 }
 
 /// One image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct IndexEntry {
     /// The path of its file inside the class folder, with `/` between folders.
     pub name: String,
     pub stamp: Stamp,
@@ -83,6 +86,20 @@ pub(crate) fn is_shard(path: &Path) -> bool {
         .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Refuses `path` if it lies in a folder that is being packed or was left unfinished, at most two
+/// folders deep: a class folder lies in `OUT` or in `OUT/train`, and a shard one deeper.
+pub(crate) fn check_finished(path: &Path) -> Result<(), DataError> {
+    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut places = canonical.ancestors().take(if path.is_dir() { 3 } else { 4 });
+    match places.find(|place| place.join(MARKER).exists()) {
+        None => Ok(()),
+        Some(place) => Err(DataError::layout(
+            place,
+            "it is being packed, or its packing was stopped; run `data pack` with it to the end",
+        )),
+    }
+}
+
 impl Index {
     /// Reads the index of the shard at `path`.
     ///
@@ -102,7 +119,7 @@ impl Index {
         for number in [self.short_side, self.exif.into(), self.number, self.count] {
             bytes.extend(number.to_le_bytes());
         }
-        for Entry { name, stamp, stored } in &self.entries {
+        for IndexEntry { name, stamp, stored } in &self.entries {
             put_text(&mut bytes, name);
             bytes.extend(stamp.bytes.to_le_bytes());
             bytes.extend(stamp.modified.as_secs().to_le_bytes());
@@ -149,7 +166,7 @@ impl Index {
                 0 => Err(rest.text()?),
                 _ => return None,
             };
-            entries.push(Entry { name, stamp: Stamp { bytes, modified }, stored });
+            entries.push(IndexEntry { name, stamp: Stamp { bytes, modified }, stored });
         }
         Some(Index { short_side, exif: exif == 1, number, count, entries })
     }
@@ -183,7 +200,7 @@ impl Record {
 
 /// The place of the index in the file and its bytes; `None` if they are not those that were written.
 fn read_index(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
-    if !std::fs::metadata(path)?.is_file() {
+    if !fs::metadata(path)?.is_file() {
         return Ok(None); // to open a pipe would wait for its writer
     }
     let mut file = File::open(path)?;
@@ -212,7 +229,7 @@ fn read_index(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
 
 /// Where an image is.
 #[derive(Clone, Debug)]
-enum Place {
+enum Location {
     /// In a file of its own.
     File,
     /// In a shard, by its position in [`Packed::shards`].
@@ -225,8 +242,8 @@ enum Place {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Packed {
     shards: Vec<PathBuf>,
-    /// A place for each image; empty if all are files.
-    places: Vec<Place>,
+    /// A location for each image; empty if all are files.
+    locations: Vec<Location>,
     /// Whether EXIF orientations were applied in all shards, or in none.
     pub exif: Option<bool>,
 }
@@ -240,7 +257,7 @@ impl Packed {
         paths: impl Iterator<Item = &'a Path> + Clone,
     ) -> Result<Packed, DataError> {
         let mut packed = Packed::default();
-        let mut open: HashMap<&Path, Opened> = HashMap::new();
+        let mut open: HashMap<&Path, OpenShard> = HashMap::new();
         // Images of a folder stand together, so that most are passed over by one comparison.
         let mut last = None;
         for path in paths.clone() {
@@ -262,16 +279,16 @@ impl Packed {
         }
         for path in paths {
             let opened = path.ancestors().skip(1).find_map(|ancestor| open.get(ancestor));
-            let place = match opened {
-                Some(opened) => opened.place(&packed.shards, path)?,
-                None => Place::File,
+            let location = match opened {
+                Some(opened) => opened.location(&packed.shards, path)?,
+                None => Location::File,
             };
-            packed.places.push(place);
+            packed.locations.push(location);
         }
         Ok(packed)
     }
 
-    fn open(&mut self, shard: &Path) -> Result<Opened, DataError> {
+    fn open(&mut self, shard: &Path) -> Result<OpenShard, DataError> {
         let index = Index::open(shard)?;
         if self.exif.is_some_and(|exif| exif != index.exif) {
             let problem = "it was packed with another treatment of EXIF than others; pack again";
@@ -281,19 +298,19 @@ impl Packed {
         let number = self.shards.len() as u32;
         self.shards.push(shard.to_path_buf());
         let entries = index.entries.into_iter().map(|entry| (entry.name, entry.stored)).collect();
-        Ok(Opened { number, entries })
+        Ok(OpenShard { number, entries })
     }
 
     /// Whether image `index` is in a shard, with or without pixels.
     pub(crate) fn has(&self, index: usize) -> bool {
-        !matches!(self.place(index), Place::File)
+        !matches!(self.location(index), Location::File)
     }
 
     /// Why image `index` of a shard has no pixels, if it has none.
     pub(crate) fn missing(&self, index: usize) -> Option<DecodeError> {
-        match self.place(index) {
-            Place::Missing(reason) => Some(DecodeError::Corrupt(reason.to_string())),
-            Place::File | Place::Shard(..) => None,
+        match self.location(index) {
+            Location::Missing(reason) => Some(DecodeError::Corrupt(reason.to_string())),
+            Location::File | Location::Shard(..) => None,
         }
     }
 
@@ -303,32 +320,32 @@ impl Packed {
         index: usize,
         pixels: &mut Vec<u8>,
     ) -> Option<Result<RgbImage, DecodeError>> {
-        match self.place(index) {
-            Place::Shard(shard, record) => {
+        match self.location(index) {
+            Location::Shard(shard, record) => {
                 Some(record.read(&self.shards[*shard as usize], std::mem::take(pixels)))
             }
-            Place::File | Place::Missing(_) => self.missing(index).map(Err),
+            Location::File | Location::Missing(_) => self.missing(index).map(Err),
         }
     }
 
-    fn place(&self, index: usize) -> &Place {
-        self.places.get(index).unwrap_or(&Place::File)
+    fn location(&self, index: usize) -> &Location {
+        self.locations.get(index).unwrap_or(&Location::File)
     }
 }
 
 /// A shard while images are looked up.
-struct Opened {
+struct OpenShard {
     number: u32,
     entries: HashMap<String, Result<Record, String>>,
 }
 
-impl Opened {
-    fn place(&self, shards: &[PathBuf], path: &Path) -> Result<Place, DataError> {
+impl OpenShard {
+    fn location(&self, shards: &[PathBuf], path: &Path) -> Result<Location, DataError> {
         let shard = &shards[self.number as usize];
         let name = path.strip_prefix(shard).ok().and_then(inner_name);
         match name.and_then(|name| self.entries.get(&name)) {
-            Some(Ok(record)) => Ok(Place::Shard(self.number, *record)),
-            Some(Err(reason)) => Ok(Place::Missing(reason.as_str().into())),
+            Some(Ok(record)) => Ok(Location::Shard(self.number, *record)),
+            Some(Err(reason)) => Ok(Location::Missing(reason.as_str().into())),
             None => {
                 let problem = format!("it no longer holds {}; scan again", path.display());
                 Err(DataError::layout(shard, problem))
@@ -350,7 +367,7 @@ mod tests {
     fn index() -> Index {
         let stamp = Stamp { bytes: 5, modified: Duration::new(7, 9) };
         let record = Record { offset: 24, width: 2, height: 3, crc: 11 };
-        let entry = |name: &str, stored| Entry { name: name.to_owned(), stamp, stored };
+        let entry = |name: &str, stored| IndexEntry { name: name.to_owned(), stamp, stored };
         Index {
             short_side: 256,
             exif: true,
@@ -366,7 +383,7 @@ mod tests {
         let path = dir.path().join("images-0001.pack");
         let whole = [&MAGIC[..], &[7; 18], &index().serialise(42)].concat();
         let open = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).unwrap();
+            fs::write(&path, bytes).unwrap();
             Index::open(&path)
         };
         assert_eq!(open(&whole).unwrap(), index());

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use crate::units::{Slot, Units, deal};
+use super::units::{Slot, Units, deal};
 
 /// How long a member spins for the next piece of work, or for the others to end theirs, before it
 /// sleeps: about what falling asleep and being woken costs.
@@ -284,6 +284,25 @@ mod tests {
                 })
             };
             assert!(catch_unwind(AssertUnwindSafe(nested)).is_err(), "{len} threads");
+        }
+    }
+
+    #[test]
+    fn every_unit_is_taken_once_however_slow_a_member_is() {
+        for threads in [1, 2, 3, 5] {
+            let team = Team::new(threads);
+            for total in [0, 1, 2, 100] {
+                let counts: Vec<_> = (0..total).map(|_| AtomicUsize::new(0)).collect();
+                team.run_units(total, &|thread, units| {
+                    while let Some(unit) = units.take() {
+                        counts[unit].fetch_add(1, Ordering::Relaxed);
+                        if thread == 1 {
+                            std::thread::sleep(Duration::from_micros(200));
+                        }
+                    }
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads}");
+            }
         }
     }
 }

@@ -4,15 +4,16 @@
 //! weights streamed from the packed buffer and source values broadcast from the map. The order of
 //! the sum depends on the shape alone, so outputs are the same bits for any number of threads.
 
-use super::BLOCK;
-use super::finish::Finish;
-use super::geometry::{Pass, Passes};
-use super::share::Shared;
-use super::vector::{Kernel, Tile, Vector};
-use crate::units::Units;
+use crate::conv::finish::Finish;
+use crate::conv::geometry::{Pass, Passes};
+use crate::conv::kernel::{Kernel, Tile};
+use crate::map::BLOCK;
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::Units;
 
 /// One direction of one convolution, ready to run.
-pub(super) struct Direct<'a> {
+pub(in crate::conv) struct Direct<'a> {
     pub passes: &'a Passes,
     pub tile: Tile,
     /// Register tiles of one unit of work.
@@ -38,7 +39,7 @@ pub(super) struct Direct<'a> {
 
 /// Units of work of all passes, for `out_blocks` channel blocks of the target: chunks of pixels times
 /// groups of channels.
-pub(super) fn units(
+pub(in crate::conv) fn units(
     passes: &Passes,
     tile: Tile,
     chunk_tiles: usize,
@@ -50,14 +51,14 @@ pub(super) fn units(
 }
 
 /// Chunks of the pixels of a pass over `batch` images.
-pub(super) fn chunks(pass: &Pass, tile: Tile, chunk_tiles: usize, batch: usize) -> usize {
+pub(in crate::conv) fn chunks(pass: &Pass, tile: Tile, chunk_tiles: usize, batch: usize) -> usize {
     (batch * pass.pixels.len()).div_ceil(tile.pixels * chunk_tiles)
 }
 
 /// Register tiles of a chunk: as many as keep the chunk's source in half a megabyte of second-level
 /// cache while every group of channels passes over it, at most 64 so that sums in f32 stay short,
 /// and few enough that every thread has some eight units of work.
-pub(super) fn chunk_tiles(
+pub(in crate::conv) fn chunk_tiles(
     source_channels: usize,
     stride: usize,
     pixels: usize,
@@ -81,7 +82,7 @@ pub(super) fn chunk_tiles(
 /// The machine must have the instruction set of `V`; `run` values must be readable at every window
 /// and step, and `steps.len() * run * NV` vectors at `weights`.
 #[inline(always)]
-pub(super) unsafe fn multiply<V: Vector, const PX: usize, const NV: usize>(
+pub(in crate::conv) unsafe fn multiply<V: Vector, const PX: usize, const NV: usize>(
     source: &[*const f32; PX],
     steps: &[usize],
     run: usize,

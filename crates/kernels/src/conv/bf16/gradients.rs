@@ -6,17 +6,20 @@
 
 use std::ops::Range;
 
-use super::super::geometry::Passes;
-use super::super::share::Shared;
-use super::super::stack::{MOST_LINES, Stack, index_in};
-use super::super::vector::{Kernel, Vector};
-use super::super::{BLOCK, ConvShape};
+use super::multiply::{Columns, Multiplier, Ready};
 use super::pack::{panels, sums_len};
-use super::product::{Columns, Multiplier, Ready};
-use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, blocks_of_tap, depth, sources};
+use super::pieces::{Source, blocks_of_tap, depth, sources};
+use super::strips::{MOST_LINES, Stack, index_in};
+use super::words;
+use super::{CACHED_BYTES, PANEL, SIDE, WORDS};
+use crate::conv::geometry::Passes;
+use crate::conv::kernel::Kernel;
+use crate::conv::shape::ConvShape;
 use crate::element::Element;
-use crate::split::part;
-use crate::units::Units;
+use crate::map::BLOCK;
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::{Units, part};
 
 /// Most tiles of a chunk along the sum.
 const MOST: usize = 32;
@@ -399,7 +402,7 @@ impl<E: Element> Gradients<'_, E> {
                 // SAFETY: as the caller vouches.
                 unsafe {
                     pairs::<E, V>(piece, pixel, to);
-                    V::transpose(to);
+                    words::transpose::<V>(to);
                 }
             }
         }
@@ -424,6 +427,6 @@ unsafe fn pairs<E: Element, V: Vector>(
     };
     for pair in 0..SIDE {
         // SAFETY: as the caller vouches.
-        unsafe { V::pair(values(2 * pair), values(2 * pair + 1), to.add(pair * SIDE)) };
+        unsafe { words::pair::<V, _>(values(2 * pair), values(2 * pair + 1), to.add(pair * SIDE)) };
     }
 }

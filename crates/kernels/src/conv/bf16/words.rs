@@ -1,11 +1,16 @@
-//! Values of maps that are bf16 numbers, joined in pairs.
+//! Values of maps that are bf16 numbers, joined in pairs, sixteen words at a time.
+//!
+//! Values are bf16 numbers already, in f32 maps too, so that the upper halves of their bits are all of
+//! them.
 
 use super::{SIDE, WORDS};
-use crate::element::{Bf16, Element};
+use crate::dtype::Bf16;
+use crate::element::Element;
+use crate::simd::vector::Vector;
 
 /// Up to sixteen values of up to two steps.
 #[derive(Clone, Copy, Debug)]
-pub struct Values<E> {
+pub(super) struct Values<E> {
     /// The values of the first step.
     pub first: *const E,
     /// How many they are.
@@ -39,55 +44,73 @@ impl<E: Element> Values<E> {
     }
 }
 
-/// What makes rows of sixteen words of values; missing values are zero. Values are bf16 numbers already,
-/// in f32 maps too, so that the upper halves of their bits are all of them.
-pub trait Words {
-    /// Writes sixteen words: the pairs of neighbours among `first` and those among `second`, eight
-    /// pairs from each.
-    ///
-    /// # Safety
-    /// The machine must have the instruction set of the implementing type, the values must be
-    /// readable, and sixteen words writable.
-    #[inline(always)]
-    unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-        // SAFETY: the caller vouches for the addresses.
-        unsafe {
-            for (half, values) in [first, second].into_iter().enumerate() {
-                for pair in 0..SIDE / 2 {
-                    let (even, odd) = (values.get(2 * pair), values.get(2 * pair + 1));
-                    *to.add(half * SIDE / 2 + pair) = word(even, odd);
-                }
+/// Writes sixteen words: the pairs of neighbours among `first` and those among `second`, eight pairs
+/// from each; missing values are zero.
+///
+/// # Safety
+/// The machine must have the instruction set of `V`, the values must be readable, and sixteen words
+/// writable.
+#[inline(always)]
+pub(super) unsafe fn join<V: Vector, E: Element>(
+    first: Values<E>,
+    second: Values<E>,
+    to: *mut u32,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if V::AVX512 {
+        // SAFETY: as the caller vouches.
+        return unsafe { x86::join(first, second, to) };
+    }
+    // SAFETY: the caller vouches for the addresses.
+    unsafe {
+        for (half, values) in [first, second].into_iter().enumerate() {
+            for pair in 0..SIDE / 2 {
+                let (even, odd) = (values.get(2 * pair), values.get(2 * pair + 1));
+                *to.add(half * SIDE / 2 + pair) = word(even, odd);
             }
         }
     }
+}
 
-    /// Writes sixteen words, each of a value of `first` and one of `second`.
-    ///
-    /// # Safety
-    /// As [`Words::join`].
-    #[inline(always)]
-    unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-        // SAFETY: the caller vouches for the addresses.
-        unsafe {
-            for i in 0..SIDE {
-                *to.add(i) = word(first.get(i), second.get(i));
-            }
+/// Writes sixteen words, each of a value of `first` and one of `second`; missing values are zero.
+///
+/// # Safety
+/// As [`join`].
+#[inline(always)]
+pub(super) unsafe fn pair<V: Vector, E: Element>(
+    first: Values<E>,
+    second: Values<E>,
+    to: *mut u32,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if V::AVX512 {
+        // SAFETY: as the caller vouches.
+        return unsafe { x86::pair(first, second, to) };
+    }
+    // SAFETY: the caller vouches for the addresses.
+    unsafe {
+        for i in 0..SIDE {
+            *to.add(i) = word(first.get(i), second.get(i));
         }
     }
+}
 
-    /// Swaps rows and columns of a tile of 16x16 words.
-    ///
-    /// # Safety
-    /// The machine must have the instruction set of the implementing type, and the tile must be
-    /// readable and writable.
-    #[inline(always)]
-    unsafe fn transpose(tile: *mut u32) {
-        // SAFETY: the caller vouches for the address.
-        let tile = unsafe { &mut *tile.cast::<[u32; WORDS]>() };
-        for row in 0..SIDE {
-            for column in 0..row {
-                tile.swap(row * SIDE + column, column * SIDE + row);
-            }
+/// Swaps rows and columns of a tile of 16x16 words.
+///
+/// # Safety
+/// The machine must have the instruction set of `V`, and the tile must be readable and writable.
+#[inline(always)]
+pub(super) unsafe fn transpose<V: Vector>(tile: *mut u32) {
+    #[cfg(target_arch = "x86_64")]
+    if V::AVX512 {
+        // SAFETY: as the caller vouches.
+        return unsafe { x86::transpose(tile) };
+    }
+    // SAFETY: the caller vouches for the address.
+    let tile = unsafe { &mut *tile.cast::<[u32; WORDS]>() };
+    for row in 0..SIDE {
+        for column in 0..row {
+            tile.swap(row * SIDE + column, column * SIDE + row);
         }
     }
 }
@@ -99,7 +122,7 @@ pub(super) fn word(first: Bf16, second: Bf16) -> u32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(in crate::conv) mod x86 {
+mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::SIDE;
@@ -123,13 +146,9 @@ pub(in crate::conv) mod x86 {
         }
     }
 
-    /// [`Words::join`](super::Words::join).
+    /// [`join`](super::join).
     #[inline(always)]
-    pub(in crate::conv) unsafe fn join<E: Element>(
-        first: Values<E>,
-        second: Values<E>,
-        to: *mut u32,
-    ) {
+    pub(super) unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
         // SAFETY: the caller vouches for the set and the addresses.
         unsafe {
             let first = _mm512_castsi256_si512(load(first));
@@ -138,13 +157,9 @@ pub(in crate::conv) mod x86 {
         }
     }
 
-    /// [`Words::pair`](super::Words::pair).
+    /// [`pair`](super::pair).
     #[inline(always)]
-    pub(in crate::conv) unsafe fn pair<E: Element>(
-        first: Values<E>,
-        second: Values<E>,
-        to: *mut u32,
-    ) {
+    pub(super) unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
         // SAFETY: the caller vouches for the set and the addresses.
         unsafe {
             let even = _mm512_cvtepu16_epi32(load(first));
@@ -153,9 +168,9 @@ pub(in crate::conv) mod x86 {
         }
     }
 
-    /// [`Words::transpose`](super::Words::transpose): squares of 2, of 4, of 8 and of 16 in turn.
+    /// [`transpose`](super::transpose): squares of 2, of 4, of 8 and of 16 in turn.
     #[inline(always)]
-    pub(in crate::conv) unsafe fn transpose(tile: *mut u32) {
+    pub(super) unsafe fn transpose(tile: *mut u32) {
         // SAFETY: the caller vouches for the set and the address.
         unsafe {
             let mut rows = [_mm512_setzero_si512(); SIDE];

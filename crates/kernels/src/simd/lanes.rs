@@ -5,9 +5,8 @@
 //! so that its methods are safe; plain loops over arrays would do if the compiler vectorised
 //! accumulators and comparisons reliably, which it does not.
 
-use crate::dtype::round_to_bf16;
-use crate::element::{Bf16, Element};
-use crate::isa::Isa;
+use super::isa::Isa;
+use crate::dtype::{Bf16, round_to_bf16};
 
 /// Channels of one pixel of a block.
 pub(crate) type Lanes = [f32; LANES];
@@ -99,23 +98,23 @@ pub trait Simd: Copy {
 /// runs the one that `$isa` names. Functions that it calls must be `#[inline(always)]`.
 macro_rules! dispatch {
     ($isa:expr, $simd:ident => $body:expr) => {
-        match $crate::lanes::Level::of($isa) {
+        match $crate::simd::lanes::Level::of($isa) {
             #[cfg(target_arch = "x86_64")]
-            $crate::lanes::Level::Avx512Bf16($simd) => $simd.run(
+            $crate::simd::lanes::Level::Avx512Bf16($simd) => $simd.run(
                 #[inline(always)]
                 || $body,
             ),
             #[cfg(target_arch = "x86_64")]
-            $crate::lanes::Level::Avx512($simd) => $simd.run(
+            $crate::simd::lanes::Level::Avx512($simd) => $simd.run(
                 #[inline(always)]
                 || $body,
             ),
             #[cfg(target_arch = "x86_64")]
-            $crate::lanes::Level::Avx2($simd) => $simd.run(
+            $crate::simd::lanes::Level::Avx2($simd) => $simd.run(
                 #[inline(always)]
                 || $body,
             ),
-            $crate::lanes::Level::Plain($simd) => $body,
+            $crate::simd::lanes::Level::Plain($simd) => $body,
         }
     };
 }
@@ -272,10 +271,10 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::{LANES, Lanes, Simd};
+    use crate::dtype::Bf16;
     use crate::dtype::x86::{
         convert_512, cut_256, cut_512, round_256, round_512, widen_256, widen_512,
     };
-    use crate::element::Bf16;
 
     /// Declares the proof that a machine has some features.
     macro_rules! proof {

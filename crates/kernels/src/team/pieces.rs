@@ -1,17 +1,10 @@
 //! Sharing the pieces of buffers among the threads of a team.
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
-use crate::conv::View;
+use super::threads::Team;
 use crate::element::Element;
-use crate::map::{GUARD_PIXELS, Map};
-use crate::threads::Team;
-
-/// The items of `total` that member `index` of `parts` works on: contiguous, equal to within one.
-pub(crate) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
-    total * index / parts..total * (index + 1) / parts
-}
+use crate::map::{GUARD_PIXELS, Map, View};
 
 /// Something that falls into numbered pieces which can be written side by side.
 ///
@@ -157,17 +150,6 @@ unsafe impl<A: Pieces, B: Pieces, C: Pieces> Pieces for (A, B, C) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_cover_everything_once_and_evenly() {
-        for (total, parts) in [(0, 3), (1, 3), (7, 3), (9, 3), (100, 7)] {
-            let ranges: Vec<_> = (0..parts).map(|index| part(total, parts, index)).collect();
-            let items: Vec<usize> = ranges.iter().cloned().flatten().collect();
-            assert_eq!(items, (0..total).collect::<Vec<_>>());
-            let least = total / parts;
-            assert!(ranges.iter().all(|range| range.len() - least <= 1));
-        }
-    }
 
     #[test]
     fn planes_of_a_view_are_those_of_its_blocks() {

@@ -8,15 +8,15 @@
 //! are computed with the others and dropped. Where windows are `stride` source pixels apart, every
 //! `stride`-th row and column of the source makes a strip of its own, a *phase*.
 
-use super::BLOCK;
-use super::geometry::{Layout, Pass, Passes};
+use crate::conv::geometry::{Layout, Pass, Passes};
+use crate::map::BLOCK;
 
 /// Most source pixels of a chunk of positions: what lists of them have room for.
 pub(super) const MOST_LINES: usize = 1792;
 
 /// The strips of one direction of a convolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stack {
+pub(in crate::conv) struct Stack {
     /// Rows of positions from one image to the next.
     pub rows: usize,
     /// Positions from one row to the next.
@@ -39,7 +39,7 @@ pub(super) struct Stack {
 
 /// Every so many rows and columns of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Phase {
+pub(in crate::conv) struct Phase {
     /// The first row.
     row: usize,
     /// The first column.
@@ -50,7 +50,7 @@ pub(super) struct Phase {
 
 /// What a tap meets at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reach {
+pub(in crate::conv) struct Reach {
     /// The phase.
     pub phase: usize,
     /// Lines from that with the position's number to the source pixel's.
@@ -243,7 +243,7 @@ impl Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::ConvShape;
+    use crate::conv::shape::ConvShape;
 
     /// Every tap of every target pixel meets the pixel that the tables of the pass name, or zero.
     #[test]

@@ -1,21 +1,17 @@
-//! The vector that every kernel is written over, once, and the choice of its width.
-//!
-//! A kernel is a [`Kernel`]: a body generic over [`Vector`] and over the tile sizes that suit the
-//! register file. [`dispatch`] compiles it for each instruction set and runs the one asked for.
-//! Bodies are `#[inline(always)]` so that they end up inside a function that enables the features.
+//! The register that kernels of convolutions are written over, once.
 
-use super::pairs::words::Words;
-use crate::dtype::round_to_bf16;
-use crate::element::{Bf16, Element};
-use crate::isa::Isa;
+use crate::dtype::{Bf16, round_to_bf16};
 
 /// A register of `f32` lanes.
 ///
 /// Only the unsafe constructors make a value, and their contract is that the machine has the
 /// instruction set; so the arithmetic on existing values is safe.
-pub trait Vector: Copy + Words {
+pub trait Vector: Copy {
     /// Lanes of the register.
     const LANES: usize;
+
+    /// Whether the machine has AVX-512 F, BW, DQ and VL, whose integers other code may use beside it.
+    const AVX512: bool;
 
     /// All lanes set to `value`.
     ///
@@ -65,61 +61,9 @@ pub trait Vector: Copy + Words {
     fn prefetch(at: *const f32);
 }
 
-/// A kernel body, compiled once per instruction set.
-pub(super) trait Kernel {
-    /// Runs the kernel over vectors `V`. The tile sizes fill the registers of the instruction set:
-    /// `PX` pixels x `NV` vectors of output channels forward, `NI` input channels x `NV` vectors
-    /// for the weights; a group of channels that is one block wide has `NB` vectors.
-    ///
-    /// # Safety
-    /// The machine must have the instruction set of `V`; further conditions are the kernel's own.
-    unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
-    where
-        V: Vector;
-}
-
-/// Sizes that [`dispatch`] hands to a kernel and that geometry and packing must agree with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tile {
-    /// Pixels of a register tile.
-    pub pixels: usize,
-    /// Channel blocks of a full output group: `NV * LANES / BLOCK`.
-    pub group_blocks: usize,
-}
-
-impl Tile {
-    /// The tile of an instruction set.
-    pub(super) fn of(isa: Isa) -> Tile {
-        match isa {
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => Tile { pixels: 14, group_blocks: 2 },
-            Isa::Avx2 => Tile { pixels: 6, group_blocks: 1 },
-            Isa::Scalar => Tile { pixels: 2, group_blocks: 1 },
-        }
-    }
-}
-
-/// Runs `kernel` with the vectors of `isa`.
-///
-/// # Safety
-/// The machine must have `isa`, and the kernel's own conditions must hold.
-pub(super) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: &K) {
-    // SAFETY: the caller vouches for the instruction set and for the kernel's conditions.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Amx => x86::avx512bf16(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::avx512(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::avx2(kernel),
-            _ => kernel.run::<Portable, 2, 2, 4, 4>(),
-        }
-    }
-}
-
 /// Four lanes in plain Rust, which the compiler keeps in a register of any target.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 4]);
+pub(crate) struct Portable([f32; 4]);
 
 impl Portable {
     #[inline(always)]
@@ -128,10 +72,9 @@ impl Portable {
     }
 }
 
-impl Words for Portable {}
-
 impl Vector for Portable {
     const LANES: usize = 4;
+    const AVX512: bool = false;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -202,35 +145,17 @@ impl Vector for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512, Avx512Bf16};
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::pairs::words::{Values, Words, x86 as words};
-    use super::{Kernel, Vector};
+    use std::arch::x86_64::*;
+
+    use super::Vector;
+    use crate::dtype::Bf16;
     use crate::dtype::x86::{
         convert_512, cut_256, cut_512, round_256, round_512, widen_256, widen_512,
     };
-    use crate::element::{Bf16, Element};
-    use std::arch::x86_64::*;
-
-    /// As [`avx512`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub(super) fn avx512bf16<K: Kernel>(kernel: &K) {
-        // SAFETY: this function runs only where the features exist; `dispatch` passes on the rest.
-        unsafe { kernel.run::<Avx512Bf16, 14, 8, 2, 1>() }
-    }
-
-    /// 14 x 2 sums, two weights and a broadcast fill 31 of the 32 registers.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn avx512<K: Kernel>(kernel: &K) {
-        // SAFETY: this function runs only where the features exist; `dispatch` passes on the rest.
-        unsafe { kernel.run::<Avx512, 14, 8, 2, 1>() }
-    }
-
-    /// 6 x 2 sums, two weights and a broadcast fill 15 of the 16 registers.
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn avx2<K: Kernel>(kernel: &K) {
-        // SAFETY: this function runs only where the features exist; `dispatch` passes on the rest.
-        unsafe { kernel.run::<Avx2, 6, 4, 2, 2>() }
-    }
 
     /// Implements [`Vector`] for a register type by naming its intrinsics.
     macro_rules! x86_vector {
@@ -238,10 +163,11 @@ mod x86 {
          $add:ident, $sub:ident, $mul:ident, $max:ident, $mul_add:ident, $round:ident,
          $load_halves:ident, $widen:ident, $store_halves:ident, $cut:ident) => {
             #[derive(Clone, Copy)]
-            pub(super) struct $name($register);
+            pub(crate) struct $name($register);
 
             impl Vector for $name {
                 const LANES: usize = $lanes;
+                const AVX512: bool = $lanes == 16;
 
                 #[inline(always)]
                 unsafe fn splat(value: f32) -> Self {
@@ -342,33 +268,11 @@ mod x86 {
                 _mm256_storeu_si256,
                 cut_512
             );
-
-            impl Words for $name {
-                #[inline(always)]
-                unsafe fn join<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-                    // SAFETY: as the caller vouches.
-                    unsafe { words::join(first, second, to) }
-                }
-
-                #[inline(always)]
-                unsafe fn pair<E: Element>(first: Values<E>, second: Values<E>, to: *mut u32) {
-                    // SAFETY: as the caller vouches.
-                    unsafe { words::pair(first, second, to) }
-                }
-
-                #[inline(always)]
-                unsafe fn transpose(tile: *mut u32) {
-                    // SAFETY: as the caller vouches.
-                    unsafe { words::transpose(tile) }
-                }
-            }
         };
     }
 
     vector_512!(Avx512, round_512);
     vector_512!(Avx512Bf16, convert_512);
-
-    impl Words for Avx2 {}
 
     x86_vector!(
         Avx2,

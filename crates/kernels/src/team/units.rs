@@ -5,9 +5,13 @@
 //! others', from the back: cores are not always equally fast, least of all where they are lent. Who
 //! takes a unit must not matter to its result.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::split::part;
+/// The items of `total` that member `index` of `parts` works on: contiguous, equal to within one.
+pub(crate) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
+    total * index / parts..total * (index + 1) / parts
+}
 
 /// What is left of a member's range: the next unit from the front in the lower half, the end in the
 /// upper; in a cache line of its own.
@@ -60,9 +64,6 @@ impl<'a> Units<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    use crate::threads::Team;
 
     #[test]
     fn a_member_begins_at_the_front_of_its_own_and_then_at_the_back_of_others() {
@@ -75,21 +76,13 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_is_taken_once_however_slow_a_member_is() {
-        for threads in [1, 2, 3, 5] {
-            let team = Team::new(threads);
-            for total in [0, 1, 2, 100] {
-                let counts: Vec<_> = (0..total).map(|_| AtomicUsize::new(0)).collect();
-                team.run_units(total, &|thread, units| {
-                    while let Some(unit) = units.take() {
-                        counts[unit].fetch_add(1, Ordering::Relaxed);
-                        if thread == 1 {
-                            std::thread::sleep(std::time::Duration::from_micros(200));
-                        }
-                    }
-                });
-                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads}");
-            }
+    fn parts_cover_everything_once_and_evenly() {
+        for (total, parts) in [(0, 3), (1, 3), (7, 3), (9, 3), (100, 7)] {
+            let ranges: Vec<_> = (0..parts).map(|index| part(total, parts, index)).collect();
+            let items: Vec<usize> = ranges.iter().cloned().flatten().collect();
+            assert_eq!(items, (0..total).collect::<Vec<_>>());
+            let least = total / parts;
+            assert!(ranges.iter().all(|range| range.len() - least <= 1));
         }
     }
 }

@@ -8,28 +8,16 @@
 
 use std::ops::Range;
 
-use super::Winograd;
-use super::products::transform_source;
+use super::outputs::transform_source;
 use super::transform::{IN, OUT, OutputGradient, POINTS, both, load};
-use crate::conv::BLOCK;
-use crate::conv::direct_weights::outer;
-use crate::conv::share::Shared;
-use crate::conv::vector::{Kernel, Tile, Vector};
+use super::{MOST_TILES, Winograd};
+use crate::conv::direct::gradients::outer;
+use crate::conv::kernel::{Kernel, Tile};
 use crate::element::Element;
-use crate::map::Map;
-use crate::split::part;
-
-/// Bytes of both transformed maps of a block of tiles: they pass through the last-level cache once, and
-/// the larger the block, the fewer times the sums are read and written, and threads wait for one another.
-pub(super) const TRANSFORMED_BYTES: usize = 8 << 20;
-/// Most tiles of a block: on Zen 4, 112 ran as fast as 256 or up to a fifth faster.
-pub(super) const MOST_TILES: usize = 128;
-
-/// Each thread has sums of its own where the values of both transformed maps are at least so many times
-/// those of all sums. With two threads on Zen 4, sums of their own then cost nothing; at 4 times they
-/// are 5 % slower, at 2.7 times 12 %. In the minutes in which a lent machine's cores seem far apart the
-/// team takes 1.3 to 1.6 times as long (`docs/speed.md`).
-pub(super) const SUMS_BESIDE_MAPS: usize = 6;
+use crate::map::{BLOCK, Map};
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::part;
 
 /// Which tiles a run of the kernel goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

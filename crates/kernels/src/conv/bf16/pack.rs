@@ -3,14 +3,17 @@
 //! Packed: `[pass][panel of 32 lanes][tile of the sum][tile of 16 lanes][word][lane]`. Words and lanes
 //! that do not exist are zero.
 
-use super::super::geometry::{Pass, Passes};
-use super::super::pack::{Order, origin, rows, target_of};
-use super::super::share::Shared;
-use super::super::vector::{Kernel, Vector};
-use super::super::{BLOCK, ConvShape};
-use super::words::Values;
-use super::{PANEL, SIDE, WORDS, depth, pieces_of, value};
-use crate::split::part;
+use super::pieces::{depth, pieces_of, value};
+use super::words::{self, Values};
+use super::{PANEL, SIDE, WORDS};
+use crate::conv::direct::pack::{Order, origin, rows, target_of};
+use crate::conv::geometry::{Pass, Passes};
+use crate::conv::kernel::Kernel;
+use crate::conv::shape::ConvShape;
+use crate::map::BLOCK;
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::part;
 
 /// Parts of the sum that are packed by themselves, so that many threads find work.
 const SLICES: usize = 8;
@@ -133,15 +136,15 @@ impl Pack<'_> {
                 Order::Forward => {
                     for lane in 0..SIDE {
                         let to = to.add(lane * SIDE);
-                        V::join(values(&first[lane]), values(&second[lane]), to);
+                        words::join::<V, _>(values(&first[lane]), values(&second[lane]), to);
                     }
-                    V::transpose(to);
+                    words::transpose::<V>(to);
                 }
                 Order::BackwardInput => {
                     for (word, [even, odd]) in
                         pieces.as_flattened().as_chunks().0.iter().enumerate()
                     {
-                        V::pair(values(even), values(odd), to.add(word * SIDE));
+                        words::pair::<V, _>(values(even), values(odd), to.add(word * SIDE));
                     }
                 }
             }

@@ -1,10 +1,11 @@
 //! Products of panels of bf16 pairs with f32 sums, by the instructions of the machine.
 
-use super::{PANEL, SIDE, Source, WORDS};
+use super::pieces::Source;
+use super::{PANEL, SIDE, WORDS};
+use crate::dtype::Bf16;
 #[cfg(target_arch = "x86_64")]
-use crate::amx;
-use crate::element::Bf16;
-use crate::isa::Isa;
+use crate::simd::amx;
+use crate::simd::isa::Isa;
 
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,7 +351,6 @@ mod x86 {
 mod tests {
     use super::*;
     use crate::dtype::round_to_bf16;
-    use crate::element::Bf16;
 
     fn values(len: usize) -> Vec<f32> {
         let value = |i: usize| round_to_bf16((i * 7919 % 1009) as f32 / 500.0 - 1.0);

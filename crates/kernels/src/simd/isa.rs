@@ -73,7 +73,7 @@ fn detect() -> Isa {
     if !has!("avx512bf16") {
         return Isa::Avx512;
     }
-    if crate::amx::is_usable() { Isa::Amx } else { Isa::Avx512Bf16 }
+    if crate::simd::amx::is_usable() { Isa::Amx } else { Isa::Avx512Bf16 }
 }
 
 #[cfg(not(target_arch = "x86_64"))]

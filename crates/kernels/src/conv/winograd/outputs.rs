@@ -2,19 +2,14 @@
 
 use super::Winograd;
 use super::transform::{IN, Input, OUT, Output, POINTS, both, load};
-use crate::conv::BLOCK;
-use crate::conv::direct::multiply;
+use crate::conv::direct::outputs::multiply;
 use crate::conv::finish::Finish;
-use crate::conv::share::Shared;
-use crate::conv::vector::{Kernel, Tile, Vector};
+use crate::conv::kernel::{Kernel, Tile};
 use crate::element::Element;
-use crate::map::Map;
-use crate::split::part;
-use crate::units::Units;
-
-/// Most tiles that a thread transforms at a time. More of them read the transformed weights from
-/// memory less often, fewer keep the transformed map closer to the core.
-pub(super) const TILES: usize = 56;
+use crate::map::{BLOCK, Map};
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::{Units, part};
 
 /// One direction of one convolution, ready to run.
 pub(in crate::conv) struct Products<'a, E> {
@@ -25,7 +20,7 @@ pub(in crate::conv) struct Products<'a, E> {
     /// First element of the source's view, and elements from one image to the next.
     pub source: &'a [E],
     pub source_image: usize,
-    /// Weights as [`Pack`](super::Pack) leaves them.
+    /// Weights as [`Pack`](super::pack::Pack) leaves them.
     pub weights: &'a [f32],
     /// First element of the target's view, and elements from one image to the next.
     pub target: Shared<'a, E>,

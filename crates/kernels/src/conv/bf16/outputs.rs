@@ -1,19 +1,21 @@
 //! The forward direction and the gradient of the input.
 
-use super::super::BLOCK;
-use super::super::finish::Finish;
-use super::super::geometry::{Pass, Passes};
-use super::super::share::Shared;
-use super::super::stack::MOST_LINES;
-use super::super::vector::{Kernel, Vector};
 use super::division::{Division, LINE, MOST, Reading, Strips};
+use super::multiply::{Columns, Multiplier, Ready};
 use super::pack::panels;
-use super::product::{Columns, Multiplier, Ready};
-use super::words::Values;
-use super::{PANEL, SIDE, Source, WORDS};
-use crate::element::{Bf16, Element};
-use crate::split::part;
-use crate::units::Units;
+use super::pieces::Source;
+use super::strips::MOST_LINES;
+use super::words::{self, Values};
+use super::{PANEL, SIDE, WORDS};
+use crate::conv::finish::Finish;
+use crate::conv::geometry::{Pass, Passes};
+use crate::conv::kernel::Kernel;
+use crate::dtype::Bf16;
+use crate::element::Element;
+use crate::map::BLOCK;
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::{Units, part};
 
 /// Pixels that are finished together: as many as keep their sums in registers.
 const FINISHED: usize = 8;
@@ -274,7 +276,7 @@ impl<E: Element> Outputs<'_, E> {
                 let window = self.source.as_ptr().wrapping_add(windows[index.min(last)]);
                 // SAFETY: `Conv` has checked that the source holds every image of its view, so that
                 // windows and steps lie inside; the rest is vouched for by the caller.
-                unsafe { V::join(first.of(window), second.of(window), to) };
+                unsafe { words::join::<V, _>(first.of(window), second.of(window), to) };
             }
         }
     }
@@ -308,8 +310,12 @@ impl<E: Element> Outputs<'_, E> {
                     // rest is vouched for by the caller.
                     unsafe {
                         match block + 1 < *source_blocks {
-                            true => V::join(values, Values::block(second.wrapping_add(pixel)), to),
-                            false => V::join(values, nothing.of(first), to),
+                            true => words::join::<V, _>(
+                                values,
+                                Values::block(second.wrapping_add(pixel)),
+                                to,
+                            ),
+                            false => words::join::<V, _>(values, nothing.of(first), to),
                         }
                     }
                 }

@@ -5,28 +5,30 @@
 //! where there are many, and otherwise the pixels, each with sums of its own that are added up in a
 //! fixed order.
 
-use super::geometry::Passes;
-use super::share::Shared;
-use super::vector::{Kernel, Tile, Vector};
-use super::{BLOCK, ConvShape};
-use crate::split::part;
+use crate::conv::geometry::Passes;
+use crate::conv::kernel::{Kernel, Tile};
+use crate::conv::shape::ConvShape;
+use crate::map::BLOCK;
+use crate::simd::vector::Vector;
+use crate::team::share::Shared;
+use crate::team::units::part;
 
 /// Pixels of a block: dy of one channel group (128 bytes a pixel) stays in the first-level cache,
 /// with the rows of x under it, while all taps and input channels pass over it. On Zen 4 (32 KB) 128
 /// and 256 pixels are 5 to 13 percent slower, except where a map has a hundred pixels in all.
-pub(super) const PIXEL_BLOCK: usize = 64;
+pub(in crate::conv) const PIXEL_BLOCK: usize = 64;
 
 /// Shares of the pixels for a team of `threads`: one per thread where the sums are small beside the
 /// maps, so that each thread reads its own pixels only; else one, and the threads split the tiles. No
 /// share is empty, for sums of nothing would not be written.
-pub(super) fn parts(shape: &ConvShape, threads: usize) -> usize {
+pub(in crate::conv) fn parts(shape: &ConvShape, threads: usize) -> usize {
     let pixels = shape.batch * shape.out_height() * shape.out_width();
     let own = pixels >= threads && 4 * threads * shape.weights() <= shape.map_elements();
     if own { threads } else { 1 }
 }
 
 /// The gradient of the weights of one convolution, ready to run.
-pub(super) struct DirectWeights<'a> {
+pub(in crate::conv) struct DirectWeights<'a> {
     pub passes: &'a Passes,
     pub tile: Tile,
     pub batch: usize,
@@ -148,7 +150,7 @@ impl DirectWeights<'_> {
 /// # Safety
 /// The machine must have the instruction set of `V`, and all addresses must be valid.
 #[inline(always)]
-pub(super) unsafe fn outer<V: Vector, const NI: usize, const NV: usize>(
+pub(in crate::conv) unsafe fn outer<V: Vector, const NI: usize, const NV: usize>(
     list: &[(usize, usize)],
     source: *const f32,
     gradient: *const f32,

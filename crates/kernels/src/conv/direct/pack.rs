@@ -4,16 +4,17 @@
 //! output channels (the last may be narrower), and a step's run is a block of source channels, or
 //! one filter row of an image.
 
-use super::geometry::Passes;
-use super::share::Shared;
-use super::vector::Tile;
-use super::{BLOCK, ConvShape};
+use crate::conv::geometry::Passes;
+use crate::conv::kernel::Tile;
+use crate::conv::shape::ConvShape;
 use crate::dtype::Dtype;
-use crate::split::part;
+use crate::map::BLOCK;
+use crate::team::share::Shared;
+use crate::team::units::part;
 
 /// Which direction's weights are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(in crate::conv) enum Order {
     /// Lanes are output channels, the sum runs over input channels.
     Forward,
     /// Lanes are input channels, the sum runs over output channels.
@@ -21,12 +22,12 @@ pub(super) enum Order {
 }
 
 /// Elements of all packed weights of `passes` with `out_blocks` blocks of lanes.
-pub(super) fn packed_len(passes: &Passes, out_blocks: usize) -> usize {
+pub(in crate::conv) fn packed_len(passes: &Passes, out_blocks: usize) -> usize {
     passes.passes.iter().map(|p| p.steps.len() * passes.run * out_blocks * BLOCK).sum()
 }
 
 /// The rows of 16 output channels in a list of OIHW slices that follow one another.
-pub(super) fn rows<'a>(slices: &[&'a [f32]], row: usize, block: usize) -> &'a [f32] {
+pub(in crate::conv) fn rows<'a>(slices: &[&'a [f32]], row: usize, block: usize) -> &'a [f32] {
     let mut first = block * BLOCK * row;
     for slice in slices {
         if first < slice.len() {
@@ -47,7 +48,7 @@ fn packed_at(pass_rows: usize, out_blocks: usize, tile: Tile, block: usize, row:
 /// Where row `i` of the step of `tap` and block `source` comes from in the weights of 16 output
 /// channels: lane 0's place, and the distance from one lane to the next.
 #[inline(always)]
-pub(super) fn origin(
+pub(in crate::conv) fn origin(
     shape: &ConvShape,
     order: Order,
     (block, source): (usize, usize),
@@ -67,7 +68,7 @@ pub(super) fn origin(
 }
 
 /// Packs this thread's share of the weights, rounded to `dtype`.
-pub(super) fn pack(
+pub(in crate::conv) fn pack(
     shape: &ConvShape,
     passes: &Passes,
     tile: Tile,
@@ -114,7 +115,7 @@ pub(super) fn pack(
 
 /// Adds up `parts` gradients in the packed forward order, in their order, and writes this thread's
 /// share of the sum to `targets`, OIHW slices that follow one another.
-pub(super) fn unpack(
+pub(in crate::conv) fn unpack(
     shape: &ConvShape,
     passes: &Passes,
     tile: Tile,
@@ -177,7 +178,10 @@ pub(super) fn unpack(
 }
 
 /// The slice that holds element `first` of all, and the element's place in it.
-pub(super) fn target_of<'a>(targets: &[Shared<'a>], mut first: usize) -> (Shared<'a>, usize) {
+pub(in crate::conv) fn target_of<'a>(
+    targets: &[Shared<'a>],
+    mut first: usize,
+) -> (Shared<'a>, usize) {
     for &target in targets {
         if first < target.len() {
             return (target, first);

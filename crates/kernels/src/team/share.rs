@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// A mutable slice that several threads write, each at places of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Shared<'a, T = f32> {
+pub(crate) struct Shared<'a, T = f32> {
     start: *mut T,
     len: usize,
     life: PhantomData<&'a mut [T]>,
@@ -18,16 +18,16 @@ unsafe impl<T: Send> Send for Shared<'_, T> {}
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T: Copy> Shared<'a, T> {
-    pub(super) fn new(slice: &'a mut [T]) -> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Shared<'a, T> {
         Shared { start: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.len
     }
 
     /// The address of element `offset`, which may be one past the last.
-    pub(super) fn at(self, offset: usize) -> *mut T {
+    pub(crate) fn at(self, offset: usize) -> *mut T {
         debug_assert!(offset <= self.len, "offset {offset} of a buffer of {}", self.len);
         self.start.wrapping_add(offset)
     }
@@ -36,7 +36,7 @@ impl<'a, T: Copy> Shared<'a, T> {
     ///
     /// # Panics
     /// If the buffer ends before.
-    pub(super) fn from(self, offset: usize) -> Shared<'a, T> {
+    pub(crate) fn from(self, offset: usize) -> Shared<'a, T> {
         assert!(offset <= self.len, "offset {offset} of a buffer of {}", self.len);
         let start = self.start.wrapping_add(offset);
         Shared { start, len: self.len - offset, life: PhantomData }
@@ -49,7 +49,7 @@ impl<'a, T: Copy> Shared<'a, T> {
     ///
     /// # Panics
     /// If the range does not lie in the slice.
-    pub(super) unsafe fn slice(self, range: Range<usize>) -> &'a mut [T] {
+    pub(crate) unsafe fn slice(self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "range outside the buffer");
         // SAFETY: the range lies in the borrowed slice, and the caller vouches for exclusivity.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }

@@ -1,13 +1,14 @@
 //! How the work of the forward direction or the gradient of the input is divided.
 
-use super::super::BLOCK;
-use super::super::geometry::Passes;
-use super::super::stack::{MOST_LINES, Reach, Stack};
 use super::pack::panels;
-use super::{CACHED_BYTES, PANEL, SIDE, Source, WORDS, depth, sources};
-use crate::element::Bf16;
+use super::pieces::{Source, depth, sources};
+use super::strips::{MOST_LINES, Reach, Stack};
+use super::{CACHED_BYTES, PANEL, SIDE, WORDS};
+use crate::conv::geometry::Passes;
+use crate::dtype::Bf16;
+use crate::map::BLOCK;
 
-/// Most panels of a chunk, so that sums in f32 stay short, as those of [`direct`](super::super::direct).
+/// Most panels of a chunk, so that sums in f32 stay short, as those of [`direct`](crate::conv::direct).
 pub(super) const MOST: usize = 28;
 
 /// Units of work of each thread, about.
@@ -250,7 +251,7 @@ fn chunk_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::ConvShape;
+    use crate::conv::shape::ConvShape;
 
     #[test]
     fn work_is_divided_among_the_threads() {

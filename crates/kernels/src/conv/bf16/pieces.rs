@@ -1,45 +1,8 @@
-//! Convolutions of bf16 numbers by instructions that multiply pairs of them.
-//!
-//! AMX multiplies a tile of 16 rows x 16 words with one of 16 words x 16 columns, a word being two
-//! bf16 numbers that are neighbours in the sum; the dot products of AVX-512 do a part of the same. So
-//! all directions are brought to products of two row tiles and two column tiles ([`product`]):
-//!
-//! - outputs and the gradient of the input ([`outputs`], divided by [`division`]): rows are pixels, columns
-//!   are channels of the target, and the sum runs over the steps of [`geometry`](super::geometry) and their
-//!   channels;
-//! - the gradient of the weights ([`gradients`]): rows are output channels, columns are the channels of
-//!   a step, and the sum runs over pixels.
-//!
-//! Tiles of AMX lie in strips ([`stack`](super::stack)) in which every pixel of a chunk is copied once; taps
-//! read them at different distances. Dot products read the pixels of maps one by one where they lie. What
-//! is neither, as images for dot products, goes through panels into which every window is copied ([`words`]).
-//!
-//! Maps are bf16 in memory, or f32 whose values are bf16 numbers; of a number that is none, what lies
-//! below is cut off.
+//! What a product sums over, in pieces of at most a block of values.
 
-pub(super) mod division;
-pub(super) mod gradients;
-pub(super) mod outputs;
-pub(super) mod pack;
-pub(super) mod product;
-pub(super) mod words;
-
-use super::BLOCK;
-use super::geometry::{Pass, Passes};
-use words::Values;
-
-/// Rows, columns and words of a tile: those of AMX (64 bytes a row, 16 rows).
-const SIDE: usize = 16;
-
-/// Words of a tile, and f32 sums of one.
-const WORDS: usize = SIDE * SIDE;
-
-/// Pixels or channels of a panel: two tiles, so that each that is loaded is multiplied twice.
-const PANEL: usize = 2 * SIDE;
-
-/// What the panels or strips of a chunk may take of the second-level cache (1 MB on Zen 4, 2 MB on the first
-/// processors with AMX), which their partner passes through too.
-const CACHED_BYTES: usize = 512 * 1024;
+use super::words::Values;
+use crate::conv::geometry::{Pass, Passes};
+use crate::map::BLOCK;
 
 /// Pieces of a pass, of at most a block of values each: half of the words of a tile's row.
 ///
@@ -47,7 +10,7 @@ const CACHED_BYTES: usize = 512 * 1024;
 /// which have three values a pixel, waste none; a shorter step is a piece of its own. Where passes are
 /// [aligned](Passes::aligned), both pieces of a tile are of one tap, of two neighbouring channel blocks,
 /// or neighbours in a row of an image's filter.
-fn pieces(passes: &Passes, pass: &Pass) -> usize {
+pub(super) fn pieces(passes: &Passes, pass: &Pass) -> usize {
     match (passes.aligned, passes.run) {
         (true, _) => 2 * pass.taps.len() * blocks_of_tap(passes).div_ceil(2),
         (false, BLOCK..) => (pass.steps.len() * passes.run).div_ceil(BLOCK),
@@ -56,12 +19,16 @@ fn pieces(passes: &Passes, pass: &Pass) -> usize {
 }
 
 /// Blocks of values that a tap meets: channel blocks, or those of a row of an image's filter.
-fn blocks_of_tap(passes: &Passes) -> usize {
+pub(super) fn blocks_of_tap(passes: &Passes) -> usize {
     passes.source_blocks * passes.run.div_ceil(BLOCK)
 }
 
 /// The pieces with values of channel block `source`, or all of an image's.
-fn pieces_of(passes: &Passes, pass: &Pass, source: usize) -> impl Iterator<Item = usize> {
+pub(super) fn pieces_of(
+    passes: &Passes,
+    pass: &Pass,
+    source: usize,
+) -> impl Iterator<Item = usize> {
     let (taps, aligned) = (pass.taps.len(), passes.aligned && passes.layout.pixel == BLOCK);
     let count = if aligned { taps } else { pieces(passes, pass) / passes.source_blocks };
     (0..count).map(move |i| match aligned {
@@ -72,7 +39,12 @@ fn pieces_of(passes: &Passes, pass: &Pass, source: usize) -> impl Iterator<Item 
 
 /// Step of value `i` of piece `index`, and its place within the step; `None` where there is no such
 /// value.
-fn value(passes: &Passes, pass: &Pass, index: usize, i: usize) -> Option<(usize, usize)> {
+pub(super) fn value(
+    passes: &Passes,
+    pass: &Pass,
+    index: usize,
+    i: usize,
+) -> Option<(usize, usize)> {
     let run = passes.run;
     let (step, at) = match (passes.aligned, run) {
         (true, _) => {
@@ -91,20 +63,20 @@ fn value(passes: &Passes, pass: &Pass, index: usize, i: usize) -> Option<(usize,
 
 /// Where the values of a piece lie, seen from the start of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Source {
+pub(in crate::conv) struct Source {
     /// Offset of the values of its first step.
-    offset: usize,
+    pub offset: usize,
     /// Values of that step.
-    count: usize,
+    pub count: usize,
     /// Offset of the values of the next step.
-    next_offset: usize,
+    pub next_offset: usize,
     /// Values of both.
-    total: usize,
+    pub total: usize,
 }
 
 impl Source {
     /// The values seen from `window`.
-    fn of<E>(&self, window: *const E) -> Values<E> {
+    pub(super) fn of<E>(&self, window: *const E) -> Values<E> {
         Values {
             first: window.wrapping_add(self.offset),
             count: self.count,
@@ -135,14 +107,14 @@ pub(super) fn sources(passes: &Passes, pass: &Pass) -> Vec<[Source; 2]> {
 }
 
 /// Tiles along the sum over a pass's pieces.
-fn depth(passes: &Passes, pass: &Pass) -> usize {
+pub(super) fn depth(passes: &Passes, pass: &Pass) -> usize {
     pieces(passes, pass).div_ceil(2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::ConvShape;
+    use crate::conv::shape::ConvShape;
 
     fn passes_of(steps: &[usize], run: usize) -> Passes {
         let taps = vec![(0, 0); steps.len()];
