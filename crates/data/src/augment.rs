@@ -8,7 +8,7 @@ use crate::colour::{Colour, Operation};
 use crate::crop::{Region, random_crop};
 use crate::decode::Wanted;
 use crate::error::DataError;
-use crate::preprocess::{Normaliser, write_planes};
+use crate::preprocess::copy_levels;
 use crate::resize::{Edge, Filter, Interpolation, Resizer};
 
 /// How training images are varied.
@@ -112,24 +112,48 @@ impl View {
         Wanted { divisor, rows: rows.ceil() as u32 }
     }
 
-    /// Writes the view of `image`, which may be smaller than the whole, to `planes`
-    /// (3 x size x size, normalised).
-    pub(crate) fn render(
-        self,
-        image: &RgbImage,
-        normaliser: &Normaliser,
-        resizer: &mut Resizer,
-        planes: &mut [f32],
-    ) {
+    /// Writes the view of `image`, which may be smaller than the whole, to `levels` (size x size x 3).
+    /// Distorted colours are rounded to levels once, at the end.
+    pub(crate) fn render(self, image: &RgbImage, memory: &mut RenderMemory, levels: &mut [u8]) {
+        let RenderMemory { resizer, planes } = memory;
         let (region, edge) = scale_region(self.region, self.full, image.dimensions());
         let rgb = resizer.resize(image, region, edge, self.filter, self.size);
         match self.distortion {
-            None => normaliser.write(rgb, self.size, self.mirror, planes),
+            None => copy_levels(rgb, self.size, self.mirror, levels),
             Some(distortion) => {
-                write_planes(rgb, self.size, self.mirror, &UNIT, planes);
+                copy_levels(rgb, self.size, self.mirror, levels);
+                planes.resize(levels.len(), 0.0);
+                to_planes(levels, planes);
                 distortion.into_iter().for_each(|operation| operation.apply(planes));
-                normaliser.normalise(planes);
+                to_levels(planes, levels);
             }
+        }
+    }
+}
+
+/// Memory to render with.
+#[derive(Default)]
+pub(crate) struct RenderMemory {
+    pub(crate) resizer: Resizer,
+    planes: Vec<f32>,
+}
+
+/// Interleaved levels as planes in [0, 1].
+fn to_planes(levels: &[u8], planes: &mut [f32]) {
+    let n_pixels = levels.len() / 3;
+    for (c, plane) in planes.chunks_exact_mut(n_pixels.max(1)).enumerate() {
+        for (value, &level) in plane.iter_mut().zip(levels[c..].iter().step_by(3)) {
+            *value = f32::from(level) / 255.0;
+        }
+    }
+}
+
+/// Planes in [0, 1] as interleaved levels, each the nearest.
+fn to_levels(planes: &[f32], levels: &mut [u8]) {
+    let n_pixels = levels.len() / 3;
+    for (c, plane) in planes.chunks_exact(n_pixels.max(1)).enumerate() {
+        for (&value, level) in plane.iter().zip(levels[c..].iter_mut().step_by(3)) {
+            *level = (value * 255.0 + 0.5) as u8;
         }
     }
 }
@@ -155,34 +179,20 @@ fn scale_region(region: Region, from: (u32, u32), to: (u32, u32)) -> (Region, Ed
     (region, Edge::Continue)
 }
 
-/// The levels as fractions of 255, for each channel.
-static UNIT: [[f32; 256]; 3] = {
-    let mut fractions = [0.0; 256];
-    let mut level = 0;
-    while level < 256 {
-        fractions[level] = level as f32 / 255.0;
-        level += 1;
-    }
-    [fractions; 3]
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Preprocessing;
     use crate::random::{Purpose, sample_rng};
 
-    fn view(config: &AugmentConfig, index: u64) -> Vec<f32> {
+    fn view(config: &AugmentConfig, index: u64) -> Vec<[u8; 3]> {
         let image = RgbImage::from_fn(40, 30, |x, y| {
             image::Rgb([(x * 6) as u8, (y * 8) as u8, (x * y % 251) as u8])
         });
-        let normaliser = Normaliser::new(&Preprocessing::default());
         let mut rng = sample_rng(4, 1, index, Purpose::Augment);
-        let mut planes = vec![0.0; 3 * 16 * 16];
-        let mut resizer = Resizer::default();
+        let mut levels = vec![0; 3 * 16 * 16];
         let view = View::draw(image.width(), image.height(), config, 16, &mut rng);
-        view.render(&image, &normaliser, &mut resizer, &mut planes);
-        planes
+        view.render(&image, &mut RenderMemory::default(), &mut levels);
+        levels.as_chunks().0.to_vec()
     }
 
     #[test]
@@ -210,6 +220,20 @@ mod tests {
         let coloured = AugmentConfig { colour: Colour::Full, ..plain.clone() };
         assert_ne!(view(&plain, 0), view(&coloured, 0));
         assert_eq!(view(&coloured, 0), view(&coloured, 0));
+    }
+
+    #[test]
+    fn every_level_survives_the_way_to_planes_and_back() {
+        let levels: Vec<u8> = (0..=255).flat_map(|level| [level, 255 - level, level / 2]).collect();
+        let mut planes = vec![0.0; levels.len()];
+        to_planes(&levels, &mut planes);
+        assert_eq!((planes[255], planes[256], planes[511]), (1.0, 1.0, 0.0));
+        let mut back = vec![0; levels.len()];
+        to_levels(&planes, &mut back);
+        assert_eq!(back, levels);
+        // Half way belongs to the level above.
+        to_levels(&[0.49 / 255.0, 0.51 / 255.0, 1.0], &mut back[..3]);
+        assert_eq!(back[..3], [0, 1, 255]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files on disk to batches of normalised pixels.
+//! Files on disk to batches of pixels.
 //!
 //! The modules stand in the order in which the data flows:
 //!
@@ -12,7 +12,7 @@
 //! crops:   width, height          -> the regions of an evaluation by many crops
 //! resize:  region                 -> RGB u8, size x size x 3
 //! colour:  planes in [0, 1]       -> the same planes, distorted
-//! augment / preprocess: the above -> normalised f32, 3 x size x size
+//! augment / preprocess: the above -> RGB u8, size x size x 3
 //! order:   seed, epoch            -> the order of the samples
 //! loader:  order, source          -> Batch { images, labels, ... }
 //! ```

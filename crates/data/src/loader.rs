@@ -18,15 +18,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::augment::{AugmentConfig, View};
+use crate::augment::{AugmentConfig, RenderMemory, View};
 use crate::crops::Crops;
 use crate::decode::{DecodeBuffers, Wanted};
 use crate::error::DataError;
 use crate::guard::{lock, panic_message};
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
-use crate::preprocess::{Normaliser, Preprocessing, preprocess};
+use crate::preprocess::{Preprocessing, preprocess};
 use crate::random::{Purpose, sample_rng};
-use crate::resize::Resizer;
 use crate::source::Source;
 
 /// How batches are made, which never changes what is in them (except for their size).
@@ -59,30 +58,34 @@ pub struct TrainPlan {
     pub shard_size: usize,
     /// The seed of the order and of the augmentation.
     pub seed: u64,
-    /// The steps to make batches for, counted over all epochs from 0: step s is batch `s % n` of
-    /// epoch `s / n`, with n = [`batches_per_epoch`]. Any start is reached at once.
-    pub steps: Range<u64>,
+    /// Batches that make one update together: an epoch ends with the last update that it fills.
+    pub accumulate: usize,
+    /// The batches to make, counted over all epochs from 0: batch b is number `b % n` of epoch `b / n`,
+    /// with n = [`batches_per_epoch`]. Any start is reached at once.
+    pub batches: Range<u64>,
 }
 
 impl TrainPlan {
-    /// The plan with default settings for the given steps.
-    pub fn new(seed: u64, steps: Range<u64>) -> TrainPlan {
+    /// The plan with default settings for the given batches.
+    pub fn new(seed: u64, batches: Range<u64>) -> TrainPlan {
         TrainPlan {
             augment: AugmentConfig::default(),
             shuffle: Shuffle::Full,
             shard_size: DEFAULT_SHARD_SIZE,
             seed,
-            steps,
+            accumulate: 1,
+            batches,
         }
     }
 }
 
-/// Returns the number of training batches in an epoch of `n_samples`.
+/// Returns the number of training batches in an epoch of `n_samples`, of which `accumulate` make an
+/// update.
 ///
-/// The rest that fills no batch is dropped; another order drops others in the next epoch. A smaller
+/// The rest that fills no update is dropped; another order drops others in the next epoch. A smaller
 /// batch would have other batch statistics and a heavier weight on each of its samples.
-pub fn batches_per_epoch(n_samples: usize, batch_size: usize) -> u64 {
-    (n_samples / batch_size) as u64
+pub fn batches_per_epoch(n_samples: usize, batch_size: usize, accumulate: usize) -> u64 {
+    (n_samples / (batch_size * accumulate) * accumulate) as u64
 }
 
 /// A sample that could not be used.
@@ -99,9 +102,9 @@ pub struct Failure {
 /// Some samples, ready for a network.
 #[derive(Debug)]
 pub struct Batch {
-    /// Normalised pixels, n x crops x 3 x size x size, n being the length of `labels`. There is one
-    /// crop but for [`Loader::eval_crops`].
-    pub images: Vec<f32>,
+    /// Levels of red, green and blue, n x crops x size x size x 3, n being the length of `labels`. There
+    /// is one crop but for [`Loader::eval_crops`]. The network normalises them where it reads them.
+    pub images: Vec<u8>,
     /// Classes of the n images.
     pub labels: Vec<u32>,
     /// Positions of the n images in the source.
@@ -154,15 +157,22 @@ impl Loader {
     ) -> Result<Loader, DataError> {
         plan.augment.validate()?;
         check_batch_size(options)?;
-        if source.len() < options.batch_size {
+        if plan.accumulate == 0 {
+            return Err(DataError::setting("accumulate", 0, "at least 1"));
+        }
+        if source.len() / plan.accumulate < options.batch_size {
+            let batch = match plan.accumulate {
+                1 => options.batch_size.to_string(),
+                accumulate => format!("{accumulate} x {}", options.batch_size),
+            };
             return Err(DataError::Setting {
                 field: "batch_size",
-                found: format!("{} with {} training images", options.batch_size, source.len()),
+                found: format!("{batch} with {} training images", source.len()),
                 expected: "a batch that is no larger than the training set",
             });
         }
         let kind = Kind::Train { plan: plan.clone(), order: Mutex::new(None) };
-        Loader::start(source, preprocessing, options, kind, plan.steps.clone())
+        Loader::start(source, preprocessing, options, kind, plan.batches.clone())
     }
 
     /// Starts making the batches that evaluate every sample once, in the order of the source. The
@@ -214,7 +224,6 @@ impl Loader {
         let prefetch = options.prefetch.max(1);
         let recipe = Arc::new(Recipe {
             source,
-            normaliser: Normaliser::new(preprocessing),
             preprocessing: preprocessing.clone(),
             batch_size: options.batch_size,
             kind,
@@ -303,13 +312,12 @@ impl Drop for Loader {
 struct Recipe {
     source: Arc<dyn Source>,
     preprocessing: Preprocessing,
-    normaliser: Normaliser,
     batch_size: usize,
     kind: Kind,
     /// Set when the loader is dropped; looked at before every image.
     stop: AtomicBool,
     /// Memory of used batches.
-    spare: Mutex<Vec<Vec<f32>>>,
+    spare: Mutex<Vec<Vec<u8>>>,
     max_spare: usize,
 }
 
@@ -338,7 +346,7 @@ type EpochOrder = (u64, Arc<[u32]>);
 struct Worker {
     recipe: Arc<Recipe>,
     decode: DecodeBuffers,
-    resizer: Resizer,
+    render: RenderMemory,
     /// The order of the epoch that this worker is in.
     order: Option<EpochOrder>,
 }
@@ -348,7 +356,7 @@ impl Worker {
         Worker {
             recipe: Arc::clone(recipe),
             decode: DecodeBuffers::default(),
-            resizer: Resizer::default(),
+            render: RenderMemory::default(),
             order: None,
         }
     }
@@ -367,7 +375,7 @@ impl Worker {
         let crops = recipe.kind.crops();
         let n_values = crops.count() * recipe.preprocessing.n_values();
         let mut images = lock(&recipe.spare).pop().unwrap_or_default();
-        images.resize(indices.len() * n_values, 0.0);
+        images.resize(indices.len() * n_values, 0);
         let mut batch = Batch {
             images,
             labels: Vec::with_capacity(indices.len()),
@@ -402,13 +410,14 @@ impl Worker {
                 }
             };
             let slot = batch.labels.len();
-            let planes = &mut batch.images[slot * n_values..][..n_values];
-            let Recipe { preprocessing, normaliser, .. } = &*recipe;
-            let resizer = &mut self.resizer;
+            let levels = &mut batch.images[slot * n_values..][..n_values];
+            let memory = &mut self.render;
             // A source that has its images at hand may not have asked.
             match view.or_else(|| draw(image.width(), image.height())) {
-                Some(view) => view.render(&image, normaliser, resizer, planes),
-                None => preprocess(&image, crops, preprocessing, normaliser, resizer, planes),
+                Some(view) => view.render(&image, memory, levels),
+                None => {
+                    preprocess(&image, crops, &recipe.preprocessing, &mut memory.resizer, levels);
+                }
             }
             self.decode.recycle(image);
             batch.labels.push(recipe.source.label(index as usize));
@@ -429,7 +438,7 @@ impl Worker {
                 (0, (start as u32..end as u32).collect())
             }
             Kind::Train { plan, order: shared } => {
-                let n_batches = batches_per_epoch(n_samples, batch_size);
+                let n_batches = batches_per_epoch(n_samples, batch_size, plan.accumulate);
                 let (epoch, position) = (step / n_batches, step % n_batches);
                 let order = match &self.order {
                     Some((known, order)) if *known == epoch => order,

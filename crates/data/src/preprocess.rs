@@ -25,7 +25,7 @@ pub struct Preprocessing {
     pub image_size: usize,
     /// The part of the resized image's short side that evaluation keeps, in (0, 1].
     pub crop_ratio: f64,
-    /// Subtracted from red, green and blue in [0, 1].
+    /// Subtracted from red, green and blue in [0, 1], where the network reads them.
     pub mean: [f32; 3],
     /// Divides red, green and blue after that.
     pub std: [f32; 3],
@@ -51,7 +51,7 @@ impl Default for Preprocessing {
 }
 
 impl Preprocessing {
-    /// Number of values of one input: 3 x `image_size` x `image_size`.
+    /// Number of levels of one input: `image_size` x `image_size` x 3.
     pub fn n_values(&self) -> usize {
         3 * self.image_size * self.image_size
     }
@@ -84,110 +84,55 @@ impl Preprocessing {
     }
 }
 
-/// The network's value of each of the 256 levels of each channel: `(level / 255 - mean) / std`.
-#[derive(Clone, Debug)]
-pub(crate) struct Normaliser {
-    mean: [f32; 3],
-    std: [f32; 3],
-    table: Box<[[f32; 256]; 3]>,
-}
-
-impl Normaliser {
-    pub(crate) fn new(preprocessing: &Preprocessing) -> Normaliser {
-        let Preprocessing { mean, std, .. } = *preprocessing;
-        let mut table = Box::new([[0.0; 256]; 3]);
-        for c in 0..3 {
-            for level in 0..256 {
-                table[c][level] = (level as f32 / 255.0 - mean[c]) / std[c];
-            }
-        }
-        Normaliser { mean, std, table }
+/// Copies an interleaved square image, mirrored left to right if asked.
+///
+/// # Shapes
+/// `rgb` and `levels`: size x size x 3.
+pub(crate) fn copy_levels(rgb: &[u8], size: usize, mirror: bool, levels: &mut [u8]) {
+    if !mirror {
+        levels.copy_from_slice(rgb);
+        return;
     }
-
-    /// Writes the normalised planes of an interleaved square image, mirrored if asked.
-    ///
-    /// # Shapes
-    /// `rgb`: size x size x 3. `planes`: 3 x size x size.
-    pub(crate) fn write(&self, rgb: &[u8], size: usize, mirror: bool, planes: &mut [f32]) {
-        write_planes(rgb, size, mirror, &self.table, planes);
-    }
-
-    /// Normalises planes in [0, 1] in place. `planes`: 3 x pixels.
-    pub(crate) fn normalise(&self, planes: &mut [f32]) {
-        let n_pixels = planes.len() / 3;
-        for (c, plane) in planes.chunks_exact_mut(n_pixels).enumerate() {
-            let (mean, std) = (self.mean[c], self.std[c]);
-            plane.iter_mut().for_each(|x| *x = (*x - mean) / std);
+    for (from, to) in rgb.chunks_exact(size * 3).zip(levels.chunks_exact_mut(size * 3)) {
+        for (from, to) in from.chunks_exact(3).rev().zip(to.chunks_exact_mut(3)) {
+            to.copy_from_slice(from);
         }
     }
 }
 
-/// Looks up every value of an interleaved square image in the table of its channel.
-pub(crate) fn write_planes(
-    rgb: &[u8],
-    size: usize,
-    mirror: bool,
-    table: &[[f32; 256]; 3],
-    planes: &mut [f32],
-) {
-    debug_assert_eq!(rgb.len(), planes.len());
-    let (red, rest) = planes.split_at_mut(size * size);
-    let (green, blue) = rest.split_at_mut(size * size);
-    let rows = rgb.chunks_exact(size * 3);
-    let out_rows = red
-        .chunks_exact_mut(size)
-        .zip(green.chunks_exact_mut(size))
-        .zip(blue.chunks_exact_mut(size));
-    for (row, ((red, green), blue)) in rows.zip(out_rows) {
-        let out = red.iter_mut().zip(green).zip(blue);
-        let write = |(pixel, ((r, g), b)): (&[u8], ((&mut f32, &mut f32), &mut f32))| {
-            *r = table[0][usize::from(pixel[0])];
-            *g = table[1][usize::from(pixel[1])];
-            *b = table[2][usize::from(pixel[2])];
-        };
-        if mirror {
-            row.chunks_exact(3).rev().zip(out).for_each(write);
-        } else {
-            row.chunks_exact(3).zip(out).for_each(write);
-        }
-    }
-}
-
-/// Writes the network's inputs for evaluating `image`, one for each crop, to `planes` (crops x 3 x
-/// size x size).
+/// Writes the network's inputs for evaluating `image`, one for each crop, to `levels` (crops x size x
+/// size x 3).
 pub(crate) fn preprocess(
     image: &RgbImage,
     crops: Crops,
     preprocessing: &Preprocessing,
-    normaliser: &Normaliser,
     resizer: &mut Resizer,
-    planes: &mut [f32],
+    levels: &mut [u8],
 ) {
     let Preprocessing { image_size, crop_ratio, interpolation, .. } = *preprocessing;
-    let mut inputs = planes.chunks_exact_mut(preprocessing.n_values());
+    let mut inputs = levels.chunks_exact_mut(preprocessing.n_values());
     for region in crops.regions(image.width(), image.height(), image_size, crop_ratio) {
         let rgb = resizer.resize(image, region, Edge::Continue, interpolation, image_size);
         let mirrors: &[bool] = if crops.mirrored() { &[false, true] } else { &[false] };
         for (&mirror, input) in mirrors.iter().zip(inputs.by_ref()) {
-            normaliser.write(rgb, image_size, mirror, input);
+            copy_levels(rgb, image_size, mirror, input);
         }
     }
 }
 
-/// Reads the image at `path` and returns the network's input, 3 x size x size.
+/// Reads the image at `path` and returns the network's input, size x size x 3.
 ///
-/// The same values as those of [`crate::Loader::eval`].
+/// The same levels as those of [`crate::Loader::eval`].
 ///
 /// # Errors
 /// The file is no image that can be used, or a setting is out of its range.
-pub fn preprocess_file(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<f32>, DataError> {
+pub fn preprocess_file(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<u8>, DataError> {
     preprocessing.validate()?;
     let image = decode_file(path, &preprocessing.decode_options())?;
-    let mut planes = vec![0.0; preprocessing.n_values()];
-    let normaliser = Normaliser::new(preprocessing);
+    let mut levels = vec![0; preprocessing.n_values()];
     let resizer = &mut Resizer::default();
-    preprocess(&image, Crops::One, preprocessing, &normaliser, resizer, &mut planes);
-    Ok(planes)
+    preprocess(&image, Crops::One, preprocessing, resizer, &mut levels);
+    Ok(levels)
 }
 
 #[cfg(test)]
@@ -195,28 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn planes_hold_the_normalised_levels() {
-        let preprocessing = Preprocessing { image_size: 2, ..Preprocessing::default() };
-        let normaliser = Normaliser::new(&preprocessing);
+    fn pixels_are_copied_or_mirrored() {
         let rgb: Vec<u8> = vec![0, 10, 20, 255, 50, 60, 70, 80, 90, 100, 110, 120];
-        let value = |pixel: usize, c: usize| {
-            (f32::from(rgb[pixel * 3 + c]) / 255.0 - preprocessing.mean[c]) / preprocessing.std[c]
-        };
         for (mirror, pixels) in [(false, [0, 1, 2, 3]), (true, [1, 0, 3, 2])] {
-            let mut planes = vec![0.0; 12];
-            normaliser.write(&rgb, 2, mirror, &mut planes);
-            let expected: Vec<f32> =
-                (0..3).flat_map(|c| pixels.map(|pixel| value(pixel, c))).collect();
-            assert_eq!(planes, expected, "mirror {mirror}");
+            let mut levels = vec![0; 12];
+            copy_levels(&rgb, 2, mirror, &mut levels);
+            let expected: Vec<u8> =
+                pixels.iter().flat_map(|pixel| &rgb[3 * pixel..][..3]).copied().collect();
+            assert_eq!(levels, expected, "mirror {mirror}");
         }
-        let mut unit: Vec<f32> = (0..3)
-            .flat_map(|c| (0..4).map(move |i| (i, c)))
-            .map(|(i, c)| f32::from(rgb[i * 3 + c]) / 255.0)
-            .collect();
-        let mut planes = vec![0.0; 12];
-        normaliser.write(&rgb, 2, false, &mut planes);
-        normaliser.normalise(&mut unit);
-        assert_eq!(unit, planes, "both ways to normalise agree");
     }
 
     #[test]

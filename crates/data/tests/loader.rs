@@ -15,12 +15,11 @@ use bninception_data::{
 };
 
 /// What of a batch must repeat: step, pixels, labels, indices, names of the failures.
-type Content = (u64, Vec<u32>, Vec<u32>, Vec<u32>, Vec<PathBuf>);
+type Content = (u64, Vec<u8>, Vec<u32>, Vec<u32>, Vec<PathBuf>);
 
 fn content(batch: &Batch) -> Content {
-    let bits = batch.images.iter().map(|value| value.to_bits()).collect();
     let failed = batch.failed.iter().map(|failure| failure.path.clone()).collect();
-    (batch.step, bits, batch.labels.clone(), batch.indices.clone(), failed)
+    (batch.step, batch.images.clone(), batch.labels.clone(), batch.indices.clone(), failed)
 }
 
 /// Twenty-six pictures of odd sizes in memory, of which the one at `bad` cannot be decoded.
@@ -251,7 +250,7 @@ fn impossible_settings_are_refused() {
 }
 
 #[test]
-fn files_give_the_values_of_preprocess_file() {
+fn files_give_the_levels_of_preprocess_file() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/decode");
     let names = ["rgb_420.jpg", "exif_6.jpg", "grey_16.png", "cmyk.jpg"];
     let mut samples: Vec<Sample> = (0_u32..)
@@ -303,18 +302,19 @@ fn many_crops_of_an_image_come_from_one_decoding() {
         }
         // The plain centre follows the plain and mirrored corners.
         let at = if crops == Crops::One { 0 } else { 8 };
-        for (_, bits, _, indices, _) in &whole {
-            assert_eq!(bits.len(), indices.len() * crops.count() * n_values);
-            let values: Vec<f32> = bits.iter().map(|&bits| f32::from_bits(bits)).collect();
-            for (image, &index) in values.chunks_exact(crops.count() * n_values).zip(indices) {
-                let inputs: Vec<&[f32]> = image.chunks_exact(n_values).collect();
+        for (_, levels, _, indices, _) in &whole {
+            assert_eq!(levels.len(), indices.len() * crops.count() * n_values);
+            for (image, &index) in levels.chunks_exact(crops.count() * n_values).zip(indices) {
+                let inputs: Vec<&[u8]> = image.chunks_exact(n_values).collect();
                 if crops != Crops::All144 {
                     let expected = &centre[index as usize * n_values..][..n_values];
                     assert!(inputs[at] == expected, "{crops:?} of {index}: the centre");
                 }
                 for pair in inputs.chunks_exact(2) {
-                    let mirrored = pair[0].chunks_exact(16).zip(pair[1].chunks_exact(16));
-                    let is_mirrored = |(a, b): (&[f32], &[f32])| a.iter().eq(b.iter().rev());
+                    let rows = |input| <[u8]>::as_chunks::<3>(input).0.chunks_exact(16);
+                    let mirrored = rows(pair[0]).zip(rows(pair[1]));
+                    let is_mirrored =
+                        |(a, b): (&[[u8; 3]], &[[u8; 3]])| a.iter().eq(b.iter().rev());
                     assert!(mirrored.into_iter().all(is_mirrored), "{crops:?} of {index}");
                 }
             }

@@ -188,7 +188,7 @@ fn training_views_are_the_same_bytes() {
                 };
                 let load = LoadOptions { batch_size: 8, workers: 0, prefetch: 1 };
                 let loader = Loader::train(source.clone(), &preprocessing, &load, &plan).unwrap();
-                let views: Vec<f32> = loader.flat_map(|batch| batch.unwrap().images).collect();
+                let views: Vec<u8> = loader.flat_map(|batch| batch.unwrap().images).collect();
                 (views, source.n_cut.load(Ordering::Relaxed))
             };
             let (expected, none) = views(true);

@@ -106,18 +106,13 @@ fn grey_and_turned_photos_come_out_alike() {
 #[test]
 fn training_views_differ_by_little_and_only_where_photos_are_large() {
     let dir: TempDir = tempfile::tempdir().unwrap();
-    let views = |size: (u32, u32), scaled: bool| -> Vec<f32> {
+    let views = |size: (u32, u32), scaled: bool| -> Vec<u8> {
         let path: PathBuf = dir.path().join("photo.jpg");
         write(&path, &photo(size.0, size.1).into(), None);
         let options = DecodeOptions { scaled, ..DecodeOptions::default() };
         let sample = Sample { path, label: 0 };
         let source = Arc::new(FileSource::new(vec![sample; 4], options).unwrap());
-        let preprocessing = Preprocessing {
-            image_size: 48,
-            mean: [0.0; 3],
-            std: [1.0 / 255.0; 3], // values are levels
-            ..Preprocessing::default()
-        };
+        let preprocessing = Preprocessing { image_size: 48, ..Preprocessing::default() };
         let plan = TrainPlan {
             augment: AugmentConfig { colour: Colour::None, ..AugmentConfig::default() },
             ..TrainPlan::new(1, 0..6)
@@ -130,7 +125,8 @@ fn training_views_differ_by_little_and_only_where_photos_are_large() {
     assert_eq!(views((90, 90), true), views((90, 90), false));
     let (small, full) = (views((1000, 750), true), views((1000, 750), false));
     assert_ne!(small, full);
-    let mean = small.iter().zip(&full).map(|(a, b)| (a - b).abs()).sum::<f32>() / full.len() as f32;
-    let most = small.iter().zip(&full).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(mean < 2.0 && most < 24.0, "mean {mean}, most {most} levels apart");
+    let apart = || small.iter().zip(&full).map(|(a, b)| a.abs_diff(*b));
+    let mean = apart().map(f64::from).sum::<f64>() / full.len() as f64;
+    let most = apart().max().unwrap();
+    assert!(mean < 2.0 && most < 24, "mean {mean}, most {most} levels apart");
 }

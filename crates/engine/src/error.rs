@@ -8,6 +8,15 @@ pub enum EngineError {
     /// The network, a buffer or a label is wrong.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// An executor was asked for something before it was given a state.
+    #[error("no state is loaded: call load first")]
+    NotLoaded,
+    /// An update was asked for without gradients.
+    #[error("an update without a micro-batch: call gradients first")]
+    NoGradients,
+    /// The ranks could not exchange their sums.
+    #[error("the exchange between ranks failed: {0}")]
+    Exchange(Box<dyn std::error::Error + Send + Sync>),
     /// Evaluation was asked for before it was given weights.
     #[error("evaluation without weights: call prepare_evaluation first")]
     NotPrepared,

@@ -1,26 +1,30 @@
-//! The one trait behind which networks run.
+//! The one trait behind which networks run. How it is used: `crates/engine/README.md`.
 
-use bninception_kernels::simd::Isa;
-use bninception_kernels::team::Team;
-use bninception_model::{Network, ParameterTable, Weights};
+use std::ops::Range;
+
+use bninception_model::batch::Images;
+use bninception_model::{Network, Weights};
 
 use crate::error::EngineError;
+use crate::exchange::Exchange;
+use crate::metrics::Metrics;
 use crate::profile::Profile;
-use crate::sgd::{SgdStep, sgd_step_on};
+use crate::sgd::SgdStep;
+use crate::state::ModelState;
 
-/// One mini-batch of training.
+/// One micro-batch of training.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainBatch<'a> {
-    /// Normalised images, `[n][3][height][width]`.
-    pub images: &'a [f32],
+    /// The images.
+    pub images: Images<'a>,
     /// Class of each image.
     pub labels: &'a [u32],
     /// Share of the target that is spread evenly over all classes (0 for none).
     pub label_smoothing: f64,
     /// Seed of the run, from which dropout is drawn.
     pub seed: u64,
-    /// Number of the step, from which dropout is drawn.
-    pub step: u64,
+    /// Number of the micro-batch in the run, from which dropout is drawn.
+    pub number: u64,
 }
 
 /// The layers that a step of training shows, and who sees them.
@@ -28,17 +32,66 @@ pub struct Watch<'a> {
     /// Indices of convolutions and fully connected layers with a nonlinearity behind them.
     pub layers: &'a [usize],
     /// Called once for each layer, with its index and what enters its nonlinearity for the whole
-    /// batch, `[n][channels][rows][columns]`: the output of batch norm where there is one.
+    /// micro-batch, `[n][channels][rows][columns]`: the output of batch norm where there is one.
     pub see: &'a mut (dyn FnMut(usize, Vec<f32>) + 'a),
 }
 
-/// Runs a network.
+/// Who looks on while gradients are computed. Neither changes a bit of them.
+#[derive(Default)]
+pub struct Hooks<'a> {
+    /// Layers to show, which costs time and memory for what is watched.
+    pub watch: Option<Watch<'a>>,
+    /// Told of gradients as soon as they are final: give it with the last micro-batch of an update.
+    pub exchange: Option<&'a mut dyn Exchange>,
+}
+
+/// Told that the gradients of a range of the flat vector are computed, with their values.
+pub(crate) type Ready<'a> = dyn FnMut(Range<usize>, &[f32]) + 'a;
+
+/// What came out of one micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchResult {
+    /// Mean loss of the logits over the micro-batch, which is that of the main head alone and compares
+    /// with validation; if the loss of an auxiliary head is not finite, that, so that the caller stops
+    /// before the gradient reaches the weights.
+    pub loss: f64,
+    /// The images, counted.
+    pub metrics: Metrics,
+}
+
+/// What came out of all micro-batches of an update, on all ranks.
+#[derive(Clone, Copy, Debug)]
+pub struct StepResult {
+    /// Micro-batches that took part.
+    pub micro_batches: u32,
+    /// Mean of their losses ([`BatchResult::loss`]).
+    pub loss: f64,
+    /// All images, counted.
+    pub metrics: Metrics,
+}
+
+/// How an update changes the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Update {
+    /// The optimizer's constants.
+    pub sgd: SgdStep,
+    /// Decay of the moving average, where the state has one.
+    pub ema_decay: f64,
+}
+
+/// The weights that an evaluation runs with.
+#[derive(Clone, Copy, Debug)]
+pub enum EvaluationWeights<'a> {
+    /// Those of the state that the executor holds: the moving average where there is one.
+    Held,
+    /// These.
+    Given(&'a Weights),
+}
+
+/// Runs a network, and holds the state of a run where it computes.
 ///
-/// An executor owns no weights: they come in as plain vectors and gradients go out the same way, in
-/// the layout of [`bninception_model::ParameterTable`]. State that must survive (weights, running
-/// statistics, optimizer) therefore lives in one place, the trainer, and any executor continues
-/// what another began. What an executor keeps between calls is memory for the next call, and the
-/// form of the weights that [`Executor::prepare_evaluation`] made.
+/// Vectors that go in and out have the layout of [`bninception_model::ParameterTable`]; any executor
+/// goes on with what another has stored.
 pub trait Executor: Send {
     /// The network that it runs.
     fn network(&self) -> &Network;
@@ -46,63 +99,80 @@ pub trait Executor: Send {
     /// One line for the log: engine, number type, instruction set, threads.
     fn describe(&self) -> String;
 
-    /// Forward pass with batch statistics, loss, and backward pass.
-    ///
-    /// Overwrites `gradients` (trainable layout) with the gradient of the weighted sum of the mean
-    /// losses of all heads, moves the running statistics in `weights`, leaves the logits
-    /// `[n][classes]` in `logits`, and returns their mean loss over the batch, which is that of the
-    /// main head alone and compares with validation. If the loss of an auxiliary head is not finite,
-    /// that is returned, so that the caller stops before the gradient reaches the weights.
+    /// Takes over the state of a run. What was held before is gone, an update under way too.
     ///
     /// # Errors
-    /// Buffers of the wrong length, labels out of range, a batch whose variance is undefined.
-    fn train(
+    /// Vectors of another layout.
+    fn load(&mut self, state: ModelState) -> Result<(), EngineError>;
+
+    /// Copies the state behind the last update to `to`, in the memory that it has.
+    ///
+    /// # Errors
+    /// Nothing was loaded.
+    fn store(&mut self, to: &mut ModelState) -> Result<(), EngineError>;
+
+    /// Forward pass with batch statistics, loss, and backward pass of one micro-batch: adds the gradient
+    /// of the weighted sum of the mean losses of all heads to that of the update under way, and the
+    /// running statistics that it would leave to theirs. The state does not change.
+    ///
+    /// # Errors
+    /// Nothing was loaded, buffers of the wrong length, labels out of range, a batch whose variance is
+    /// undefined. An update under way is then given up.
+    fn gradients(
         &mut self,
         batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-    ) -> Result<f64, EngineError>;
+        hooks: Hooks<'_>,
+    ) -> Result<BatchResult, EngineError>;
 
-    /// The forward pass of [`Executor::train`] alone: moves the running statistics in `weights` and
-    /// does nothing else. With a momentum of 1 they are then those of this batch.
+    /// Sums the update under way over ranks, and says what came out of all its micro-batches.
     ///
     /// # Errors
-    /// As [`Executor::train`].
-    fn move_statistics(&mut self, images: &[f32], weights: &mut Weights)
-    -> Result<(), EngineError>;
+    /// Nothing was loaded, or the exchange fails.
+    fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError>;
 
-    /// As [`Executor::train`], with the same bits, showing the inputs of nonlinearities on the way.
-    /// Takes time and memory for what is watched.
+    /// Ends the update under way: divides gradients and statistics by the number of micro-batches, moves
+    /// weights, momentum and running statistics, and then the moving average. Returns whether all weights
+    /// and statistics are finite; if they are not, the moving average stays as it was.
     ///
     /// # Errors
-    /// As [`Executor::train`]; an executor that cannot.
-    fn train_watched(
+    /// No micro-batch took part.
+    fn update(&mut self, update: &Update) -> Result<bool, EngineError>;
+
+    /// Copies the gradients of the last update, or of that under way, to `to`.
+    ///
+    /// # Errors
+    /// Nothing was loaded.
+    fn store_gradients(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError>;
+
+    /// Copies the logits of the last micro-batch of training, `[n][classes]`, to `to`.
+    ///
+    /// # Errors
+    /// Nothing was loaded.
+    fn store_logits(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError>;
+
+    /// The forward pass of [`Executor::gradients`] alone: fills `to` with the running statistics that it
+    /// would leave behind. With a momentum of 1 they are those of this batch.
+    ///
+    /// # Errors
+    /// As [`Executor::gradients`].
+    fn moved_statistics(
         &mut self,
-        _batch: &TrainBatch<'_>,
-        _weights: &mut Weights,
-        _gradients: &mut [f32],
-        _logits: &mut Vec<f32>,
-        _watch: Watch<'_>,
-    ) -> Result<f64, EngineError> {
-        Err(EngineError::Unsupported {
-            what: "log.watch".to_owned(),
-            engine: "chosen",
-            hint: "leave log.watch empty, or use --engine fast or reference",
-        })
-    }
+        images: Images<'_>,
+        to: &mut Vec<f32>,
+    ) -> Result<(), EngineError>;
 
-    /// Takes over `weights` for the calls of [`Executor::evaluate`] that follow.
+    /// Chooses the weights for the calls of [`Executor::evaluate`] that follow, until the next
+    /// [`Executor::load`] or [`Executor::update`] where they are those held.
     ///
     /// # Errors
-    /// Weights of another layout.
-    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError>;
+    /// Weights of another layout, or none are held.
+    fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError>;
 
     /// Forward pass with running statistics over any number of images; fills `logits`.
     ///
     /// # Errors
     /// No weights were prepared, or the images have the wrong length.
-    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError>;
+    fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError>;
 
     /// Where the time of training steps went; `None` if this executor does not know.
     fn training_profile(&mut self) -> Option<&mut Profile> {
@@ -114,36 +184,9 @@ pub trait Executor: Send {
         None
     }
 
-    /// Bytes that this executor will hold to train on batches of `batch` images and to evaluate in
-    /// between, besides the vectors that its callers own; `None` if it cannot say.
+    /// Bytes that this executor will take to train on micro-batches of `batch` images and to evaluate in
+    /// between, besides the state that it holds and the gradients; `None` if it cannot say.
     fn memory_bytes(&self, _batch: usize) -> Option<usize> {
         None
-    }
-
-    /// The threads that passes over whole vectors of weights may use.
-    fn team(&self) -> &Team;
-
-    /// [`sgd_step_on`] this executor's threads; whether all weights are finite afterwards.
-    ///
-    /// # Panics
-    /// If a vector has another length than the table.
-    fn sgd_step(
-        &self,
-        table: &ParameterTable,
-        step: &SgdStep,
-        gradients: &[f32],
-        velocity: &mut [f32],
-        weights: &mut [f32],
-    ) -> bool {
-        sgd_step_on(self.team(), table, step, gradients, velocity, weights)
-    }
-
-    /// Moves an average towards `values` on this executor's threads:
-    /// `average <- average + share * (value - average)`.
-    ///
-    /// # Panics
-    /// If the vectors differ in length.
-    fn move_average(&self, share: f32, values: &[f32], average: &mut [f32]) {
-        bninception_kernels::sgd::average(self.team(), Isa::chosen(), share, values, average);
     }
 }

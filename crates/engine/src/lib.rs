@@ -3,18 +3,26 @@
 
 pub mod bench;
 mod error;
+mod exchange;
 mod executor;
 mod fast;
+mod held;
+pub mod metrics;
 mod profile;
 mod reference;
 pub mod sgd;
+mod state;
 
 pub use bninception_kernels::dtype::Dtype;
 pub use bninception_kernels::simd::Isa;
-pub use bninception_kernels::team::Team;
 pub use bninception_model as model;
+pub use bninception_model::batch::{Images, Normaliser};
 pub use error::EngineError;
-pub use executor::{Executor, TrainBatch, Watch};
+pub use exchange::{Alone, Exchange, Sums};
+pub use executor::{
+    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, Watch,
+};
 pub use fast::{Fast, FastOptions};
 pub use profile::{Phase, Profile, Row};
 pub use reference::Reference;
+pub use state::ModelState;

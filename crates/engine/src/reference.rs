@@ -1,16 +1,28 @@
 //! The candle reference as an executor.
 
 use bninception_kernels::team::Team;
-use bninception_model::reference::{ReferenceExecutor, values};
+use bninception_model::batch::Images;
+use bninception_model::reference::{ReferenceExecutor, TrainInput, values};
 use bninception_model::{Network, Weights};
 
 use crate::error::EngineError;
-use crate::executor::{Executor, TrainBatch, Watch};
+use crate::exchange::Exchange;
+use crate::executor::{
+    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update,
+};
+use crate::held::Held;
+use crate::metrics::Metrics;
+use crate::state::{ModelState, check_weights};
 
 /// Runs a network with candle's tensors and autograd on the CPU. It is slow, and the oracle of tests.
 pub struct Reference {
     executor: ReferenceExecutor,
-    prepared: Option<Weights>,
+    held: Held,
+    /// Of the last micro-batch of training.
+    logits: Vec<f32>,
+    /// What [`Executor::evaluate`] runs with, unless it is what is held.
+    given: Option<Weights>,
+    evaluates_held: bool,
     team: Team,
 }
 
@@ -26,7 +38,14 @@ impl Reference {
     }
 
     fn of(executor: ReferenceExecutor) -> Reference {
-        Reference { executor, prepared: None, team: Team::new(1) }
+        Reference {
+            held: Held::new(executor.network()),
+            executor,
+            logits: Vec::new(),
+            given: None,
+            evaluates_held: false,
+            team: Team::new(1),
+        }
     }
 }
 
@@ -35,75 +54,106 @@ impl Executor for Reference {
         self.executor.network()
     }
 
-    fn team(&self) -> &Team {
-        &self.team
-    }
-
     fn describe(&self) -> String {
         format!("reference engine (candle), {} on the CPU", self.executor.dtype())
     }
 
-    fn train(
-        &mut self,
-        batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-    ) -> Result<f64, EngineError> {
-        let watch = Watch { layers: &[], see: &mut |_, _| {} };
-        self.train_watched(batch, weights, gradients, logits, watch)
+    fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
+        self.evaluates_held = false;
+        self.held.load(state)
     }
 
-    fn train_watched(
+    fn store(&mut self, to: &mut ModelState) -> Result<(), EngineError> {
+        self.held.store(to)
+    }
+
+    fn gradients(
         &mut self,
         batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-        watch: Watch<'_>,
-    ) -> Result<f64, EngineError> {
-        let network = self.executor.network();
-        let watched: Vec<(usize, &str)> = watch
-            .layers
+        hooks: Hooks<'_>,
+    ) -> Result<BatchResult, EngineError> {
+        let Reference { executor, held, logits, team, .. } = self;
+        let network = executor.network();
+        let mut watch = hooks.watch;
+        let layers = watch.as_ref().map_or(&[][..], |watch| watch.layers);
+        let watched: Vec<(usize, &str)> = layers
             .iter()
             .filter_map(|&layer| {
                 let input = network.nonlinearity_input(layer)?;
                 Some((layer, network.layers[input].name.as_str()))
             })
             .collect();
-        let output = self.executor.train_stages(
-            batch.images,
-            batch.labels,
-            batch.label_smoothing,
-            (batch.seed, batch.step),
-            weights,
-            gradients,
-            &mut |layer, output| {
-                if let Some(&(index, _)) = watched.iter().find(|(_, name)| *name == layer.name) {
+        let classes = network.options.classes;
+        held.micro_batch(team, hooks.exchange, |weights, gradients, ready| {
+            let input = TrainInput {
+                images: batch.images,
+                labels: batch.labels,
+                label_smoothing: batch.label_smoothing,
+                draw: (batch.seed, batch.number),
+            };
+            let output = executor.train(&input, weights, gradients, &mut |layer, output| {
+                let found = watched.iter().find(|(_, name)| *name == layer.name);
+                if let (Some(&(index, _)), Some(watch)) = (found, &mut watch) {
                     (watch.see)(index, values(output)?);
                 }
                 Ok(())
-            },
-        )?;
-        *logits = output.logits;
-        Ok(output.loss)
+            })?;
+            ready(0..gradients.len(), gradients);
+            *logits = output.logits;
+            let mut metrics = Metrics::default();
+            metrics.add_batch(logits, batch.labels, classes, batch.label_smoothing);
+            Ok(BatchResult { loss: output.loss, metrics })
+        })
     }
 
-    fn move_statistics(
-        &mut self,
-        images: &[f32],
-        weights: &mut Weights,
-    ) -> Result<(), EngineError> {
-        Ok(self.executor.move_statistics(images, weights)?)
+    fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
+        self.held.exchange(exchange)
     }
 
-    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
-        self.prepared = Some(weights.clone());
+    fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
+        self.evaluates_held = false;
+        self.held.update(&self.team, update)
+    }
+
+    fn store_gradients(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.held.store_gradients(to)
+    }
+
+    fn store_logits(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.held.model()?;
+        to.clone_from(&self.logits);
         Ok(())
     }
 
-    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        let weights = self.prepared.as_ref().ok_or(EngineError::NotPrepared)?;
+    fn moved_statistics(
+        &mut self,
+        images: Images<'_>,
+        to: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
+        let Reference { executor, held, .. } = self;
+        held.moved_statistics(to, |weights| Ok(executor.move_statistics(images, weights)?))
+    }
+
+    fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
+        (self.given, self.evaluates_held) = match weights {
+            EvaluationWeights::Held => {
+                self.held.model()?;
+                (None, true)
+            }
+            EvaluationWeights::Given(weights) => {
+                check_weights(&self.held.table, weights)?;
+                (Some(weights.clone()), false)
+            }
+        };
+        Ok(())
+    }
+
+    fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        let weights = match &self.given {
+            Some(weights) => weights,
+            None if self.evaluates_held => self.held.model()?.evaluation_weights(),
+            None => return Err(EngineError::NotPrepared),
+        };
         *logits = self.executor.evaluate(images, weights)?;
         Ok(())
     }

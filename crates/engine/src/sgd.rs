@@ -24,27 +24,13 @@ pub struct SgdStep {
     pub nesterov: bool,
 }
 
-/// [`sgd_step_on`] one thread.
-///
-/// # Panics
-/// If a vector has another length than the table.
-pub fn sgd_step(
-    table: &ParameterTable,
-    step: &SgdStep,
-    gradients: &[f32],
-    velocity: &mut [f32],
-    weights: &mut [f32],
-) -> bool {
-    sgd_step_on(&Team::new(1), table, step, gradients, velocity, weights)
-}
-
 /// Moves `weights` and `velocity` by one step, on the threads of `team`; their number never changes
 /// a bit. All vectors have the trainable layout of `table`; velocity starts as zeros. Returns whether
 /// all weights are finite afterwards.
 ///
 /// # Panics
 /// If a vector has another length than the table.
-pub fn sgd_step_on(
+pub fn sgd_step(
     team: &Team,
     table: &ParameterTable,
     step: &SgdStep,

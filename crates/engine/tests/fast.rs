@@ -2,13 +2,20 @@
 //! gradients, running statistics, evaluation.
 #![allow(clippy::unwrap_used)] // an executor that refuses its input is a failed test
 
+use std::ops::Range;
+
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{
     AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
 };
-use bninception_engine::sgd::{SgdStep, sgd_step};
-use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference, TrainBatch};
+use bninception_engine::sgd::SgdStep;
+use bninception_engine::{
+    Dtype, EngineError, EvaluationWeights, Exchange, Executor, Fast, FastOptions, Hooks, Images,
+    ModelState, Normaliser, Reference, Sums, TrainBatch, Update,
+};
+
+mod common;
 
 const CLASSES: usize = 10;
 
@@ -75,13 +82,17 @@ impl Batch {
         Batch { images, labels, label_smoothing: 0.1 }
     }
 
+    fn images(&self) -> Images<'_> {
+        Images::Values(&self.images)
+    }
+
     fn lend(&self) -> TrainBatch<'_> {
         TrainBatch {
-            images: &self.images,
+            images: self.images(),
             labels: &self.labels,
             label_smoothing: self.label_smoothing,
             seed: 5,
-            step: 7,
+            number: 7,
         }
     }
 }
@@ -97,13 +108,12 @@ struct Outcome {
 }
 
 fn step(executor: &mut dyn Executor, weights: &Weights, batch: &Batch) -> Outcome {
-    let mut weights = weights.clone();
-    let mut gradients = vec![f32::NAN; weights.trainable.len()];
-    let (mut logits, mut evaluation) = (Vec::new(), Vec::new());
-    executor.prepare_evaluation(&weights).unwrap();
-    executor.evaluate(&batch.images, &mut evaluation).unwrap();
-    let loss = executor.train(&batch.lend(), &mut weights, &mut gradients, &mut logits).unwrap();
-    Outcome { loss, logits, gradients, statistics: weights.statistics, evaluation }
+    let mut evaluation = Vec::new();
+    executor.prepare_evaluation(EvaluationWeights::Given(weights)).unwrap();
+    executor.evaluate(batch.images(), &mut evaluation).unwrap();
+    let step = common::step(executor, weights, &batch.lend(), Hooks::default()).unwrap();
+    let common::Step { loss, logits, gradients, statistics } = step;
+    Outcome { loss, logits, gradients, statistics, evaluation }
 }
 
 fn norm(values: &[f32]) -> f64 {
@@ -329,15 +339,15 @@ fn evaluation_does_not_depend_on_what_is_evaluated_together() {
     let mut engine = fast(&network, 2);
     let images = Batch::new(&network, 70).images;
     let image = network.layers[0].output.len();
-    engine.prepare_evaluation(&weights(&network)).unwrap();
+    engine.prepare_evaluation(EvaluationWeights::Given(&weights(&network))).unwrap();
     let (mut all, mut logits) = (Vec::new(), Vec::new());
-    engine.evaluate(&images, &mut all).unwrap();
+    engine.evaluate(Images::Values(&images), &mut all).unwrap();
     assert_eq!(all.len(), 70 * CLASSES);
     for (images, expected) in images.chunks(9 * image).zip(all.chunks(9 * CLASSES)) {
-        engine.evaluate(images, &mut logits).unwrap();
+        engine.evaluate(Images::Values(images), &mut logits).unwrap();
         assert!(error(&logits, expected) < 1e-5);
     }
-    engine.evaluate(&[], &mut logits).unwrap();
+    engine.evaluate(Images::Values(&[]), &mut logits).unwrap();
     assert!(logits.is_empty());
 }
 
@@ -351,59 +361,95 @@ fn evaluation_in_parts_is_that_of_the_whole() {
             let mut engine = Fast::new(network.clone(), options).unwrap();
             let images = Batch::new(&network, 12).images;
             let image = network.layers[0].output.len();
-            engine.prepare_evaluation(&weights(&network)).unwrap();
+            engine.prepare_evaluation(EvaluationWeights::Given(&weights(&network))).unwrap();
             let (mut all, mut logits) = (Vec::new(), Vec::new());
-            engine.evaluate(&images, &mut all).unwrap();
+            engine.evaluate(Images::Values(&images), &mut all).unwrap();
             // Eleven are evaluated at once.
-            engine.evaluate(&images[image..], &mut logits).unwrap();
+            engine.evaluate(Images::Values(&images[image..]), &mut logits).unwrap();
             assert!(logits == all[CLASSES..], "{kind:?} {dtype:?}");
         }
     }
 }
 
 #[test]
-fn the_optimizer_on_the_team_is_the_plain_one() {
+fn an_update_is_the_same_on_any_number_of_threads() {
     let network = Network::bn_inception(options(32)).unwrap();
-    let table = ParameterTable::new(&network);
-    let start = weights(&network).trainable;
-    let gradients = random(8, start.len());
+    let (weights, batch) = (weights(&network), Batch::new(&network, 4));
+    let mut state = ModelState { ema: Some(weights.clone()), ..ModelState::of(weights) };
+    state.velocity = random(9, state.velocity.len());
     for nesterov in [false, true] {
-        let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov };
-        let (mut v, mut w) = (random(9, start.len()), start.clone());
-        sgd_step(&table, &step, &gradients, &mut v, &mut w);
-        for threads in 1..=3 {
-            let (mut found_v, mut found_w) = (random(9, start.len()), start.clone());
-            let engine = fast(&network, threads);
-            engine.sgd_step(&table, &step, &gradients, &mut found_v, &mut found_w);
-            assert!(found_v == v && found_w == w, "{threads} threads differ");
+        let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov };
+        let run = |threads| {
+            // Gradients themselves differ with the number of threads: all take those of one.
+            let mut engine = fast(&network, threads);
+            engine.load(state.clone()).unwrap();
+            engine.gradients(&batch.lend(), Hooks::default()).unwrap();
+            let mut gradients = Given(random(8, state.velocity.len()));
+            engine.exchange(&mut gradients).unwrap();
+            assert!(engine.update(&Update { sgd, ema_decay: 0.75 }).unwrap());
+            common::stored(&mut engine)
+        };
+        let plain = run(1);
+        let (w, v) = (&state.weights.trainable, &state.velocity);
+        assert!(plain.weights.trainable != *w && plain.velocity != *v && plain.ema != state.ema);
+        for threads in 2..=3 {
+            let found = run(threads);
+            assert!(found.velocity == plain.velocity, "{threads} threads");
+            assert!(found.weights.trainable == plain.weights.trainable, "{threads} threads");
+            let ema = |state: &ModelState| state.ema.as_ref().unwrap().trainable.clone();
+            assert!(ema(&found) == ema(&plain), "{threads} threads");
         }
+    }
+}
+
+/// Puts gradients in the place of those computed.
+struct Given(Vec<f32>);
+
+impl Exchange for Given {
+    fn ready(&mut self, _: Range<usize>, _: &[f32]) {}
+
+    fn sum(&mut self, sums: Sums<'_>) -> Result<(), EngineError> {
+        sums.gradients.copy_from_slice(&self.0);
+        Ok(())
     }
 }
 
 #[test]
 fn mistakes_are_refused() {
     let network = Network::bn_inception(options(32)).unwrap();
-    let table = ParameterTable::new(&network);
-    let mut good = weights(&network);
+    let good = weights(&network);
     let mut engine = fast(&network, 1);
-    let (mut gradients, mut logits) = (vec![0.0; table.n_trainable()], Vec::new());
+    let mut logits = Vec::new();
     let batch = Batch::new(&network, 2);
 
-    let unprepared = engine.evaluate(&batch.images, &mut logits);
+    let unloaded = engine.gradients(&batch.lend(), Hooks::default());
+    assert!(matches!(unloaded, Err(EngineError::NotLoaded)));
+    let unloaded = engine.prepare_evaluation(EvaluationWeights::Held);
+    assert!(matches!(unloaded, Err(EngineError::NotLoaded)));
+    engine.load(ModelState::of(good.clone())).unwrap();
+    let unprepared = engine.evaluate(batch.images(), &mut logits);
     assert!(matches!(unprepared, Err(EngineError::NotPrepared)));
+    let empty = engine.update(&common::NO_UPDATE);
+    assert!(matches!(empty, Err(EngineError::NoGradients)));
 
     let mut refused = |batch: TrainBatch<'_>, message: &str| {
-        let error = engine.train(&batch, &mut good, &mut gradients, &mut logits).unwrap_err();
+        let error = engine.gradients(&batch, Hooks::default()).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
     };
-    refused(TrainBatch { images: &batch.images[1..], ..batch.lend() }, "images");
+    let images = |images| Images::Values(images);
+    refused(TrainBatch { images: images(&batch.images[1..]), ..batch.lend() }, "images");
     refused(TrainBatch { labels: &[0, 10], ..batch.lend() }, "label 10 of image 1");
-    refused(TrainBatch { images: &[], labels: &[], ..batch.lend() }, "labels");
-    let one = &batch.images[..batch.images.len() / 2];
+    refused(TrainBatch { images: images(&[]), labels: &[], ..batch.lend() }, "labels");
+    let one = images(&batch.images[..batch.images.len() / 2]);
     refused(TrainBatch { images: one, labels: &[0], ..batch.lend() }, "no variance");
 
     let short = Weights { trainable: good.trainable[1..].to_vec(), ..good.clone() };
-    assert!(engine.prepare_evaluation(&short).is_err());
+    assert!(engine.prepare_evaluation(EvaluationWeights::Given(&short)).is_err());
+    assert!(engine.load(ModelState::of(short.clone())).is_err());
+    let ema = Some(short);
+    assert!(engine.load(ModelState { ema, ..ModelState::of(good.clone()) }).is_err());
+    let velocity = Vec::new();
+    assert!(engine.load(ModelState { velocity, ..ModelState::of(good) }).is_err());
 }
 
 #[test]
@@ -416,14 +462,78 @@ fn the_forward_pass_alone_moves_the_statistics_of_a_step() {
     {
         let expected = step(executor, &weights, &batch).statistics;
         assert!(expected != weights.statistics);
-        let mut found = weights.clone();
-        executor.move_statistics(&batch.images, &mut found).unwrap();
         let what = executor.describe();
-        assert!(found.statistics == expected, "{what}: other statistics");
-        assert!(found.trainable == weights.trainable, "{what}: the weights have changed");
+        executor.load(ModelState::of(weights.clone())).unwrap();
+        let mut found = Vec::new();
+        executor.moved_statistics(batch.images(), &mut found).unwrap();
+        assert!(found == expected, "{what}: other statistics");
         for images in [&batch.images[1..], &[]] {
-            assert!(executor.move_statistics(images, &mut found).is_err(), "{what}");
+            assert!(executor.moved_statistics(Images::Values(images), &mut Vec::new()).is_err());
         }
-        assert!(found.statistics == expected, "{what}: a refused batch moved them");
+        assert!(common::stored(executor).weights == weights, "{what}: the state has changed");
+    }
+}
+
+#[test]
+fn evaluation_follows_the_state_that_is_held() {
+    let network = Network::bn_inception(options(32)).unwrap();
+    let (weights, batch) = (weights(&network), Batch::new(&network, 3));
+    let mut other = weights.clone();
+    other.trainable.iter_mut().for_each(|value| *value *= 0.5);
+    for executor in
+        [&mut fast(&network, 2) as &mut dyn Executor, &mut Reference::new(network.clone())]
+    {
+        let evaluate = |executor: &mut dyn Executor, weights: EvaluationWeights<'_>| {
+            let mut logits = Vec::new();
+            executor.prepare_evaluation(weights).unwrap();
+            executor.evaluate(batch.images(), &mut logits).unwrap();
+            logits
+        };
+        let [of_weights, of_other] =
+            [&weights, &other].map(|given| evaluate(executor, EvaluationWeights::Given(given)));
+        assert!(of_weights != of_other);
+        executor.load(ModelState::of(weights.clone())).unwrap();
+        assert!(evaluate(executor, EvaluationWeights::Held) == of_weights);
+        let ema = Some(other.clone());
+        executor.load(ModelState { ema, ..ModelState::of(weights.clone()) }).unwrap();
+        // What was prepared is of a state that is no more.
+        let stale = executor.evaluate(batch.images(), &mut Vec::new());
+        assert!(matches!(stale, Err(EngineError::NotPrepared)));
+        assert!(evaluate(executor, EvaluationWeights::Held) == of_other, "the moving average");
+        common::update(executor, &[batch.lend()], &common::NO_UPDATE);
+        let stale = executor.evaluate(batch.images(), &mut Vec::new());
+        assert!(matches!(stale, Err(EngineError::NotPrepared)));
+    }
+}
+
+#[test]
+fn levels_are_the_values_that_they_stand_for() {
+    for kind in Kind::ALL {
+        let network = Network::new(kind, options(47)).unwrap();
+        let weights = weights(&network);
+        let normaliser = Normaliser::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        let (n, pixels) = (3, 47 * 47);
+        let levels: Vec<u8> = (0..n * 3 * pixels).map(|i| (i * 193 % 256) as u8).collect();
+        let levels = Images::Levels { levels: &levels, normaliser: &normaliser };
+        let values = levels.to_values(pixels);
+        let bf16 = FastOptions { dtype: Dtype::Bf16, ..FastOptions::default() };
+        let bf16 = Fast::new(network.clone(), bf16).unwrap();
+        let executors: [Box<dyn Executor>; 3] = [
+            Box::new(fast(&network, 2)),
+            Box::new(bf16),
+            Box::new(Reference::new(network.clone())),
+        ];
+        for mut executor in executors {
+            let mut run = |images| {
+                let labels = &[0, 3, 1];
+                let batch = TrainBatch { images, labels, label_smoothing: 0.0, seed: 1, number: 0 };
+                let step = common::step(&mut *executor, &weights, &batch, Hooks::default());
+                let mut logits = Vec::new();
+                executor.prepare_evaluation(EvaluationWeights::Given(&weights)).unwrap();
+                executor.evaluate(images, &mut logits).unwrap();
+                (step.unwrap(), logits)
+            };
+            assert!(run(levels) == run(Images::Values(&values)), "{kind:?}");
+        }
     }
 }

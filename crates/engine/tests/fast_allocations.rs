@@ -3,10 +3,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::{AuxOptions, Kind, Network, NetworkOptions, ParameterTable};
 use bninception_engine::sgd::SgdStep;
-use bninception_engine::{Dtype, Executor, Fast, FastOptions, TrainBatch};
+use bninception_engine::{
+    Alone, Dtype, EvaluationWeights, Executor, Fast, FastOptions, Hooks, Images, ModelState,
+    TrainBatch, Update,
+};
 
 /// Counts allocations of all threads.
 struct Counting;
@@ -44,29 +46,32 @@ fn no_allocation_per_step_after_the_first() {
     ] {
         let network = Network::new(kind, options).unwrap();
         let table = ParameterTable::new(&network);
-        let mut weights = initial_weights(&network, &table, 1);
+        let state = ModelState::initial(&network, &table, 1, true);
         let options = FastOptions { threads: 3, dtype, ..FastOptions::default() };
         let mut engine = Fast::new(network.clone(), options).unwrap();
         let n = 4;
         let images = vec![0.5; n * network.layers[0].output.len()];
-        let (mut gradients, mut velocity) =
-            (vec![0.0; table.n_trainable()], vec![0.0; table.n_trainable()]);
-        let (mut logits, mut evaluated) = (Vec::new(), Vec::new());
-        engine.prepare_evaluation(&weights).unwrap();
+        let images = Images::Values(&images);
+        let mut evaluated = Vec::new();
+        engine.prepare_evaluation(EvaluationWeights::Given(&state.weights)).unwrap();
+        engine.load(state).unwrap();
         let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 1e-4, nesterov: false };
         let mut counts = Vec::new();
         for step in 0..3 {
             let before = ALLOCATIONS.load(Ordering::Relaxed);
             let batch = TrainBatch {
-                images: &images,
+                images,
                 labels: &[0, 1, 2, 3],
                 label_smoothing: 0.1,
                 seed: 0,
-                step,
+                number: step,
             };
-            engine.train(&batch, &mut weights, &mut gradients, &mut logits).unwrap();
-            engine.sgd_step(&table, &sgd, &gradients, &mut velocity, &mut weights.trainable);
-            engine.evaluate(&images, &mut evaluated).unwrap();
+            for _ in 0..2 {
+                engine.gradients(&batch, Hooks::default()).unwrap();
+            }
+            engine.exchange(&mut Alone).unwrap();
+            engine.update(&Update { sgd, ema_decay: 0.9 }).unwrap();
+            engine.evaluate(images, &mut evaluated).unwrap();
             counts.push(ALLOCATIONS.load(Ordering::Relaxed) - before);
         }
         assert!(counts[0] > 0, "the first step plans its memory");

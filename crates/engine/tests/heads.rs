@@ -4,11 +4,16 @@
 
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::layer::Activation;
-use bninception_engine::model::reference::ReferenceExecutor;
+use bninception_engine::model::reference::{ReferenceExecutor, TrainInput};
 use bninception_engine::model::{
     AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
 };
-use bninception_engine::{Executor, Fast, FastOptions, Reference, TrainBatch};
+use bninception_engine::{
+    EvaluationWeights, Executor, Fast, FastOptions, Hooks, Images, ModelState, Reference,
+    TrainBatch,
+};
+
+mod common;
 
 const CLASSES: usize = 10;
 const LABELS: [u32; 3] = [7, 0, 4];
@@ -47,27 +52,21 @@ fn total_loss(
     let network = executor.network();
     let mut total = 0.0;
     let mut weights = weights.clone();
+    let (images, labels) = (Images::Values(images), &LABELS);
+    let input = TrainInput { images, labels, label_smoothing: 0.0, draw: (5, 7) };
     executor
-        .train_stages(
-            images,
-            &LABELS,
-            0.0,
-            (5, 7),
-            &mut weights,
-            gradients,
-            &mut |layer, output| {
-                let is_own = |logits: usize| network.layers[logits].name == layer.name;
-                let loss = network.losses.iter().find(|loss| is_own(loss.logits));
-                if let Some(loss) = loss {
-                    for (logits, &label) in output.to_vec2::<f64>()?.iter().zip(&LABELS) {
-                        let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
-                        let own = sum.ln() - logits[label as usize];
-                        total += loss.weight * own / LABELS.len() as f64;
-                    }
+        .train(&input, &mut weights, gradients, &mut |layer, output| {
+            let is_own = |logits: usize| network.layers[logits].name == layer.name;
+            let loss = network.losses.iter().find(|loss| is_own(loss.logits));
+            if let Some(loss) = loss {
+                for (logits, &label) in output.to_vec2::<f64>()?.iter().zip(&LABELS) {
+                    let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+                    let own = sum.ln() - logits[label as usize];
+                    total += loss.weight * own / LABELS.len() as f64;
                 }
-                Ok(())
-            },
-        )
+            }
+            Ok(())
+        })
         .unwrap();
     total
 }
@@ -136,14 +135,13 @@ fn evaluation_and_the_reported_loss_are_those_of_the_main_head() {
         let plain_weights = shared((&with, &weights), &without);
         let images = images(&with);
         let run = |mut executor: Box<dyn Executor>, weights: &Weights| {
-            let mut weights = weights.clone();
-            let (mut logits, mut trained) = (Vec::new(), Vec::new());
-            executor.prepare_evaluation(&weights).unwrap();
-            executor.evaluate(&images, &mut logits).unwrap();
-            let mut gradients = vec![0.0; weights.trainable.len()];
-            let (labels, images) = (&LABELS, &images);
-            let batch = TrainBatch { images, labels, label_smoothing: 0.0, seed: 5, step: 7 };
-            let loss = executor.train(&batch, &mut weights, &mut gradients, &mut trained).unwrap();
+            let mut logits = Vec::new();
+            let (labels, images) = (&LABELS, Images::Values(&images));
+            executor.prepare_evaluation(EvaluationWeights::Given(weights)).unwrap();
+            executor.evaluate(images, &mut logits).unwrap();
+            let batch = TrainBatch { images, labels, label_smoothing: 0.0, seed: 5, number: 7 };
+            let step = common::step(&mut *executor, weights, &batch, Hooks::default()).unwrap();
+            let common::Step { loss, logits: trained, .. } = step;
             let n = trained.len() / CLASSES;
             let mean: f64 = (0..n)
                 .map(|image| {
@@ -173,16 +171,17 @@ fn a_head_that_diverges_is_reported() {
     let spec = table.trainable.iter().find(|spec| spec.name == "aux2_linear.bias").unwrap();
     weights.trainable[spec.range.start] = f32::NAN;
     let images = images(&network);
-    let batch =
-        TrainBatch { images: &images, labels: &LABELS, label_smoothing: 0.0, seed: 0, step: 0 };
+    let (images, labels) = (Images::Values(&images), &LABELS);
+    let batch = TrainBatch { images, labels, label_smoothing: 0.0, seed: 0, number: 0 };
     let fast = Fast::new(network.clone(), FastOptions::default()).unwrap();
     let executors: [Box<dyn Executor>; 2] =
         [Box::new(fast), Box::new(Reference::new(network.clone()))];
     for mut executor in executors {
-        let mut gradients = vec![0.0; table.n_trainable()];
         let mut logits = Vec::new();
-        let loss = executor.train(&batch, &mut weights, &mut gradients, &mut logits).unwrap();
-        assert!(loss.is_nan());
+        executor.load(ModelState::of(weights.clone())).unwrap();
+        let result = executor.gradients(&batch, Hooks::default()).unwrap();
+        executor.store_logits(&mut logits).unwrap();
+        assert!(result.loss.is_nan());
         assert!(logits.iter().all(|logit| logit.is_finite()), "the main head is sound");
     }
 }

@@ -9,8 +9,12 @@ use bninception_engine::model::parameters::{Role, TensorSpec};
 use bninception_engine::model::{
     BatchNormOptions, Network, NetworkOptions, ParameterTable, Weights,
 };
-use bninception_engine::{Dtype, Executor, Fast, FastOptions, Reference, TrainBatch};
+use bninception_engine::{
+    Dtype, EvaluationWeights, Executor, Fast, FastOptions, Hooks, Images, Reference, TrainBatch,
+};
 use safetensors::SafeTensors;
+
+mod common;
 
 const FIXTURE: &[u8] = include_bytes!("fixtures/networks.safetensors");
 /// Values stored of each gradient and statistic after its norm.
@@ -118,7 +122,7 @@ fn check_case(
     })
     .unwrap();
     let table = ParameterTable::new(&network);
-    let mut weights = hashed_weights(&table);
+    let weights = hashed_weights(&table);
     let batch = number("batch");
     let pixels = network.layers[0].output.len();
     let images: Vec<f32> =
@@ -128,14 +132,15 @@ fn check_case(
     let mut executor = make(network);
     let expected = |key: &str| values(&format!("{name}/{key}"));
     let mut logits = Vec::new();
-    executor.prepare_evaluation(&weights).unwrap();
-    executor.evaluate(&images, &mut logits).unwrap();
+    let images = Images::Values(&images);
+    executor.prepare_evaluation(EvaluationWeights::Given(&weights)).unwrap();
+    executor.evaluate(images, &mut logits).unwrap();
     close(&format!("{name}: eval logits"), &logits, &expected("eval_logits"), limits.forward, 0.0);
 
-    let mut gradients = vec![f32::NAN; table.n_trainable()];
     let label_smoothing = case["label_smoothing"].as_f64().unwrap_or(0.0);
-    let batch = TrainBatch { images: &images, labels: &labels, label_smoothing, seed: 0, step: 0 };
-    let loss = executor.train(&batch, &mut weights, &mut gradients, &mut logits).unwrap();
+    let batch = TrainBatch { images, labels: &labels, label_smoothing, seed: 0, number: 0 };
+    let step = common::step(&mut *executor, &weights, &batch, Hooks::default()).unwrap();
+    let common::Step { loss, logits, gradients, statistics } = step;
     close(&format!("{name}: logits"), &logits, &expected("train_logits"), limits.forward, 0.0);
     close(&format!("{name}: loss"), &[loss as f32], &expected("loss"), limits.forward, 0.0);
 
@@ -163,7 +168,7 @@ fn check_case(
     }
     for (tensor, expected) in names.iter().zip(expected("statistics").chunks_exact(1 + HEAD)) {
         let tensor = tensor.as_str().unwrap();
-        let found = row(&table.statistics, &weights.statistics, tensor);
+        let found = row(&table.statistics, &statistics, tensor);
         close(&format!("{name}: {tensor}"), &found, expected, limits.forward, 0.0);
     }
 }

@@ -11,8 +11,11 @@ use std::path::PathBuf;
 use bninception_engine::model::{
     BatchNormOptions, Network, NetworkOptions, ParameterTable, Weights,
 };
-use bninception_engine::sgd::{SgdStep, sgd_step};
-use bninception_engine::{Dtype, Executor, Fast, FastOptions, Reference, TrainBatch};
+use bninception_engine::sgd::SgdStep;
+use bninception_engine::{
+    Alone, Dtype, EvaluationWeights, Executor, Fast, FastOptions, Hooks, Images, ModelState,
+    Reference, TrainBatch, Update,
+};
 use safetensors::SafeTensors;
 
 /// Largest accepted errors, all relative: norm of the difference over norm of the expected values.
@@ -135,12 +138,14 @@ fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
         .collect();
 
     let mut logits = Vec::new();
-    executor.prepare_evaluation(&weights).unwrap();
-    executor.evaluate(&images, &mut logits).unwrap();
+    let images = Images::Values(&images);
+    executor.prepare_evaluation(EvaluationWeights::Given(&weights)).unwrap();
+    executor.evaluate(images, &mut logits).unwrap();
     close("evaluation logits", &logits, &values(&tensors, "eval_logits"), limits.logits);
 
-    let mut gradients = vec![0.0; table.n_trainable()];
-    let mut velocity = vec![0.0; table.n_trainable()];
+    let mut gradients = Vec::new();
+    let mut state = ModelState::of(weights);
+    executor.load(state.clone()).unwrap();
     let sgd = &expected["sgd"];
     let number = |key: &str| sgd[key].as_f64().unwrap();
     let step = SgdStep {
@@ -151,13 +156,19 @@ fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
     };
     for (index, expected_loss) in sgd["losses"].as_array().unwrap().iter().enumerate() {
         let batch = TrainBatch {
-            images: &images,
+            images,
             labels: &labels,
             label_smoothing: 0.0,
             seed: 0,
-            step: index as u64,
+            number: index as u64,
         };
-        let loss = executor.train(&batch, &mut weights, &mut gradients, &mut logits).unwrap();
+        let loss = executor.gradients(&batch, Hooks::default()).unwrap().loss;
+        executor.store_logits(&mut logits).unwrap();
+        executor.store_gradients(&mut gradients).unwrap();
+        executor.exchange(&mut Alone).unwrap();
+        assert!(executor.update(&Update { sgd: step, ema_decay: 0.0 }).unwrap());
+        executor.store(&mut state).unwrap();
+        let weights = &state.weights;
         let expected_loss = expected_loss.as_f64().unwrap();
         let error = (loss - expected_loss).abs() / expected_loss;
         println!("step {index}: loss {loss:.6}, expected {expected_loss:.6}");
@@ -179,11 +190,10 @@ fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
                 close(&spec.name, found, &expected, limits.statistics);
             }
         }
-        sgd_step(&table, &step, &gradients, &mut velocity, &mut weights.trainable);
     }
     for spec in &table.trainable {
         let expected = expected["weight_norm_after_three_steps"][&spec.name].as_f64().unwrap();
-        let found = norm(&weights.trainable[spec.range.clone()]);
+        let found = norm(&state.weights.trainable[spec.range.clone()]);
         let error = (found - expected).abs() / expected;
         assert!(
             error <= limits.weight_norm,

@@ -4,6 +4,7 @@
 use bninception_engine::model::ParameterTable;
 use bninception_engine::model::parameters::{Role, TensorSpec};
 use bninception_engine::sgd::{SgdStep, sgd_step};
+use bninception_kernels::team::Team;
 use safetensors::SafeTensors;
 
 /// Written by `tools/reference/ops_fixtures.py`.
@@ -52,7 +53,8 @@ fn matches_pytorch() {
                 nesterov: case["nesterov"].as_bool().unwrap(),
             };
             let range = index * n..(index + 1) * n;
-            sgd_step(&table, &step, &gradients[range.clone()], &mut velocity, &mut weights);
+            let gradients = &gradients[range.clone()];
+            sgd_step(&Team::new(2), &table, &step, gradients, &mut velocity, &mut weights);
             let what = format!("{name}, step {index}");
             assert_close(&what, &weights, &expected[range.clone()]);
             if step.momentum > 0.0 {
@@ -74,7 +76,8 @@ fn batch_norm_and_biases_do_not_decay() {
         (Role::Shift, 2.0),
     ] {
         let mut weights = [2.0];
-        sgd_step(&table(1, role), &step, &[0.0], &mut [0.0], &mut weights);
+        let table = table(1, role);
+        sgd_step(&Team::new(1), &table, &step, &[0.0], &mut [0.0], &mut weights);
         assert!((weights[0] - expected).abs() < 1e-6, "{role:?}: {}", weights[0]);
     }
 }

@@ -7,17 +7,18 @@ use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{
     AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
 };
-use bninception_engine::{Dtype, Executor, Fast, FastOptions, Reference, TrainBatch, Watch};
+use bninception_engine::{
+    Dtype, Executor, Fast, FastOptions, Hooks, Images, Reference, TrainBatch, Watch,
+};
+
+mod common;
 
 const LABELS: [u32; 4] = [7, 0, 4, 1];
 
 /// The results of a step, and what it showed, by layer.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    loss: f64,
-    logits: Vec<f32>,
-    gradients: Vec<f32>,
-    weights: Weights,
+    step: common::Step,
     seen: Vec<(usize, Vec<f32>)>,
 }
 
@@ -27,20 +28,15 @@ fn step(
     images: &[f32],
     layers: &[usize],
 ) -> Outcome {
-    let mut weights = weights.clone();
-    let (mut gradients, mut logits) = (vec![0.0; weights.trainable.len()], Vec::new());
-    let batch = TrainBatch { images, labels: &LABELS, label_smoothing: 0.0, seed: 5, step: 7 };
+    let images = Images::Values(images);
+    let batch = TrainBatch { images, labels: &LABELS, label_smoothing: 0.0, seed: 5, number: 7 };
     let mut seen = Vec::new();
-    let loss = match layers {
-        [] => executor.train(&batch, &mut weights, &mut gradients, &mut logits),
-        layers => {
-            let mut see = |layer: usize, values: Vec<f32>| seen.push((layer, values));
-            let watch = Watch { layers, see: &mut see };
-            executor.train_watched(&batch, &mut weights, &mut gradients, &mut logits, watch)
-        }
-    };
+    let mut see = |layer: usize, values: Vec<f32>| seen.push((layer, values));
+    let watch = (!layers.is_empty()).then_some(Watch { layers, see: &mut see });
+    let hooks = Hooks { watch, ..Hooks::default() };
+    let step = common::step(&mut executor, weights, &batch, hooks).unwrap();
     seen.sort_by_key(|(layer, _)| *layer);
-    Outcome { loss: loss.unwrap(), logits, gradients, weights, seen }
+    Outcome { step, seen }
 }
 
 fn error(found: &[f32], expected: &[f32]) -> f64 {
@@ -108,11 +104,5 @@ fn both_executors_show_the_same_and_change_nothing() {
 
 /// The outcome with nothing seen.
 fn without_seen(outcome: &Outcome) -> Outcome {
-    Outcome {
-        loss: outcome.loss,
-        logits: outcome.logits.clone(),
-        gradients: outcome.gradients.clone(),
-        weights: outcome.weights.clone(),
-        seen: Vec::new(),
-    }
+    Outcome { step: outcome.step.clone(), seen: Vec::new() }
 }

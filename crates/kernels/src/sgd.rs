@@ -1,4 +1,4 @@
-//! The optimizer's passes over the weights.
+//! Passes over whole vectors of weights: the optimizer, averages, sums over micro-batches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,6 +78,35 @@ pub fn average(team: &Team, isa: Isa, share: f32, values: &[f32], average: &mut 
         dispatch!(isa, _simd => {
             for (a, &value) in average.iter_mut().zip(values) {
                 *a += share * (value - *a);
+            }
+        });
+    });
+}
+
+/// Adds `values` to `sum`, value by value.
+///
+/// # Panics
+/// If the vectors differ in length.
+pub fn add(team: &Team, isa: Isa, values: &[f32], sum: &mut [f32]) {
+    assert_eq!(values.len(), sum.len(), "lengths of values and sum");
+    let total = values.len().div_ceil(PIECE);
+    split(team, total, chunks(sum, PIECE), |index, sum| {
+        let values = &values[index * PIECE..][..sum.len()];
+        dispatch!(isa, _simd => {
+            for (sum, &value) in sum.iter_mut().zip(values) {
+                *sum += value;
+            }
+        });
+    });
+}
+
+/// Divides `values` by `divisor`.
+pub fn divide(team: &Team, isa: Isa, divisor: f32, values: &mut [f32]) {
+    let total = values.len().div_ceil(PIECE);
+    split(team, total, chunks(values, PIECE), |_, values| {
+        dispatch!(isa, _simd => {
+            for value in values.iter_mut() {
+                *value /= divisor;
             }
         });
     });

@@ -14,7 +14,6 @@ pub mod evaluation;
 pub mod figure;
 pub mod file_error;
 pub mod images;
-pub mod metrics;
 #[cfg(feature = "mnist")]
 pub mod mnist;
 pub mod run;

@@ -9,7 +9,7 @@ use bninception_data::DecodeOptions;
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions};
 use bninception_engine::sgd::SgdStep;
-use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference};
+use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Normaliser, Reference};
 
 use crate::config::{self, Config, EngineKind};
 use crate::terminal::text::counted;
@@ -144,20 +144,27 @@ pub fn preprocessing(config: &Config) -> data::Preprocessing {
     }
 }
 
-/// The training batches of `steps`.
-pub fn train_plan(config: &Config, steps: Range<u64>) -> data::TrainPlan {
+/// The network's values of the levels that images have.
+pub fn normaliser(config: &Config) -> Normaliser {
+    let preprocessing = preprocessing(config);
+    Normaliser::new(preprocessing.mean, preprocessing.std)
+}
+
+/// The training micro-batches number `batches`, counted over all epochs.
+pub fn train_plan(config: &Config, batches: Range<u64>) -> data::TrainPlan {
     data::TrainPlan {
         augment: config.augment.clone(),
         shuffle: config.data.shuffle,
         shard_size: config.data.shard_size,
         seed: config.train.seed,
-        steps,
+        accumulate: config.train.accumulate,
+        batches,
     }
 }
 
 /// Updates of an epoch, and of the whole run, on `n_images` training images.
 pub fn steps(config: &Config, n_images: usize) -> (u64, u64) {
-    let per_epoch = data::loader::batches_per_epoch(n_images, config.train.batch_size);
+    let per_epoch = (n_images / config.train.images_per_update()) as u64;
     match config.train.steps {
         0 => (per_epoch, config.train.epochs * per_epoch),
         steps => (per_epoch, steps),

@@ -15,8 +15,8 @@ use bninception_data::{
     write_demo,
 };
 use bninception_engine::model::init::initial_weights;
-use bninception_engine::model::{Network, NetworkOptions, ParameterTable};
-use bninception_engine::{Executor, Fast, FastOptions, Reference, TrainBatch};
+use bninception_engine::model::{Network, NetworkOptions, ParameterTable, Weights};
+use bninception_engine::{Executor, Fast, FastOptions, Images, ModelState, Normaliser, Reference};
 use serde_json::Value;
 
 /// A temporary folder in which the binary runs.
@@ -87,8 +87,8 @@ impl Place {
         let table = ParameterTable::new(&loaded.network);
         loaded.metadata.classes =
             order.iter().map(|&class| loaded.metadata.classes[class].clone()).collect();
-        let mut all = vec![&mut loaded.state.weights.trainable];
-        all.extend(loaded.state.ema.as_mut().map(|ema| &mut ema.trainable));
+        let mut all = vec![&mut loaded.state.model.weights.trainable];
+        all.extend(loaded.state.model.ema.as_mut().map(|ema| &mut ema.trainable));
         for values in all {
             for spec in table.trainable.iter().filter(|spec| spec.name.starts_with("last_linear")) {
                 let old = values[spec.range.clone()].to_vec();
@@ -276,9 +276,9 @@ fn calibration_adds_population_statistics_and_changes_nothing_else() {
         checkpoint::load(&place.path(LAST)).unwrap(),
         checkpoint::load(&place.path(CALIBRATED)).unwrap(),
     );
-    assert_eq!(old.state.weights, new.state.weights);
-    assert_eq!(old.state.ema, new.state.ema);
-    assert_eq!(old.state.velocity, new.state.velocity);
+    assert_eq!(old.state.model.weights, new.state.model.weights);
+    assert_eq!(old.state.model.ema, new.state.model.ema);
+    assert_eq!(old.state.model.velocity, new.state.model.velocity);
     assert!(old.population.is_none() && new.population.is_some());
     place.fail(&calibrate, 2, &[CALIBRATED, "--overwrite"]);
     assert!(place.succeed(&["info", CALIBRATED]).contains("over 5 batches of 8 training images"));
@@ -425,35 +425,30 @@ fn population_statistics_are_those_of_algorithm_2_on_both_executors() {
     let plan = TrainPlan::new(3, 0..3);
     let source = || Arc::new(Pictures { path: PathBuf::from("picture") });
     let population = |executor: &mut dyn Executor| {
-        let source = source();
-        calibrate::population_statistics(executor, &weights, source, &preprocessing, &load, &plan)
-            .unwrap()
+        executor.load(ModelState::of(weights.clone())).unwrap();
+        calibrate::population_statistics(executor, source(), &preprocessing, &load, &plan).unwrap()
     };
     let calibrated = calibrate::network(&network).unwrap();
     let fast = population(&mut Fast::new(calibrated.clone(), FastOptions::default()).unwrap());
     let reference = population(&mut Reference::in_f64(calibrated));
     assert_eq!((fast.batches, reference.batches), (3, 3));
 
+    let normaliser = Normaliser::new(preprocessing.mean, preprocessing.std);
     // The statistics that training steps of the same batches would have moved by: 0.1 of each, from 0.
     let mut plain = Reference::in_f64(network.clone());
     let mut expected = vec![0.0; weights.statistics.len()];
     let mut batches = Vec::new();
     for batch in Loader::train(source(), &preprocessing, &load, &plan).unwrap() {
         let batch = batch.unwrap();
-        let mut moved = weights.clone();
-        moved.statistics.fill(0.0);
-        let step = TrainBatch {
-            images: &batch.images,
-            labels: &batch.labels,
-            label_smoothing: 0.0,
-            seed: 0,
-            step: 0,
-        };
-        let mut gradients = vec![0.0; weights.trainable.len()];
-        plain.train(&step, &mut moved, &mut gradients, &mut Vec::new()).unwrap();
-        let moved = moved.statistics.iter().map(|&value| f64::from(value) / 0.1 / 3.0);
+        let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
+        let statistics = vec![0.0; weights.statistics.len()];
+        let zeroed = Weights { statistics, ..weights.clone() };
+        let mut moved = Vec::new();
+        plain.load(ModelState::of(zeroed)).unwrap();
+        plain.moved_statistics(images, &mut moved).unwrap();
+        let moved = moved.iter().map(|&value| f64::from(value) / 0.1 / 3.0);
         expected.iter_mut().zip(moved).for_each(|(sum, value)| *sum += value);
-        batches.push(batch.images);
+        batches.push(images.to_values(preprocessing.image_size * preprocessing.image_size));
     }
     // Rounding of what is stored; and, for the fast engine, of f32 arithmetic through 69 layers.
     let (of_reference, of_fast) =

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use bninception::config::{Config, ConfigFile, Recipe, Sources, preset_names, resolve};
-use bninception::metrics::{Metrics, Score};
 use bninception::run::image_lists::{ClassImages, ImageLists};
 use bninception::run::metadata::StoredDirs;
 use bninception::run::metadata::{FORMAT_VERSION, Metadata};
@@ -12,6 +11,7 @@ use bninception::run::state::{EvaluationResult, RunProgress};
 use bninception::setup;
 use bninception_data::check_class_name;
 use bninception_data::random::{Purpose, sample_rng};
+use bninception_engine::metrics::{Metrics, Score};
 use rand::{Rng, RngExt};
 
 const CASES: u64 = 1000;

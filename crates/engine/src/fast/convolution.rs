@@ -1,5 +1,7 @@
 //! A stage of convolutions in training: forward with batch norm and nonlinearity, and backward.
 
+use std::ops::Range;
+
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm::{self, Affine, AffineGradient, BatchSums, Moments, Running};
 use bninception_kernels::conv::{Conv, ConvInput, ConvShape, Epilogue};
@@ -8,10 +10,11 @@ use bninception_kernels::map::{BLOCK, View};
 use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::run::Run;
 use bninception_model::Weights;
+use bninception_model::batch::Images;
 
 use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};
 use super::memory::{Buffer, disjoint};
-use super::plan::{Context, Planner, Settings};
+use super::plan::{Context, Planner, Settings, pack_images};
 use crate::executor::Watch;
 use crate::profile::Phase;
 
@@ -107,6 +110,14 @@ impl Convolution {
         self.stage.stored
     }
 
+    /// Places of the trainable tensors of all members, the last member's first.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = Range<usize>> {
+        self.stage.members.iter().rev().flat_map(|member| {
+            let norm = member.norm.as_ref().map(|norm| [norm.beta.clone(), norm.gamma.clone()]);
+            norm.into_iter().flatten().chain(member.bias.clone()).chain([member.weight.clone()])
+        })
+    }
+
     /// Buffer of what the convolution reads.
     fn input_buffer(&self, cx: &Context<'_>) -> Buffer {
         match (&self.stage.input, self.image) {
@@ -164,7 +175,7 @@ impl Convolution {
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
-        images: &[f32],
+        images: Images<'_>,
         weights: &mut Weights,
     ) {
         let (team, batch) = (cx.team, cx.batch);
@@ -176,7 +187,7 @@ impl Convolution {
         let conv = &self.conv;
         if let Some(image) = self.image {
             let [image] = cx.get([image]);
-            conv.pack_image(team, images, E::of_region_mut(image));
+            pack_images(conv, team, images, E::of_region_mut(image));
         }
         let [packed] = cx.get([self.packed]);
         conv.pack(team, &filters[..members.len()], packed);
@@ -361,7 +372,7 @@ fn plain<E: Element>(maps: Planes<'_, E>, of: impl Fn(usize, f32) -> f32) -> Vec
 }
 
 /// Place of member `index`'s filters; empty beyond the last member.
-fn weight_range(members: &[Member], index: usize) -> std::ops::Range<usize> {
+fn weight_range(members: &[Member], index: usize) -> Range<usize> {
     members.get(index).map_or(0..0, |member| member.weight.clone())
 }
 
@@ -373,8 +384,8 @@ fn filters<'a>(members: &[Member], weights: &'a Weights) -> [&'a [f32]; MAX_MEMB
 /// Two tensors of a flat vector.
 fn pair<'a>(
     values: &'a mut [f32],
-    first: &std::ops::Range<usize>,
-    second: &std::ops::Range<usize>,
+    first: &Range<usize>,
+    second: &Range<usize>,
 ) -> [&'a mut [f32]; 2] {
     disjoint(values, [first.clone(), second.clone()])
 }

@@ -18,11 +18,12 @@ use bninception_kernels::pool::{average, global_average};
 use bninception_kernels::run::Run;
 use bninception_kernels::team::Team;
 use bninception_model::Weights;
+use bninception_model::batch::Images;
 
 use super::lower::{HeadStage, Lowered, Member, Place, Stage};
 use super::memory::{Buffer, Buffers, Places};
 use super::padded::Padded;
-use super::plan::Settings;
+use super::plan::{Settings, pack_images};
 use crate::profile::{Clock, Phase, Profile};
 
 /// If a stage reads and writes maps of at least so many bytes an image, it and all stages before it run
@@ -103,8 +104,9 @@ struct FoldedConv {
     /// Filters with the scale of batch norm.
     packed: Arena,
     bias: Vec<f32>,
-    activation: Activation,
-    output: Place,
+    member: Member,
+    /// Whether its tensors lie in the store of padded layers.
+    is_stored: bool,
 }
 
 impl Evaluation {
@@ -114,8 +116,6 @@ impl Evaluation {
         batch: usize,
         settings: Settings,
         team: &Team,
-        padded: &Padded,
-        weights: &Weights,
     ) -> Evaluation {
         let Some(head) = lowered.heads.last().cloned() else {
             unreachable!("a network has the head of its logits")
@@ -166,18 +166,14 @@ impl Evaluation {
                     buffers.touch_len(workspace, conv.workspace_len(), moment);
                     // Evaluation lowers without merging, so there is one.
                     let member = &stage.members[0];
-                    let weights = if stage.stored { &padded.weights } else { weights };
-                    let (filters, bias) = fold(member, weights, settings.epsilon);
-                    let mut packed = Arena::new(conv.packed_len());
-                    conv.pack(team, &[&filters], &mut packed);
                     stages.push(EvalStage::Conv(Box::new(FoldedConv {
                         conv,
                         input: stage.input,
                         image,
-                        packed,
-                        bias,
-                        activation: member.activation,
-                        output: member.output,
+                        packed: Arena::new(0),
+                        bias: Vec::new(),
+                        member: member.clone(),
+                        is_stored: stage.stored,
                     })));
                 }
             }
@@ -197,6 +193,18 @@ impl Evaluation {
         }
     }
 
+    /// Packs `weights`, which `padded` has loaded, with batch norm folded into them.
+    pub(super) fn pack(&mut self, team: &Team, padded: &Padded, weights: &Weights) {
+        for stage in &mut self.stages {
+            let EvalStage::Conv(work) = stage else { continue };
+            let weights = if work.is_stored { &padded.weights } else { weights };
+            let (filters, bias) = fold(&work.member, weights, self.settings.epsilon);
+            work.packed = Arena::new(work.conv.packed_len());
+            work.conv.pack(team, &[&filters], &mut work.packed);
+            work.bias = bias;
+        }
+    }
+
     /// Images that are evaluated at once.
     pub(super) fn batch(&self) -> usize {
         self.batch
@@ -205,7 +213,7 @@ impl Evaluation {
     /// Values of the packed filters.
     pub(super) fn packed_len(&self) -> usize {
         let packed = self.stages.iter().map(|work| match work {
-            EvalStage::Conv(convolution) => convolution.packed.len(),
+            EvalStage::Conv(work) => work.conv.packed_len(),
             EvalStage::Other(_) => 0,
         });
         packed.sum()
@@ -222,7 +230,7 @@ impl Evaluation {
         team: &Team,
         arena: &mut [f32],
         profile: &mut Profile,
-        images: &[f32],
+        images: Images<'_>,
         weights: &Weights,
         logits: &mut [f32],
     ) {
@@ -274,7 +282,7 @@ impl Evaluation {
         team: &Team,
         arena: &mut [f32],
         clock: &mut Clock,
-        images: &[f32],
+        images: Images<'_>,
         stages: Range<usize>,
         part: Range<usize>,
     ) {
@@ -285,14 +293,14 @@ impl Evaluation {
         for row in stages {
             match &self.stages[row] {
                 EvalStage::Conv(work) => {
-                    let output = value(&work.output);
+                    let output = value(&work.member.output);
                     let image_len = images.len() / self.batch;
                     let input = match (&work.input, work.image) {
                         (Some(input), _) => value(input).buffer,
                         (None, Some(image)) => {
-                            let images = &images[part.start * image_len..part.end * image_len];
+                            let images = images.slice(part.start * image_len..part.end * image_len);
                             let [x] = self.places.get(arena, [image]);
-                            work.conv.pack_image(team, images, E::of_region_mut(x));
+                            pack_images(&work.conv, team, images, E::of_region_mut(x));
                             clock.lap(row, Phase::Pack);
                             image
                         }
@@ -306,10 +314,10 @@ impl Evaluation {
                         }
                         None => ConvInput::Image(E::of_region(x)),
                     };
-                    let mut y = work.output.of_mut(output.from::<E>(y, first), batch);
+                    let mut y = work.member.output.of_mut(output.from::<E>(y, first), batch);
                     y.zero_halo();
                     clock.lap(row, Phase::Pointwise);
-                    let epilogue = match work.activation {
+                    let epilogue = match work.member.activation {
                         Activation::Relu => Epilogue::BiasRelu(&work.bias),
                         Activation::Sigmoid => Epilogue::BiasSigmoid(&work.bias),
                     };

@@ -1,6 +1,8 @@
 //! A head of the network in training, main or auxiliary: global average pool, dropout, fully
 //! connected layer, loss, and all their gradients.
 
+use std::ops::Range;
+
 use bninception_kernels::element::Element;
 use bninception_kernels::linear::Linear;
 use bninception_kernels::loss::softmax_cross_entropy;
@@ -42,6 +44,11 @@ impl Head {
         }
     }
 
+    /// Places of its trainable tensors, the last first.
+    pub(super) fn tensors(&self) -> [Range<usize>; 2] {
+        [self.layers.bias.clone(), self.layers.weight.clone()]
+    }
+
     /// Fills `logits`, the gradients of the head's weights and that of its input; returns the mean
     /// loss, without its weight.
     pub(super) fn run<E: Element>(
@@ -61,7 +68,7 @@ impl Head {
         let [x] = cx.get([cx.slots.value(input)]);
         global_average(run, input.of(E::of_region(x), images), &mut self.features);
         if let Some((layer, probability)) = *dropout {
-            dropout_mask(batch.seed, batch.step, layer, probability, &mut self.mask);
+            dropout_mask(batch.seed, batch.number, layer, probability, &mut self.mask);
             multiply(&mut self.features, &self.mask);
         }
         let (w, b) = (&weights.trainable[weight.clone()], &weights.trainable[bias.clone()]);

@@ -18,18 +18,23 @@ use bninception_kernels::dtype::Dtype;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
-use bninception_model::batch::{check_batch, check_images, check_len};
-use bninception_model::layer::Shape;
-use bninception_model::{Network, ParameterTable, Weights};
+use bninception_model::batch::{Images, check_batch, check_images, check_len};
+use bninception_model::{Network, Weights};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Purpose, lower};
 use self::padded::Padded;
 use self::plan::Settings;
-use self::training::Training;
+use self::training::{Machine, Step, Training};
 use crate::error::EngineError;
-use crate::executor::{Executor, TrainBatch, Watch};
+use crate::exchange::Exchange;
+use crate::executor::{
+    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, Watch,
+};
+use crate::held::Held;
+use crate::metrics::Metrics;
 use crate::profile::Profile;
+use crate::state::{ModelState, check_weights};
 
 /// Images that evaluation takes through the network at once.
 const EVALUATION_BATCH: usize = 32;
@@ -71,14 +76,24 @@ impl Default for FastOptions {
 /// Runs a network on the CPU by this project's kernels.
 pub struct Fast {
     network: Network,
-    table: ParameterTable,
     options: FastOptions,
     settings: Settings,
     team: Team,
     padded: Padded,
+    held: Held,
     training: Side<Training>,
+    /// Logits of the last micro-batch of training.
+    logits: Vec<f32>,
     evaluation: Side<Evaluation>,
-    prepared: Option<Weights>,
+    prepared: Prepared,
+}
+
+/// What evaluation runs with.
+enum Prepared {
+    Nothing,
+    /// The state that is held.
+    Held,
+    Given(Weights),
 }
 
 /// Training or evaluation: its stages, plans and memory.
@@ -134,72 +149,52 @@ impl Fast {
         let training = lower(&network, &padded, Purpose::Training { merge })?;
         let evaluation = lower(&network, &padded, Purpose::Evaluation)?;
         Ok(Fast {
-            table: ParameterTable::new(&network),
+            held: Held::new(&network),
+            logits: Vec::new(),
             training: Side::new(training, settings.map_dtype),
             evaluation: Side::new(evaluation, settings.map_dtype),
             padded,
             team: Team::new(options.threads),
-            prepared: None,
+            prepared: Prepared::Nothing,
             network,
             options,
             settings,
         })
     }
 
-    fn check_weights(&self, weights: &Weights) -> Result<(), EngineError> {
-        check_len("weights", self.table.n_trainable(), weights.trainable.len())?;
-        let n_statistics = self.table.n_statistics();
-        Ok(check_len("running statistics", n_statistics, weights.statistics.len())?)
-    }
-
-    /// Values of one image.
-    fn image_len(&self) -> usize {
-        self.network.layers[0].output.len()
-    }
-
-    fn step(
+    fn evaluate_chunk(
         &mut self,
-        batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-        watch: Option<Watch<'_>>,
-    ) -> Result<f64, EngineError> {
-        let (images, classes) = (batch.labels.len(), self.network.options.classes);
-        self.check_weights(weights)?;
-        check_len("gradients", self.table.n_trainable(), gradients.len())?;
-        check_batch(&self.network, batch.images, batch.labels)?;
-
-        logits.resize(images * classes, 0.0);
-        let (team, padded) = (&self.team, &mut self.padded);
-        let (plan, arena, profile) = training_plan(&mut self.training, images, self.settings, team);
-        padded.load(weights);
-        let loss = with_element!(self.settings.map_dtype, E => {
-            plan.run::<E>(team, arena, profile, batch, padded, weights, gradients, logits, watch)
-        });
-        padded.store(weights, gradients);
-        Ok(loss)
-    }
-
-    fn evaluate_chunk(&mut self, images: &[f32], logits: &mut [f32]) -> Result<(), EngineError> {
-        let weights = self.prepared.as_ref().ok_or(EngineError::NotPrepared)?;
-        let batch = images.len() / self.image_len();
-        let side = &mut self.evaluation;
+        images: Images<'_>,
+        logits: &mut [f32],
+    ) -> Result<(), EngineError> {
+        let weights = match &self.prepared {
+            Prepared::Nothing => return Err(EngineError::NotPrepared),
+            Prepared::Held => self.held.model()?.evaluation_weights(),
+            Prepared::Given(weights) => weights,
+        };
+        let batch = images.len() / self.network.layers[0].output.len();
+        let (side, team) = (&mut self.evaluation, &self.team);
         if !side.plans.iter().any(|plan| plan.batch() == batch) {
             self.padded.load(weights);
-            let (settings, team, padded) = (self.settings, &self.team, &self.padded);
-            let plan = Evaluation::new(&side.lowered, batch, settings, team, padded, weights);
+            let mut plan = Evaluation::new(&side.lowered, batch, self.settings, team);
+            plan.pack(team, &self.padded, weights);
             let len = plan.arena_len();
             side.keep(plan, len);
         }
         let Side { plans, arena, profile, .. } = side;
         if let Some(plan) = plans.iter_mut().find(|plan| plan.batch() == batch) {
-            let team = &self.team;
             with_element!(self.settings.map_dtype, E => {
                 plan.run::<E>(team, arena, profile, images, weights, logits)
             });
         }
         Ok(())
+    }
+
+    /// Evaluation of the state that is held is over, as that state changes.
+    fn state_changes(&mut self) {
+        if let Prepared::Held = self.prepared {
+            self.prepared = Prepared::Nothing;
+        }
     }
 }
 
@@ -208,8 +203,8 @@ fn training_plan<'a>(
     side: &'a mut Side<Training>,
     images: usize,
     settings: Settings,
-    team: &Team,
-) -> (&'a mut Training, &'a mut [f32], &'a mut Profile) {
+    team: &'a Team,
+) -> (&'a mut Training, Machine<'a>) {
     if !side.plans.iter().any(|plan| plan.batch() == images) {
         let plan = Training::new(&side.lowered, images, settings, team);
         let len = plan.arena_len();
@@ -218,47 +213,22 @@ fn training_plan<'a>(
     let Side { plans, arena, profile, .. } = side;
     let plan = plans.iter_mut().find(|plan| plan.batch() == images);
     let plan = plan.unwrap_or_else(|| unreachable!("the plan was made above"));
-    (plan, arena, profile)
+    (plan, Machine { team, arena, profile })
+}
+
+/// The values of the layer's own channels in each of `images` images; those that were added to fill a
+/// block lie behind them.
+fn without_padding(values: Vec<f32>, images: usize, len: usize) -> Vec<f32> {
+    let wide = values.len() / images.max(1);
+    if wide == len {
+        return values;
+    }
+    values.chunks_exact(wide).flat_map(|image| &image[..len]).copied().collect()
 }
 
 impl Executor for Fast {
     fn network(&self) -> &Network {
         &self.network
-    }
-
-    fn team(&self) -> &Team {
-        &self.team
-    }
-
-    fn training_profile(&mut self) -> Option<&mut Profile> {
-        Some(&mut self.training.profile)
-    }
-
-    fn evaluation_profile(&mut self) -> Option<&mut Profile> {
-        Some(&mut self.evaluation.profile)
-    }
-
-    fn memory_bytes(&self, batch: usize) -> Option<usize> {
-        let (settings, team) = (self.settings, &self.team);
-        let training = Training::new(&self.training.lowered, batch, settings, team).arena_len();
-        let weights = Weights {
-            trainable: vec![0.0; self.table.n_trainable()],
-            statistics: vec![0.0; self.table.n_statistics()],
-        };
-        let lowered = &self.evaluation.lowered;
-        let padded = &self.padded;
-        // The last batch of a data set may have an odd number of images; it then runs as a whole and
-        // takes more memory.
-        let [(whole_arena, whole_packed), (odd_arena, odd_packed)] =
-            [EVALUATION_BATCH, EVALUATION_BATCH - 1].map(|batch| {
-                let plan = Evaluation::new(lowered, batch, settings, team, padded, &weights);
-                (plan.arena_len(), plan.packed_len())
-            });
-        // The weights of evaluation are kept as they came, and packed once for each plan.
-        let weights = weights.trainable.len() + weights.statistics.len();
-        let packed = whole_packed + odd_packed;
-        let values = training + whole_arena.max(odd_arena) + packed + weights;
-        Some(values * size_of::<f32>())
     }
 
     fn describe(&self) -> String {
@@ -275,77 +245,144 @@ impl Executor for Fast {
         format!("fast engine, {dtype} on the CPU, {isa}, {threads} thread{s}, {algorithm}")
     }
 
-    fn train(
-        &mut self,
-        batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-    ) -> Result<f64, EngineError> {
-        self.step(batch, weights, gradients, logits, None)
+    fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
+        self.state_changes();
+        self.held.load(state)
     }
 
-    fn move_statistics(
+    fn store(&mut self, to: &mut ModelState) -> Result<(), EngineError> {
+        self.held.store(to)
+    }
+
+    fn gradients(
         &mut self,
-        images: &[f32],
-        weights: &mut Weights,
-    ) -> Result<(), EngineError> {
-        self.check_weights(weights)?;
-        let batch = check_images(&self.network, images)?;
-        let (team, settings) = (&self.team, self.settings);
-        let (plan, arena, profile) = training_plan(&mut self.training, batch, settings, team);
-        self.padded.load(weights);
-        let padded = &mut self.padded;
-        with_element!(settings.map_dtype, E => {
-            plan.move_statistics::<E>(team, arena, profile, images, padded, weights)
-        });
-        self.padded.store_statistics(weights);
+        batch: &TrainBatch<'_>,
+        hooks: Hooks<'_>,
+    ) -> Result<BatchResult, EngineError> {
+        let Fast { network, held, logits, training, padded, settings, team, .. } = self;
+        check_batch(network, batch.images, batch.labels)?;
+        let (images, classes) = (batch.labels.len(), network.options.classes);
+        logits.resize(images * classes, 0.0);
+        let Hooks { watch, exchange } = hooks;
+        let (layers, mut see) = watch.map_or((None, None), |w| (Some(w.layers), Some(w.see)));
+        let mut show = |layer: usize, values: Vec<f32>| {
+            if let Some(see) = &mut see {
+                let len = network.layers[layer].output.len();
+                see(layer, without_padding(values, images, len));
+            }
+        };
+        let watch = layers.map(|layers| Watch { layers, see: &mut show });
+        let (plan, machine) = training_plan(training, images, *settings, team);
+        held.micro_batch(team, exchange, |weights, gradients, ready| {
+            padded.load(weights);
+            let watch = watch.map(|Watch { layers, see }| Watch { layers, see });
+            let step = Step {
+                batch,
+                padded: &mut *padded,
+                weights: &mut *weights,
+                gradients: &mut *gradients,
+                logits: &mut logits[..],
+                watch,
+                ready: &mut *ready,
+            };
+            let loss = with_element!(settings.map_dtype, E => plan.run::<E>(machine, step));
+            padded.store(weights, gradients);
+            for range in padded.outer_ranges() {
+                ready(range.clone(), &gradients[range]);
+            }
+            let mut metrics = Metrics::default();
+            metrics.add_batch(logits, batch.labels, classes, batch.label_smoothing);
+            Ok(BatchResult { loss, metrics })
+        })
+    }
+
+    fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
+        self.held.exchange(exchange)
+    }
+
+    fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
+        self.state_changes();
+        self.held.update(&self.team, update)
+    }
+
+    fn store_gradients(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.held.store_gradients(to)
+    }
+
+    fn store_logits(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.held.model()?;
+        to.clone_from(&self.logits);
         Ok(())
     }
 
-    fn train_watched(
+    fn moved_statistics(
         &mut self,
-        batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-        watch: Watch<'_>,
-    ) -> Result<f64, EngineError> {
-        let shapes: Vec<Shape> = self.network.layers.iter().map(|layer| layer.output).collect();
-        let images = batch.labels.len();
-        // Channels that were added to fill a block are not shown.
-        let mut see = |layer: usize, mut values: Vec<f32>| {
-            let len = shapes[layer].len();
-            let wide = values.len() / images.max(1);
-            if wide != len {
-                let images = values.chunks_exact(wide).map(|image| &image[..len]);
-                values = images.flatten().copied().collect();
-            }
-            (watch.see)(layer, values);
-        };
-        let watch = Watch { layers: watch.layers, see: &mut see };
-        self.step(batch, weights, gradients, logits, Some(watch))
+        images: Images<'_>,
+        to: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
+        let Fast { network, held, training, padded, settings, team, .. } = self;
+        let batch = check_images(network, images)?;
+        let (plan, machine) = training_plan(training, batch, *settings, team);
+        held.moved_statistics(to, |weights| {
+            padded.load(weights);
+            with_element!(settings.map_dtype, E => {
+                plan.move_statistics::<E>(machine, images, padded, weights)
+            });
+            padded.store_statistics(weights);
+            Ok(())
+        })
     }
 
-    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
-        self.check_weights(weights)?;
-        self.prepared = Some(weights.clone());
+    fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
+        self.prepared = match weights {
+            EvaluationWeights::Held => {
+                self.held.model()?;
+                Prepared::Held
+            }
+            EvaluationWeights::Given(weights) => {
+                check_weights(&self.held.table, weights)?;
+                Prepared::Given(weights.clone())
+            }
+        };
         self.evaluation.plans.clear();
         Ok(())
     }
 
-    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        if self.prepared.is_none() {
+    fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        if let Prepared::Nothing = self.prepared {
             return Err(EngineError::NotPrepared);
         }
-        let (image, classes) = (self.image_len(), self.network.options.classes);
+        let (image, classes) = (self.network.layers[0].output.len(), self.network.options.classes);
         let n = images.len() / image;
         check_len("images", n * image, images.len())?;
         logits.resize(n * classes, 0.0);
-        let chunks = images.chunks(EVALUATION_BATCH * image);
-        for (images, logits) in chunks.zip(logits.chunks_mut(EVALUATION_BATCH * classes)) {
-            self.evaluate_chunk(images, logits)?;
+        for (index, logits) in logits.chunks_mut(EVALUATION_BATCH * classes).enumerate() {
+            let (first, n) = (index * EVALUATION_BATCH, logits.len() / classes);
+            self.evaluate_chunk(images.slice(first * image..(first + n) * image), logits)?;
         }
         Ok(())
+    }
+
+    fn training_profile(&mut self) -> Option<&mut Profile> {
+        Some(&mut self.training.profile)
+    }
+
+    fn evaluation_profile(&mut self) -> Option<&mut Profile> {
+        Some(&mut self.evaluation.profile)
+    }
+
+    fn memory_bytes(&self, batch: usize) -> Option<usize> {
+        let (settings, team) = (self.settings, &self.team);
+        let training = Training::new(&self.training.lowered, batch, settings, team).arena_len();
+        let lowered = &self.evaluation.lowered;
+        // The last images of a data set may be an odd number, which runs as a whole and takes more.
+        let [(whole_arena, whole_packed), (odd_arena, odd_packed)] =
+            [EVALUATION_BATCH, EVALUATION_BATCH - 1].map(|batch| {
+                let plan = Evaluation::new(lowered, batch, settings, team);
+                (plan.arena_len(), plan.packed_len())
+            });
+        // The weights of evaluation are packed once for each plan.
+        let values = training + whole_arena.max(odd_arena) + whole_packed + odd_packed;
+        Some(values * size_of::<f32>())
     }
 }

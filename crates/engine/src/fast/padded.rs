@@ -152,6 +152,11 @@ impl Padded {
         self.store_statistics(weights);
     }
 
+    /// The ranges of the caller's trainable vector that belong to stored layers.
+    pub(super) fn outer_ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.trainable.iter().rev().map(|pair| pair.outer.clone())
+    }
+
     /// Copies running statistics of the stored layers back.
     pub(super) fn store_statistics(&self, weights: &mut Weights) {
         let statistics = &self.weights.statistics;

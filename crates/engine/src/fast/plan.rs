@@ -1,10 +1,12 @@
 //! The settings from which plans are made, and what the stages of a running plan share.
 
+use bninception_kernels::conv::Conv;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::map::Map;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
+use bninception_model::batch::Images;
 
 use super::lower::Place;
 use super::memory::{Buffer, Buffers, Places};
@@ -32,6 +34,16 @@ impl Settings {
     /// Values of the arena that `batch` images of `map` take.
     pub(super) fn map_len(&self, map: &Map, batch: usize) -> usize {
         region_len(self.map_dtype, map.buffer(batch))
+    }
+}
+
+/// Brings images into the layout of the convolution that reads them.
+pub(super) fn pack_images<E: Element>(conv: &Conv, team: &Team, images: Images<'_>, x: &mut [E]) {
+    match images {
+        Images::Levels { levels, normaliser } => {
+            conv.pack_pixels(team, levels, normaliser.values(), x);
+        }
+        Images::Values(values) => conv.pack_image(team, values, x),
     }
 }
 

@@ -4,6 +4,8 @@
 //! and stage `i` runs backward at `2n - i`. The first reader of a map that runs backward writes the
 //! map's gradient, and the other readers add to it. So no map is ever cleared.
 
+use std::ops::Range;
+
 use bninception_kernels::arena::{bytes, bytes_mut};
 use bninception_kernels::element::Element;
 use bninception_kernels::flatten::{flatten, flatten_backward};
@@ -13,6 +15,7 @@ use bninception_kernels::run::Run;
 use bninception_kernels::team::Team;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::Weights;
+use bninception_model::batch::Images;
 
 use super::convolution::Convolution;
 use super::head::Head;
@@ -20,8 +23,44 @@ use super::lower::{Lowered, Place, Stage};
 use super::memory::{Buffer, Buffers};
 use super::padded::Padded;
 use super::plan::{Context, Planner, Settings, Slots};
-use crate::executor::{TrainBatch, Watch};
+use crate::executor::{Ready, TrainBatch, Watch};
 use crate::profile::{Clock, Phase, Profile};
+
+/// What a step runs on.
+pub(super) struct Machine<'a> {
+    pub team: &'a Team,
+    pub arena: &'a mut [f32],
+    pub profile: &'a mut Profile,
+}
+
+impl<'a> Machine<'a> {
+    fn context(
+        self,
+        settings: &'a Settings,
+        slots: &'a Slots,
+        partial: &'a mut [f64],
+        batch: usize,
+        watch: Option<Watch<'a>>,
+    ) -> Context<'a> {
+        let Machine { team, arena, profile } = self;
+        let clock = Clock::start(profile);
+        Context { team, settings, batch, slots, arena, partial, clock, watch }
+    }
+}
+
+/// What a step computes with, and where its results go.
+pub(super) struct Step<'a> {
+    pub batch: &'a TrainBatch<'a>,
+    pub padded: &'a mut Padded,
+    /// The running statistics move.
+    pub weights: &'a mut Weights,
+    /// Overwritten, but for those of padded layers.
+    pub gradients: &'a mut [f32],
+    pub logits: &'a mut [f32],
+    pub watch: Option<Watch<'a>>,
+    /// Told of the gradients of each stage when they are computed, but for those of padded layers.
+    pub ready: &'a mut Ready<'a>,
+}
 
 /// A planned training step.
 pub(super) struct Training {
@@ -99,26 +138,13 @@ impl Training {
     }
 
     /// One step without the optimizer; returns the mean loss of the logits, or that of an auxiliary
-    /// head if it is not finite. The sizes of all arguments have been checked, and `padded` has taken
+    /// head if it is not finite. The sizes of all arguments have been checked, and `padded` has loaded
     /// the weights.
-    pub(super) fn run<E: Element>(
-        &mut self,
-        team: &Team,
-        arena: &mut [f32],
-        profile: &mut Profile,
-        batch: &TrainBatch<'_>,
-        padded: &mut Padded,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut [f32],
-        watch: Option<Watch<'_>>,
-    ) -> f64 {
-        let Training { settings, slots, stages, heads, aux_logits, partial, .. } = self;
-        let clock = Clock::start(profile);
+    pub(super) fn run<E: Element>(&mut self, machine: Machine<'_>, step: Step<'_>) -> f64 {
+        let Step { batch, padded, weights, gradients, logits, watch, ready } = step;
+        let Training { settings, slots, stages, heads, aux_logits, partial, batch: n, .. } = self;
         let watch = watch.map(|Watch { layers, see }| Watch { layers, see });
-        let batch_size = self.batch;
-        let mut cx =
-            Context { team, settings, batch: batch_size, slots, arena, partial, clock, watch };
+        let mut cx = machine.context(settings, slots, partial, *n, watch);
         forward::<E>(stages, &mut cx, batch.images, padded, weights);
         let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
         let mut loss = 0.0_f64;
@@ -127,12 +153,16 @@ impl Training {
             let own = head.run::<E>(n_stages + index, &mut cx, batch, weights, gradients, logits);
             loss = if loss.is_finite() { own } else { loss };
         }
-        for (row, work) in stages.iter_mut().enumerate().rev() {
-            let (weights, gradients) = match work.is_stored() {
-                true => (&padded.weights, &mut padded.gradients[..]),
-                false => (&*weights, &mut *gradients),
-            };
-            work.backward::<E>(row, &mut cx, weights, gradients);
+        for head in heads.iter().rev() {
+            head.tensors().into_iter().for_each(|range| ready(range.clone(), &gradients[range]));
+        }
+        for (row, stage) in stages.iter_mut().enumerate().rev() {
+            if stage.is_stored() {
+                stage.backward::<E>(row, &mut cx, &padded.weights, &mut padded.gradients);
+            } else {
+                stage.backward::<E>(row, &mut cx, weights, gradients);
+                stage.tensors().for_each(|range| ready(range.clone(), &gradients[range]));
+            }
         }
         loss
     }
@@ -141,16 +171,13 @@ impl Training {
     /// moves.
     pub(super) fn move_statistics<E: Element>(
         &mut self,
-        team: &Team,
-        arena: &mut [f32],
-        profile: &mut Profile,
-        images: &[f32],
+        machine: Machine<'_>,
+        images: Images<'_>,
         padded: &mut Padded,
         weights: &mut Weights,
     ) {
-        let Training { settings, slots, stages, partial, .. } = self;
-        let (clock, batch, watch) = (Clock::start(profile), self.batch, None);
-        let mut cx = Context { team, settings, batch, slots, arena, partial, clock, watch };
+        let Training { settings, slots, stages, partial, batch, .. } = self;
+        let mut cx = machine.context(settings, slots, partial, *batch, None);
         forward::<E>(stages, &mut cx, images, padded, weights);
     }
 }
@@ -159,7 +186,7 @@ impl Training {
 fn forward<E: Element>(
     stages: &mut [TrainStage],
     cx: &mut Context<'_>,
-    images: &[f32],
+    images: Images<'_>,
     padded: &mut Padded,
     weights: &mut Weights,
 ) {
@@ -224,6 +251,15 @@ impl TrainStage {
         }
     }
 
+    /// Places of the trainable tensors of its layers.
+    fn tensors(&self) -> impl Iterator<Item = Range<usize>> {
+        let conv = match self {
+            TrainStage::Conv(convolution) => Some(convolution.tensors()),
+            _ => None,
+        };
+        conv.into_iter().flatten()
+    }
+
     /// Whether its tensors lie in the store of padded layers.
     fn is_stored(&self) -> bool {
         matches!(self, TrainStage::Conv(convolution) if convolution.is_stored())
@@ -233,7 +269,7 @@ impl TrainStage {
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
-        images: &[f32],
+        images: Images<'_>,
         weights: &mut Weights,
     ) {
         let (batch, slots) = (cx.batch, cx.slots);

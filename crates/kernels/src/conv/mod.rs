@@ -20,6 +20,7 @@ mod finish;
 mod geometry;
 mod kernel;
 mod operands;
+mod pixels;
 mod plan;
 pub mod reference;
 mod run;
@@ -28,5 +29,6 @@ mod winograd;
 
 pub use calls::Epilogue;
 pub use operands::ConvInput;
+pub use pixels::LevelValues;
 pub use plan::Conv;
 pub use shape::{Algorithm, Algorithms, ConvShape};

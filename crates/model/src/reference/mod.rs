@@ -20,7 +20,7 @@ pub use lrn::LrnOp;
 pub use pointwise::{MaskOp, ReluOp};
 pub use pool::PoolOp;
 
-use crate::batch::{check_batch, check_images, check_len};
+use crate::batch::{Images, check_batch, check_images, check_len};
 use crate::dropout::dropout_mask;
 use crate::error::ModelError;
 use crate::layer::{Activation, Layer, Op};
@@ -38,6 +38,19 @@ pub struct ReferenceExecutor {
 /// Sees a layer and its output on the way through the network.
 pub type Stage<'a> = dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()> + 'a;
 
+/// What one training pass works on.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainInput<'a> {
+    /// The images.
+    pub images: Images<'a>,
+    /// Class of each image.
+    pub labels: &'a [u32],
+    /// Share of the target that is spread evenly over all classes (0 for none).
+    pub label_smoothing: f64,
+    /// Seed and number of the batch, from which dropout is drawn.
+    pub draw: (u64, u64),
+}
+
 /// The results of a training pass besides gradients and running statistics.
 pub struct TrainOutput {
     /// Mean loss of the logits over the batch, or the loss of an auxiliary head if that is not finite.
@@ -49,7 +62,7 @@ pub struct TrainOutput {
 /// Whether a pass uses batch statistics and dropout.
 #[derive(Clone, Copy)]
 enum Mode {
-    Train { seed: u64, step: u64 },
+    Train { seed: u64, number: u64 },
     Evaluate,
 }
 
@@ -94,47 +107,29 @@ impl ReferenceExecutor {
     }
 
     /// Forward pass in training mode, cross-entropy with label smoothing, and backward pass. The
-    /// gradient is that of the weighted sum of all losses.
+    /// gradient is that of the weighted sum of all losses. Shows every layer and its output to `stage` on
+    /// the way.
     ///
     /// # Shapes
-    /// `images` `[n][3][size][size]`, `labels` `[n]`, `gradients` in the trainable layout.
+    /// `gradients` in the trainable layout.
     ///
     /// # Errors
-    /// Wrong lengths, labels out of range, a batch whose variance is undefined.
+    /// Wrong lengths, labels out of range, a batch whose variance is undefined, or an error of `stage`.
     pub fn train(
         &self,
-        images: &[f32],
-        labels: &[u32],
-        label_smoothing: f64,
-        randomness: (u64, u64),
-        weights: &mut Weights,
-        gradients: &mut [f32],
-    ) -> Result<TrainOutput, ModelError> {
-        let stage: &mut Stage<'_> = &mut |_, _| Ok(());
-        self.train_stages(images, labels, label_smoothing, randomness, weights, gradients, stage)
-    }
-
-    /// As [`Self::train`], showing every layer and its output to `stage` on the way.
-    ///
-    /// # Errors
-    /// As [`Self::train`], or an error of `stage`.
-    pub fn train_stages(
-        &self,
-        images: &[f32],
-        labels: &[u32],
-        label_smoothing: f64,
-        (seed, step): (u64, u64),
+        input: &TrainInput<'_>,
         weights: &mut Weights,
         gradients: &mut [f32],
         stage: &mut Stage<'_>,
     ) -> Result<TrainOutput, ModelError> {
+        let TrainInput { images, labels, label_smoothing, draw: (seed, number) } = *input;
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
         check_batch(&self.network, images, labels)?;
 
         let tensors = self.tensors(weights, true)?;
         let image = self.image_tensor(images)?;
         let (logits, statistics) =
-            self.forward(image, &tensors, Mode::Train { seed, step }, stage)?;
+            self.forward(image, &tensors, Mode::Train { seed, number }, stage)?;
 
         let mut total: Option<Tensor> = None;
         let mut reported = 0.0;
@@ -168,16 +163,17 @@ impl ReferenceExecutor {
     /// The forward pass of [`Self::train`] alone, which moves the running statistics. Dropout does
     /// not affect them, because it comes after the last batch norm.
     ///
-    /// # Shapes
-    /// `images` `[n][3][size][size]`.
-    ///
     /// # Errors
     /// Wrong lengths, a batch whose variance is undefined.
-    pub fn move_statistics(&self, images: &[f32], weights: &mut Weights) -> Result<(), ModelError> {
+    pub fn move_statistics(
+        &self,
+        images: Images<'_>,
+        weights: &mut Weights,
+    ) -> Result<(), ModelError> {
         check_images(&self.network, images)?;
         let tensors = self.tensors(weights, false)?;
         let image = self.image_tensor(images)?;
-        let mode = Mode::Train { seed: 0, step: 0 };
+        let mode = Mode::Train { seed: 0, number: 0 };
         let (_, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()))?;
         self.read_statistics(&statistics, weights)
     }
@@ -186,7 +182,7 @@ impl ReferenceExecutor {
     ///
     /// # Errors
     /// Images of the wrong length.
-    pub fn evaluate(&self, images: &[f32], weights: &Weights) -> Result<Vec<f32>, ModelError> {
+    pub fn evaluate(&self, images: Images<'_>, weights: &Weights) -> Result<Vec<f32>, ModelError> {
         self.evaluate_stages(images, weights, &mut |_, _| Ok(()))
     }
 
@@ -196,7 +192,7 @@ impl ReferenceExecutor {
     /// Images of the wrong length, or an error of `stage`.
     pub fn evaluate_stages(
         &self,
-        images: &[f32],
+        images: Images<'_>,
         weights: &Weights,
         stage: &mut Stage<'_>,
     ) -> Result<Vec<f32>, ModelError> {
@@ -308,9 +304,9 @@ impl ReferenceExecutor {
             Op::GlobalAveragePool => x.flatten_from(2)?.mean(2),
             Op::Dropout(probability) => match mode {
                 Mode::Evaluate => Ok(x.clone()),
-                Mode::Train { seed, step } => {
+                Mode::Train { seed, number } => {
                     let mut mask = vec![0.0; x.elem_count()];
-                    dropout_mask(seed, step, index, probability, &mut mask);
+                    dropout_mask(seed, number, index, probability, &mut mask);
                     x.contiguous()?.apply_op1(MaskOp(mask))
                 }
             },
@@ -378,12 +374,13 @@ impl ReferenceExecutor {
         Ok(())
     }
 
-    fn image_tensor(&self, images: &[f32]) -> Result<Tensor, ModelError> {
+    fn image_tensor(&self, images: Images<'_>) -> Result<Tensor, ModelError> {
         let shape = self.network.layers[0].output;
         let n_images = images.len() / shape.len();
         check_len("images", n_images.max(1) * shape.len(), images.len())?;
         let dims = (n_images, shape.channels, shape.height, shape.width);
-        Tensor::from_slice(images, dims, &self.device)
+        let values = images.to_values(shape.pixels());
+        Tensor::from_vec(values, dims, &self.device)
             .and_then(|image| image.to_dtype(self.dtype))
             .map_err(|source| self.in_layer(0, source))
     }

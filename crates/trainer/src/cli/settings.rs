@@ -47,6 +47,9 @@ pub struct FlagArgs {
     /// Rows and columns of the network's input, 32 to 512.
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<i64>,
+    /// Batches whose gradients make one update together.
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<i64>,
     /// Learning rate at the start.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub lr: Option<f64>,
@@ -102,13 +105,14 @@ impl FlagArgs {
     fn settings(&self) -> Vec<Flag> {
         let text = |value: &Option<String>| value.clone().map(Value::from);
         let int = |value: Option<i64>| value.map(Value::from);
-        let table: [(&'static str, &'static str, Option<Value>); 12] = [
+        let table: [(&'static str, &'static str, Option<Value>); 13] = [
             ("--data-dir", "data.dir", text(&self.data_dir)),
             ("--val-dir", "data.val_dir", text(&self.val_dir)),
             ("--engine", "engine.kind", text(&self.execution.engine)),
             ("--dtype", "train.dtype", text(&self.execution.dtype)),
             ("--threads", "train.threads", int(self.execution.threads)),
             ("--batch-size", "train.batch_size", int(self.execution.batch_size)),
+            ("--accumulate", "train.accumulate", int(self.accumulate)),
             ("--workers", "data.workers", int(self.execution.workers)),
             ("--image-size", "data.image_size", int(self.image_size)),
             ("--lr", "optimizer.lr", self.lr.map(Value::from)),

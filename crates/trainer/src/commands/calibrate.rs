@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bninception_data::{FileSource, Sample, Shuffle, TrainPlan};
+use bninception_engine::ModelState;
 use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
@@ -47,13 +48,17 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         dirs.dir.display()
     );
     let seed = args.seed.unwrap_or(config.train.seed);
-    let plan =
-        TrainPlan { shuffle: Shuffle::Full, seed, ..setup::train_plan(&config, 0..n_batches) };
+    let plan = TrainPlan {
+        shuffle: Shuffle::Full,
+        seed,
+        accumulate: 1,
+        ..setup::train_plan(&config, 0..n_batches)
+    };
     let source = Arc::new(FileSource::new(train, setup::decode_options(&config))?);
     let start = Instant::now();
+    executor.load(ModelState::of(checkpoint.state.model.evaluation_weights().clone()))?;
     let population = population_statistics(
         executor.as_mut(),
-        checkpoint.state.evaluation_weights(),
         source,
         &checkpoint.metadata.preprocessing,
         &setup::load_options(&config, batch_size),
@@ -76,7 +81,7 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
             "batches": population.batches,
             "batch_size": batch_size,
             "seed": seed,
-            "ema": state.ema.is_some(),
+            "ema": state.model.ema.is_some(),
             "failed": print::failures_to_json(&population.failed),
             "seconds": seconds,
         });

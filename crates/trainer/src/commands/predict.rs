@@ -15,13 +15,14 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::evaluation::statistics;
 use crate::images::scan;
-use crate::metrics::{softmax, top_k};
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::folder::RunFolder;
 use crate::setup;
 use crate::terminal::output::{JsonArray, with_path};
 use crate::terminal::signals;
 use crate::terminal::text::quoted;
+use bninception_engine::metrics::{softmax, top_k};
+use bninception_engine::{EvaluationWeights, Images, Normaliser};
 
 /// The likeliest classes of one image, or why it could not be read.
 type Prediction<'a> = Result<Vec<(&'a str, f64)>, String>;
@@ -42,7 +43,8 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
         path.display(),
         executor.describe()
     );
-    executor.prepare_evaluation(&weights)?;
+    executor.prepare_evaluation(EvaluationWeights::Given(&weights))?;
+    let normaliser = Normaliser::new(metadata.preprocessing.mean, metadata.preprocessing.std);
 
     let source = Arc::new(source);
     let options = setup::load_options(&config, setup::val_batch_size(&config));
@@ -60,7 +62,8 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
             if batch.labels.is_empty() {
                 logits.clear();
             } else {
-                executor.evaluate(&batch.images, &mut logits)?;
+                let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
+                executor.evaluate(images, &mut logits)?;
             }
             n_failed += batch.failed.len();
             let outcomes = outcomes(&batch, &logits, &metadata.classes, args.topk);

@@ -2,7 +2,7 @@
 
 use bninception_engine::model::{Network, ParameterTable};
 
-use super::run::{self, Images, Room};
+use super::run::{self, Room, RunImages};
 use crate::cli::{ConfigArgs, ResumeArgs};
 use crate::config::{Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting};
 use crate::error::Error;
@@ -17,7 +17,7 @@ use crate::setup;
 use crate::terminal::signals;
 use crate::terminal::text::{counted, quoted};
 use crate::training::course::{EpochPlace, shift_to};
-use crate::training::train::Job;
+use crate::training::job::Job;
 use crate::training::watch::Watcher;
 
 /// The key by which `--allow-change` permits other images.
@@ -43,7 +43,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
             classes::difference(&metadata.classes, &splits.classes)
         )));
     }
-    let images = Images { splits, dirs };
+    let images = RunImages { splits, dirs };
     let others_allowed = args.allow_change.iter().any(|key| key == IMAGES);
     check_images(&metadata, &images, others_allowed)?;
     Watcher::new(&config, &network)?;
@@ -59,7 +59,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     run::write_folder(&job)?;
     if has_moved || has_other_average {
         // What goes back to the last checkpoint must not go back before this change.
-        job.folder.save_last(&job.metadata(&state), &job.table, &state)?;
+        job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
     }
     run::say_start(&job, &state, executor.as_ref(), &room);
     say_place(&job, &state.progress);
@@ -68,7 +68,11 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
 
 /// Says of advice for a new run what it takes to follow it in one that goes on.
 fn with_permit(error: Error) -> Error {
-    let keys = [("--batch-size", "train.batch_size"), ("--image-size", "data.image_size")];
+    let keys = [
+        ("--batch-size", "train.batch_size"),
+        ("--accumulate", "train.accumulate"),
+        ("--image-size", "data.image_size"),
+    ];
     match error {
         Error::Usage(text) => match keys.iter().find(|(flag, _)| text.contains(flag)) {
             Some((_, key)) => Error::Usage(format!("{text} (on resume with --allow-change {key})")),
@@ -101,7 +105,11 @@ fn say_place(job: &Job, progress: &RunProgress) {
 }
 
 /// Refuses images that are not those of the run, unless others are allowed.
-fn check_images(metadata: &Metadata, images: &Images, others_allowed: bool) -> Result<(), Error> {
+fn check_images(
+    metadata: &Metadata,
+    images: &RunImages,
+    others_allowed: bool,
+) -> Result<(), Error> {
     let found = images.dirs.lists(&images.splits);
     let Some(difference) = metadata.images.difference(&found, &images.splits.classes) else {
         return Ok(());
@@ -125,8 +133,8 @@ fn keep_place(
     progress: &mut RunProgress,
     others_allowed: bool,
 ) -> Result<bool, Error> {
-    let batch_size = job.config.train.batch_size;
-    let before = metadata.config.train.batch_size;
+    let batch_size = job.config.train.images_per_update();
+    let before = metadata.config.train.images_per_update();
     let steps_per_epoch = job.course(progress).steps_per_epoch;
     if batch_size == before && steps_per_epoch == metadata.steps_per_epoch {
         return Ok(false);
@@ -163,9 +171,9 @@ fn keep_place(
 /// Begins the moving average of the weights, or drops it, where the settings now say so. Gives whether
 /// they do.
 fn keep_average(config: &Config, state: &mut TrainState) -> bool {
-    let (wanted, has) = (config.train.ema > 0.0, state.ema.is_some());
+    let (wanted, has) = (config.train.ema > 0.0, state.model.ema.is_some());
     if wanted != has {
-        state.ema = wanted.then(|| state.weights.clone());
+        state.model.ema = wanted.then(|| state.model.weights.clone());
     }
     wanted != has
 }

@@ -24,8 +24,9 @@ use crate::terminal::logging;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
 use crate::terminal::text::{bytes, counted, duration, quoted};
+use crate::training::job::{Job, Stop};
 use crate::training::resources::{Available, Required};
-use crate::training::train::{Job, Outcome, Stop, train};
+use crate::training::train::{Outcome, train};
 
 /// Asks for a stop when a signal has come, or when `max_time` is over.
 pub(super) fn stop_when(max_time: Option<Duration>) -> Box<dyn Fn(u64) -> Option<Stop>> {
@@ -80,17 +81,27 @@ impl fmt::Display for Room {
 }
 
 /// The images of a run and where they are.
-pub(super) struct Images {
+pub(super) struct RunImages {
     pub(super) splits: Splits,
     pub(super) dirs: DataDirs,
 }
 
 pub(super) fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error> {
-    let (batch_size, n_images) = (config.train.batch_size, splits.train.len());
-    if n_images < batch_size {
+    let (train, n_images) = (&config.train, splits.train.len());
+    if n_images < train.batch_size {
         return Err(Error::Usage(format!(
-            "train.batch_size = {batch_size}, but there are {n_images} training images; \
-             use --batch-size {n_images} or less"
+            "train.batch_size = {}, but there are {n_images} training images; \
+             use --batch-size {n_images} or less",
+            train.batch_size
+        )));
+    }
+    if n_images < train.images_per_update() {
+        return Err(Error::Usage(format!(
+            "an update takes {} batches of {} images, but there are {n_images} training images; use \
+             --accumulate {} or less",
+            train.accumulate,
+            train.batch_size,
+            n_images / train.batch_size
         )));
     }
     Ok(())
@@ -99,20 +110,22 @@ pub(super) fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error>
 pub(super) fn job(
     config: Config,
     recipe: Recipe,
-    images: Images,
+    images: RunImages,
     folder: RunFolder,
     network: Network,
     stop: Box<dyn Fn(u64) -> Option<Stop>>,
 ) -> Result<Job, Error> {
     let decode = setup::decode_options(&config);
     let lists = images.dirs.lists(&images.splits);
-    let Images { splits, dirs } = images;
+    let RunImages { splits, dirs } = images;
     Ok(Job {
         classes: splits.classes,
         train: Arc::new(FileSource::new(splits.train, decode)?),
         val: Arc::new(FileSource::new(splits.val, decode)?),
         images: lists,
         data_dirs: dirs,
+        preprocessing: setup::preprocessing(&config),
+        normaliser: setup::normaliser(&config),
         folder,
         table: ParameterTable::new(&network),
         network,
@@ -133,6 +146,15 @@ pub(super) fn write_folder(job: &Job) -> Result<(), Error> {
     write(job.folder.classes(), job.classes.iter().map(|name| format!("{name}\n")).collect())?;
     let log = job.folder.log();
     Ok(logging::also_to(&log).map_err(FileError::of("write", &log))?)
+}
+
+/// The images of an update, in words.
+pub(super) fn per_update(config: &Config) -> String {
+    let images = counted(config.train.batch_size as u64, "image");
+    match config.train.accumulate {
+        1 => images,
+        n => format!("{n} x {images}"),
+    }
 }
 
 pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, room: &Room) {
@@ -160,7 +182,7 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
     tracing::info!(
         "{} of {}, {} an epoch",
         counted(course.total_steps, "step"),
-        counted(job.config.train.batch_size as u64, "image"),
+        per_update(&job.config),
         course.steps_per_epoch
     );
 }
@@ -172,9 +194,8 @@ pub(super) fn finish(
     state: TrainState,
     as_json: bool,
 ) -> Result<(), Error> {
-    let Outcome { state, finished } = train(job, executor, state)?;
-    let progress = &state.progress;
-    let course = job.course(progress);
+    let Outcome { progress, finished } = train(job, executor, state)?;
+    let course = job.course(&progress);
     if as_json {
         let result = json!({
             "epochs": course.epochs_done(progress.step),

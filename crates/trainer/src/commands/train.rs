@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use bninception_data::{FileSource, Loader, Splits};
 use bninception_engine::model::{Network, ParameterTable};
-use bninception_engine::{Executor, TrainBatch};
+use bninception_engine::{Executor, Hooks, Images, ModelState, TrainBatch};
 use serde_json::{Value, json};
 
-use super::run::{self, Images, Room};
+use super::run::{self, Room, RunImages};
 use crate::cli::TrainArgs;
 use crate::commands::print;
 use crate::config::{Config, Recipe};
@@ -60,12 +60,12 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
 
     let (folder, _lock) =
         RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
-    let images = Images { splits, dirs };
+    let images = RunImages { splits, dirs };
     let job = run::job(config, recipe, images, folder, network, stop)?;
     let with_ema = job.config.train.ema > 0.0;
     let state = TrainState::new(&job.network, &job.table, job.config.train.seed, with_ema);
     // From here on there is a checkpoint at every moment.
-    job.folder.save_last(&job.metadata(&state), &job.table, &state)?;
+    job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
     run::write_folder(&job)?;
     if args.config.leaves_recipe_open() {
         tracing::info!(
@@ -122,7 +122,8 @@ impl DryRun<'_> {
     ) -> Result<FirstStep, Error> {
         let config = self.config;
         let table = ParameterTable::new(network);
-        let mut state = TrainState::new(network, &table, config.train.seed, false);
+        executor.load(ModelState::initial(network, &table, config.train.seed, false))?;
+        let normaliser = setup::normaliser(config);
         let preprocessing = setup::preprocessing(config);
         let decode = setup::decode_options(config);
         let source = Arc::new(FileSource::new(splits.train.clone(), decode)?);
@@ -144,15 +145,14 @@ impl DryRun<'_> {
             )));
         }
         let input = TrainBatch {
-            images: &batch.images,
+            images: Images::Levels { levels: &batch.images, normaliser: &normaliser },
             labels: &batch.labels,
             label_smoothing: config.train.label_smoothing,
             seed: config.train.seed,
-            step: 0,
+            number: 0,
         };
-        let mut gradients = vec![0.0; table.n_trainable()];
         let start = Instant::now();
-        let loss = executor.train(&input, &mut state.weights, &mut gradients, &mut Vec::new())?;
+        let loss = executor.gradients(&input, Hooks::default())?.loss;
         let seconds = start.elapsed().as_secs_f64();
         Ok(FirstStep { images: batch.labels.len(), loss, seconds })
     }
@@ -174,7 +174,7 @@ impl DryRun<'_> {
             self.recipe,
             executor.describe(),
             counted(total_steps, "step"),
-            counted(self.config.train.batch_size as u64, "image"),
+            run::per_update(self.config),
             first.loss,
             first.seconds,
             self.room,
@@ -191,6 +191,7 @@ impl DryRun<'_> {
             "validation_images": splits.val.len(),
             "engine": executor.describe(),
             "batch_size": self.config.train.batch_size,
+            "accumulate": self.config.train.accumulate,
             "steps": total_steps,
             "steps_per_epoch": steps_per_epoch,
             "first_step": {

@@ -233,8 +233,11 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// Updates of the parameters; 0 where `epochs` says how long.
     pub steps: u64,
-    /// Images in an update.
+    /// Images in a micro-batch, of which `accumulate` make an update.
     pub batch_size: usize,
+    /// Micro-batches in an update.
+    #[serde(default = "default_accumulate")]
+    pub accumulate: usize,
     /// Images in a batch of evaluation; 0 takes `batch_size`.
     pub val_batch_size: usize,
     /// Every random choice follows from this number.
@@ -249,6 +252,18 @@ pub struct TrainConfig {
     pub label_smoothing: f64,
     /// What follows a loss that is not finite.
     pub on_divergence: OnDivergence,
+}
+
+/// Of checkpoints that know no accumulation.
+fn default_accumulate() -> usize {
+    1
+}
+
+impl TrainConfig {
+    /// Images in an update.
+    pub fn images_per_update(&self) -> usize {
+        self.batch_size * self.accumulate
+    }
 }
 
 /// Number format.

@@ -193,6 +193,12 @@ fn train(config: &Config, check: &mut Check) {
         "train.batch_size",
         format!("{fewest} to {MAX_COUNT}{why}"),
     );
+    let most = MAX_COUNT / train.batch_size.max(1);
+    check.that(
+        (1..=most.max(1)).contains(&train.accumulate),
+        "train.accumulate",
+        format!("1 to {most}, so that an update has at most {MAX_COUNT} images"),
+    );
     check.that(
         train.val_batch_size <= MAX_COUNT,
         "train.val_batch_size",

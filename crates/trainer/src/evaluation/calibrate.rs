@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bninception_data::{Failure, LoadOptions, Loader, Preprocessing, Source, TrainPlan};
-use bninception_engine::Executor;
-use bninception_engine::model::{BatchNormOptions, Network, Weights};
+use bninception_engine::model::{BatchNormOptions, Network};
+use bninception_engine::{Executor, Images, Normaliser};
 
 use crate::error::Error;
 use crate::terminal::progress::ProgressBar;
@@ -56,7 +56,7 @@ pub fn network(network: &Network) -> Result<Network, Error> {
     Ok(network)
 }
 
-/// Averages batch statistics over the mini-batches of `plan`, with `weights` as they are.
+/// Averages batch statistics over the mini-batches of `plan`, with the weights that `executor` holds.
 ///
 /// `executor` runs a [`network`] of this module. A batch with an image that cannot be read would be
 /// smaller than the others and is left out.
@@ -66,24 +66,25 @@ pub fn network(network: &Network) -> Result<Network, Error> {
 /// asks to stop.
 pub fn population_statistics(
     executor: &mut dyn Executor,
-    weights: &Weights,
     source: Arc<dyn Source>,
     preprocessing: &Preprocessing,
     options: &LoadOptions,
     plan: &TrainPlan,
 ) -> Result<Population, Error> {
-    let n_batches = plan.steps.end - plan.steps.start;
+    let n_batches = plan.batches.end - plan.batches.start;
     let mut progress = ProgressBar::start("calibrating", n_batches * options.batch_size as u64);
     let mut loader = Loader::train(source, preprocessing, options, plan)?;
-    let mut weights = weights.clone();
-    let mut mean = Mean::new(weights.statistics.len());
+    let normaliser = Normaliser::new(preprocessing.mean, preprocessing.std);
+    let mut statistics = Vec::new();
+    let mut mean = Mean::default();
     let mut failed = Vec::new();
     while let Some(batch) = loader.next() {
         let mut batch = batch?;
         signals::check()?;
         if batch.failed.is_empty() {
-            executor.move_statistics(&batch.images, &mut weights)?;
-            mean.add(&weights.statistics);
+            let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
+            executor.moved_statistics(images, &mut statistics)?;
+            mean.add(&statistics);
         }
         progress.advance(options.batch_size as u64, batch.wait);
         failed.append(&mut batch.failed);
@@ -108,17 +109,15 @@ pub fn population_statistics(
 }
 
 /// A mean of vectors, summed in f64.
+#[derive(Default)]
 struct Mean {
     sums: Vec<f64>,
     count: u64,
 }
 
 impl Mean {
-    fn new(len: usize) -> Mean {
-        Mean { sums: vec![0.0; len], count: 0 }
-    }
-
     fn add(&mut self, values: &[f32]) {
+        self.sums.resize(values.len(), 0.0);
         self.sums.iter_mut().zip(values).for_each(|(sum, &value)| *sum += f64::from(value));
         self.count += 1;
     }
@@ -138,7 +137,7 @@ mod tests {
     /// Var = 2 / 1 * (1 + 4) / 2 = 5, where the mean of the biased variances is 2.5.
     #[test]
     fn the_mean_of_unbiased_variances_is_algorithm_2() {
-        let mut mean = Mean::new(2);
+        let mut mean = Mean::default();
         assert_eq!(mean.value(), None);
         let m = 2.0_f32;
         for (batch_mean, biased) in [(2.0, 1.0), (7.0, 4.0)] {

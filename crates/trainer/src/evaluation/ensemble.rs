@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bninception_data::{Batch, Crops, Failure, FileSource, Preprocessing, Sample};
+use bninception_engine::EvaluationWeights;
 use bninception_engine::model::{Network, Weights};
 
 use crate::config::Config;
@@ -15,10 +16,10 @@ use crate::evaluation::evaluate::{run_all, warn_of_not_finite};
 use crate::evaluation::outcomes::{ImageOutcome, Outcomes};
 use crate::evaluation::statistics::{self, Statistics};
 use crate::images::own_images::OwnImages;
-use crate::metrics::{Score, log_add, log_softmax};
 use crate::run::checkpoint::Checkpoint;
 use crate::run::classes;
 use crate::setup;
+use bninception_engine::metrics::{Score, log_add, log_softmax};
 
 /// A network with all that it takes to use it.
 pub struct Member {
@@ -64,7 +65,7 @@ impl Member {
                 classes::difference(classes, &metadata.classes)
             )));
         };
-        let (step, ema) = (metadata.step, state.ema.is_some());
+        let (step, ema) = (metadata.step, state.model.ema.is_some());
         let preprocessing = metadata.preprocessing;
         Ok(Member {
             path,
@@ -123,7 +124,7 @@ pub fn evaluate(
         };
         let pass = run_all(
             executor.as_mut(),
-            &model.weights,
+            EvaluationWeights::Given(&model.weights),
             Arc::new(source),
             crops,
             &model.preprocessing,

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bninception_data::{Batch, Crops, Failure, LoadOptions, Loader, Preprocessing, Source};
-use bninception_engine::Executor;
-use bninception_engine::model::Weights;
+use bninception_engine::{EvaluationWeights, Executor, Images, Normaliser};
 
 use crate::error::Error;
-use crate::metrics::Metrics;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
+use bninception_engine::metrics::Metrics;
 
 /// What an evaluation found.
 pub struct Evaluation {
@@ -56,7 +55,7 @@ impl Evaluation {
 /// No image at all, an executor or loader that fails, or a signal that asks to stop.
 pub fn evaluate(
     executor: &mut dyn Executor,
-    weights: &Weights,
+    weights: EvaluationWeights<'_>,
     source: Arc<dyn Source>,
     preprocessing: &Preprocessing,
     options: &LoadOptions,
@@ -100,7 +99,7 @@ pub struct Pass {
 /// No image at all, an executor or loader that fails, or a signal that asks to stop.
 pub fn run_all(
     executor: &mut dyn Executor,
-    weights: &Weights,
+    weights: EvaluationWeights<'_>,
     source: Arc<dyn Source>,
     crops: Crops,
     preprocessing: &Preprocessing,
@@ -113,6 +112,7 @@ pub fn run_all(
     }
     tracing::debug!("evaluating {}", counted(n_images as u64, "image"));
     executor.prepare_evaluation(weights)?;
+    let normaliser = Normaliser::new(preprocessing.mean, preprocessing.std);
     let start = Instant::now();
     let mut progress = ProgressBar::start("evaluating", n_images as u64);
     let options = crop_options(options, crops, preprocessing.n_values());
@@ -123,7 +123,8 @@ pub fn run_all(
         let mut batch = batch?;
         signals::check()?;
         if !batch.labels.is_empty() {
-            executor.evaluate(&batch.images, &mut logits)?;
+            let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
+            executor.evaluate(images, &mut logits)?;
             each(&batch, &logits);
         }
         progress.advance((batch.labels.len() + batch.failed.len()) as u64, batch.wait);
@@ -135,7 +136,7 @@ pub fn run_all(
 }
 
 /// Most bytes of crops that are made ahead, as long as one worker does with that.
-const MAX_CROP_BYTES: usize = 1 << 30;
+const MAX_CROP_BYTES: usize = 1 << 28;
 
 /// Options for several crops of an image, `n_values` values each: a batch has as many images as give
 /// about the same number of network inputs, at least one, and fewer batches wait. The network then
@@ -145,7 +146,7 @@ fn crop_options(options: &LoadOptions, crops: Crops, n_values: usize) -> LoadOpt
         return *options;
     }
     let batch_size = (options.batch_size / crops.count()).max(1);
-    let batch_bytes = batch_size * crops.count() * n_values * size_of::<f32>();
+    let batch_bytes = batch_size * crops.count() * n_values;
     // A worker makes one batch while another waits; one more is with the network.
     let workers = (MAX_CROP_BYTES / batch_bytes.max(1)).saturating_sub(1) / 2;
     LoadOptions { batch_size, workers: options.workers.min(workers.max(1)), prefetch: 1 }
@@ -163,7 +164,7 @@ mod tests {
             (Crops::One, options(32, 64, 4), large, options(32, 64, 4)),
             (Crops::Ten, options(32, 4, 4), large, options(3, 4, 1)),
             (Crops::Ten, options(8, 2, 4), large, options(1, 2, 1)),
-            // An image has 87 MB of crops: 2 x 5 + 1 batches are below a GiB, and 2 x 6 + 1 above.
+            // An image has 22 MB of crops: 2 x 5 + 1 batches are below 256 MiB, and 2 x 6 + 1 above.
             (Crops::All144, options(32, 64, 4), large, options(1, 5, 1)),
             (Crops::All144, options(32, 2, 4), large, options(1, 2, 1)),
             (Crops::All144, options(256, 64, 4), small, options(1, 64, 1)),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bninception_data::{Failure, Sample};
 
 use crate::evaluation::evaluate::Evaluation;
-use crate::metrics::{Metrics, Score, top_k};
+use bninception_engine::metrics::{Metrics, Score, top_k};
 
 /// Bins of the expected calibration error.
 const N_BINS: usize = 15;

@@ -43,7 +43,7 @@ pub fn weights(
     checkpoint: &Checkpoint,
     asked: Option<Statistics>,
 ) -> Result<(Weights, Option<Statistics>), Error> {
-    let weights = checkpoint.state.evaluation_weights().clone();
+    let weights = checkpoint.state.model.evaluation_weights().clone();
     let path = checkpoint.path.display();
     if checkpoint.network.options.batch_norm.is_none() {
         return match asked {

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use bninception_engine::ModelState;
 use bninception_engine::model::parameters::TensorSpec;
 use bninception_engine::model::{Network, ParameterTable, Weights};
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
@@ -288,10 +289,10 @@ fn tensors_of<'a>(
             tensors.push(Tensor { name, shape: &spec.shape, values: &values[spec.range.clone()] });
         }
     };
-    add("", &table.trainable, &state.weights.trainable);
-    add("", &table.statistics, &state.weights.statistics);
-    add(MOMENTUM_PREFIX, &table.trainable, &state.velocity);
-    if let Some(ema) = &state.ema {
+    add("", &table.trainable, &state.model.weights.trainable);
+    add("", &table.statistics, &state.model.weights.statistics);
+    add(MOMENTUM_PREFIX, &table.trainable, &state.model.velocity);
+    if let Some(ema) = &state.model.ema {
         add(EMA_PREFIX, &table.trainable, &ema.trainable);
         add(EMA_PREFIX, &table.statistics, &ema.statistics);
     }
@@ -420,7 +421,8 @@ fn read_state(
     if file.len() != expected {
         return Err(format!("expected {expected} tensors, found {}", file.len()));
     }
-    Ok((TrainState { weights, velocity, ema, progress }, population))
+    let model = ModelState { weights, velocity, ema };
+    Ok((TrainState { model, progress }, population))
 }
 
 fn read_tensor(

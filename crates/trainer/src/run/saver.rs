@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bninception_engine::EngineError;
 use bninception_engine::model::ParameterTable;
 
 use crate::file_error::FileError;
@@ -85,33 +86,31 @@ impl Saver {
         })
     }
 
-    /// Hands over a copy of `state`, which has been written when [`Saver::wait`] returns. Does
-    /// nothing if the same state was handed over last.
+    /// Hands over what `fill` writes into the state that it is given, in the memory that this has; it has
+    /// been written when [`Saver::wait`] returns. Does nothing if the same state was handed over last.
     ///
     /// # Errors
-    /// The checkpoint before could not be written.
+    /// The checkpoint before could not be written, or `fill` fails.
     pub fn save(
         &mut self,
         metadata: Metadata,
-        state: &TrainState,
         names: Vec<Name>,
         before: Vec<std::fs::File>,
+        fill: impl FnOnce(&mut TrainState) -> Result<(), EngineError>,
     ) -> Result<(), RunError> {
-        let identity = (state.progress.step, state.progress.evaluated_step);
+        let identity = (metadata.step, metadata.progress.evaluated_step);
         self.wait()?;
         if self.handed_over == Some(identity) {
             return Ok(());
         }
         let start = Instant::now();
-        let copy = match self.spare.take() {
-            Some(mut spare) => {
-                spare.copy_from(state);
-                spare
-            }
-            None => Box::new(state.clone()),
-        };
+        let mut state = self.spare.take().ok_or_else(ended)?;
+        if let Err(error) = fill(&mut state) {
+            self.spare = Some(state);
+            return Err(RunError::Unusable(format!("the state cannot be had: {error}")));
+        }
         tracing::debug!("copied the state in {:.0} ms", 1e3 * start.elapsed().as_secs_f64());
-        let request = Request { metadata, state: copy, names, before };
+        let request = Request { metadata, state, names, before };
         self.handed_over = Some(identity);
         match &self.requests {
             Some(requests) if requests.send(request).is_ok() => Ok(()),

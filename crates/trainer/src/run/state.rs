@@ -2,22 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use bninception_engine::Executor;
-use bninception_engine::model::init::initial_weights;
-use bninception_engine::model::{Network, ParameterTable, Weights};
+use bninception_engine::ModelState;
+use bninception_engine::metrics::Metrics;
+use bninception_engine::model::{Network, ParameterTable};
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Metrics;
-
-/// The state of a run between two steps.
+/// The state of a run between two updates.
 #[derive(Clone, Debug)]
 pub struct TrainState {
-    /// Weights and running statistics.
-    pub weights: Weights,
-    /// Momentum of the optimizer, in the trainable layout.
-    pub velocity: Vec<f32>,
-    /// Moving average of weights and statistics, if the run keeps one.
-    pub ema: Option<Weights>,
+    /// What an executor holds while the run goes on.
+    pub model: ModelState,
     /// Counters and sums.
     pub progress: RunProgress,
 }
@@ -86,35 +80,10 @@ impl EvaluationResult {
 }
 
 impl TrainState {
-    /// The state before the first step.
+    /// The state before the first update.
     pub fn new(network: &Network, table: &ParameterTable, seed: u64, with_ema: bool) -> TrainState {
-        let weights = initial_weights(network, table, seed);
-        TrainState {
-            velocity: vec![0.0; weights.trainable.len()],
-            ema: with_ema.then(|| weights.clone()),
-            weights,
-            progress: RunProgress::default(),
-        }
-    }
-
-    /// Becomes a copy of `other`, in the memory that it has.
-    pub fn copy_from(&mut self, other: &TrainState) {
-        let copy = |to: &mut Weights, from: &Weights| {
-            to.trainable.clone_from(&from.trainable);
-            to.statistics.clone_from(&from.statistics);
-        };
-        copy(&mut self.weights, &other.weights);
-        self.velocity.clone_from(&other.velocity);
-        match (&mut self.ema, &other.ema) {
-            (Some(to), Some(from)) => copy(to, from),
-            (to, from) => to.clone_from(from),
-        }
-        self.progress.clone_from(&other.progress);
-    }
-
-    /// The weights that evaluation and prediction use: the moving average where there is one.
-    pub fn evaluation_weights(&self) -> &Weights {
-        self.ema.as_ref().unwrap_or(&self.weights)
+        let model = ModelState::initial(network, table, seed, with_ema);
+        TrainState { model, progress: RunProgress::default() }
     }
 }
 
@@ -126,19 +95,8 @@ pub fn ema_decay(decay: f64, updates_done: u64) -> f64 {
     decay.min((1.0 + t) / (10.0 + t))
 }
 
-/// Moves the average `ema` towards `weights` on the executor's threads:
-/// `ema <- decay * ema + (1 - decay) * weights`.
-pub fn update_ema(ema: &mut Weights, weights: &Weights, decay: f64, executor: &dyn Executor) {
-    let share = (1.0 - decay) as f32;
-    executor.move_average(share, &weights.trainable, &mut ema.trainable);
-    executor.move_average(share, &weights.statistics, &mut ema.statistics);
-}
-
 #[cfg(test)]
 mod tests {
-    use bninception_engine::Reference;
-    use bninception_engine::model::NetworkOptions;
-
     use super::*;
 
     #[test]
@@ -169,14 +127,5 @@ mod tests {
         ] {
             assert_eq!(new.beats(best), beats, "{new:?} after {best:?}");
         }
-    }
-
-    #[test]
-    fn ema_moves_by_its_share() {
-        let weights = |value| Weights { trainable: vec![value], statistics: vec![-value] };
-        let mut ema = weights(1.0);
-        let network = Network::bn_inception(NetworkOptions::default()).unwrap();
-        update_ema(&mut ema, &weights(3.0), 0.75, &Reference::new(network));
-        assert_eq!(ema, weights(1.5));
     }
 }

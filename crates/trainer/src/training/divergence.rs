@@ -8,6 +8,7 @@ use std::path::Path;
 use bninception_data::Batch;
 use bninception_engine::model::parameters::TensorSpec;
 use bninception_engine::model::{ParameterTable, Weights};
+use bninception_engine::{Images, Normaliser};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
@@ -48,14 +49,8 @@ impl fmt::Display for Culprit {
 }
 
 /// The first number that is not finite after an update: among the gradients, which come first, the
-/// parameters, and the running statistics. `parameters_finite` is what the update said of them and
-/// saves the look at most of it.
-pub fn find(
-    table: &ParameterTable,
-    gradients: &[f32],
-    weights: &Weights,
-    parameters_finite: bool,
-) -> Option<Culprit> {
+/// parameters, and the running statistics.
+pub fn find(table: &ParameterTable, gradients: &[f32], weights: &Weights) -> Option<Culprit> {
     let look = |kind, specs: &[TensorSpec], values: &[f32]| {
         specs.iter().find_map(|spec| {
             let values = &values[spec.range.clone()];
@@ -64,13 +59,9 @@ pub fn find(
             Some(Culprit::Tensor { kind, name, index, value: values[index] })
         })
     };
-    let statistics = || look("statistic", &table.statistics, &weights.statistics);
-    if parameters_finite {
-        return statistics();
-    }
     look("gradient", &table.trainable, gradients)
         .or_else(|| look("parameter", &table.trainable, &weights.trainable))
-        .or_else(statistics)
+        .or_else(|| look("statistic", &table.statistics, &weights.statistics))
 }
 
 /// The factor on the learning rate after `rollbacks`.
@@ -83,7 +74,18 @@ pub fn may_roll_back(policy: OnDivergence, rollbacks: u32) -> bool {
     policy == OnDivergence::Rollback && rollbacks < MOST_ROLLBACKS
 }
 
-/// Writes the batch of `step` as the network saw it: tensors `images` (n x 3 x size x size) and
+/// What is said of a batch that is kept.
+#[derive(Debug)]
+pub struct About {
+    /// The files of its images.
+    pub files: Vec<String>,
+    /// Updates done before it.
+    pub step: u64,
+    /// Learning rate of its update.
+    pub lr: f64,
+}
+
+/// Writes a batch as the network saw it: tensors `images` (n x 3 x size x size, normalised) and
 /// `labels`, and in the metadata key `bninception` the step, the reason and the files.
 ///
 /// # Errors
@@ -91,16 +93,16 @@ pub fn may_roll_back(policy: OnDivergence, rollbacks: u32) -> bool {
 pub fn dump(
     path: &Path,
     batch: &Batch,
-    files: &[String],
-    step: u64,
-    lr: f64,
+    normaliser: &Normaliser,
+    about: &About,
     culprit: &Culprit,
 ) -> Result<(), FileError> {
-    let bytes_of = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let images: Vec<u8> = bytes_of(&batch.images);
-    let labels: Vec<u8> = batch.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
     let n = batch.labels.len();
-    let side = ((batch.images.len() / n.max(1) / 3) as f64).sqrt().round() as usize;
+    let pixels = batch.images.len() / n.max(1) / 3;
+    let side = (pixels as f64).sqrt().round() as usize;
+    let values = Images::Levels { levels: &batch.images, normaliser }.to_values(pixels);
+    let images: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let labels: Vec<u8> = batch.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
     let write = || -> Result<(), std::io::Error> {
         let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes);
         let images = view(Dtype::F32, vec![n, 3, side, side], &images);
@@ -108,6 +110,7 @@ pub fn dump(
         let other = std::io::Error::other::<safetensors::SafeTensorError>;
         let tensors = [("images", images.map_err(other)?), ("labels", labels.map_err(other)?)];
         let reason = culprit.to_string();
+        let About { files, step, lr } = about;
         let about = json!({ "step": step, "lr": lr, "reason": reason, "files": files });
         let about = HashMap::from([("bninception".to_owned(), about.to_string())]);
         let bytes = safetensors::serialize(tensors, Some(about)).map_err(other)?;
@@ -131,7 +134,7 @@ mod tests {
             statistics: vec![0.0; table.n_statistics()],
         };
         let gradients = vec![0.0; table.n_trainable()];
-        assert_eq!(find(&table, &gradients, &weights, true), None);
+        assert_eq!(find(&table, &gradients, &weights), None);
 
         let at = |spec: &TensorSpec| spec.range.start + 2;
         let (filter, mean) = (&table.trainable[3], &table.statistics[5]);
@@ -139,16 +142,16 @@ mod tests {
         bad.statistics[at(mean)] = f32::NAN;
         let text = |found: Option<Culprit>| found.unwrap().to_string();
         let expected = format!("the statistic {} is NaN at value 2", mean.name);
-        assert_eq!(text(find(&table, &gradients, &bad, true)), expected);
+        assert_eq!(text(find(&table, &gradients, &bad)), expected);
 
         bad.trainable[at(filter)] = f32::INFINITY;
         let expected = format!("the parameter {} is inf at value 2", filter.name);
-        assert_eq!(text(find(&table, &gradients, &bad, false)), expected);
+        assert_eq!(text(find(&table, &gradients, &bad)), expected);
 
         let mut gradients = gradients;
         gradients[at(filter)] = f32::NEG_INFINITY;
         let expected = format!("the gradient {} is -inf at value 2", filter.name);
-        assert_eq!(text(find(&table, &gradients, &bad, false)), expected);
+        assert_eq!(text(find(&table, &gradients, &bad)), expected);
         assert_eq!(Culprit::Loss(f64::NAN).to_string(), "the loss is NaN");
     }
 

@@ -1,7 +1,11 @@
 //! A run that learns: the loop, where a step lies in it, and what may end it.
 //!
 //! ```text
-//! train:        Job, executor, state         -> state at the end, everything saved on the way
+//! job:          settings, images, folder     -> what a run works on
+//! train:        Job, executor, state         -> the end of the run, everything saved on the way
+//! session:      the above                    -> a run while it goes on
+//! step:         micro-batches                -> one update
+//! epoch:        validation images            -> evaluation and row of an epoch
 //! course:       settings, images, progress   -> epoch, position and learning rate of a step
 //! schedule:     settings, step               -> learning rate
 //! divergence:   gradients, weights           -> the first number that is not finite
@@ -12,8 +16,12 @@
 
 pub mod course;
 pub mod divergence;
+mod epoch;
+pub mod job;
 pub mod memory_limit;
 pub mod resources;
 pub mod schedule;
+mod session;
+mod step;
 pub mod train;
 pub mod watch;

@@ -47,15 +47,16 @@ impl Required {
         let state = 4 * (weights + table.n_trainable() + ema) as u64;
         let (per_epoch, total) = setup::steps(config, n_images);
         let n_epochs = total.div_ceil(per_epoch.max(1));
-        // The state, its copy on the way to the disk, and gradients.
-        let vectors = 2 * state + 4 * table.n_trainable() as u64;
+        // The state, its copy on the way to the disk, and gradients, of micro-batches twice.
+        let gradients = if config.train.accumulate > 1 { 2 } else { 1 };
+        let vectors = 2 * state + gradients * 4 * table.n_trainable() as u64;
         let memory = match free_memory() {
             // An engine takes memory itself to say how much it takes: it is not asked for nothing.
             Some(free) if free.bytes < vectors => Some(vectors),
             _ => executor.memory_bytes(batch).map(|engine| {
                 let options = setup::load_options(config, batch);
                 let batches = options.workers * (options.prefetch.max(1) + 1) + 2;
-                let image = 12 * config.data.image_size as u64 * config.data.image_size as u64;
+                let image = 3 * config.data.image_size as u64 * config.data.image_size as u64;
                 engine as u64 + vectors + batches as u64 * batch as u64 * image
             }),
         };

@@ -4,9 +4,9 @@
 //! The 15th, 50th and 85th percentiles are those of the paper's figure 1 (section 4.1), which shows
 //! them for one activation; here they are taken over all activations of a layer.
 
-use bninception_engine::model::{Network, ParameterTable, Weights};
+use bninception_engine::model::{Network, ParameterTable};
 use bninception_engine::model::{Role, parameters::TensorSpec};
-use bninception_engine::{Executor, TrainBatch, Watch};
+use bninception_engine::{BatchResult, Executor, Hooks, TrainBatch, Watch};
 
 use crate::config::{Config, nearest};
 use crate::error::Error;
@@ -84,19 +84,16 @@ impl Watcher {
         !self.layers.is_empty() && step.is_multiple_of(self.every_steps)
     }
 
-    /// A step of training that is watched; its result is that of any other.
+    /// [`Executor::gradients`] of a micro-batch that is watched; its result is that of any other.
     ///
     /// # Errors
     /// Those of the executor.
-    pub fn train(
+    pub fn gradients(
         &mut self,
         executor: &mut dyn Executor,
         batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
         see: &mut OnWatched<'_>,
-    ) -> Result<f64, Error> {
+    ) -> Result<BatchResult, Error> {
         let layers = &mut self.layers;
         let mut show = |index: usize, mut values: Vec<f32>| {
             for layer in layers.iter_mut().filter(|layer| layer.filters.layer == index) {
@@ -105,7 +102,8 @@ impl Watcher {
             }
         };
         let watch = Watch { layers: &self.indices, see: &mut show };
-        Ok(executor.train_watched(batch, weights, gradients, logits, watch)?)
+        let hooks = Hooks { watch: Some(watch), ..Hooks::default() };
+        Ok(executor.gradients(batch, hooks)?)
     }
 
     /// The rows of the step that was watched, which made `step`.

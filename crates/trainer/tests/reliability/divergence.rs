@@ -1,18 +1,22 @@
 //! Numbers that are not finite end a run within a step, and never reach a checkpoint.
 
 use std::fs;
+use std::ops::Range;
 
 use bninception::error::Error;
 use bninception::run::checkpoint::{self, CheckpointError};
 use bninception_engine::model::{Network, Weights};
-use bninception_engine::{EngineError, Executor, Team, TrainBatch};
+use bninception_engine::{
+    BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Hooks, Images, ModelState,
+    StepResult, Sums, TrainBatch, Update,
+};
 use serde_json::Value;
 
 use super::common::Place;
 use super::job::Runs;
 
 /// What an executor spoils.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Spoilt {
     /// An answer of an evaluation, whatever the step.
     Logit,
@@ -28,6 +32,32 @@ struct Spoiling {
     spoilt: Spoilt,
     step: u64,
     times: u32,
+    /// Of the present micro-batch.
+    number: u64,
+}
+
+impl Spoiling {
+    /// Whether the present micro-batch is to be spoilt, which counts.
+    fn is_due(&mut self, spoilt: &[Spoilt]) -> bool {
+        let due = spoilt.contains(&self.spoilt) && self.number == self.step && self.times > 0;
+        self.times -= u32::from(due);
+        due
+    }
+}
+
+/// Spoils what one rank gives.
+struct SpoiltSums(Spoilt);
+
+impl Exchange for SpoiltSums {
+    fn ready(&mut self, _: Range<usize>, _: &[f32]) {}
+
+    fn sum(&mut self, sums: Sums<'_>) -> Result<(), EngineError> {
+        match self.0 {
+            Spoilt::Gradient => sums.gradients[sums.gradients.len() / 2] = f32::NAN,
+            _ => sums.statistics[1] = f32::NEG_INFINITY,
+        }
+        Ok(())
+    }
 }
 
 impl Executor for Spoiling {
@@ -39,52 +69,75 @@ impl Executor for Spoiling {
         self.inner.describe()
     }
 
-    fn train(
-        &mut self,
-        batch: &TrainBatch<'_>,
-        weights: &mut Weights,
-        gradients: &mut [f32],
-        logits: &mut Vec<f32>,
-    ) -> Result<f64, EngineError> {
-        let loss = self.inner.train(batch, weights, gradients, logits)?;
-        if matches!(self.spoilt, Spoilt::Logit) || batch.step != self.step || self.times == 0 {
-            return Ok(loss);
-        }
-        self.times -= 1;
-        let middle = gradients.len() / 2;
-        match self.spoilt {
-            Spoilt::Logit => {}
-            Spoilt::Loss => return Ok(f64::NAN),
-            Spoilt::Gradient => gradients[middle] = f32::NAN,
-            Spoilt::Parameter => weights.trainable[middle] = f32::INFINITY,
-            Spoilt::Statistic => weights.statistics[1] = f32::NEG_INFINITY,
-        }
-        Ok(loss)
+    fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
+        self.inner.load(state)
     }
 
-    fn prepare_evaluation(&mut self, weights: &Weights) -> Result<(), EngineError> {
+    fn store(&mut self, to: &mut ModelState) -> Result<(), EngineError> {
+        self.inner.store(to)
+    }
+
+    fn gradients(
+        &mut self,
+        batch: &TrainBatch<'_>,
+        hooks: Hooks<'_>,
+    ) -> Result<BatchResult, EngineError> {
+        self.number = batch.number;
+        let result = self.inner.gradients(batch, hooks)?;
+        match self.is_due(&[Spoilt::Loss]) {
+            true => Ok(BatchResult { loss: f64::NAN, ..result }),
+            false => Ok(result),
+        }
+    }
+
+    fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
+        match self.is_due(&[Spoilt::Gradient, Spoilt::Statistic]) {
+            true => self.inner.exchange(&mut SpoiltSums(self.spoilt)),
+            false => self.inner.exchange(exchange),
+        }
+    }
+
+    fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
+        let finite = self.inner.update(update)?;
+        if !self.is_due(&[Spoilt::Parameter]) {
+            return Ok(finite);
+        }
+        let weights = Weights { trainable: Vec::new(), statistics: Vec::new() };
+        let mut state = ModelState::of(weights);
+        self.inner.store(&mut state)?;
+        let middle = state.weights.trainable.len() / 2;
+        state.weights.trainable[middle] = f32::INFINITY;
+        self.inner.load(state)?;
+        Ok(false)
+    }
+
+    fn store_gradients(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.inner.store_gradients(to)
+    }
+
+    fn store_logits(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.inner.store_logits(to)
+    }
+
+    fn moved_statistics(
+        &mut self,
+        images: Images<'_>,
+        to: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
+        self.inner.moved_statistics(images, to)
+    }
+
+    fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
         self.inner.prepare_evaluation(weights)
     }
 
-    fn evaluate(&mut self, images: &[f32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
+    fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.inner.evaluate(images, logits)?;
         if matches!(self.spoilt, Spoilt::Logit) && self.times > 0 {
             self.times -= 1;
             logits[0] = f32::INFINITY;
         }
         Ok(())
-    }
-
-    fn move_statistics(
-        &mut self,
-        images: &[f32],
-        weights: &mut Weights,
-    ) -> Result<(), EngineError> {
-        self.inner.move_statistics(images, weights)
-    }
-
-    fn team(&self) -> &Team {
-        self.inner.team()
     }
 }
 
@@ -93,7 +146,7 @@ pub(crate) fn spoil(
     step: u64,
     times: u32,
 ) -> impl FnOnce(Box<dyn Executor>) -> Box<dyn Executor> {
-    move |inner| Box::new(Spoiling { inner, spoilt, step, times })
+    move |inner| Box::new(Spoiling { inner, spoilt, step, times, number: 0 })
 }
 
 #[test]
@@ -132,7 +185,7 @@ fn a_run_goes_back_three_times_with_half_the_rate() {
     let sets = ["train.on_divergence=rollback", "checkpoint.every_steps=2", "log.every_steps=1"];
     let outcome = runs.train_on("twice", &sets, spoil(Spoilt::Gradient, 7, 2)).unwrap();
     assert!(outcome.finished);
-    assert_eq!(outcome.state.progress.rollbacks, 2);
+    assert_eq!(outcome.progress.rollbacks, 2);
     let metrics = fs::read_to_string(runs.path("twice").join("metrics.jsonl")).unwrap();
     let rows: Vec<Value> = metrics.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
     let rates: Vec<(u64, f64)> = rows
@@ -159,8 +212,9 @@ fn what_is_not_finite_is_not_saved() {
     let (job, mut state) = runs.job("run", &[], None);
     let before = fs::read(job.folder.last()).unwrap();
     let spec = &job.table.trainable[4];
-    state.weights.trainable[spec.range.start + 3] = f32::NAN;
-    let error = job.folder.save_last(&job.metadata(&state), &job.table, &state).unwrap_err();
+    state.model.weights.trainable[spec.range.start + 3] = f32::NAN;
+    let error =
+        job.folder.save_last(&job.metadata(&state.progress), &job.table, &state).unwrap_err();
     assert!(matches!(error, CheckpointError::NotFinite { .. }));
     let expected = format!("{} at value 3 is not finite", spec.name);
     assert!(error.to_string().contains(&expected), "{error}");

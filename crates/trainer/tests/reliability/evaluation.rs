@@ -17,7 +17,7 @@ fn a_loss_that_is_not_finite_is_no_best_and_no_end() {
     let wrap = |inner| spoil(Spoilt::Loss, 7, 1)(spoil(Spoilt::Logit, 0, 1)(inner));
     let outcome = runs.train_on("run", &sets, wrap).unwrap();
     assert!(outcome.finished);
-    let progress = &outcome.state.progress;
+    let progress = &outcome.progress;
     assert_eq!(progress.rollbacks, 1);
     assert_eq!(progress.best.unwrap().step, 10, "that of epoch 1 is not the best");
     for name in ["last", "best", "epoch-0001", "epoch-0002"] {
@@ -36,7 +36,7 @@ fn a_loss_that_is_not_finite_is_no_best_and_no_end() {
 fn old_files_with_null_are_read() {
     let runs = Runs::new();
     let (job, state) = runs.job("run", &[], None);
-    let text = serde_json::to_string(&job.metadata(&state)).unwrap();
+    let text = serde_json::to_string(&job.metadata(&state.progress)).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let result = serde_json::json!({
         "step": 5, "images": 20, "failed": 20, "top1": 0.9, "top5": 1.0, "loss": null
@@ -70,7 +70,7 @@ fn a_file_that_nothing_could_read_does_not_replace_a_good_one() {
     let runs = Runs::new();
     let (job, state) = runs.job("run", &[], None);
     let before = fs::read(job.folder.last()).unwrap();
-    let good = job.metadata(&state);
+    let good = job.metadata(&state.progress);
     let classes = vec!["big\\cat".to_owned(); 10];
     let mut rate = good.config.clone();
     rate.optimizer.lr = f64::NAN;

@@ -184,7 +184,7 @@ fn headers_with_wrong_places() {
 fn hostile_metadata() {
     let runs = Runs::new();
     let (job, state) = runs.job("run", &["train.ema=0"], None);
-    let good = serde_json::to_string(&job.metadata(&state)).unwrap();
+    let good = serde_json::to_string(&job.metadata(&state.progress)).unwrap();
     let read = |json: &str| Metadata::from_json(json).unwrap_err();
 
     // With a checksum in its place, it is well.
@@ -221,7 +221,7 @@ fn hostile_metadata() {
 
     // More classes than the tensors have rows for: refused before anything of that size is made.
     let classes: Vec<String> = (0..900_000).map(|n| format!("c{n}")).collect();
-    let metadata = Metadata { classes, ..job.metadata(&state) };
+    let metadata = Metadata { classes, ..job.metadata(&state.progress) };
     let json = serde_json::to_string(&metadata)
         .unwrap()
         .replace("\"format_version\":3", "\"format_version\":1");

@@ -12,7 +12,8 @@ use bninception::run::folder::RunFolder;
 use bninception::run::image_lists::ImageLists;
 use bninception::run::state::TrainState;
 use bninception::setup;
-use bninception::training::train::{Job, Outcome, Stop, train};
+use bninception::training::job::{Job, Stop};
+use bninception::training::train::{Outcome, train};
 use bninception_data::{DemoOptions, FileSource, ScanOptions, scan, write_demo};
 use bninception_engine::Executor;
 use bninception_engine::model::ParameterTable;
@@ -64,6 +65,8 @@ impl Runs {
             folder,
             table,
             network,
+            preprocessing: setup::preprocessing(&config),
+            normaliser: setup::normaliser(&config),
             config,
             stop: Box::new(move |step| (Some(step) == stop_at).then_some(Stop::TimeIsUp)),
         };
@@ -71,7 +74,7 @@ impl Runs {
             let with_ema = job.config.train.ema > 0.0;
             let seed = job.config.train.seed;
             let state = TrainState::new(&job.network, &job.table, seed, with_ema);
-            job.folder.save_last(&job.metadata(&state), &job.table, &state).unwrap();
+            job.folder.save_last(&job.metadata(&state.progress), &job.table, &state).unwrap();
         }
         let state = checkpoint::load(&job.folder.last()).unwrap().state;
         (job, state)

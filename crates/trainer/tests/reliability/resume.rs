@@ -2,6 +2,8 @@
 
 use super::job::{Runs, STEPS_PER_EPOCH, tensors};
 use bninception::run::checkpoint;
+use bninception::training::job::Stop;
+use bninception::training::train::train;
 
 #[test]
 fn wherever_it_was_stopped() {
@@ -26,7 +28,7 @@ fn wherever_it_was_stopped() {
             let workers = format!("data.workers={nth}");
             let outcome = runs.train(&run, &[&workers], Some(stop));
             assert!(!outcome.finished);
-            assert_eq!(outcome.state.progress.step, stop);
+            assert_eq!(outcome.progress.step, stop);
         }
         let outcome = runs.train(&run, &["data.workers=3", "data.prefetch=1"], None);
         assert!(outcome.finished);
@@ -40,7 +42,7 @@ fn wherever_it_was_stopped() {
     let (job, mut state) = runs.job("skipped", &[], None);
     state.progress.step += 1;
     let mut executor = bninception::setup::executor(&job.config, job.network.clone()).unwrap();
-    bninception::training::train::train(&job, executor.as_mut(), state).unwrap();
+    train(&job, executor.as_mut(), state).unwrap();
     assert!(runs.result("skipped").tensors[0] != whole.tensors[0]);
 
     // And every tensor has moved since the first step.
@@ -50,7 +52,7 @@ fn wherever_it_was_stopped() {
     let (job, _) = runs.job("start", &[], None);
     for spec in &job.table.trainable {
         let values = |state: &bninception::run::state::TrainState| {
-            state.weights.trainable[spec.range.clone()].to_vec()
+            state.model.weights.trainable[spec.range.clone()].to_vec()
         };
         assert!(values(&start) != values(&end), "{} was not trained", spec.name);
     }
@@ -91,7 +93,7 @@ fn what_was_best_stays_best() {
     if let Some(best) = &mut state.progress.best {
         best.top1 = 1.0;
     }
-    job.folder.save_last(&job.metadata(&state), &job.table, &state).unwrap();
+    job.folder.save_last(&job.metadata(&state.progress), &job.table, &state).unwrap();
     runs.train("run", &[], Some(2 * STEPS_PER_EPOCH));
     runs.train("run", &[], None);
     let stored = checkpoint::load(&best).unwrap().metadata;
@@ -99,4 +101,51 @@ fn what_was_best_stays_best() {
     let summary = std::fs::read_to_string(runs.path("run").join("summary.csv")).unwrap();
     assert_eq!(summary.matches("epoch,step").count(), 1, "one header:\n{summary}");
     assert_eq!(summary.lines().count(), 4, "{summary}");
+}
+
+/// Forty pictures in updates of three times four: three updates an epoch, four pictures left over.
+#[test]
+fn updates_of_several_micro_batches_resume_exactly() {
+    let runs = Runs::new();
+    let sets = ["train.batch_size=4", "train.accumulate=3", "train.steps=8", "train.ema=0.5"];
+    let train = |run: &str, stop| runs.train(run, &sets, stop);
+    assert!(train("whole", None).finished);
+    let whole = runs.result("whole");
+    for stops in [&[1_u64, 4][..], &[3], &[7]] {
+        let run = format!("stopped-{stops:?}");
+        for &stop in stops {
+            assert_eq!(train(&run, Some(stop)).progress.step, stop);
+        }
+        assert!(train(&run, None).finished);
+        runs.result(&run).assert_equals(&whole, &run);
+    }
+    // Steps and epochs count updates, and all images of an update are counted.
+    let last = checkpoint::load(&runs.path("whole").join("last.safetensors")).unwrap().metadata;
+    assert_eq!((last.step, last.steps_per_epoch, last.epoch, last.position), (8, 3, 2, 2));
+    let seen = whole.summary.lines().count() - 1;
+    assert_eq!(seen, 3, "two epochs and the end of the run:\n{}", whole.summary);
+    // Another number of micro-batches is another run.
+    let other = ["train.batch_size=12", "train.steps=8", "train.ema=0.5"];
+    assert!(runs.train("at-once", &other, None).finished);
+    assert!(runs.result("at-once").tensors[0] != whole.tensors[0]);
+}
+
+/// A reason to stop that comes inside an update leaves the state behind the one before.
+#[test]
+fn a_stop_inside_an_update_loses_nothing() {
+    let runs = Runs::new();
+    let sets = ["train.batch_size=4", "train.accumulate=3", "train.steps=5"];
+    assert!(runs.train("whole", &sets, None).finished);
+    let (mut job, state) = runs.job("stopped", &sets, None);
+    let asked = std::cell::Cell::new(0);
+    // Asked once before each micro-batch.
+    job.stop = Box::new(move |_| {
+        asked.set(asked.get() + 1);
+        (asked.get() == 3 * 2 + 2).then_some(Stop::TimeIsUp)
+    });
+    let mut executor = bninception::setup::executor(&job.config, job.network.clone()).unwrap();
+    let outcome = train(&job, executor.as_mut(), state).unwrap();
+    assert_eq!((outcome.progress.step, outcome.finished), (2, false));
+    assert!(runs.train("stopped", &sets, None).finished);
+    runs.result("stopped").assert_equals(&runs.result("whole"), "stopped inside an update");
 }

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use bninception_engine::model::{Network, ParameterTable, summary};
-use bninception_engine::{Executor, Profile, TrainBatch, bench};
+use bninception_engine::{
+    Alone, EvaluationWeights, Executor, Hooks, Images, ModelState, Profile, TrainBatch, Update,
+    bench,
+};
 use serde_json::json;
 
 use super::profile_table;
@@ -11,7 +14,6 @@ use crate::cli::{BenchMode, BenchModelArgs};
 use crate::commands::print;
 use crate::config::Config;
 use crate::error::Error;
-use crate::run::state::TrainState;
 use crate::setup;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
@@ -35,7 +37,7 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
     let network = setup::network(&config, classes)?;
     let gflop = gflop(&network, batch_size, args.mode);
     let table = ParameterTable::new(&network);
-    let state = TrainState::new(&network, &table, config.train.seed, false);
+    let state = ModelState::initial(&network, &table, config.train.seed, false);
     let mut executor = setup::executor(&config, network)?;
     tracing::info!("{}", executor.describe());
 
@@ -45,8 +47,8 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
 
     let batch = RandomBatch::new(batch_size, config.data.image_size, classes);
     let mut seconds = match args.mode {
-        BenchMode::Train => time_training(executor.as_mut(), &config, &table, state, &batch, args)?,
-        BenchMode::Eval => time_evaluation(executor.as_mut(), &state, &batch, args)?,
+        BenchMode::Train => time_training(executor.as_mut(), &config, state, &batch, args)?,
+        BenchMode::Eval => time_evaluation(executor.as_mut(), &config, &state, &batch, args)?,
     };
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
@@ -124,17 +126,16 @@ fn gflop(network: &Network, batch_size: usize, mode: BenchMode) -> f64 {
 
 /// Random images and labels, the same in every run.
 struct RandomBatch {
-    images: Vec<f32>,
+    levels: Vec<u8>,
     labels: Vec<u32>,
 }
 
 impl RandomBatch {
     fn new(n: usize, size: usize, classes: usize) -> RandomBatch {
-        // Steps of the golden ratio fill an interval evenly; times 3.4, less 1.7, they have the
-        // mean of 0 and the deviation of 1 that normalised images have.
-        let noise = |index: usize| (index as f64 * 0.618_033_988_749_895).fract() * 3.4 - 1.7;
+        // Steps of the golden ratio fill the levels evenly.
+        let level = |index: usize| (index as f64 * 0.618_033_988_749_895).fract() * 256.0;
         RandomBatch {
-            images: (0..n * 3 * size * size).map(|index| noise(index) as f32).collect(),
+            levels: (0..n * 3 * size * size).map(|index| level(index) as u8).collect(),
             labels: (0..n).map(|image| (image * 7 % classes) as u32).collect(),
         }
     }
@@ -143,16 +144,16 @@ impl RandomBatch {
 fn time_training(
     executor: &mut dyn Executor,
     config: &Config,
-    table: &ParameterTable,
-    mut state: TrainState,
+    state: ModelState,
     batch: &RandomBatch,
     args: &BenchModelArgs,
 ) -> Result<Vec<f64>, Error> {
-    let mut gradients = vec![0.0; table.n_trainable()];
-    let mut logits = Vec::new();
     // Small, so that the same batch over and over does not leave the realm of usual numbers.
-    let sgd = setup::sgd(config, 1e-3);
+    let update = Update { sgd: setup::sgd(config, 1e-3), ema_decay: 0.0 };
+    let normaliser = setup::normaliser(config);
+    let images = Images::Levels { levels: &batch.levels, normaliser: &normaliser };
     let mut seconds = Vec::new();
+    executor.load(state)?;
     for step in 0..(args.warmup + args.repeats) as u64 {
         signals::check()?;
         if step == args.warmup as u64
@@ -161,18 +162,18 @@ fn time_training(
             profile.reset();
         }
         let input = TrainBatch {
-            images: &batch.images,
+            images,
             labels: &batch.labels,
             label_smoothing: config.train.label_smoothing,
             seed: config.train.seed,
-            step,
+            number: step,
         };
         let start = Instant::now();
-        let loss = executor.train(&input, &mut state.weights, &mut gradients, &mut logits)?;
-        let (velocity, weights) = (&mut state.velocity, &mut state.weights.trainable);
-        executor.sgd_step(table, &sgd, &gradients, velocity, weights);
+        let loss = executor.gradients(&input, Hooks::default())?.loss;
+        executor.exchange(&mut Alone)?;
+        let finite = executor.update(&update)?;
         seconds.push(start.elapsed().as_secs_f64());
-        if !loss.is_finite() {
+        if !loss.is_finite() || !finite {
             return Err(Error::Unusable(format!("the loss of step {step} is {loss}")));
         }
     }
@@ -181,13 +182,16 @@ fn time_training(
 
 fn time_evaluation(
     executor: &mut dyn Executor,
-    state: &TrainState,
+    config: &Config,
+    state: &ModelState,
     batch: &RandomBatch,
     args: &BenchModelArgs,
 ) -> Result<Vec<f64>, Error> {
+    let normaliser = setup::normaliser(config);
+    let images = Images::Levels { levels: &batch.levels, normaliser: &normaliser };
     let mut logits = Vec::new();
     let mut seconds = Vec::new();
-    executor.prepare_evaluation(&state.weights)?;
+    executor.prepare_evaluation(EvaluationWeights::Given(&state.weights))?;
     for step in 0..args.warmup + args.repeats {
         signals::check()?;
         if step == args.warmup
@@ -196,7 +200,7 @@ fn time_evaluation(
             profile.reset();
         }
         let start = Instant::now();
-        executor.evaluate(&batch.images, &mut logits)?;
+        executor.evaluate(images, &mut logits)?;
         seconds.push(start.elapsed().as_secs_f64());
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err(Error::Unusable("a logit is not finite".to_owned()));

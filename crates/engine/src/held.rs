@@ -1,0 +1,180 @@
+//! The state that an executor on the CPU holds, and the sums of the update under way.
+
+use bninception_kernels::sgd;
+use bninception_kernels::simd::Isa;
+use bninception_kernels::team::Team;
+use bninception_model::{Network, ParameterTable, Weights};
+
+use crate::error::EngineError;
+use crate::exchange::{Exchange, Sums};
+use crate::executor::{BatchResult, Ready, StepResult, Update};
+use crate::metrics::Metrics;
+use crate::sgd::sgd_step;
+use crate::state::ModelState;
+
+/// A state and an update under way.
+pub(crate) struct Held {
+    pub(crate) table: ParameterTable,
+    model: Option<ModelState>,
+    /// Running statistics behind the last update. Those of `model` move while a micro-batch runs, and are
+    /// these again behind it.
+    settled: Vec<f32>,
+    /// Sum over the micro-batches so far, and behind an update what it divided them to.
+    gradients: Vec<f32>,
+    /// Gradients of one micro-batch behind the first.
+    partial: Vec<f32>,
+    /// Sum of the running statistics that the micro-batches would leave.
+    statistics: Vec<f32>,
+    micro_batches: u32,
+    loss: f64,
+    metrics: Metrics,
+}
+
+impl Held {
+    pub(crate) fn new(network: &Network) -> Held {
+        let table = ParameterTable::new(network);
+        Held {
+            model: None,
+            settled: vec![0.0; table.n_statistics()],
+            gradients: Vec::new(),
+            partial: Vec::new(),
+            statistics: vec![0.0; table.n_statistics()],
+            micro_batches: 0,
+            loss: 0.0,
+            metrics: Metrics::default(),
+            table,
+        }
+    }
+
+    pub(crate) fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
+        state.check(&self.table)?;
+        self.settled.copy_from_slice(&state.weights.statistics);
+        self.gradients.resize(self.table.n_trainable(), 0.0);
+        self.model = Some(state);
+        self.begin_update();
+        Ok(())
+    }
+
+    pub(crate) fn store(&self, to: &mut ModelState) -> Result<(), EngineError> {
+        to.copy_from(self.model()?);
+        Ok(())
+    }
+
+    pub(crate) fn store_gradients(&self, to: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.model()?;
+        to.clone_from(&self.gradients);
+        Ok(())
+    }
+
+    pub(crate) fn model(&self) -> Result<&ModelState, EngineError> {
+        self.model.as_ref().ok_or(EngineError::NotLoaded)
+    }
+
+    fn begin_update(&mut self) {
+        (self.micro_batches, self.loss, self.metrics) = (0, 0.0, Metrics::default());
+    }
+
+    /// Adds one micro-batch to the update under way. `run` fills gradients, moves the running statistics
+    /// in the weights, and says when ranges of the gradients are computed.
+    pub(crate) fn micro_batch(
+        &mut self,
+        team: &Team,
+        exchange: Option<&mut dyn Exchange>,
+        run: impl FnOnce(&mut Weights, &mut [f32], &mut Ready<'_>) -> Result<BatchResult, EngineError>,
+    ) -> Result<BatchResult, EngineError> {
+        let Held { model, settled, gradients, partial, statistics, .. } = self;
+        let weights = &mut model.as_mut().ok_or(EngineError::NotLoaded)?.weights;
+        let mut told = exchange;
+        let outcome = if self.micro_batches == 0 {
+            run(weights, gradients, &mut |range, values| {
+                if let Some(exchange) = &mut told {
+                    exchange.ready(range, values);
+                }
+            })
+        } else {
+            partial.resize(gradients.len(), 0.0);
+            run(weights, partial, &mut |range, values| {
+                let sum = &mut gradients[range.clone()];
+                sgd::add(team, Isa::chosen(), values, sum);
+                if let Some(exchange) = &mut told {
+                    exchange.ready(range, sum);
+                }
+            })
+        };
+        if outcome.is_ok() && self.micro_batches == 0 {
+            statistics.copy_from_slice(&weights.statistics);
+        } else if outcome.is_ok() {
+            sgd::add(team, Isa::chosen(), &weights.statistics, statistics);
+        }
+        weights.statistics.copy_from_slice(settled);
+        match &outcome {
+            Ok(result) => {
+                self.micro_batches += 1;
+                self.loss += result.loss;
+                self.metrics.merge(&result.metrics);
+            }
+            Err(_) => self.begin_update(),
+        }
+        outcome
+    }
+
+    /// Fills `to` with the running statistics that `run` leaves in the weights.
+    pub(crate) fn moved_statistics(
+        &mut self,
+        to: &mut Vec<f32>,
+        run: impl FnOnce(&mut Weights) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let weights = &mut self.model.as_mut().ok_or(EngineError::NotLoaded)?.weights;
+        let outcome = run(weights);
+        to.clone_from(&weights.statistics);
+        weights.statistics.copy_from_slice(&self.settled);
+        outcome
+    }
+
+    pub(crate) fn exchange(
+        &mut self,
+        exchange: &mut dyn Exchange,
+    ) -> Result<StepResult, EngineError> {
+        self.model()?;
+        if self.micro_batches == 0 {
+            self.gradients.fill(0.0);
+            self.statistics.fill(0.0);
+        }
+        exchange.sum(Sums {
+            gradients: &mut self.gradients,
+            statistics: &mut self.statistics,
+            micro_batches: &mut self.micro_batches,
+            loss: &mut self.loss,
+            metrics: &mut self.metrics,
+        })?;
+        let loss = self.loss / f64::from(self.micro_batches);
+        Ok(StepResult { micro_batches: self.micro_batches, loss, metrics: self.metrics })
+    }
+
+    pub(crate) fn update(&mut self, team: &Team, update: &Update) -> Result<bool, EngineError> {
+        let n = self.micro_batches;
+        let model = self.model.as_mut().ok_or(EngineError::NotLoaded)?;
+        if n == 0 {
+            return Err(EngineError::NoGradients);
+        }
+        if n > 1 {
+            sgd::divide(team, Isa::chosen(), n as f32, &mut self.gradients);
+            sgd::divide(team, Isa::chosen(), n as f32, &mut self.statistics);
+        }
+        self.settled.copy_from_slice(&self.statistics);
+        let ModelState { weights, velocity, ema } = model;
+        weights.statistics.copy_from_slice(&self.settled);
+        let trainable = &mut weights.trainable;
+        let mut finite =
+            sgd_step(team, &self.table, &update.sgd, &self.gradients, velocity, trainable);
+        finite &= self.settled.iter().all(|value| value.is_finite());
+        if let (true, Some(ema)) = (finite, ema) {
+            let share = (1.0 - update.ema_decay) as f32;
+            let isa = Isa::chosen();
+            sgd::average(team, isa, share, &weights.trainable, &mut ema.trainable);
+            sgd::average(team, isa, share, &weights.statistics, &mut ema.statistics);
+        }
+        self.begin_update();
+        Ok(finite)
+    }
+}

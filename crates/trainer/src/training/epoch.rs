@@ -1,0 +1,112 @@
+//! The end of an epoch: its evaluation and its row.
+
+use std::sync::Arc;
+
+use bninception_engine::EvaluationWeights;
+
+use crate::error::Error;
+use crate::evaluation::evaluate::evaluate;
+use crate::run::records::{EvaluatedWeights, Record, SummaryRow};
+use crate::run::state::EvaluationResult;
+use crate::setup;
+use crate::terminal::text::duration;
+use crate::training::session::Session;
+
+/// Evaluates the present weights if there are validation images, and updates the best result.
+/// A signal meanwhile saves the state as it was before the evaluation.
+pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationResult>, Error> {
+    let (job, step) = (run.job, run.progress.step);
+    if job.val.is_empty() {
+        run.progress.evaluated_step = Some(step);
+        return Ok(None);
+    }
+    let options = setup::load_options(&job.config, setup::val_batch_size(&job.config));
+    let val = Arc::clone(&job.val);
+    let weights = EvaluationWeights::Held;
+    let outcome = evaluate(run.executor, weights, val, &job.preprocessing, &options);
+    let evaluation = match outcome {
+        Err(Error::Interrupted { name, signal }) => {
+            run.save_now()?;
+            return Err(Error::Stopped { name, signal, step, run: job.folder.path().to_owned() });
+        }
+        outcome => outcome?,
+    };
+    for failure in &evaluation.failed {
+        tracing::warn!("counted as wrong: {}", failure.error);
+    }
+    let result = EvaluationResult {
+        step,
+        images: evaluation.images(),
+        failed: evaluation.failed.len() as u64,
+        top1: evaluation.top1(),
+        top5: evaluation.top5(),
+        loss: Some(evaluation.loss()).filter(|loss| loss.is_finite()),
+    };
+    run.journal.record(&Record::Eval {
+        step,
+        epoch: run.course.epoch(step),
+        weights: match job.config.train.ema > 0.0 {
+            true => EvaluatedWeights::Ema,
+            false => EvaluatedWeights::Model,
+        },
+        images: result.images,
+        failed: result.failed,
+        loss: evaluation.loss(),
+        top1: result.top1,
+        top5: result.top5,
+        seconds: evaluation.seconds,
+    });
+    if result.beats(run.progress.best) {
+        run.progress.best = Some(result);
+    }
+    run.progress.evaluated_step = Some(step);
+    run.progress.evaluation = Some(result);
+    Ok(Some(result))
+}
+
+/// Writes the row of an epoch and says how it went.
+pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResult>) {
+    let lr = run.learning_rate(run.progress.step - 1);
+    let Session { progress, course, journal, .. } = run;
+    let metrics = std::mem::take(&mut progress.epoch_metrics);
+    let seconds = progress.seconds - progress.epoch_start_seconds;
+    progress.epoch_start_seconds = progress.seconds;
+    let epoch = course.epoch_number(progress.step);
+    let row = SummaryRow {
+        epoch,
+        step: progress.step,
+        lr,
+        train_loss: metrics.loss().unwrap_or(f64::NAN),
+        train_top1: metrics.top1().unwrap_or(f64::NAN),
+        val_loss: evaluation.and_then(|result| result.loss),
+        val_top1: evaluation.map(|result| result.top1),
+        val_top5: evaluation.map(|result| result.top5),
+        seconds,
+    };
+    journal.epoch(&row);
+    let is_best = progress.best.is_some_and(|best| best.step == progress.step);
+    let n_epochs = course.last_epoch();
+    let validation = evaluation.map_or("no validation images".to_owned(), |result| {
+        format!(
+            "val loss {:.4} top-1 {:.2} % top-5 {:.2} %{}",
+            result.loss.unwrap_or(f64::NAN),
+            100.0 * result.top1,
+            100.0 * result.top5,
+            match result.loss {
+                None => " (no finite loss: never the best)",
+                Some(_) if is_best => " (best)",
+                Some(_) => "",
+            }
+        )
+    });
+    let eta = match course.total_steps - progress.step {
+        0 => String::new(),
+        _ => format!(", {} left", duration(run.seconds_left())),
+    };
+    tracing::info!(
+        "epoch {epoch}/{n_epochs}: train loss {:.4} top-1 {:.2} %, {validation}, lr {lr:.2e}, {}{eta}",
+        row.train_loss,
+        100.0 * row.train_top1,
+        duration(seconds),
+    );
+}

@@ -1,0 +1,101 @@
+//! What a run works on, and what its checkpoints say of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bninception_data::{Preprocessing, Source};
+use bninception_engine::Normaliser;
+use bninception_engine::model::{Network, ParameterTable};
+
+use crate::config::{Config, Recipe};
+use crate::images::data_dirs::DataDirs;
+use crate::run::folder::{Name, RunFolder};
+use crate::run::image_lists::ImageLists;
+use crate::run::metadata::{FORMAT_VERSION, Metadata};
+use crate::run::state::RunProgress;
+use crate::training::course::{Course, names_of};
+
+/// What a run works on.
+pub struct Job {
+    /// All settings.
+    pub config: Config,
+    /// Where they come from.
+    pub recipe: Recipe,
+    /// Class names, in the order of the labels.
+    pub classes: Vec<String>,
+    /// Training images.
+    pub train: Arc<dyn Source>,
+    /// Validation images; may be empty.
+    pub val: Arc<dyn Source>,
+    /// What the run remembers of these images.
+    pub images: ImageLists,
+    /// Where these images are.
+    pub data_dirs: DataDirs,
+    /// How images become levels.
+    pub preprocessing: Preprocessing,
+    /// What the network sees of these levels.
+    pub normaliser: Normaliser,
+    /// Where results go.
+    pub folder: RunFolder,
+    /// The network.
+    pub network: Network,
+    /// Its tensors.
+    pub table: ParameterTable,
+    /// Asked between two steps, with the number of updates done, whether to save and leave.
+    pub stop: Box<dyn Fn(u64) -> Option<Stop>>,
+}
+
+/// Why a run leaves before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal, by its number and name.
+    Signal(i32, &'static str),
+    /// The time given to this process is over.
+    TimeIsUp,
+}
+
+impl Job {
+    /// How the steps of a run with this progress lie in its epochs.
+    pub fn course(&self, progress: &RunProgress) -> Course {
+        Course::new(&self.config, self.train.len(), progress)
+    }
+
+    /// What a checkpoint of a run with this progress says about itself.
+    pub fn metadata(&self, progress: &RunProgress) -> Metadata {
+        let step = progress.step;
+        let course = self.course(progress);
+        Metadata {
+            format_version: FORMAT_VERSION,
+            program: concat!("bninception ", env!("CARGO_PKG_VERSION")).to_owned(),
+            classes: self.classes.clone(),
+            preprocessing: self.preprocessing.clone(),
+            config: self.config.clone(),
+            recipe: self.recipe.clone(),
+            step,
+            epoch: course.epochs_done(step),
+            position: course.position(step),
+            steps_per_epoch: course.steps_per_epoch,
+            progress: progress.clone(),
+            images: self.images.clone(),
+            data_dirs: self.data_dirs.to_stored(),
+            calibration: None,
+            checksum: String::new(),
+        }
+    }
+
+    /// The names that a checkpoint of a run with this progress gets beside that of the newest.
+    pub(super) fn names(&self, progress: &RunProgress) -> Vec<Name> {
+        names_of(progress, &self.course(progress), self.config.checkpoint.every_epochs)
+    }
+
+    /// The files of a batch.
+    pub(super) fn files_of(&self, indices: &[u32]) -> Vec<String> {
+        let path = |&index: &u32| self.train.path(index as usize).display().to_string();
+        indices.iter().map(path).collect()
+    }
+
+    /// How long a write that fails is tried again.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(self.config.checkpoint.retry_seconds)
+    }
+}

@@ -1,0 +1,193 @@
+//! A run while it goes on: its executor, its files, and how far it is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bninception_data::Loader;
+use bninception_engine::model::Weights;
+use bninception_engine::{Executor, ModelState};
+
+use crate::error::Error;
+use crate::run::checkpoint;
+use crate::run::error::RunError;
+use crate::run::journal::Journal;
+use crate::run::saver::{Saver, persist};
+use crate::run::state::{RunProgress, TrainState};
+use crate::setup;
+use crate::terminal::text::quoted;
+use crate::training::course::Course;
+use crate::training::divergence::lr_factor;
+use crate::training::job::Job;
+use crate::training::watch::Watcher;
+
+/// A run while it goes on. The executor holds the state of its network.
+pub(super) struct Session<'a> {
+    pub(super) job: &'a Job,
+    pub(super) executor: &'a mut dyn Executor,
+    pub(super) progress: RunProgress,
+    pub(super) course: Course,
+    pub(super) loader: Loader,
+    pub(super) journal: Journal,
+    pub(super) saver: Saver,
+    pub(super) watcher: Watcher,
+    pub(super) line: LineClock,
+    start: Instant,
+    last_save: Instant,
+    seconds_before: f64,
+    steps_before: u64,
+}
+
+/// Time and images since the last line of the log.
+pub(super) struct LineClock {
+    pub(super) start: Instant,
+    pub(super) waited: Duration,
+    pub(super) images: u64,
+}
+
+impl LineClock {
+    pub(super) fn start() -> LineClock {
+        LineClock { start: Instant::now(), waited: Duration::ZERO, images: 0 }
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Opens the files of `job` and hands `state` to the executor.
+    pub(super) fn open(
+        job: &'a Job,
+        executor: &'a mut dyn Executor,
+        state: TrainState,
+    ) -> Result<Session<'a>, Error> {
+        let Job { config, folder, table, .. } = job;
+        let course = job.course(&state.progress);
+        let accumulate = config.train.accumulate as u64;
+        let micro_batches = |step| course.batches(step).saturating_mul(accumulate);
+        let range = micro_batches(state.progress.step)..micro_batches(course.total_steps);
+        let plan = setup::train_plan(config, range);
+        let options = setup::load_options(config, config.train.batch_size);
+        let loader = Loader::train(Arc::clone(&job.train), &job.preprocessing, &options, &plan)?;
+        let journal = Journal::open(folder, &state.progress, config.log.tensorboard)?;
+        let keep = config.checkpoint.keep;
+        // A process that was killed may have written the checkpoint and not all its names.
+        folder.keep_as(&job.names(&state.progress), keep)?;
+        let saver = Saver::start(folder, table, keep, job.patience(), &state)?;
+        let TrainState { model, progress } = state;
+        executor.load(model)?;
+        Ok(Session {
+            watcher: Watcher::new(config, &job.network)?,
+            line: LineClock::start(),
+            start: Instant::now(),
+            last_save: Instant::now(),
+            seconds_before: progress.seconds,
+            steps_before: progress.step,
+            job,
+            executor,
+            progress,
+            course,
+            loader,
+            journal,
+            saver,
+        })
+    }
+
+    /// The learning rate of the update behind `step`.
+    pub(super) fn learning_rate(&self, step: u64) -> f64 {
+        let config = &self.job.config;
+        let lr = self.course.learning_rate(&config.schedule, config.optimizer.lr, step);
+        lr_factor(self.progress.rollbacks) * lr
+    }
+
+    /// Brings the seconds of the run up to now.
+    pub(super) fn count_seconds(&mut self) {
+        self.progress.seconds = self.seconds_before + self.start.elapsed().as_secs_f64();
+    }
+
+    /// Seconds until the end of the run, at the speed of this process.
+    pub(super) fn seconds_left(&self) -> f64 {
+        let done = self.progress.step - self.steps_before;
+        let steps_per_second = done as f64 / self.start.elapsed().as_secs_f64();
+        (self.course.total_steps - self.progress.step) as f64 / steps_per_second
+    }
+
+    /// Time since the last checkpoint was handed over.
+    pub(super) fn since_save(&self) -> Duration {
+        self.last_save.elapsed()
+    }
+
+    /// Hands the state over to be written, behind all rows of the journal.
+    ///
+    /// # Errors
+    /// The checkpoint before could not be written. The state is then somewhere else, if possible.
+    pub(super) fn save(&mut self) -> Result<(), Error> {
+        self.last_save = Instant::now();
+        let saved = self.hand_over();
+        saved.map_err(|error| self.rescue(error))
+    }
+
+    /// Saves and waits until it is done.
+    ///
+    /// # Errors
+    /// As [`Session::save`].
+    pub(super) fn save_now(&mut self) -> Result<(), Error> {
+        let saved = self.hand_over().and_then(|()| self.saver.wait());
+        saved.map_err(|error| self.rescue(error))
+    }
+
+    /// Tells whether a write has failed, without waiting for one that goes on.
+    ///
+    /// # Errors
+    /// As [`Session::save`].
+    pub(super) fn check_saver(&mut self) -> Result<(), Error> {
+        self.saver.check().map_err(|error| self.rescue(error))
+    }
+
+    fn hand_over(&mut self) -> Result<(), RunError> {
+        let Session { job, executor, progress, journal, saver, .. } = self;
+        let mut rows = Vec::new();
+        persist(job.patience(), || {
+            rows = journal.flush()?;
+            Ok(())
+        })?;
+        tracing::debug!("saving the state of step {}", progress.step);
+        saver.save(job.metadata(progress), job.names(progress), rows, |state| {
+            state.progress.clone_from(progress);
+            executor.store(&mut state.model)
+        })
+    }
+
+    /// What a run ends with that cannot write its checkpoints: the error, and where else its state is.
+    fn rescue(&mut self, error: RunError) -> Error {
+        if matches!(&error, RunError::Checkpoint(error) if error.is_of_content()) {
+            return error.into();
+        }
+        let Session { job, executor, progress, .. } = self;
+        let name = format!("bninception-rescued-{}", std::process::id());
+        let path = std::env::temp_dir().join(name).join("last.safetensors");
+        let run = quoted(job.folder.path());
+        let mut state = TrainState { model: no_model(), progress: progress.clone() };
+        let saved =
+            executor.store(&mut state.model).map_err(|error| error.to_string()).and_then(|()| {
+                let saved = checkpoint::save(&path, &job.metadata(progress), &job.table, &state);
+                saved.map_err(|error| error.to_string())
+            });
+        let outcome = match saved {
+            Ok(()) => format!(
+                "the state of step {} is in {} instead: make room, then put it in its place and go on \
+                 with: cp {} {} && bninception resume {run}",
+                progress.step,
+                path.display(),
+                quoted(&path),
+                quoted(&job.folder.last())
+            ),
+            Err(other) => format!(
+                "nor could it be written elsewhere ({other}); go on from the last checkpoint with: \
+                 bninception resume {run}"
+            ),
+        };
+        Error::Unsaved { source: error, outcome }
+    }
+}
+
+/// A state to be filled by an executor.
+pub(super) fn no_model() -> ModelState {
+    ModelState::of(Weights { trainable: Vec::new(), statistics: Vec::new() })
+}
