@@ -1,7 +1,7 @@
 //! The candle reference behind the trait of all executors.
 
 use bninception_kernels::team::Team;
-use bninception_model::reference::{ReferenceExecutor, values};
+use bninception_model::reference::{ReferenceExecutor, Targets, values};
 use bninception_model::{Network, Weights};
 
 use crate::error::EngineError;
@@ -73,8 +73,7 @@ impl Executor for Reference {
             .collect();
         let output = self.executor.train_stages(
             batch.images,
-            batch.labels,
-            batch.label_smoothing,
+            Targets { labels: batch.labels, smoothing: batch.label_smoothing },
             (batch.seed, batch.step),
             weights,
             gradients,

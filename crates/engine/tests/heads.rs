@@ -3,7 +3,7 @@
 
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::layer::Activation;
-use bninception_engine::model::reference::ReferenceExecutor;
+use bninception_engine::model::reference::{ReferenceExecutor, Targets};
 use bninception_engine::model::{
     AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
 };
@@ -49,8 +49,7 @@ fn total_loss(
     executor
         .train_stages(
             images,
-            &LABELS,
-            0.0,
+            Targets { labels: &LABELS, smoothing: 0.0 },
             (5, 7),
             &mut weights,
             gradients,

@@ -38,6 +38,15 @@ pub struct ReferenceExecutor {
 /// Sees a layer and its output on the way through the network.
 pub type Stage<'a> = dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()> + 'a;
 
+/// What the logits of a batch should say.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets<'a> {
+    /// The class of each image, `[n]`.
+    pub labels: &'a [u32],
+    /// Weight of the even distribution over all classes.
+    pub smoothing: f64,
+}
+
 /// What one training pass gives besides gradients and running statistics.
 pub struct TrainOutput {
     /// Mean loss of the logits over the batch, or that of an auxiliary head if that is not finite.
@@ -97,21 +106,20 @@ impl ReferenceExecutor {
     /// gradient is that of the weighted sum of all losses.
     ///
     /// # Shapes
-    /// `images` `[n][3][size][size]`, `labels` `[n]`, `gradients` in the trainable layout.
+    /// `images` `[n][3][size][size]`, labels `[n]`, `gradients` in the trainable layout.
     ///
     /// # Errors
     /// Wrong lengths, labels out of range, a batch whose variance is undefined.
     pub fn train(
         &self,
         images: &[f32],
-        labels: &[u32],
-        label_smoothing: f64,
+        targets: Targets<'_>,
         randomness: (u64, u64),
         weights: &mut Weights,
         gradients: &mut [f32],
     ) -> Result<TrainOutput, ModelError> {
         let stage: &mut Stage<'_> = &mut |_, _| Ok(());
-        self.train_stages(images, labels, label_smoothing, randomness, weights, gradients, stage)
+        self.train_stages(images, targets, randomness, weights, gradients, stage)
     }
 
     /// As [`Self::train`], showing every layer and its output to `stage` on the way.
@@ -121,15 +129,14 @@ impl ReferenceExecutor {
     pub fn train_stages(
         &self,
         images: &[f32],
-        labels: &[u32],
-        label_smoothing: f64,
+        targets: Targets<'_>,
         (seed, step): (u64, u64),
         weights: &mut Weights,
         gradients: &mut [f32],
         stage: &mut Stage<'_>,
     ) -> Result<TrainOutput, ModelError> {
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
-        check_batch(&self.network, images, labels)?;
+        check_batch(&self.network, images, targets.labels)?;
 
         let tensors = self.tensors(weights, true)?;
         let image = self.image_tensor(images)?;
@@ -142,7 +149,7 @@ impl ReferenceExecutor {
         for (loss, logits) in self.network.losses.iter().zip(&logits) {
             let name = &self.network.layers[loss.logits].name;
             let in_loss = |source| ModelError::Candle { layer: format!("{name} (loss)"), source };
-            let value = cross_entropy(logits, labels, label_smoothing).map_err(in_loss)?;
+            let value = cross_entropy(logits, targets).map_err(in_loss)?;
             let number = value.to_dtype(DType::F64).and_then(|value| value.to_scalar::<f64>());
             if all_finite {
                 reported = number.map_err(in_loss)?;
@@ -408,7 +415,8 @@ pub fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
 /// Mean over the batch of `-sum_k q_k log softmax(logits)_k`, where the target q gives
 /// `1 - smoothing` to the label and spreads `smoothing` evenly over all classes (section 7 of
 /// Szegedy et al. 2015, <https://arxiv.org/abs/1512.00567>).
-fn cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f64) -> candle_core::Result<Tensor> {
+fn cross_entropy(logits: &Tensor, targets: Targets<'_>) -> candle_core::Result<Tensor> {
+    let Targets { labels, smoothing } = targets;
     let log_probabilities = candle_nn::ops::log_softmax(logits, 1)?;
     let labels = Tensor::from_slice(labels, (labels.len(), 1), logits.device())?;
     let at_label = log_probabilities.gather(&labels, 1)?.mean_all()?;
