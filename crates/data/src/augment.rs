@@ -4,10 +4,10 @@ use image::RgbImage;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
 use crate::colour::{Colour, Operation};
 use crate::crop::{Region, random_crop};
 use crate::decode::Wanted;
+use crate::error::DataError;
 use crate::preprocess::{Normaliser, write_planes};
 use crate::resize::{Edge, Filter, Interpolation, Resizer};
 

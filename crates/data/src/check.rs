@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use image::metadata::Orientation;
 
-use crate::decode::{DecodeOptions, decode, read_file};
+use crate::decode::{decode, read_file};
+use crate::decode_options::DecodeOptions;
+use crate::error::{DataError, DecodeError};
 use crate::folder::{ScanOptions, Trees, scan_with, trees};
 use crate::format::Format;
 use crate::listing::{Lister, pieces};
-use crate::pack::Packed;
-use crate::{DataError, DecodeError, entropy, exif};
+use crate::shard::Packed;
+use crate::{entropy, exif};
 
 /// Files of a piece of work.
 const PIECE: usize = 64;

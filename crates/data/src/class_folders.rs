@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::class_name::check_class_name;
+use crate::error::DataError;
 use crate::left_out::LeftOut;
-use crate::listing::{Entry, Kind, Lister};
-use crate::pack::{self, Index};
-use crate::packing;
+use crate::listing::{Entry, EntryKind, Lister};
+use crate::shard::{self, Index};
 use crate::text::counted;
 
 /// Extensions of the files that count as images, in lower case.
@@ -59,7 +58,7 @@ impl<'a> Scanner<'a> {
 
     /// Reads every class folder of `dir`, in the byte order of their names; none if there is none.
     pub(crate) fn class_folders(&mut self, dir: &Path) -> Result<Vec<ClassFolder>, DataError> {
-        packing::check_finished(dir)?;
+        shard::check_finished(dir)?;
         let (folders, files) = sorted_out(self.lister.list(dir)?);
         let walks = self.lister.each(&folders, |folder| {
             Ok((class_name(folder)?, Walk::of(self.lister, &folder.path)?))
@@ -86,7 +85,7 @@ impl<'a> Scanner<'a> {
 
     /// Notes the pictures among the `files` of `dir`. Returns the others.
     fn note_pictures(&mut self, dir: &Path, files: Vec<PathBuf>) -> Vec<PathBuf> {
-        let is_picture = |path: &PathBuf| is_image_path(path) || pack::is_shard(path);
+        let is_picture = |path: &PathBuf| is_image_path(path) || shard::is_shard(path);
         let (pictures, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_picture);
         if let Some(first) = pictures.first() {
             let (lie, are, them) = match pictures.len() {
@@ -145,14 +144,14 @@ impl Walk {
         let mut shards = Shards::default();
         for entry in lister.list(dir)? {
             match entry.kind {
-                Kind::Folder => self.enter(lister, &entry.path)?,
-                Kind::File if pack::is_shard(&entry.path) => {
+                EntryKind::Folder => self.enter(lister, &entry.path)?,
+                EntryKind::File if shard::is_shard(&entry.path) => {
                     shards.enter(&entry.path, &mut self.images)?;
                 }
-                Kind::File if is_image_path(&entry.path) => self.images.push(entry.path),
-                Kind::File => self.left_out.add(entry.path),
-                Kind::Other => self.left_out.add_special(),
-                Kind::Broken => self.notes.push(format!(
+                EntryKind::File if is_image_path(&entry.path) => self.images.push(entry.path),
+                EntryKind::File => self.left_out.add(entry.path),
+                EntryKind::Other => self.left_out.add_special(),
+                EntryKind::Broken => self.notes.push(format!(
                     "{} is skipped: it links to a file that is missing or cannot be read",
                     entry.path.display()
                 )),
@@ -182,7 +181,7 @@ impl Shards {
 
     fn check(&self, dir: &Path) -> Result<(), DataError> {
         if self.found > 0 {
-            packing::check_finished(dir)?;
+            shard::check_finished(dir)?;
         }
         if self.found == self.expected {
             return Ok(());
@@ -216,13 +215,13 @@ fn sorted_out(entries: Vec<Entry>) -> (Vec<Folder>, Vec<PathBuf>) {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for Entry { path, kind } in entries {
         match kind {
-            Kind::Folder => {
+            EntryKind::Folder => {
                 let name = path.file_name().unwrap_or_default();
                 let lossy_name = name.to_string_lossy().into_owned();
                 folders.push(Folder { path, lossy_name });
             }
-            Kind::File => files.push(path),
-            Kind::Broken | Kind::Other => {}
+            EntryKind::File => files.push(path),
+            EntryKind::Broken | EntryKind::Other => {}
         }
     }
     (folders, files)

@@ -14,7 +14,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 use rand::{Rng, RngExt};
 
-use crate::DataError;
+use crate::error::DataError;
 use crate::random::{Purpose, sample_rng};
 
 /// Names of the classes, in byte order.

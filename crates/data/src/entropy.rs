@@ -20,7 +20,7 @@ const LEFT_OVER: usize = 8;
 
 /// Says what is wrong with the pixels of a JPEG that was decoded, if anything is.
 pub(crate) fn damage(bytes: &[u8]) -> Option<String> {
-    let mut walk = Walk { bytes, at: 2, ..Walk::default() };
+    let mut walk = JpegWalk { bytes, at: 2, ..JpegWalk::default() };
     for _ in 0..MOST_SCANS {
         match walk.next_scan()? {
             Ok(()) => {}
@@ -32,7 +32,7 @@ pub(crate) fn damage(bytes: &[u8]) -> Option<String> {
 
 /// What is known of a file while it is walked.
 #[derive(Default)]
-struct Walk<'a> {
+struct JpegWalk<'a> {
     bytes: &'a [u8],
     at: usize,
     dc: [Option<Table>; 4],
@@ -71,7 +71,7 @@ struct Scan {
     refines: bool,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> JpegWalk<'a> {
     /// Walks up to the end of the next scan, and says what is wrong with it. `None` at the end of the
     /// image, and where it is of a kind that is not walked.
     fn next_scan(&mut self) -> Option<Result<(), String>> {

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::listing::lock;
+use crate::guard::lock;
 
 /// Numbers of a state in a cache file.
 pub(crate) const NUMBERS: usize = 8;

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::DecodeError;
+use crate::error::DecodeError;
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

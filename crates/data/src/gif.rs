@@ -8,19 +8,19 @@ use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError};
 
-use crate::DecodeError;
+use crate::error::DecodeError;
 
 /// A GIF whose first frame is next to be read.
 pub(crate) struct Gif<'a> {
     decoder: Decoder<Cursor<&'a [u8]>>,
-    frame: Frame,
+    placement: Placement,
     /// The sides of the canvas.
     width: usize,
     height: usize,
 }
 
 /// Where the frame is on the canvas.
-struct Frame {
+struct Placement {
     left: usize,
     top: usize,
     width: usize,
@@ -35,16 +35,16 @@ impl<'a> Gif<'a> {
         let mut decoder = options.read_info(Cursor::new(bytes)).map_err(decode_error)?;
         let frame = decoder.next_frame_info().map_err(decode_error)?;
         let frame = frame.ok_or_else(|| DecodeError::Corrupt("GIF without a frame".to_owned()))?;
-        let frame = Frame {
+        let placement = Placement {
             left: frame.left.into(),
             top: frame.top.into(),
             width: frame.width.into(),
             height: frame.height.into(),
             transparent: frame.transparent,
         };
-        let width = (frame.left + frame.width).max(decoder.width().into());
-        let height = (frame.top + frame.height).max(decoder.height().into());
-        Ok(Gif { decoder, frame, width, height })
+        let width = (placement.left + placement.width).max(decoder.width().into());
+        let height = (placement.top + placement.height).max(decoder.height().into());
+        Ok(Gif { decoder, placement, width, height })
     }
 
     pub(crate) fn dimensions(&self) -> (u32, u32) {
@@ -53,7 +53,7 @@ impl<'a> Gif<'a> {
 
     /// Decodes the frame into the memory of `rgb`.
     pub(crate) fn into_rgb(mut self, mut rgb: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
-        let Frame { left, top, width, height, transparent } = self.frame;
+        let Placement { left, top, width, height, transparent } = self.placement;
         let mut indices = vec![0; width * height];
         self.decoder.read_into_buffer(&mut indices).map_err(decode_error)?;
         let palette = self.decoder.palette().map_err(decode_error)?;

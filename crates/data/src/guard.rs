@@ -1,4 +1,4 @@
-//! Panics of the image decoders.
+//! Panics: of the image decoders, and while a lock is held.
 //!
 //! The decoders are large and meet hostile bytes: a panic of theirs condemns the image, not the run. It
 //! becomes an error that has the panic's message, so that the program's panic hook need not print it
@@ -7,9 +7,9 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use crate::DecodeError;
+use crate::error::DecodeError;
 
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>;
 
@@ -51,10 +51,15 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
+/// Locks `mutex`; what is behind it is whole at every moment, whoever panicked.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     #[test]
     fn a_panic_inside_is_an_error_that_nobody_prints_and_others_reach_the_hook() {

@@ -4,11 +4,14 @@ use std::borrow::Borrow;
 use std::io::Read;
 use std::path::Path;
 
-use crate::decode::{DecodeOptions, open_file};
-use crate::folder::Sample;
+use crate::decode::open_file;
+use crate::decode_options::DecodeOptions;
+use crate::error::{DataError, DecodeError};
 use crate::listing::{Lister, pieces};
-use crate::pack::Packed;
-use crate::{DataError, DecodeError, Failure, open};
+use crate::loader::Failure;
+use crate::open;
+use crate::sample::Sample;
+use crate::shard::Packed;
 
 /// Files of a piece of work.
 const PIECE: usize = 512;

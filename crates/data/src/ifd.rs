@@ -4,10 +4,10 @@
 pub(crate) struct Ifd<'a> {
     bytes: &'a [u8],
     is_big_endian: bool,
-    entries: Vec<Entry>,
+    fields: Vec<Field>,
 }
 
-struct Entry {
+struct Field {
     tag: u16,
     kind: u16,
     count: usize,
@@ -27,7 +27,7 @@ impl<'a> Ifd<'a> {
             b"MM" => true,
             _ => return None,
         };
-        let mut ifd = Ifd { bytes, is_big_endian, entries: Vec::new() };
+        let mut ifd = Ifd { bytes, is_big_endian, fields: Vec::new() };
         // Some writers turn the version round (Pillow reads them too).
         let is_bigtiff = match ifd.integer(2, 2)? {
             42 | 0x2A00 => false,
@@ -41,12 +41,12 @@ impl<'a> Ifd<'a> {
         let entries = bytes.get(start + counter..)?.chunks_exact(length);
         for (index, _) in (0..count).zip(entries) {
             let at = start + counter + index as usize * length;
-            ifd.entries.extend(ifd.entry(at, word));
+            ifd.fields.extend(ifd.field(at, word));
         }
         Some(ifd)
     }
 
-    fn entry(&self, at: usize, word: usize) -> Option<Entry> {
+    fn field(&self, at: usize, word: usize) -> Option<Field> {
         let kind = self.integer(at + 2, 2)? as u16;
         let count = usize::try_from(self.integer(at + 4, word)?).ok()?;
         let length = count.checked_mul(*KIND_BYTES.get(usize::from(kind))?)?;
@@ -56,12 +56,12 @@ impl<'a> Ifd<'a> {
             false => usize::try_from(self.integer(field, word)?).ok()?,
         };
         self.bytes.get(at_value..at_value.checked_add(length)?)?;
-        Some(Entry { tag: self.integer(at, 2)? as u16, kind, count, at: at_value })
+        Some(Field { tag: self.integer(at, 2)? as u16, kind, count, at: at_value })
     }
 
-    /// The entry of `tag`: the last one, as Pillow and the decoder take it.
-    fn find(&self, tag: u16) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.tag == tag)
+    /// The field of `tag`: the last one, as Pillow and the decoder take it.
+    fn find(&self, tag: u16) -> Option<&Field> {
+        self.fields.iter().rev().find(|field| field.tag == tag)
     }
 
     /// The value of `tag` if it is a single integer of 16 bits or more.
@@ -71,7 +71,7 @@ impl<'a> Ifd<'a> {
 
     /// The values of `tag` if they are integers of 16 bits or more.
     pub(crate) fn numbers(&self, tag: u16) -> Option<Vec<u64>> {
-        let Entry { kind, count, at, .. } = self.find(tag)?;
+        let Field { kind, count, at, .. } = self.find(tag)?;
         if !matches!(kind, 3 | 4 | 8 | 9 | 13 | 16 | 17 | 18) {
             return None;
         }
@@ -81,32 +81,32 @@ impl<'a> Ifd<'a> {
 
     /// The values of `tag` if they are fractions of two integers.
     pub(crate) fn fractions(&self, tag: u16) -> Option<Vec<f64>> {
-        let entry = self.find(tag).filter(|entry| entry.kind == 5)?;
+        let field = self.find(tag).filter(|field| field.kind == 5)?;
         let part = |at| self.integer(at, 4).map(|part| part as f64);
-        let one = |index| Some(part(entry.at + index * 8)? / part(entry.at + index * 8 + 4)?);
-        (0..entry.count).map(one).collect()
+        let one = |index| Some(part(field.at + index * 8)? / part(field.at + index * 8 + 4)?);
+        (0..field.count).map(one).collect()
     }
 
     /// The bytes of the value of `tag`.
     pub(crate) fn value(&self, tag: u16) -> Option<&'a [u8]> {
-        let entry = self.find(tag)?;
-        let length = entry.count * KIND_BYTES[usize::from(entry.kind)];
-        self.bytes.get(entry.at..entry.at + length)
+        let field = self.find(tag)?;
+        let length = field.count * KIND_BYTES[usize::from(field.kind)];
+        self.bytes.get(field.at..field.at + length)
     }
 
     /// Where `number`, in as many bytes as the file has for it, goes to become the value of `tag`; all
     /// places, if the tag is there more than once.
     pub(crate) fn changes(&self, tag: u16, number: u64) -> Vec<(usize, Vec<u8>)> {
-        let entries = self.entries.iter().filter(|entry| entry.tag == tag && entry.count > 0);
-        let change = |entry: &Entry| {
-            let length = KIND_BYTES[usize::from(entry.kind)];
+        let fields = self.fields.iter().filter(|field| field.tag == tag && field.count > 0);
+        let change = |field: &Field| {
+            let length = KIND_BYTES[usize::from(field.kind)];
             let bytes = match self.is_big_endian {
                 true => number.to_be_bytes()[8 - length..].to_vec(),
                 false => number.to_le_bytes()[..length].to_vec(),
             };
-            (entry.at, bytes)
+            (field.at, bytes)
         };
-        entries.map(change).collect()
+        fields.map(change).collect()
     }
 
     /// The unsigned integer of `length` bytes, 8 at most, at `at`.

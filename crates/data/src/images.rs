@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::class_folders::{IMAGE_EXTENSIONS, Walk};
-use crate::folder::Sample;
+use crate::error::DataError;
 use crate::listing::Lister;
-use crate::pack;
-use crate::packing;
+use crate::sample::Sample;
+use crate::shard;
 
 /// What [`find_images`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,9 +31,9 @@ pub fn find_images(lister: &Lister<'_>, paths: &[PathBuf]) -> Result<Found, Data
     for path in paths {
         let images = if path.is_dir() {
             in_folder(lister, path, &mut found)?
-        } else if pack::is_shard(path) && path.is_file() {
-            packing::check_finished(path)?;
-            let entries = pack::Index::open(path)?.entries;
+        } else if shard::is_shard(path) && path.is_file() {
+            shard::check_finished(path)?;
+            let entries = shard::Index::open(path)?.entries;
             entries.into_iter().map(|entry| path.join(entry.name)).collect()
         } else {
             vec![path.clone()]
@@ -50,7 +49,7 @@ fn in_folder(
     dir: &Path,
     found: &mut Found,
 ) -> Result<Vec<PathBuf>, DataError> {
-    packing::check_finished(dir)?;
+    shard::check_finished(dir)?;
     let walk = Walk::of(lister, dir)?;
     let notes = walk.left_out.notes(walk.images.len());
     if walk.images.is_empty() {

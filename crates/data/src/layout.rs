@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
 use crate::class_folders::{
     ClassFolder, EXAMPLE, Folder, IMAGE_EXTENSIONS, Scanner, is_image_path, subfolders,
 };
-use crate::folder::{TRAIN_NAMES, VAL_NAMES};
-use crate::pack;
+use crate::error::DataError;
+use crate::shard;
+use crate::split_folders::{TRAIN_NAMES, VAL_NAMES};
 use crate::text::{counted, name_list};
 
 /// Folders that one look for a picture enters at the most. Data sets nest by a few; the look serves
@@ -129,7 +129,7 @@ pub(crate) fn note_nested_classes(dir: &Path, classes: &[ClassFolder]) -> Option
         let mut names = BTreeSet::new();
         for image in &class.images {
             let parts = image.strip_prefix(&class.dir).ok()?.iter();
-            let mut parts = parts.filter(|part| !pack::is_shard(Path::new(part)));
+            let mut parts = parts.filter(|part| !shard::is_shard(Path::new(part)));
             let first = parts.next()?.to_str()?;
             parts.next()?; // a picture that lies directly in its class: all is as it should be
             names.insert(first);
@@ -208,7 +208,7 @@ fn holds_pictures(dir: &Path, left: &mut usize) -> bool {
 
 /// Pictures and shards that lie in `dir` itself.
 fn pictures_in(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    let is_picture = |path: &Path| is_image_path(path) || pack::is_shard(path);
+    let is_picture = |path: &Path| is_image_path(path) || shard::is_shard(path);
     let files = entries(dir).filter(|(_, is_folder)| !is_folder).map(|(path, _)| path);
     files.filter(move |path| is_picture(path))
 }

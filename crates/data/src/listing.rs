@@ -22,15 +22,16 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::DataError;
-use crate::decode::DecodeOptions;
+use crate::decode_options::DecodeOptions;
+use crate::error::DataError;
 use crate::fields::{Reader, put_text};
-use crate::folder::Sample;
 use crate::folder_state::{FileSystems, FolderState, NUMBERS};
+use crate::guard::lock;
+use crate::sample::Sample;
 
 /// Entries from which on a scan leaves a cache behind without being asked: fewer are listed again
 /// in less time than a person notices.
@@ -66,7 +67,7 @@ pub struct Listed {
 
 /// What a directory entry is, after following links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     Folder,
     File,
     /// A link whose target is missing.
@@ -78,7 +79,7 @@ pub(crate) enum Kind {
 /// An entry of a folder.
 pub(crate) struct Entry {
     pub(crate) path: PathBuf,
-    pub(crate) kind: Kind,
+    pub(crate) kind: EntryKind,
 }
 
 /// A folder's entries that are not hidden, by name.
@@ -241,7 +242,7 @@ impl<'a> Lister<'a> {
             && Some(known.state) == state
         {
             lock(&self.seen).insert(dir.to_path_buf());
-            let entry = |(kind, name): (Kind, &str)| Entry { path: dir.join(name), kind };
+            let entry = |(kind, name): (EntryKind, &str)| Entry { path: dir.join(name), kind };
             return Ok(known.entries().map(entry).collect());
         }
         let (entries, has_links) = read(dir)?;
@@ -309,10 +310,10 @@ impl Listing {
         let mut text = String::new();
         for Entry { path, kind } in entries {
             text.push(match kind {
-                Kind::Folder => 'd',
-                Kind::File => 'f',
-                Kind::Broken => return None,
-                Kind::Other => 'o',
+                EntryKind::Folder => 'd',
+                EntryKind::File => 'f',
+                EntryKind::Broken => return None,
+                EntryKind::Other => 'o',
             });
             text.push_str(path.file_name()?.to_str()?);
             text.push('\0');
@@ -320,12 +321,12 @@ impl Listing {
         Some(Listing { state, sound: 0, entries: text })
     }
 
-    fn entries(&self) -> impl Iterator<Item = (Kind, &str)> {
+    fn entries(&self) -> impl Iterator<Item = (EntryKind, &str)> {
         self.entries.split_terminator('\0').filter_map(|entry| {
             let kind = match entry.as_bytes().first()? {
-                b'd' => Kind::Folder,
-                b'f' => Kind::File,
-                _ => Kind::Other,
+                b'd' => EntryKind::Folder,
+                b'f' => EntryKind::File,
+                _ => EntryKind::Other,
             };
             Some((kind, &entry[1..]))
         })
@@ -349,15 +350,15 @@ fn read(dir: &Path) -> Result<(Vec<Entry>, bool), DataError> {
             match fs::metadata(dir.join(&name)) {
                 Ok(target) => kind = target.file_type(),
                 Err(_) => {
-                    named.push((name, Kind::Broken));
+                    named.push((name, EntryKind::Broken));
                     continue;
                 }
             }
         }
         let kind = match kind {
-            kind if kind.is_dir() => Kind::Folder,
-            kind if kind.is_file() => Kind::File,
-            _ => Kind::Other,
+            kind if kind.is_dir() => EntryKind::Folder,
+            kind if kind.is_file() => EntryKind::File,
+            _ => EntryKind::Other,
         };
         named.push((name, kind));
     }
@@ -377,11 +378,6 @@ pub(crate) fn changed(metadata: &fs::Metadata) -> Option<Duration> {
         }
     }
     metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()
-}
-
-/// Locks `mutex`; what is behind it is whole at every moment, whoever panicked.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>): names a file; the paths inside tell apart
@@ -472,7 +468,7 @@ mod tests {
 
     fn known() -> HashMap<PathBuf, Listing> {
         let entry = |name: &str, kind| Entry { path: Path::new("/a").join(name), kind };
-        let entries = [entry("x y.jpg", Kind::File), entry("ü", Kind::Folder)];
+        let entries = [entry("x y.jpg", EntryKind::File), entry("ü", EntryKind::Folder)];
         let state = FolderState::from_numbers([1, 2, 3, 4, 5, 6, 7, 8]);
         let listing = Listing { sound: 9, ..Listing::new(state, &entries).unwrap() };
         HashMap::from([(PathBuf::from("/a"), listing)])
@@ -485,7 +481,7 @@ mod tests {
         let listing = &back[Path::new("/a")];
         assert_eq!((listing.state.numbers()[7], listing.sound), (8, 9));
         let entries: Vec<_> = listing.entries().collect();
-        assert_eq!(entries, [(Kind::File, "x y.jpg"), (Kind::Folder, "ü")]);
+        assert_eq!(entries, [(EntryKind::File, "x y.jpg"), (EntryKind::Folder, "ü")]);
         for cut in 0..bytes.len() {
             assert!(parse(&bytes[..cut]).is_none(), "cut at {cut}");
         }

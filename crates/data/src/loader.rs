@@ -18,12 +18,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::DataError;
 use crate::augment::{AugmentConfig, View};
 use crate::crops::Crops;
 use crate::decode::{DecodeBuffers, Wanted};
-use crate::guard::panic_message;
-use crate::listing::lock;
+use crate::error::DataError;
+use crate::guard::{lock, panic_message};
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
 use crate::preprocess::{Normaliser, Preprocessing, preprocess};
 use crate::random::{Purpose, sample_rng};

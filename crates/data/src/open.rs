@@ -8,11 +8,13 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, ImageError, Limits, RgbImage};
 
+use crate::decode_options::DecodeOptions;
+use crate::error::DecodeError;
 use crate::format::Format;
 use crate::gif::Gif;
 use crate::guard::guarded;
+use crate::jpeg;
 use crate::tiff::Tiff;
-use crate::{DecodeError, DecodeOptions, jpeg};
 
 /// An image whose header was read.
 pub(crate) struct Opened<'a> {

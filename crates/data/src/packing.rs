@@ -1,6 +1,6 @@
 //! A folder of images decoded once, into shards.
 //!
-//! `OUT` has the class folders of `DIR`, each with shards (see [`crate::pack`]) of up to
+//! `OUT` has the class folders of `DIR`, each with shards (see [`crate::shard`]) of up to
 //! `SHARD_IMAGES` images, whose short side is at most the one that was asked for. Training and
 //! evaluation read it like `DIR`: the same classes, the same order, the same images held out.
 //!
@@ -15,18 +15,17 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::class_folders::ClassFolder;
-use crate::decode::{DecodeBuffers, DecodeOptions, Wanted, decode_file_with};
+use crate::decode::{DecodeBuffers, Wanted, decode_file_with};
+use crate::decode_options::DecodeOptions;
+use crate::error::DataError;
 use crate::folder::{Trees, trees};
 use crate::listing::{Lister, changed};
-use crate::pack::{self, Entry, Index, MAGIC, Record, Stamp};
+use crate::loader::Failure;
 use crate::resize::{Filter, Resizer};
-use crate::{DataError, Failure};
+use crate::shard::{self, Index, IndexEntry, MAGIC, MARKER, Record, Stamp};
 
 /// Most images of a shard: 250 MB at 256 pixels, written in seconds, so that little is done twice.
 const SHARD_IMAGES: usize = 1024;
-
-/// Name of the file that stands in a folder while it is being packed.
-const MARKER: &str = ".packing";
 
 /// What [`pack`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,20 +112,6 @@ pub fn pack(
     Ok(summary)
 }
 
-/// Refuses `path` if it lies in a folder that is being packed or was left unfinished, at most two
-/// folders deep: a class folder lies in `OUT` or in `OUT/train`, and a shard one deeper.
-pub(crate) fn check_finished(path: &Path) -> Result<(), DataError> {
-    let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let mut places = canonical.ancestors().take(if path.is_dir() { 3 } else { 4 });
-    match places.find(|place| place.join(MARKER).exists()) {
-        None => Ok(()),
-        Some(place) => Err(DataError::layout(
-            place,
-            "it is being packed, or its packing was stopped; run `data pack` with it to the end",
-        )),
-    }
-}
-
 /// Packing into the images that are packed would never end well.
 fn check_apart(dir: &Path, out: &Path) -> Result<(), DataError> {
     let resolve = |path: &Path| fs::canonicalize(path).map_err(DataError::io("resolve", path));
@@ -156,8 +141,8 @@ fn clear(folder: &Path, count: usize) -> Result<(), DataError> {
         let path = entry.map_err(DataError::io("list", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_partial = name.starts_with(".images-") && name.ends_with(".partial");
-        let is_beyond = pack::is_shard(&path)
-            && !(0..count).any(|number| name == pack::shard_name(number as u32));
+        let is_beyond = shard::is_shard(&path)
+            && !(0..count).any(|number| name == shard::shard_name(number as u32));
         if is_partial || is_beyond {
             fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
         }
@@ -185,14 +170,14 @@ fn jobs_of<'a>(class: &'a ClassFolder, folder: &Path) -> Result<Vec<Job<'a>>, Da
     let job = |(number, images): (u32, &'a [PathBuf])| {
         let name = |path: &PathBuf| {
             let inner = path.strip_prefix(&class.dir).unwrap_or(path);
-            if inner.iter().any(|part| pack::is_shard(Path::new(part))) {
+            if inner.iter().any(|part| shard::is_shard(Path::new(part))) {
                 return Err(DataError::layout(&class.dir, "it is packed already"));
             }
-            pack::inner_name(inner)
+            shard::inner_name(inner)
                 .ok_or_else(|| DataError::layout(path, "its name is not UTF-8 text; rename it"))
         };
         let names = images.iter().map(name).collect::<Result<_, _>>()?;
-        Ok(Job { images, names, number, count, path: folder.join(pack::shard_name(number)) })
+        Ok(Job { images, names, number, count, path: folder.join(shard::shard_name(number)) })
     };
     pieces.map(job).collect()
 }
@@ -234,7 +219,7 @@ impl Job<'_> {
             // A file that cannot be looked at cannot be decoded either, and says why then.
             let stamp = stamp(path).unwrap_or(Stamp { bytes: 0, modified: Default::default() });
             let stored = Err(String::new());
-            index.entries.push(Entry { name: name.clone(), stamp, stored });
+            index.entries.push(IndexEntry { name: name.clone(), stamp, stored });
         }
         let known = Index::open(&self.path).ok().filter(|known| known.is_of(&index));
         let is_new = known.is_none();
@@ -242,7 +227,7 @@ impl Job<'_> {
             index = known;
             advance(self.images.len());
         } else {
-            let name = pack::shard_name(self.number);
+            let name = shard::shard_name(self.number);
             let partial = self.path.with_file_name(format!(".{name}.partial"));
             let written = self.write(&partial, &mut index, lister, options, advance);
             if let Err(error) = written.and_then(|()| put_in_place(&partial, &self.path)) {
@@ -306,7 +291,7 @@ impl Index {
     /// Whether this shard was made as `wanted` would be, from the same files.
     fn is_of(&self, wanted: &Index) -> bool {
         let settings = |index: &Index| (index.short_side, index.exif, index.number, index.count);
-        let file = |entry: &Entry| (entry.name.clone(), entry.stamp);
+        let file = |entry: &IndexEntry| (entry.name.clone(), entry.stamp);
         settings(self) == settings(wanted)
             && self.entries.iter().map(file).eq(wanted.entries.iter().map(file))
     }

@@ -8,9 +8,9 @@ use std::path::Path;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
 use crate::crops::Crops;
 use crate::decode::{DecodeOptions, decode_file};
+use crate::error::DataError;
 use crate::resize::{Edge, Filter, Resizer};
 
 /// The largest side of a network's input that is accepted: a typing mistake ends here, not in an

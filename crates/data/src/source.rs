@@ -4,10 +4,11 @@ use std::path::Path;
 
 use image::RgbImage;
 
-use crate::DataError;
-use crate::decode::{DecodeBuffers, DecodeOptions, Want, decode_file_with};
-use crate::folder::Sample;
-use crate::pack::Packed;
+use crate::decode::{DecodeBuffers, Want, decode_file_with};
+use crate::decode_options::DecodeOptions;
+use crate::error::DataError;
+use crate::sample::Sample;
+use crate::shard::Packed;
 
 /// A list of labelled images that several threads read at once.
 ///

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
-use crate::folder::{Sample, ScanOptions, scan_with, train_root};
+use crate::error::DataError;
+use crate::folder::{ScanOptions, scan_with};
 use crate::listing::Lister;
+use crate::sample::Sample;
+use crate::split_folders::train_root;
 
 /// What [`split`] made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,8 +28,10 @@ use std::io::{Cursor, ErrorKind};
 use tiff::TiffError;
 use tiff::decoder::{Decoder, Limits};
 
+use crate::decode_options::DecodeOptions;
+use crate::error::DecodeError;
 use crate::ifd::Ifd;
-use crate::{DecodeError, DecodeOptions, jpeg};
+use crate::jpeg;
 
 /// Tags (TIFF 6.0, appendix A).
 mod tag {

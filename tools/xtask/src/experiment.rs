@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::{cargo, root, say};
+use crate::shell::{cargo, root, say};
 
 const USAGE: &str = "\
 usage: cargo xtask experiment paper --data-dir DIR [--out DIR] [--seeds 1,2,3] [--epochs N]

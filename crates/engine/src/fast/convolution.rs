@@ -17,9 +17,9 @@ use crate::profile::Phase;
 
 /// A stage of convolutions with its memory.
 ///
-/// With batch norm the convolution's output is kept until the backward pass, which replaces it by
-/// its gradient. Without, the nonlinearity is part of the convolution, and the gradient of its
-/// output is replaced instead.
+/// With batch norm the convolution's output is kept until the backward pass, which replaces it with
+/// its gradient. Without batch norm the nonlinearity is part of the convolution, and the backward pass
+/// changes the gradient of the output in place.
 pub(super) struct Convolution {
     stage: ConvStage,
     conv: Conv,
@@ -44,8 +44,8 @@ enum Follow {
         sums: Vec<f64>,
         moments: Vec<Moments>,
     },
-    /// The nonlinearity of the only member. The vector stands in for a bias that the network does
-    /// not have, and for its gradient.
+    /// The nonlinearity of the only member. If the network has no bias, the vector takes the place of
+    /// the bias and of its gradient.
     Activation { no_bias: Vec<f32>, no_bias_gradient: Vec<f32> },
 }
 
@@ -117,8 +117,8 @@ impl Convolution {
     }
 
     /// Shows what enters the nonlinearities of the members that are watched: the normalised output of
-    /// the convolution, or without batch norm that output computed once more, with its bias and
-    /// without the nonlinearity. Called right behind the forward pass, whose buffers still stand.
+    /// the convolution, or without batch norm that output, computed once more with its bias and without
+    /// the nonlinearity. Must be called right after the forward pass, while its buffers are intact.
     pub(super) fn show<E: Element>(&self, cx: &mut Context<'_>, weights: &Weights) {
         let Some(Watch { layers, see }) = cx.watch.take() else { return };
         let batch = cx.batch;
@@ -297,7 +297,7 @@ impl Convolution {
                 for (member, moments) in members.iter().zip(moments) {
                     let Some(Norm { gamma, beta, .. }) = &member.norm else { continue };
                     if let Some(bias) = &member.bias {
-                        // The mean takes away what a bias adds.
+                        // Subtracting the mean removes what a bias adds.
                         gradients[bias.clone()].fill(0.0);
                     }
                     let [dgamma, dbeta] = pair(gradients, gamma, beta);
@@ -327,8 +327,8 @@ impl Convolution {
                 let mut dy = output.of_mut(E::of_region_mut(dy), batch);
                 let g = member.activation;
                 activation::backward(run, g, y, dy.reborrow(), dbias, cx.partial);
-                // The last plane shares its lower right corner with the plane behind it, which
-                // belongs to another branch and may be a pool's, whose halo nothing has zeroed.
+                // The last plane shares its lower right corner with the next plane. That plane
+                // belongs to another branch, perhaps a pool's, and its halo may not be zero.
                 dy.zero_halo();
                 (slots.gradient(output), output.view)
             }

@@ -1,6 +1,6 @@
-//! The plan of evaluation for one batch size: batch norm is folded into the convolutions, the
-//! nonlinearity is part of them, and memory is shared as soon as a map has been read. The first stages,
-//! whose maps are large, run few images at a time.
+//! The plan of evaluation for one batch size. Batch norm is folded into the convolutions, the
+//! nonlinearity is part of them, and a map's memory is free again as soon as the map has been read. The
+//! first stages, whose maps are large, run few images at a time.
 
 use std::ops::Range;
 
@@ -25,19 +25,21 @@ use super::padded::Padded;
 use super::plan::Settings;
 use crate::profile::{Clock, Phase, Profile};
 
-/// Bytes of the maps of one image that a stage reads and writes, from which on the network's stages up
-/// to it run few images at a time, so that a map is still in a cache when the next stage reads it. Behind
-/// them weights outweigh maps, and want many images. At 224 px the last such stage ends module 3c in f32
-/// and is the second pool in bf16; on Zen 4, 32 images of f32 then took 7 % less time than all at once.
+/// If a stage reads and writes maps of at least so many bytes an image, it and all stages before it run
+/// few images at a time, so that a map is still in a cache when the next stage reads it. In the later
+/// stages the weights are larger than the maps, and many images at a time are faster. At 224 px the
+/// last such stage ends module 3c in f32 and is the second pool in bf16; on Zen 4, 32 images of f32
+/// then took 7 % less time than all at once.
 const LARGE: usize = 1 << 20;
 
-/// Images at a time in these stages: the first of these that divides the batch, or else all of it.
+/// Images at a time in these stages: the first of these numbers that divides the batch, or else the
+/// whole batch.
 const FEW: [usize; 4] = [4, 5, 6, 7];
 
 /// How a batch goes through the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
-    /// The first stages, which run a part of the batch after the other.
+    /// The first stages, which run one part of the batch after another.
     stages: usize,
     /// Images of a part.
     images: usize,
@@ -138,7 +140,7 @@ impl Evaluation {
             let mut touch = |place: &Place| {
                 buffers.touch(values[place.id].buffer, moment);
                 if moment < parts.stages && whole[place.id] {
-                    // It holds the parts before while all of these stages run again.
+                    // It keeps the earlier parts while all of these stages run again.
                     buffers.touch(values[place.id].buffer, 0);
                 }
             };
@@ -342,7 +344,7 @@ impl Evaluation {
     }
 }
 
-/// Filters and bias of a convolution with batch norm behind it: with
+/// Filters and bias of a convolution with batch norm after it: with
 /// `m = gamma / sqrt(variance + epsilon)`, the filters times m, and `beta + (bias - mean) * m`.
 fn fold(member: &Member, weights: &Weights, epsilon: f64) -> (Vec<f32>, Vec<f32>) {
     let channels = member.output.map.channels;

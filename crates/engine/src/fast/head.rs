@@ -1,5 +1,5 @@
-//! An end of the network in training, the main one or an auxiliary one: global average pool, dropout,
-//! fully connected layer, loss, and all their gradients.
+//! A head of the network in training, main or auxiliary: global average pool, dropout, fully
+//! connected layer, loss, and all their gradients.
 
 use bninception_kernels::element::Element;
 use bninception_kernels::linear::Linear;

@@ -1,4 +1,4 @@
-//! What a plan is made with and what its stages share while they run.
+//! The settings from which plans are made, and what the stages of a running plan share.
 
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
@@ -82,7 +82,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Collects the buffers of a plan, and who touches them when.
+/// Collects the buffers of a plan, and the moments of their use.
 pub(super) struct Planner<'a> {
     pub team: &'a Team,
     pub settings: Settings,
@@ -92,7 +92,7 @@ pub(super) struct Planner<'a> {
     pub n: usize,
     pub values: Vec<Buffer>,
     pub gradients: Vec<Buffer>,
-    /// Packed filters and scratch of one convolution after the other.
+    /// Packed filters and scratch, which the convolutions use one after the other.
     pub packed: Buffer,
     pub workspace: Buffer,
     /// Whether each map's gradient has been written by a reader that runs backward earlier.

@@ -1,8 +1,8 @@
 //! The plan of a training step for one batch size: memory, prepared stages, and their order.
 //!
-//! Moments, as the memory plan counts them: stage `i` of `n` runs forward at moment `i`, all heads
-//! at `n`, and stage `i` runs backward at `2n - i`. The gradient of a map is written by the first
-//! of its readers that runs backward, and the others add to it, so that no map is ever cleared.
+//! The memory plan counts moments: stage `i` of `n` runs forward at moment `i`, all heads run at `n`,
+//! and stage `i` runs backward at `2n - i`. The first reader of a map that runs backward writes the
+//! map's gradient, and the other readers add to it. So no map is ever cleared.
 
 use bninception_kernels::arena::{bytes, bytes_mut};
 use bninception_kernels::element::Element;
@@ -31,7 +31,7 @@ pub(super) struct Training {
     stages: Vec<TrainStage>,
     /// Auxiliary heads, then that of the logits.
     heads: Vec<Head>,
-    /// Logits of an auxiliary head, which nobody sees.
+    /// Logits of an auxiliary head, which stay inside the step.
     aux_logits: Vec<f32>,
     /// Scratch of the reductions over images.
     partial: Vec<f64>,
@@ -71,7 +71,7 @@ impl Training {
             [aux, .., _] => batch * aux.classes,
             _ => 0,
         };
-        // Backward order, in which accumulation is decided.
+        // In backward order, because that order decides who writes a gradient and who adds to it.
         let mut stages: Vec<TrainStage> = lowered
             .stages
             .iter()

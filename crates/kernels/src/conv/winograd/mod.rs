@@ -28,7 +28,7 @@ const MOST_TILES: usize = 128;
 /// Each thread has sums of its own where the values of both transformed maps are at least so many times
 /// those of all sums. With two threads on Zen 4, sums of their own then cost nothing; at 4 times they
 /// are 5 % slower, at 2.7 times 12 %. In the minutes in which a lent machine's cores seem far apart the
-/// team takes 1.3 to 1.6 times as long (`engine/docs/profile.md`).
+/// team takes 1.3 to 1.6 times as long (`docs/speed.md`).
 const SUMS_BESIDE_MAPS: usize = 6;
 
 /// Sizes of one direction, from a map of `in_blocks` to one of `out_blocks` channel blocks.
