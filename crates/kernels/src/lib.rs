@@ -3,8 +3,10 @@
 //! Every kernel is a safe function that checks its sizes, and has a scalar version that is the
 //! definition of the result; vector versions are chosen at run time in one place ([`simd`]).
 //!
-//! Letters: N images, C input channels, K output channels, H and W rows and columns of a map,
-//! R and S rows and columns of a filter.
+//! Shapes of arguments are stated in the notation that [`map`] defines.
+//!
+//! Upwards from what everything stands on: numbers ([`dtype`]), registers ([`simd`]), numbers in memory
+//! ([`element`]), maps ([`map`], [`planes`]), threads ([`team`]), how a kernel is run ([`run`]), and the kernels.
 #![allow(unsafe_code)] // the one crate that may; each block says why it is sound
 
 pub mod activation;

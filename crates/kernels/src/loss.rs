@@ -7,7 +7,8 @@ use crate::team::threads::Team;
 ///
 /// The target of an image is `1 - smoothing` at its label plus `smoothing / classes` everywhere
 /// (Szegedy et al. 2016, section 7, <https://arxiv.org/abs/1512.00567>; PyTorch's
-/// `label_smoothing`). Sums run in f64. `logits` and `gradient` are `[images][classes]`.
+/// `label_smoothing`). Sums run in f64. `logits` and `gradient` are `[n][classes]`, `labels` and `losses`
+/// `[n]`.
 ///
 /// # Panics
 /// If lengths do not fit together, or a label is not below `classes`.

@@ -9,6 +9,14 @@
 //! buffer ends with [`GUARD_PIXELS`] further zero pixels.
 //!
 //! Concatenation along channels is free: a branch writes its own channel blocks of the wide map.
+//!
+//! # Shapes
+//!
+//! Kernels state the shape of each argument by its indices, the slowest first: `[n][c]` has a row of channels
+//! for each image. Letters: `n` images, `c` input channels and `k` output channels, `h` and `w` rows and
+//! columns of a map (`out_h` and `out_w` of an output), `r` and `s` rows and columns of a filter.
+//! `[n][c_block][h][w][16]` is a batch of maps as above, its channels in blocks of 16 and its halo left out of
+//! the letters: [`Planes`](crate::planes::Planes) or [`PlanesMut`](crate::planes::PlanesMut).
 
 use std::ops::Range;
 

@@ -27,6 +27,8 @@ pub struct Step {
 /// Nesterov's form `w <- w - lr * (g + momentum * v)`
 /// (<https://pytorch.org/docs/stable/generated/torch.optim.SGD.html>).
 ///
+/// All three are flat vectors of one length, whatever their shape.
+///
 /// Returns whether all weights are finite afterwards, which is known here for free. A velocity or a
 /// gradient that is not finite makes its weight so too.
 ///
@@ -66,7 +68,7 @@ pub fn step(
 }
 
 /// Moves an exponential moving average towards `values`: `a <- a + share * (value - a)`, where share
-/// is 1 less the decay.
+/// is 1 less the decay. Both are flat vectors of one length.
 ///
 /// # Panics
 /// If the vectors differ in length.

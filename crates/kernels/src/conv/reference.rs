@@ -1,5 +1,6 @@
-//! The definition of a convolution: plain loops in f64 over NCHW tensors and OIHW weights.
+//! The definition of a convolution: plain loops in f64.
 //!
+//! `x` is `[n][c][h][w]`, weights and their gradient `[k][c][r][s]`, `dy` `[n][k][out_h][out_w]`, all of f32.
 //! Slow and obviously right; tests and benchmarks hold every kernel against it.
 
 use super::shape::ConvShape;

@@ -15,7 +15,7 @@ use super::kernel::dispatch;
 use super::operands::{ConvInput, Source, Target};
 use super::plan::{Conv, Direction, MapWay};
 use super::winograd::Winograd;
-use super::winograd::gradients::{WinogradGradients, Work};
+use super::winograd::gradients::{GradientStep, WinogradGradients};
 use super::winograd::outputs::WinogradOutputs;
 use super::winograd::pack::{WinogradPack, WinogradUnpack};
 use super::{bf16, direct};
@@ -313,7 +313,7 @@ impl Conv {
         let sums = &mut rest[..sizes.sum_copies * sizes.weights_len()];
         let transformed = Shared::new(transformed);
         let shared = Shared::new(&mut *sums);
-        let run = |work: Work| {
+        let run = |work: GradientStep| {
             self.run(team, |member| {
                 let gradients = WinogradGradients {
                     sizes,
@@ -332,11 +332,11 @@ impl Conv {
             });
         };
         if sizes.sum_copies > 1 {
-            run(Work::SumCopies);
+            run(GradientStep::SumCopies);
         } else {
             for first in (0..sizes.tiles).step_by(sizes.capacity) {
-                run(Work::Transform { first });
-                run(Work::Sum { first });
+                run(GradientStep::Transform { first });
+                run(GradientStep::Sum { first });
             }
         }
         let gradient = &*sums;

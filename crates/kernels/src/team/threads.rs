@@ -19,32 +19,32 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// A team of `len` threads, the caller included.
 pub struct Team {
-    shared: Arc<Shared>,
+    shared: Arc<TeamState>,
     workers: Vec<JoinHandle<()>>,
     /// Held while a piece of work runs; what is left of its units of work.
     running: Mutex<()>,
     slots: Vec<Slot>,
 }
 
-/// Work with the lifetime of its borrows taken away.
-type Work = *const (dyn Fn(usize) + Sync);
+/// ErasedWork with the lifetime of its borrows taken away.
+type ErasedWork = *const (dyn Fn(usize) + Sync);
 
-struct Shared {
+struct TeamState {
     /// Counts the pieces of work; a change is the signal to start.
     round: AtomicUsize,
     /// Workers that have not ended the current piece.
     pending: AtomicUsize,
     /// The current piece, and the caller that waits for it.
-    job: UnsafeCell<Option<(Work, Thread)>>,
+    job: UnsafeCell<Option<(ErasedWork, Thread)>>,
     stop: AtomicBool,
     panicked: AtomicBool,
 }
 
 // SAFETY: `job` is written by the caller alone, while `pending` is zero, and read by workers only
 // between the round's signal and their decrement of `pending`; the other fields are atomics.
-unsafe impl Send for Shared {}
+unsafe impl Send for TeamState {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for TeamState {}
 
 impl Team {
     /// A team of `len` threads (at least one). If `len` is the number of cores that the process may
@@ -52,7 +52,7 @@ impl Team {
     /// starts later, such as those that load images, would inherit its one core.
     pub fn new(len: usize) -> Team {
         let len = len.max(1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TeamState {
             round: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
@@ -118,7 +118,7 @@ impl Team {
         let (shared, work): (_, &(dyn Fn(usize) + Sync)) = (&*self.shared, &work);
         // SAFETY: only the lifetime changes; no worker touches the closure after its decrement of
         // `pending`, and this function does not return, not even by a panic, before that is zero.
-        let erased = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Work>(work) };
+        let erased = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), ErasedWork>(work) };
         // SAFETY: `pending` is zero, so no worker reads the job, and the lock keeps callers apart.
         unsafe { *shared.job.get() = Some((erased, std::thread::current())) };
         shared.pending.store(self.workers.len(), Ordering::Release);
@@ -149,7 +149,7 @@ impl Drop for Team {
     }
 }
 
-impl Shared {
+impl TeamState {
     /// A worker's life: one piece of work per round, until the team is dropped.
     fn serve(&self, index: usize) {
         let mut seen = 0;

@@ -47,13 +47,13 @@ pub(in crate::conv) struct Windows {
     pub in_place: bool,
 }
 
-/// Chunks of a stack's rows.
+/// Chunks of rows of positions.
 #[derive(Debug)]
 pub(in crate::conv) struct Strips {
-    pub stack: StripLayout,
+    pub layout: StripLayout,
     /// Rows of a chunk.
     pub chunk_rows: usize,
-    /// Bytes from one strip of a chunk to the next, a line of 64 bytes being two channel blocks of a pixel;
+    /// Bytes from one strip of a chunk to the next, 64 bytes being two channel blocks of a pixel;
     /// or those of an image's rows.
     pub strip: usize,
     /// Strips of a chunk, `[phase][pair of channel blocks]`; or one.
@@ -101,7 +101,7 @@ impl Division {
         match &self.reading {
             Reading::Windows(windows) => (batch * per_image).div_ceil(PANEL * windows.chunk_panels),
             Reading::Strips(strips) | Reading::Image(strips) => {
-                (batch * strips.stack.rows).div_ceil(strips.chunk_rows)
+                (batch * strips.layout.rows).div_ceil(strips.chunk_rows)
             }
         }
     }
@@ -155,8 +155,8 @@ impl Windows {
     }
 }
 
-/// Bytes of a line.
-pub(super) const LINE: usize = 2 * BLOCK * size_of::<Bf16>();
+/// Bytes of two channel blocks of a pixel.
+pub(super) const PIXEL_BYTES: usize = 2 * BLOCK * size_of::<Bf16>();
 
 impl Strips {
     /// `None` where rows are too long. A chunk is at most what half a megabyte holds. All passes together
@@ -170,76 +170,78 @@ impl Strips {
         if passes.layout.pixel != BLOCK {
             return Strips::of_image(passes, batch, threads);
         }
-        let stack = StripLayout::new(passes, size)?;
+        let layout = StripLayout::new(passes, size)?;
         let pairs = passes.source_blocks.div_ceil(2);
-        let strips = stack.phases.len() * pairs;
-        let cached = (CACHED_BYTES / (strips.max(1) * LINE)).min(MOST_PIXELS);
+        let strips = layout.phases.len() * pairs;
+        let cached = (CACHED_BYTES / (strips.max(1) * PIXEL_BYTES)).min(MOST_PIXELS);
         let work = (products, strips * passes.passes.len());
-        let chunk_rows = chunk_rows(&stack, stack.rows_of_lines(cached), (batch, threads), work)?;
-        // The last tile may reach beyond the last position, and an odd number of lines keeps strips from
+        let chunk_rows =
+            chunk_rows(&layout, layout.rows_of_pixels(cached), (batch, threads), work)?;
+        // The last tile may reach beyond the last position, and an odd number of pixels keeps strips from
         // falling on the same sets of a cache.
-        let strip = ((stack.lines(chunk_rows) + PANEL) | 1) * LINE;
+        let strip = ((layout.pixels(chunk_rows) + PANEL) | 1) * PIXEL_BYTES;
         let step = |taps: &[TapOffset], tile: usize| {
-            let reach = taps[tile % taps.len()];
-            (reach.phase * pairs + tile / taps.len()) * strip + reach.distance * LINE
+            let offset = taps[tile % taps.len()];
+            (offset.phase * pairs + tile / taps.len()) * strip + offset.distance * PIXEL_BYTES
         };
-        let steps = stack
+        let steps = layout
             .taps
             .iter()
             .map(|taps| (0..taps.len() * pairs).map(|tile| step(taps, tile)).collect());
         let steps = steps.collect();
-        Some(Strips { stack, chunk_rows, strip, strips, steps, pitch: LINE })
+        Some(Strips { layout, chunk_rows, strip, strips, steps, pitch: PIXEL_BYTES })
     }
 
     /// As [`Strips::new`] for images.
     fn of_image(passes: &Passes, batch: usize, threads: usize) -> Option<Strips> {
         let (pass, pixel) = (&passes.passes[0], size_of::<Bf16>());
-        let stack = StripLayout::of_windows(pass, SIDE)?;
-        let chunk_rows = chunk_rows(&stack, usize::MAX, (batch, threads), (1, 0))?;
+        let layout = StripLayout::of_windows(pass, SIDE)?;
+        let chunk_rows = chunk_rows(&layout, usize::MAX, (batch, threads), (1, 0))?;
         let taps = pass.taps.len();
         let at = |tile: usize| pass.steps[tile % taps] + tile / taps * 2 * BLOCK;
         let steps: Vec<_> = (0..depth(passes, pass)).map(|tile| at(tile) * pixel).collect();
         let pitch = passes.stride * passes.layout.pixel * pixel;
         let mut strips =
-            Strips { stack, chunk_rows, strip: 0, strips: 1, steps: vec![steps], pitch };
-        let total = batch * strips.stack.rows;
+            Strips { layout, chunk_rows, strip: 0, strips: 1, steps: vec![steps], pitch };
+        let total = batch * strips.layout.rows;
         let rows = |first: usize| {
             let last = (first + chunk_rows).min(total) - 1;
             strips.row(passes, last) - strips.row(passes, first)
         };
         let between = (0..total).step_by(chunk_rows).map(rows).max().unwrap_or(0);
         let last_step = strips.steps[0].iter().max().copied().unwrap_or(0);
-        let row = strips.stack.pitch * pitch;
-        strips.strip = (between * pixel + last_step + row + LINE).next_multiple_of(LINE);
+        let row = strips.layout.pitch * pitch;
+        strips.strip =
+            (between * pixel + last_step + row + PIXEL_BYTES).next_multiple_of(PIXEL_BYTES);
         Some(strips)
     }
 
-    /// Where the windows of row `row` of an image's stack start.
+    /// Where the windows of row `row` of an image's strip start.
     pub(super) fn row(&self, passes: &Passes, row: usize) -> usize {
         let pass = &passes.passes[0];
-        let (n, row) = (row / self.stack.rows, row % self.stack.rows);
+        let (n, row) = (row / self.layout.rows, row % self.layout.rows);
         n * passes.layout.plane + pass.pixels[row * pass.columns].source as usize
     }
 }
 
 /// Rows of a chunk, at most `cached`, and [`MOST`] panels: those that take the least time together, by whole
-/// panels of positions that are multiplied `products` times and lines that are copied to `strips` strips; and
+/// panels of positions that are multiplied `products` times and pixels that are copied to `strips` strips; and
 /// so few that every thread finds some units of work. `None` where a row is too long.
 fn chunk_rows(
-    stack: &StripLayout,
+    layout: &StripLayout,
     cached: usize,
     (batch, threads): (usize, usize),
     (products, strips): (usize, usize),
 ) -> Option<usize> {
-    // Cycles of a product of two row tiles and two column tiles (16 each), and of a copied line, about.
+    // Cycles of a product of two row tiles and two column tiles (16 each), and of a copied pixel, about.
     const PRODUCT: usize = 64;
     const COPY: usize = 8;
-    let most = cached.min(MOST * PANEL / stack.pitch);
-    let total = batch * stack.rows;
+    let most = cached.min(MOST * PANEL / layout.pitch);
+    let total = batch * layout.rows;
     let cost = |rows: usize| {
         let of_chunk = |rows: usize| {
-            let panels = (rows * stack.pitch).div_ceil(PANEL);
-            panels * products * PRODUCT + stack.lines(rows) * strips * COPY
+            let panels = (rows * layout.pitch).div_ceil(PANEL);
+            panels * products * PRODUCT + layout.pixels(rows) * strips * COPY
         };
         let rest = if total.is_multiple_of(rows) { 0 } else { of_chunk(total % rows) };
         total / rows * of_chunk(rows) + rest

@@ -79,11 +79,11 @@ pub(in crate::conv) enum GradientReading {
     Strips(GradientStrips),
 }
 
-/// GradientStrips of pairs of neighbouring pixels, so that a tile of the pixels that a tap meets is sixteen lines:
+/// Strips of pairs of neighbouring pixels, so that a tile of the pixels that a tap meets is sixteen rows of 64 bytes:
 /// every second pair of a strip starts with an even pixel, and those with odd ones are a strip of their own.
 #[derive(Debug)]
 pub(in crate::conv) struct GradientStrips {
-    stack: StripLayout,
+    positions: StripLayout,
     /// Rows of a chunk.
     chunk_rows: usize,
     /// Phase and first pixel of each strip.
@@ -97,24 +97,24 @@ pub(in crate::conv) struct GradientStrips {
 impl GradientStrips {
     /// The strips of the forward `passes` over maps or images of `size` rows and columns.
     fn new(passes: &Passes, size: (usize, usize), out_blocks: usize) -> Option<GradientStrips> {
-        let stack = match passes.layout.pixel {
+        let positions = match passes.layout.pixel {
             BLOCK => StripLayout::new(passes, size)?,
             _ => StripLayout::of_image(passes, size.0, 2)?,
         };
-        let most = chunk_depth(out_blocks) * PANEL / stack.pitch;
+        let most = chunk_depth(out_blocks) * PANEL / positions.pitch;
         if most == 0 {
             return None;
         }
-        let chunk_rows = most.min(stack.rows_of_lines(MOST_PIXELS));
+        let chunk_rows = most.min(positions.rows_of_pixels(MOST_PIXELS));
         let mut starts = Vec::new();
-        let taps = stack.taps[0].iter().map(|reach| {
-            let start = (reach.phase, reach.distance % 2);
-            (index_in(&mut starts, start), reach.distance / 2 * SIDE)
+        let taps = positions.taps[0].iter().map(|offset| {
+            let start = (offset.phase, offset.distance % 2);
+            (index_in(&mut starts, start), offset.distance / 2 * SIDE)
         });
         let taps: Vec<_> = taps.collect();
         let before = taps.iter().map(|&(_, words)| words.div_ceil(WORDS)).max().unwrap_or(0);
-        let tiles = (chunk_rows * stack.pitch).div_ceil(PANEL) + before;
-        Some(GradientStrips { stack, chunk_rows, starts, taps, tiles })
+        let tiles = (chunk_rows * positions.pitch).div_ceil(PANEL) + before;
+        Some(GradientStrips { positions, chunk_rows, starts, taps, tiles })
     }
 
     /// Words of the strips of one block of channels.
@@ -288,10 +288,10 @@ impl<E: Element> Bf16Gradients<'_, E> {
         copy: usize,
         pairs: Range<usize>,
     ) {
-        let GradientStrips { stack, chunk_rows, .. } = strips;
+        let GradientStrips { positions, chunk_rows, .. } = strips;
         let pass = &self.passes.passes[0];
         let taps = pass.taps.len();
-        let rows = part(self.gradient.batch * stack.rows, self.division.sum_copies, copy);
+        let rows = part(self.gradient.batch * positions.rows, self.division.sum_copies, copy);
         if rows.is_empty() {
             // SAFETY: as the caller vouches.
             unsafe { self.zero(copy, pairs.start * taps..pairs.end * taps) };
@@ -299,13 +299,13 @@ impl<E: Element> Bf16Gradients<'_, E> {
         let [dy, x] = self.workspace();
         let mut targets = [0; MOST * PANEL];
         let mut list = [0; MOST_PIXELS];
-        let list = &mut list[..stack.lines(*chunk_rows)];
+        let list = &mut list[..positions.pixels(*chunk_rows)];
         for first in rows.clone().step_by(*chunk_rows) {
             let count = (*chunk_rows).min(rows.end - first);
             // Positions that are no pixels have the zeros of the halo.
-            let targets = &mut targets[..count * stack.pitch];
+            let targets = &mut targets[..count * positions.pitch];
             targets.fill(0);
-            stack.each(pass, self.gradient.batch, first, count, |position, n, pixel| {
+            positions.each(pass, self.gradient.batch, first, count, |position, n, pixel| {
                 targets[position] = n * self.gradient.image + pass.pixels[pixel].target as usize;
             });
             // SAFETY: as the caller vouches.
@@ -367,7 +367,7 @@ impl<E: Element> Bf16Gradients<'_, E> {
         let mut listed = None;
         for (strip, &(phase, start)) in strips.starts.iter().enumerate() {
             if listed != Some(phase) {
-                strips.stack.list(
+                strips.positions.list(
                     phase,
                     layout,
                     (self.gradient.batch, self.source.image),

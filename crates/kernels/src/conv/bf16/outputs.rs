@@ -1,6 +1,6 @@
 //! The forward direction and the gradient of the input.
 
-use super::division::{Division, LINE, MOST, Reading, Strips};
+use super::division::{Division, MOST, PIXEL_BYTES, Reading, Strips};
 use super::multiply::{Columns, Multiplier, Ready};
 use super::pack::panels;
 use super::pieces::PieceSource;
@@ -216,10 +216,10 @@ impl<E: Element> Bf16Outputs<'_, E> {
                     let tiles = &mut sources[..2 * ends.len()];
                     // Behind the last row of a chunk, and in a pass without pixels, there is none.
                     let last =
-                        (first + strips.chunk_rows).min(self.target.batch * strips.stack.rows) - 1;
+                        (first + strips.chunk_rows).min(self.target.batch * strips.layout.rows) - 1;
                     for (i, tile) in tiles.iter_mut().enumerate() {
                         let (row, column) =
-                            (i * SIDE / strips.stack.pitch, i * SIDE % strips.stack.pitch);
+                            (i * SIDE / strips.layout.pitch, i * SIDE % strips.layout.pitch);
                         let row = strips.row(self.passes, (first + row).min(last)) - start;
                         *tile = row * size_of::<Bf16>() + column * strips.pitch;
                     }
@@ -241,7 +241,7 @@ impl<E: Element> Bf16Outputs<'_, E> {
         ends: &'a mut [usize; MOST],
     ) -> (&'a [(usize, usize)], &'a [usize]) {
         let mut count = 0;
-        strips.stack.each(
+        strips.layout.each(
             pass,
             self.target.batch,
             first,
@@ -299,16 +299,16 @@ impl<E: Element> Bf16Outputs<'_, E> {
         to: *mut u8,
     ) {
         let Passes { layout, source_blocks, .. } = self.passes;
-        let list = &mut list[..strips.stack.lines(strips.chunk_rows)];
+        let list = &mut list[..strips.layout.pixels(strips.chunk_rows)];
         let nothing = PieceSource::default();
         let mut strip = to;
-        for phase in 0..strips.stack.phases.len() {
-            strips.stack.list(phase, layout, (self.target.batch, self.source.image), first, list);
+        for phase in 0..strips.layout.phases.len() {
+            strips.layout.list(phase, layout, (self.target.batch, self.source.image), first, list);
             for block in (0..*source_blocks).step_by(2) {
                 let first = self.source.values.as_ptr().wrapping_add(block * layout.plane);
                 let second = first.wrapping_add(layout.plane);
-                for (line, &pixel) in list.iter().enumerate() {
-                    let to = strip.wrapping_add(line * LINE).cast();
+                for (index, &pixel) in list.iter().enumerate() {
+                    let to = strip.wrapping_add(index * PIXEL_BYTES).cast();
                     let values = Values::block(first.wrapping_add(pixel));
                     // SAFETY: `Conv` has checked that the source is that of the passes; the
                     // rest is vouched for by the caller.

@@ -53,7 +53,7 @@ pub(in crate::conv) struct StripPhase {
 pub(in crate::conv) struct TapOffset {
     /// The phase.
     pub phase: usize,
-    /// Lines from that with the position's number to the source pixel's.
+    /// Pixels from that with the position's number to the source pixel's.
     pub distance: usize,
 }
 
@@ -122,7 +122,7 @@ impl StripLayout {
             TapOffset { phase, distance: down * pitch + right }
         };
         let taps = passes.iter().map(|pass| pass.reach.iter().map(&mut met).collect()).collect();
-        let stack = StripLayout {
+        let strips = StripLayout {
             rows: rows.pitch(),
             pitch,
             taps,
@@ -134,7 +134,7 @@ impl StripLayout {
             left: columns.before,
             right: columns.after,
         };
-        (stack.lines(1) <= MOST_PIXELS).then_some(stack)
+        (strips.pixels(1) <= MOST_PIXELS).then_some(strips)
     }
 
     /// The positions of an image's windows, whose rows are read where they lie: only the rows of the
@@ -153,7 +153,7 @@ impl StripLayout {
             TapOffset { phase, distance: down as usize * pitch }
         };
         let taps = vec![reach().map(met).collect()];
-        let stack = StripLayout {
+        let strips = StripLayout {
             rows: rows.pitch(),
             pitch,
             taps,
@@ -165,7 +165,7 @@ impl StripLayout {
             left: 0,
             right: 0,
         };
-        (stack.lines(1) <= MOST_PIXELS).then_some(stack)
+        (strips.pixels(1) <= MOST_PIXELS).then_some(strips)
     }
 
     /// The positions of an image's windows, which are read where they lie. Rows of positions are a multiple
@@ -175,23 +175,23 @@ impl StripLayout {
         let (phases, taps) = (Vec::new(), Vec::new());
         let (stride, above, below, left, right) = (1, 0, 0, 0, 0);
         let rows = height;
-        let stack =
+        let strips =
             StripLayout { rows, pitch, phases, taps, stride, height, above, below, left, right };
-        (stack.lines(1) <= MOST_PIXELS).then_some(stack)
+        (strips.pixels(1) <= MOST_PIXELS).then_some(strips)
     }
 
     /// Source pixels of each phase that a chunk of so many rows of positions meets.
-    pub(super) fn lines(&self, rows: usize) -> usize {
+    pub(super) fn pixels(&self, rows: usize) -> usize {
         (rows + self.above + self.below) * self.pitch + self.left + self.right
     }
 
-    /// Most rows of positions whose source pixels are at most `lines`; at least one.
-    pub(super) fn rows_of_lines(&self, lines: usize) -> usize {
-        let rows = lines.saturating_sub(self.left + self.right) / self.pitch;
+    /// Most rows of positions whose source pixels are at most `pixels`; at least one.
+    pub(super) fn rows_of_pixels(&self, pixels: usize) -> usize {
+        let rows = pixels.saturating_sub(self.left + self.right) / self.pitch;
         rows.saturating_sub(self.above + self.below).max(1)
     }
 
-    /// Lists the [`StripLayout::lines`] of a phase from row `first` on: the offset of each source pixel,
+    /// Lists the [`StripLayout::pixels`] of a phase from row `first` on: the offset of each source pixel,
     /// counted over `batch` images that are `image` elements apart, or that of a pixel of zeros.
     pub(super) fn list(
         &self,
@@ -282,11 +282,11 @@ mod tests {
             for (passes, size) in [forward, backward, image] {
                 let layout = &passes.layout;
                 let image = 10 * layout.plane;
-                let stack = match layout.pixel {
+                let strips = match layout.pixel {
                     BLOCK => StripLayout::new(&passes, size),
                     _ => StripLayout::of_image(&passes, size.0, 2),
                 };
-                let stack = stack.expect("small");
+                let strips = strips.expect("small");
                 let inside = |offset: usize| {
                     let pixel = offset % image / layout.pixel;
                     let (row, column) = (pixel / layout.pitch, pixel % layout.pitch);
@@ -299,20 +299,20 @@ mod tests {
                         && (before..before + size.1).contains(&column)
                 };
                 let mut visited = 0;
-                for first in (0..batch * stack.rows).step_by(rows) {
+                for first in (0..batch * strips.rows).step_by(rows) {
                     let mut lists = Vec::new();
-                    for phase in 0..stack.phases.len() {
-                        let mut list = vec![0; stack.lines(rows)];
-                        stack.list(phase, layout, (batch, image), first, &mut list);
+                    for phase in 0..strips.phases.len() {
+                        let mut list = vec![0; strips.pixels(rows)];
+                        strips.list(phase, layout, (batch, image), first, &mut list);
                         lists.push(list);
                     }
                     for (index, pass) in passes.passes.iter().enumerate() {
-                        stack.each(pass, batch, first, rows, |position, n, pixel| {
+                        strips.each(pass, batch, first, rows, |position, n, pixel| {
                             visited += 1;
                             let window = n * image + pass.pixels[pixel].source as usize;
-                            for (tap, reach) in stack.taps[index].iter().enumerate() {
+                            for (tap, offset) in strips.taps[index].iter().enumerate() {
                                 let expected = window + pass.steps[tap];
-                                let found = lists[reach.phase][position + reach.distance];
+                                let found = lists[offset.phase][position + offset.distance];
                                 match inside(expected) {
                                     true => assert_eq!(found, expected, "{shape:?} {pixel} {tap}"),
                                     false => assert!(!inside(found), "{shape:?} {pixel} {tap}"),

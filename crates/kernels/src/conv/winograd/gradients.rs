@@ -22,7 +22,7 @@ use crate::team::units::Member;
 
 /// Which tiles a run of the kernel goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::conv) enum Work {
+pub(in crate::conv) enum GradientStep {
     /// All; each thread its own share, with sums of its own.
     SumCopies,
     /// The block from tile `first` on, which the team transforms together.
@@ -35,7 +35,7 @@ pub(in crate::conv) enum Work {
 pub(in crate::conv) struct WinogradGradients<'a, E> {
     pub sizes: &'a Winograd,
     pub tile: Tile,
-    pub work: Work,
+    pub work: GradientStep,
     /// x.
     pub source: Source<'a, E>,
     /// dy.
@@ -86,7 +86,7 @@ impl<E: Element> Kernel for WinogradGradients<'_, E> {
         // SAFETY: as the caller vouches; each thread has places and sums of its own.
         unsafe {
             match self.work {
-                Work::SumCopies => {
+                GradientStep::SumCopies => {
                     let mine = member.part(sizes.tiles);
                     let transformed = transformed.from(member.index * sizes.transformed_len());
                     let sums = sums.from(member.index * sizes.weights_len());
@@ -98,11 +98,11 @@ impl<E: Element> Kernel for WinogradGradients<'_, E> {
                         self.sum::<V, NI, NV, NB>(block, 0..units);
                     }
                 }
-                Work::Transform { first } => {
+                GradientStep::Transform { first } => {
                     let block = team(first);
                     self.transform::<V, NB>(block, member.part(block.count));
                 }
-                Work::Sum { first } => {
+                GradientStep::Sum { first } => {
                     self.sum::<V, NI, NV, NB>(team(first), member.part(units));
                 }
             }
