@@ -120,14 +120,22 @@ impl Error {
         matches!(self, Error::Stdout(source) if source.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// Whether a run ended because a number of it is no longer finite.
+    pub fn is_divergence(&self) -> bool {
+        matches!(
+            self,
+            Error::Diverged { .. } | Error::Checkpoint(CheckpointError::NotFinite { .. })
+        )
+    }
+
     /// 2 for usage and configuration, 3 for data, checkpoints and standard output, 4 for divergence,
     /// and 128 plus the signal's number for a run that a signal stopped. A command whose reader has
     /// left ends like one that SIGPIPE stopped, which is what a shell expects of a pipe.
     pub fn exit_code(&self) -> u8 {
         match self {
+            error if error.is_divergence() => 4,
             Error::Config(_) | Error::Usage(_) => 2,
             Error::Data(DataError::Setting { .. }) => 2,
-            Error::Checkpoint(CheckpointError::NotFinite { .. }) => 4,
             Error::Data(_) | Error::Unusable(_) | Error::Checkpoint(_) | Error::File(_) => 3,
             Error::Stdout(_) if self.is_of_reader_that_left() => 128 + SIGPIPE,
             Error::Unsaved { .. } | Error::Stdout(_) => 3,

@@ -4,7 +4,6 @@
 //! Every run is a run of the program itself, in a folder of its own, OUT/MODEL-seed-SEED. The command
 //! can be stopped and given again at any time: finished runs are passed over, begun ones go on.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -333,12 +332,8 @@ impl Program {
         let (code, output) = self.wait(child)?;
         match code {
             Some(0) => Ok(Outcome::Done(top1(&output))),
-            Some(DIVERGED_CODE) => {
-                let reason = last_error(&run.folder.join("train.log"));
-                fs::write(&mark, reason)
-                    .map_err(|error| format!("cannot write {}: {error}", mark.display()))?;
-                Ok(Outcome::Diverged)
-            }
+            // The run has left its mark.
+            Some(DIVERGED_CODE) => Ok(Outcome::Diverged),
             Some(code) if STOPPED_CODES.contains(&code) => Err(Failure::Stopped),
             _ if self.stop.load(Ordering::Relaxed) => Err(Failure::Stopped),
             code => {
@@ -396,15 +391,6 @@ impl Program {
 fn top1(output: &str) -> Option<f64> {
     let value: serde_json::Value = serde_json::from_str(output.lines().last()?).ok()?;
     value.get("top1")?.as_f64()
-}
-
-/// The last error in a run's log, to the end of the log.
-fn last_error(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    match text.rsplit_once("ERROR") {
-        Some((_, reason)) => format!("{}\n", reason.trim()),
-        None => "the loss is no longer a finite number\n".to_owned(),
-    }
 }
 
 fn parse(arguments: &[String]) -> Result<Options, String> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::cli::CompareArgs;
 use crate::commands::print;
-use crate::comparison::recorded_run::{RecordedRun, find_runs};
+use crate::comparison::recorded_run::{RecordedRun, find_all_runs};
 use crate::comparison::{Comparison, tables};
 use crate::error::Error;
 use crate::images::own_images::check_outside_of_run;
@@ -38,29 +38,23 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
 /// folder may have just begun.
 fn read_runs(arguments: &[PathBuf]) -> Result<Vec<RecordedRun>, Error> {
     let mut runs = Vec::new();
-    let mut seen = BTreeSet::new();
     let mut n_begun = 0;
-    for argument in arguments {
-        for path in find_runs(argument)? {
-            if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                continue;
-            }
-            let run = RecordedRun::read(&path)?;
-            let is_empty = run.evaluations.is_empty() && !run.diverged;
-            if is_empty && path == *argument {
-                return Err(Error::Unusable(format!(
-                    "{} has no evaluation yet: a run evaluates after every epoch, if there are \
-                     validation images; wait for the first, or leave this run out",
-                    path.display()
-                )));
-            }
-            if is_empty {
-                tracing::warn!("{} is left out: it has no evaluation yet", path.display());
-                n_begun += 1;
-                continue;
-            }
-            runs.push(run);
+    for path in find_all_runs(arguments)? {
+        let run = RecordedRun::read(&path)?;
+        let is_empty = run.evaluations.is_empty() && !run.diverged;
+        if is_empty && arguments.contains(&path) {
+            return Err(Error::Unusable(format!(
+                "{} has no evaluation yet: a run evaluates after every epoch, if there are \
+                 validation images; wait for the first, or leave this run out",
+                path.display()
+            )));
         }
+        if is_empty {
+            tracing::warn!("{} is left out: it has no evaluation yet", path.display());
+            n_begun += 1;
+            continue;
+        }
+        runs.push(run);
     }
     if runs.is_empty() {
         return Err(Error::Unusable(format!(

@@ -21,7 +21,7 @@ use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
-use crate::terminal::text::{counted, table};
+use crate::terminal::text::{counted, percent, table};
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     signals::listen()?;
@@ -269,13 +269,12 @@ fn worst_classes(outcomes: &Outcomes, top: usize) -> String {
     if classes.is_empty() {
         return String::new();
     }
-    let percent =
-        |rate: Option<f64>| rate.map_or("-".to_owned(), |r| format!("{:.2} %", 100.0 * r));
+    let or_dash = |rate: Option<f64>| rate.map_or("-".to_owned(), percent);
     let lines: Vec<Vec<String>> = classes
         .into_iter()
         .map(|(name, row)| {
-            let (top1, top5) = (percent(row.top1_rate()), percent(row.top5_rate()));
-            vec![name.clone(), row.images.to_string(), top1, top5, percent(row.mean_probability())]
+            let (top1, top5) = (or_dash(row.top1_rate()), or_dash(row.top5_rate()));
+            vec![name.clone(), row.images.to_string(), top1, top5, or_dash(row.mean_probability())]
         })
         .collect();
     table(&["class", "images", "top-1", "top-5", "mean probability"], &lines)
@@ -297,12 +296,12 @@ fn mistakes(outcomes: &Outcomes, top: usize) -> String {
     for mistake in outcomes.mistakes().into_iter().take(top) {
         let Some((predicted, probability)) = mistake.predicted() else { continue };
         text.push_str(&format!(
-            "{}: {} at {:.2} %, taken for {} at {:.2} %\n",
+            "{}: {} at {}, taken for {} at {}\n",
             outcomes.samples[mistake.index as usize].path.display(),
             outcomes.classes[mistake.label as usize],
-            100.0 * mistake.probability,
+            percent(mistake.probability),
             outcomes.classes[predicted as usize],
-            100.0 * probability,
+            percent(probability),
         ));
     }
     text

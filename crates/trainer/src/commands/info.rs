@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::setup;
-use crate::terminal::text::{counted, table};
+use crate::terminal::text::{counted, grouped, percent, table};
 
 pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
     let mut about = String::new();
@@ -36,7 +36,7 @@ pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
 fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
     let metadata = &checkpoint.metadata;
     let best = metadata.progress.best.map_or(String::new(), |best| {
-        format!(", best top-1 {:.2} % at step {}", 100.0 * best.top1, best.step)
+        format!(", best top-1 {} at step {}", percent(best.top1), best.step)
     });
     let statistics = metadata.calibration.map_or(String::new(), |made| {
         format!(
@@ -97,8 +97,8 @@ fn to_text(network: &Network, layers: &[LayerSummary]) -> String {
                 layer.kind.to_owned(),
                 layer.input.to_string(),
                 layer.output.to_string(),
-                grouped(layer.parameters),
-                grouped(layer.macs),
+                or_blank(layer.parameters),
+                or_blank(layer.macs),
             ]
         })
         .collect();
@@ -108,45 +108,40 @@ fn to_text(network: &Network, layers: &[LayerSummary]) -> String {
     let heads = match heads {
         0 => String::new(),
         heads => {
-            format!("; {} of the parameters are auxiliary heads', of training", grouped(heads))
+            format!(
+                "; {} of the parameters are auxiliary heads', of training",
+                grouped(heads as u64)
+            )
         }
     };
     let header = ["layer", "kind", "input", "output", "parameters", "MACs"];
     format!(
         "{}\n{} parameters, {} multiply-accumulates for one image of {} x {} px{heads}\n",
         table(&header, &rows),
-        grouped(parameters),
-        grouped(macs),
+        or_blank(parameters),
+        or_blank(macs),
         network.options.image_size,
         network.options.image_size,
     )
 }
 
-/// A number with commas between groups of three digits; nothing for zero.
-fn grouped(number: usize) -> String {
-    if number == 0 {
-        return String::new();
+/// A count for a table; nothing for zero.
+fn or_blank(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => grouped(count as u64),
     }
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::grouped;
+    use super::or_blank;
 
     #[test]
     fn numbers_are_grouped() {
         let cases = [(0, ""), (7, "7"), (999, "999"), (1000, "1,000"), (11_194_984, "11,194,984")];
         for (number, text) in cases {
-            assert_eq!(grouped(number), text);
+            assert_eq!(or_blank(number), text);
         }
     }
 }

@@ -5,21 +5,13 @@ use serde_json::json;
 use crate::cli::ReportArgs;
 use crate::commands::print;
 use crate::comparison::page;
-use crate::comparison::recorded_run::{RecordedRun, find_runs};
+use crate::comparison::recorded_run::{RecordedRun, find_all_runs};
 use crate::error::Error;
 use crate::terminal::output::with_path;
 
 pub(super) fn report(args: &ReportArgs) -> Result<(), Error> {
-    let mut paths = Vec::new();
-    for argument in &args.runs {
-        for path in find_runs(argument)? {
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-        }
-    }
     let mut reports = Vec::new();
-    for path in paths {
+    for path in find_all_runs(&args.runs)? {
         let run = RecordedRun::read(&path)?;
         let page = page::write(&run)?;
         if !args.json {

@@ -2,7 +2,7 @@
 
 use bninception_engine::model::{Network, ParameterTable};
 
-use super::run::{self, Room, RunImages};
+use super::run::{self, RunImages};
 use crate::cli::{ConfigArgs, ResumeArgs};
 use crate::config::{Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting};
 use crate::error::Error;
@@ -18,6 +18,7 @@ use crate::terminal::signals;
 use crate::terminal::text::{counted, quoted};
 use crate::training::course::{EpochPlace, shift_to};
 use crate::training::job::Job;
+use crate::training::resources::Room;
 use crate::training::watch::Watcher;
 
 /// The key by which `--allow-change` permits other images.
@@ -61,6 +62,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
         // What goes back to the last checkpoint must not go back before this change.
         job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
     }
+    job.folder.unmark_diverged()?;
     run::say_start(&job, &state, executor.as_ref(), &room);
     say_place(&job, &state.progress);
     run::finish(&job, executor.as_mut(), state, args.json)

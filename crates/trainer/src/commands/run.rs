@@ -1,7 +1,6 @@
 //! What `train` and `resume` have in common.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,9 +22,9 @@ use crate::setup;
 use crate::terminal::logging;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
-use crate::terminal::text::{bytes, counted, duration, quoted};
+use crate::terminal::text::{counted, duration, percent, quoted};
 use crate::training::job::{Job, Stop};
-use crate::training::resources::{Available, Required};
+use crate::training::resources::Room;
 use crate::training::train::{Outcome, train};
 
 /// Asks for a stop when a signal has come, or when `max_time` is over.
@@ -36,48 +35,6 @@ pub(super) fn stop_when(max_time: Option<Duration>) -> Box<dyn Fn(u64) -> Option
         None if max_time.is_some_and(|most| start.elapsed() >= most) => Some(Stop::TimeIsUp),
         None => None,
     })
-}
-
-/// What a run needs of its machine, and what is free there.
-pub(super) struct Room {
-    pub(super) needs: Required,
-    pub(super) free: Available,
-}
-
-impl Room {
-    /// Refuses a run that its machine has no room for.
-    pub(super) fn of(
-        config: &Config,
-        table: &ParameterTable,
-        executor: &dyn Executor,
-        n_images: usize,
-        folder: &Path,
-    ) -> Result<Room, Error> {
-        let batch = config.train.batch_size;
-        let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
-        let (needs, free) = (needs_with(batch), Available::now(folder));
-        needs.check(&free, batch, needs_with)?;
-        Ok(Room { needs, free })
-    }
-}
-
-impl fmt::Display for Room {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Room { needs, free } = self;
-        let of_free = |needed: u64, free: Option<u64>| match free {
-            Some(free) => format!("{} of {} free", bytes(needed), bytes(free)),
-            None => bytes(needed),
-        };
-        let memory =
-            needs.memory.map(|needed| of_free(needed, free.memory.as_ref().map(|free| free.bytes)));
-        write!(
-            f,
-            "memory about {}; disk up to {} ({} a checkpoint)",
-            memory.as_deref().unwrap_or("unknown"),
-            of_free(needs.disk, free.disk),
-            bytes(needs.checkpoint)
-        )
-    }
 }
 
 /// The images of a run and where they are.
@@ -187,6 +144,15 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
     );
 }
 
+/// Leaves a mark in the folder of a run that has diverged, for whoever looks at it later.
+fn mark_if_diverged(job: &Job, error: &Error) {
+    if error.is_divergence()
+        && let Err(other) = job.folder.mark_diverged(&error.to_string())
+    {
+        tracing::warn!("the run is not marked as diverged: {other}");
+    }
+}
+
 /// Trains to the end and prints the result.
 pub(super) fn finish(
     job: &Job,
@@ -194,7 +160,8 @@ pub(super) fn finish(
     state: TrainState,
     as_json: bool,
 ) -> Result<(), Error> {
-    let Outcome { progress, finished } = train(job, executor, state)?;
+    let Outcome { progress, finished } =
+        train(job, executor, state).inspect_err(|error| mark_if_diverged(job, error))?;
     let course = job.course(&progress);
     if as_json {
         let result = json!({
@@ -226,20 +193,19 @@ pub(super) fn finish(
     }
     let result = match (progress.evaluation, progress.best) {
         (Some(result), best) => format!(
-            "top-1 {:.2} %, top-5 {:.2} %, loss {} on {} ({})",
-            100.0 * result.top1,
-            100.0 * result.top5,
+            "top-1 {}, top-5 {}, loss {} on {} ({})",
+            percent(result.top1),
+            percent(result.top5),
             result.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}")),
             counted(result.images, "validation image"),
             best.map_or(
                 "no evaluation had a finite loss, so none is the best".to_owned(),
-                |best| { format!("best top-1 {:.2} %", 100.0 * best.top1) }
+                |best| format!("best top-1 {}", percent(best.top1))
             )
         ),
         (None, _) => "no validation images, so nothing was evaluated".to_owned(),
     };
-    let best = job.folder.best();
-    let checkpoint = if best.is_file() { best } else { job.folder.last() };
+    let checkpoint = job.folder.best_or_last().unwrap_or_else(|| job.folder.last());
     print::text(&format!(
         "{result}{skipped}\n{} in {}; name pictures with: bninception predict {} IMAGE...",
         counted(progress.step, "step"),

@@ -9,7 +9,7 @@ use bninception_engine::model::{Network, ParameterTable};
 use bninception_engine::{Executor, Hooks, Images, ModelState, TrainBatch};
 use serde_json::{Value, json};
 
-use super::run::{self, Room, RunImages};
+use super::run::{self, RunImages};
 use crate::cli::TrainArgs;
 use crate::commands::print;
 use crate::config::{Config, Recipe};
@@ -22,6 +22,7 @@ use crate::setup;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
+use crate::training::resources::Room;
 use crate::training::watch::Watcher;
 
 /// The presets that are made for the embedded pictures.

@@ -152,8 +152,7 @@ fn to_text(run: &RecordedRun) -> Result<String, Error> {
     }
     text.push_str("\nAll settings stand in [config.toml](config.toml).\n");
 
-    let best = run.folder.best();
-    let checkpoint = if best.is_file() { best } else { run.folder.last() };
+    let checkpoint = run.folder.best_or_last().unwrap_or_else(|| run.folder.last());
     text.push_str(&format!(
         "\n## Go on\n\n```\nbninception resume {}\nbninception eval {}\n\
          bninception predict {} IMAGE...\n```\n",

@@ -2,10 +2,9 @@
 //!
 //! Nothing here changes a folder, so a run that is still going on can be read at any time.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 
 use crate::config::{
     Change, Config, ConfigError, ConfigFile, Recipe, ScheduleKind, Sources, changes_maths, diff,
@@ -15,6 +14,7 @@ use crate::error::Error;
 use crate::file_error::FileError;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
+use crate::run::records::Record;
 
 /// A run, read from its folder.
 #[derive(Clone, Debug)]
@@ -179,6 +179,23 @@ pub fn find_runs(path: &Path) -> Result<Vec<PathBuf>, Error> {
     )))
 }
 
+/// [`find_runs`] of several arguments: each run once, by the first path that leads to it.
+///
+/// # Errors
+/// As there.
+pub fn find_all_runs(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut seen = BTreeSet::new();
+    let mut runs = Vec::new();
+    for argument in arguments {
+        for path in find_runs(argument)? {
+            if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                runs.push(path);
+            }
+        }
+    }
+    Ok(runs)
+}
+
 fn holds_run(path: &Path) -> bool {
     let folder = RunFolder::at(path);
     // A file of settings alone may be anyone's.
@@ -230,23 +247,6 @@ struct Rows {
     watched: Vec<Watched>,
 }
 
-/// Every key that a line may have; another kind of line than these three may have others.
-#[derive(Deserialize)]
-struct Line {
-    kind: String,
-    step: u64,
-    epoch: Option<f64>,
-    images: Option<u64>,
-    loss: Option<f64>,
-    top1: Option<f64>,
-    top5: Option<f64>,
-    lr: Option<f64>,
-    layer: Option<String>,
-    p15: Option<f64>,
-    p50: Option<f64>,
-    p85: Option<f64>,
-}
-
 /// The rows of a record. What follows its last end of line is being written, or torn, and is left
 /// out.
 fn parse(text: &str) -> Result<Rows, String> {
@@ -254,37 +254,24 @@ fn parse(text: &str) -> Result<Rows, String> {
     let mut watched = Vec::new();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for (index, line) in whole.lines().enumerate() {
-        let line: Line = serde_json::from_str(line)
+        let record: Record = serde_json::from_str(line)
             .map_err(|error| format!("line {} is not a record ({error})", index + 1))?;
-        let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
-        match line.kind.as_str() {
-            "train" => training.push(TrainingRow {
-                step: line.step,
-                loss: number(line.loss),
-                top1: number(line.top1),
-                lr: number(line.lr),
-            }),
-            "eval" => {
-                let Some(top1) = line.top1.filter(|top1| top1.is_finite()) else {
-                    return Err(format!("line {} is an evaluation without top1", index + 1));
-                };
-                // A step that was done again stands for the earlier try.
-                evaluations.retain(|row| row.step < line.step);
-                evaluations.push(EvalRow {
-                    step: line.step,
-                    epoch: number(line.epoch),
-                    images: line.images.unwrap_or(0),
-                    loss: number(line.loss),
-                    top1,
-                    top5: number(line.top5),
-                });
+        match record {
+            Record::Train { step, loss, top1, lr, .. } => {
+                training.push(TrainingRow { step, loss, top1, lr });
             }
-            "watch" => watched.push(Watched {
-                step: line.step,
-                layer: line.layer.unwrap_or_default(),
-                percentiles: [line.p15, line.p50, line.p85].map(number),
-            }),
-            _ => {}
+            Record::Eval { top1, .. } if !top1.is_finite() => {
+                return Err(format!("line {} is an evaluation without top1", index + 1));
+            }
+            Record::Eval { step, epoch, images, loss, top1, top5, .. } => {
+                // A step that was done again stands for the earlier try.
+                evaluations.retain(|row| row.step < step);
+                evaluations.push(EvalRow { step, epoch, images, loss, top1, top5 });
+            }
+            Record::Watch { step, layer, p15, p50, p85, .. } => {
+                watched.push(Watched { step, layer, percentiles: [p15, p50, p85] });
+            }
+            Record::Other => {}
         }
     }
     Ok(Rows { training, evaluations, watched })

@@ -1,5 +1,7 @@
 //! The range of every setting, and the settings that depend on each other.
 
+use bninception_engine::model::NetworkOptions;
+
 use super::sections::{Config, NetworkKind, OptimizerConfig};
 
 /// A setting that is out of range.
@@ -82,7 +84,12 @@ fn data(config: &Config, check: &mut Check) {
         "data.val_fraction",
         "above 0, below 1",
     );
-    check.that((32..=512).contains(&data.image_size), "data.image_size", "32 to 512 pixels");
+    let sizes = NetworkOptions::IMAGE_SIZES;
+    check.that(
+        sizes.contains(&data.image_size),
+        "data.image_size",
+        format!("{} to {} pixels", sizes.start(), sizes.end()),
+    );
     check.that(
         (0.1..=1.0).contains(&data.crop_ratio),
         "data.crop_ratio",

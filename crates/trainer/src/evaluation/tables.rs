@@ -1,17 +1,19 @@
-//! A report as CSV files in a folder (`eval --out`).
+//! The outcomes of an evaluation as CSV files in a folder (`eval --out`).
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::evaluation::outcomes::{KEPT_CLASSES, Outcomes, bin_ends};
 use crate::file_error::FileError;
-use crate::terminal::csv::row;
+use crate::terminal::csv_file;
+
+type Table = csv::Writer<File>;
 
 /// Most rows of `mistakes.csv` and `confused-pairs.csv`.
 pub const MAX_ROWS: usize = 1000;
 
-/// The folder that a report is written into.
+/// The folder that outcomes are written into.
 pub struct OutcomeTables {
     dir: PathBuf,
 }
@@ -26,22 +28,22 @@ impl OutcomeTables {
         Ok(OutcomeTables { dir: dir.to_owned() })
     }
 
-    /// Writes all files, in the place of those of an earlier outcomes.
+    /// Writes all files, in the place of those of an earlier evaluation.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn write(&self, outcomes: &Outcomes) -> Result<(), Error> {
-        let files = [
-            ("per-class.csv", per_class(outcomes)),
-            ("confusion.csv", confusion(outcomes)),
-            ("confused-pairs.csv", confused_pairs(outcomes)),
-            ("mistakes.csv", mistakes(outcomes)),
-            ("predictions.csv", predictions(outcomes)),
-            ("calibration.csv", calibration(outcomes)),
+        type Fill = fn(&Outcomes, &mut Table) -> csv::Result<()>;
+        let files: [(&str, Fill); 6] = [
+            ("per-class.csv", per_class),
+            ("confusion.csv", confusion),
+            ("confused-pairs.csv", confused_pairs),
+            ("mistakes.csv", mistakes),
+            ("predictions.csv", predictions),
+            ("calibration.csv", calibration),
         ];
-        for (name, text) in files {
-            let path = self.dir.join(name);
-            fs::write(&path, text).map_err(FileError::of("write", &path))?;
+        for (name, fill) in files {
+            csv_file::write(&self.dir.join(name), |table| fill(outcomes, table))?;
         }
         Ok(())
     }
@@ -52,58 +54,63 @@ fn number(value: Option<f64>) -> String {
     value.filter(|value| value.is_finite()).map_or(String::new(), |value| value.to_string())
 }
 
-fn per_class(outcomes: &Outcomes) -> String {
-    let mut text = row(["class", "images", "top1", "top5", "mean_probability"]);
+fn per_class(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
+    table.write_record(["class", "images", "top1", "top5", "mean_probability"])?;
     for (name, class) in outcomes.classes.iter().zip(outcomes.per_class()) {
-        text.push_str(&row([
+        table.write_record([
             name.clone(),
             class.images.to_string(),
             number(class.top1_rate()),
             number(class.top5_rate()),
             number(class.mean_probability()),
-        ]));
+        ])?;
     }
-    text
+    Ok(())
 }
 
-fn confusion(outcomes: &Outcomes) -> String {
-    let mut text = row(["true", "predicted", "count"]);
+fn confusion(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
+    table.write_record(["true", "predicted", "count"])?;
     for ((label, predicted), count) in outcomes.confusion() {
         let [label, predicted] = [label, predicted].map(|class| name(outcomes, class));
-        text.push_str(&row([label, predicted, &count.to_string()]));
+        table.write_record([label, predicted, &count.to_string()])?;
     }
-    text
+    Ok(())
 }
 
-fn confused_pairs(outcomes: &Outcomes) -> String {
-    let mut text = row(["true", "predicted", "count", "share_of_true"]);
+fn confused_pairs(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
+    table.write_record(["true", "predicted", "count", "share_of_true"])?;
     let rows = outcomes.per_class();
     for pair in outcomes.confused_pairs().iter().take(MAX_ROWS) {
         let share = pair.count as f64 / rows[pair.label as usize].images as f64;
         let [label, predicted] = [pair.label, pair.predicted].map(|class| name(outcomes, class));
-        text.push_str(&row([label, predicted, &pair.count.to_string(), &share.to_string()]));
+        table.write_record([label, predicted, &pair.count.to_string(), &share.to_string()])?;
     }
-    text
+    Ok(())
 }
 
-fn mistakes(outcomes: &Outcomes) -> String {
-    let mut text =
-        row(["path", "true", "predicted", "probability_of_predicted", "probability_of_true"]);
+fn mistakes(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
+    table.write_record([
+        "path",
+        "true",
+        "predicted",
+        "probability_of_predicted",
+        "probability_of_true",
+    ])?;
     for mistake in outcomes.mistakes().into_iter().take(MAX_ROWS) {
         let Some((predicted, probability)) = mistake.predicted() else { continue };
-        text.push_str(&row([
+        table.write_record([
             &path(outcomes, mistake.index),
             name(outcomes, mistake.label),
             name(outcomes, predicted),
             &number(Some(probability)),
             &number(Some(mistake.probability)),
-        ]));
+        ])?;
     }
-    text
+    Ok(())
 }
 
 /// One row for each image, in the order of the images, those that could not be read included.
-fn predictions(outcomes: &Outcomes) -> String {
+fn predictions(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
     let kept = outcomes.classes.len().min(KEPT_CLASSES);
     let mut header =
         ["path", "true", "predicted", "probability_of_true"].map(str::to_owned).to_vec();
@@ -137,23 +144,23 @@ fn predictions(outcomes: &Outcomes) -> String {
         rows.push((failure.index, fields));
     }
     rows.sort_by_key(|(index, _)| *index);
-    let rows: String = rows.into_iter().map(|(_, fields)| row(fields)).collect();
-    format!("{}{rows}", row(header))
+    table.write_record(header)?;
+    rows.into_iter().try_for_each(|(_, fields)| table.write_record(fields))
 }
 
-fn calibration(outcomes: &Outcomes) -> String {
-    let mut text = row(["above", "up_to", "images", "mean_confidence", "accuracy"]);
+fn calibration(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
+    table.write_record(["above", "up_to", "images", "mean_confidence", "accuracy"])?;
     for (index, bin) in outcomes.bins().iter().enumerate() {
         let (lower, upper) = bin_ends(index);
-        text.push_str(&row([
+        table.write_record([
             lower.to_string(),
             upper.to_string(),
             bin.images.to_string(),
             number(bin.confidence()),
             number(bin.accuracy()),
-        ]));
+        ])?;
     }
-    text
+    Ok(())
 }
 
 fn name(outcomes: &Outcomes, class: u32) -> &str {

@@ -1,11 +1,9 @@
 //! From a figure to shapes with places.
 
-use ttf_parser::Face;
-
 use super::chart::{
     Axis, Band, Direction, Figure, Mark, PALETTE, Panel, Scale, Series, Style, Weight,
 };
-use super::font;
+use super::font::Face;
 use super::scene::{Anchor, Colour, Place, Rectangle, Scene, Shape, Stroke, Text};
 use super::ticks::{Tick, fraction, has_place, span, ticks};
 use crate::error::Error;
@@ -40,7 +38,7 @@ pub(super) fn scene(figure: &Figure) -> Result<Scene, Error> {
             "there is nothing to draw in the figure `{title}`: no series has a finite value"
         )));
     }
-    let face = font::face()?;
+    let face = Face::read()?;
     let columns = columns(figure.panels.len());
     let (plot_width, plot_height) = match columns {
         1 => (640.0, 360.0),
@@ -114,7 +112,7 @@ fn columns(n_panels: usize) -> usize {
 fn y_labels_width(panel: &Panel, face: &Face) -> f64 {
     let span = Frame::spans(panel).map_or((1.0, 10.0), |(_, y_span)| y_span);
     let (ticks, _) = ticks(span, panel.y.scale, panel.y.format, MOST_Y_TICKS);
-    let widths = ticks.iter().map(|tick| font::width(face, &tick.label, TICK_SIZE));
+    let widths = ticks.iter().map(|tick| face.width(&tick.label, TICK_SIZE));
     let title = if panel.y.label.is_empty() { 0.0 } else { LABEL_SIZE + 10.0 };
     title + widths.fold(0.0, f64::max) + 8.0
 }
@@ -343,7 +341,7 @@ impl Frame {
     fn draw_mark_label(&self, mark: &Mark, panel: &Panel, scene: &mut Scene, face: &Face) {
         const PARTS: [f64; 5] = [0.0, 1.0, 0.5, 0.25, 0.75];
         let Some((from, to)) = self.mark_ends(mark) else { return };
-        let length = font::width(face, &mark.label, TICK_SIZE);
+        let length = face.width(&mark.label, TICK_SIZE);
         let (upwards, places): (bool, Vec<Place>) = match mark.direction {
             Direction::Horizontal => {
                 let (first, last) = (from.0 + 6.0, to.0 - 6.0 - length);
@@ -444,7 +442,7 @@ fn legend(
     face: &Face,
 ) -> f64 {
     const BETWEEN: f64 = 22.0;
-    let width = |series: &Series| SAMPLE + 7.0 + font::width(face, &series.name, LABEL_SIZE);
+    let width = |series: &Series| SAMPLE + 7.0 + face.width(&series.name, LABEL_SIZE);
     // Columns of one width line the rows up; they are as many as have room.
     let widest = entries.iter().map(|series| width(series)).fold(0.0, f64::max);
     let columns = (((room + BETWEEN) / (widest + BETWEEN)) as usize).clamp(1, entries.len().max(1));

@@ -1,12 +1,12 @@
 //! A scene as PNG, painted by tiny-skia with the glyphs of the font inside the program.
 
+use skrifa::outline::OutlinePen;
 use tiny_skia::{
     FillRule, LineCap, LineJoin, Mask, Paint, Path, PathBuilder, Pixmap, Rect, StrokeDash,
     Transform,
 };
-use ttf_parser::{Face, OutlineBuilder};
 
-use super::font;
+use super::font::Face;
 use super::scene::{Anchor, Colour, Place, Rectangle, Scene, Shape, Stroke, Text};
 use crate::error::Error;
 
@@ -20,7 +20,7 @@ pub(super) fn bytes(scene: &Scene) -> Result<Vec<u8>, Error> {
         Error::Unusable(format!("a figure of {width} x {height} pixels cannot be painted"))
     })?;
     pixmap.fill(tiny_skia::Color::WHITE);
-    let face = font::face()?;
+    let face = Face::read()?;
     let masks: Vec<Option<Mask>> = scene.clips.iter().map(|clip| mask(&pixmap, clip)).collect();
     for shape in &scene.shapes {
         paint_shape(&mut pixmap, shape, &masks, &face);
@@ -71,19 +71,17 @@ fn paint_text(pixmap: &mut Pixmap, text: &Text, face: &Face) {
 
 /// The glyphs of a text at its place.
 fn outline(text: &Text, face: &Face) -> Option<Path> {
-    let unit = text.size / f64::from(face.units_per_em());
+    let unit = face.unit(text.size);
     let before = match text.anchor {
         Anchor::Start => 0.0,
         Anchor::Middle => 0.5,
         Anchor::End => 1.0,
     };
     let mut pen = Pen { builder: PathBuilder::new(), unit: unit as f32, x: 0.0 };
-    pen.x = -(before * font::width(face, &text.text, text.size)) as f32;
+    pen.x = -(before * face.width(&text.text, text.size)) as f32;
     for c in text.text.chars() {
-        let glyph = face.glyph_index(c).unwrap_or_default();
-        // A space has no outline, only a width.
-        let _ = face.outline_glyph(glyph, &mut pen);
-        pen.x += pen.unit * f32::from(face.glyph_hor_advance(glyph).unwrap_or(0));
+        face.draw(c, &mut pen);
+        pen.x += pen.unit * face.advance(c);
     }
     let (x, y) = (text.place.0 as f32, text.place.1 as f32);
     let turn = if text.upwards { Transform::from_rotate(-90.0) } else { Transform::identity() };
@@ -105,7 +103,7 @@ impl Pen {
     }
 }
 
-impl OutlineBuilder for Pen {
+impl OutlinePen for Pen {
     fn move_to(&mut self, x: f32, y: f32) {
         let (x, y) = self.place(x, y);
         self.builder.move_to(x, y);

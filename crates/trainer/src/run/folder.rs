@@ -123,7 +123,7 @@ impl RunFolder {
     }
 
     /// The best checkpoint, or the newest where there is no best.
-    fn best_or_last(&self) -> Option<PathBuf> {
+    pub fn best_or_last(&self) -> Option<PathBuf> {
         [self.best(), self.last()].into_iter().find(|path| path.is_file())
     }
 
@@ -182,9 +182,33 @@ impl RunFolder {
         self.path.join("train.log")
     }
 
-    /// Left by `cargo xtask experiment` where a run ended with a loss that is not finite: the reason.
+    /// The mark of a run that ended because a number was no longer finite: the reason.
     pub fn diverged(&self) -> PathBuf {
         self.path.join("DIVERGED")
+    }
+
+    /// Marks the run as one that has diverged.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn mark_diverged(&self, reason: &str) -> Result<(), RunError> {
+        let path = self.diverged();
+        Ok(atomic_file::write(&path, |file| writeln!(file, "{reason}"))
+            .map_err(FileError::of("write", &path))?)
+    }
+
+    /// Removes that mark, if there is one: the run goes on.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn unmark_diverged(&self) -> Result<(), RunError> {
+        let path = self.diverged();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(FileError::of("remove", &path)(error).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Event files for TensorBoard.

@@ -79,7 +79,7 @@ impl Journal {
                 let scalars = [("val/loss", loss), ("val/top1", top1), ("val/top5", top5)];
                 events.scalars(step, &scalars)
             }
-            Record::Watch { .. } => Ok(()),
+            Record::Watch { .. } | Record::Other => Ok(()),
         };
         self.note_events(written);
     }

@@ -9,10 +9,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// A line of `metrics.jsonl`, told apart by `kind`. A number that is not finite is written as null.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A line of `metrics.jsonl`, told apart by `kind`. A number that is not finite is written as null, and
+/// what is null or missing is read as NaN. Lines of other kinds, from a later program, are [`Record::Other`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Record {
     /// Training since the last line, `kind` = "train".
@@ -20,16 +21,22 @@ pub enum Record {
         /// Updates done.
         step: u64,
         /// Passes over the training images done, with the fraction of the present one.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         epoch: f64,
         /// Mean loss of the images since the last line.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         loss: f64,
         /// Fraction of these whose label came first.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         top1: f64,
         /// Learning rate of the last update.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         lr: f64,
         /// Speed since the last line.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         images_per_second: f64,
         /// Fraction of the time since the last line that was spent waiting for data.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         data_wait: f64,
     },
     /// An evaluation on the validation images, `kind` = "eval".
@@ -37,20 +44,28 @@ pub enum Record {
         /// Updates done.
         step: u64,
         /// Passes over the training images done.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         epoch: f64,
         /// Which parameters were evaluated.
+        #[serde(default)]
         weights: EvaluatedWeights,
         /// Images evaluated.
+        #[serde(default)]
         images: u64,
         /// Images that could not be read.
+        #[serde(default)]
         failed: u64,
         /// Mean loss of the images.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         loss: f64,
         /// Fraction of the images whose label came first.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         top1: f64,
         /// Fraction of the images whose label was among the first five.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         top5: f64,
         /// How long it took.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         seconds: f64,
     },
     /// What entered the nonlinearity of a watched layer, `kind` = "watch".
@@ -58,27 +73,46 @@ pub enum Record {
         /// Updates done, the one whose mini-batch it is included.
         step: u64,
         /// The layer.
+        #[serde(default)]
         layer: String,
         /// The 15th percentile over the mini-batch.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         p15: f64,
         /// The median.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         p50: f64,
         /// The 85th percentile.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         p85: f64,
         /// The mean.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         mean: f64,
         /// The variance, divided by the number of values.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         variance: f64,
         /// Euclidean norm of the gradient of the layer's filters, without weight decay.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
         gradient_norm: f64,
     },
+    /// A line of a kind that this program does not know.
+    #[serde(other, skip_serializing)]
+    Other,
+}
+
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+fn nan() -> f64 {
+    f64::NAN
 }
 
 /// Which parameters were evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvaluatedWeights {
     /// Those that are trained.
+    #[default]
     Model,
     /// Their moving average.
     Ema,

@@ -1,6 +1,6 @@
 //! What a person sees and sends: results, progress, the log, signals, and how numbers are written.
 
-pub mod csv;
+pub mod csv_file;
 pub mod logging;
 pub mod output;
 pub mod progress;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use indicatif::HumanCount;
+
 pub use bninception_data::counted;
 
 /// A path as a POSIX shell takes it, for commands that a person pastes. What is not UTF-8 in it is
@@ -42,16 +44,13 @@ pub fn percent(fraction: f64) -> String {
 }
 
 /// A count with a comma between thousands.
-pub fn whole(count: f64) -> String {
-    let digits = format!("{count:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+pub fn grouped(count: u64) -> String {
+    HumanCount(count).to_string()
+}
+
+/// A mean of counts, to the nearest whole one, as [`grouped`].
+pub fn whole(mean: f64) -> String {
+    grouped(mean.round_ties_even() as u64)
 }
 
 /// A table with aligned columns; the first is aligned left, the others right.

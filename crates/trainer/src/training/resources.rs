@@ -1,5 +1,6 @@
 //! What a run will take of memory and disk, beside what there is.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -153,6 +154,53 @@ fn checkpoints(folder: &Path) -> u64 {
     let is_checkpoint = |path: &Path| path.extension().is_some_and(|e| e == "safetensors");
     let files = entries.flatten().filter(|entry| is_checkpoint(&entry.path()));
     files.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// What a run needs of its machine, and what is free there.
+pub struct Room {
+    /// What it needs.
+    pub needs: Required,
+    /// What is free.
+    pub free: Available,
+}
+
+impl Room {
+    /// Refuses a run that its machine has no room for.
+    ///
+    /// # Errors
+    /// More is needed than is free.
+    pub fn of(
+        config: &Config,
+        table: &ParameterTable,
+        executor: &dyn Executor,
+        n_images: usize,
+        folder: &Path,
+    ) -> Result<Room, Error> {
+        let batch = config.train.batch_size;
+        let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
+        let (needs, free) = (needs_with(batch), Available::now(folder));
+        needs.check(&free, batch, needs_with)?;
+        Ok(Room { needs, free })
+    }
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Room { needs, free } = self;
+        let of_free = |needed: u64, free: Option<u64>| match free {
+            Some(free) => format!("{} of {} free", bytes(needed), bytes(free)),
+            None => bytes(needed),
+        };
+        let memory =
+            needs.memory.map(|needed| of_free(needed, free.memory.as_ref().map(|free| free.bytes)));
+        write!(
+            f,
+            "memory about {}; disk up to {} ({} a checkpoint)",
+            memory.as_deref().unwrap_or("unknown"),
+            of_free(needs.disk, free.disk),
+            bytes(needs.checkpoint)
+        )
+    }
 }
 
 #[cfg(test)]

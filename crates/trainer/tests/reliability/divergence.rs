@@ -234,4 +234,11 @@ fn the_binary_says_so_with_code_4() {
     assert!(output.stdout.is_empty());
     assert_eq!(checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata.step, 0);
     assert!(!place.path("run/best.safetensors").exists());
+    // The mark stays until the run goes on.
+    let mark = fs::read_to_string(place.path("run/DIVERGED")).unwrap();
+    assert!(mark.contains("at step 0"), "{mark}");
+    let resume = ["resume", "run", "--set", "optimizer.lr=0.01", "--allow-change", "optimizer.lr"];
+    let output = place.run(&resume);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!place.path("run/DIVERGED").exists());
 }
