@@ -1,15 +1,16 @@
-//! Speed of the fast engine's convolutions one by one, each checked against its definition first.
+//! Times the fast engine's convolutions one by one. Each is first checked against its definition.
 
 use std::collections::HashSet;
 use std::time::Instant;
 
 use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::reference::{backward_input_at, backward_weights_at, forward_at};
-use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::dtype::{Dtype, round_to_bf16};
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::map::{BLOCK, Map, View};
+use bninception_kernels::map::{BLOCK, Map};
 use bninception_kernels::peak::peak_gflops;
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
 use bninception_model::Network;
@@ -18,7 +19,7 @@ use bninception_model::layer::Op;
 use crate::error::EngineError;
 use crate::fast::FastOptions;
 
-/// Results of each direction that are checked.
+/// How many results of each direction are checked.
 const SAMPLES: usize = 60;
 
 /// Largest accepted distance from the definition in f64, as a part of the largest magnitude among
@@ -51,7 +52,8 @@ impl Direction {
     }
 }
 
-/// A convolution of the network; those of one shape are one operation, named after the first layer.
+/// A convolution of the network. Convolutions of one shape are one operation, named after the first
+/// layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operation {
     /// The first layer with this shape.
@@ -67,7 +69,7 @@ pub struct Measured {
     pub operation: Operation,
     /// In which direction.
     pub direction: Direction,
-    /// How it was computed.
+    /// The algorithm.
     pub algorithm: Algorithm,
     /// Seconds of each repeat, the weights packed already.
     pub seconds: Vec<f64>,
@@ -81,8 +83,8 @@ impl Measured {
         seconds[seconds.len() / 2]
     }
 
-    /// GFLOP/s at the median, two for each multiply-accumulate of the definition, of which
-    /// Winograd's algorithm needs fewer.
+    /// GFLOP/s at the median: two for each multiply-accumulate of the definition. Winograd's algorithm
+    /// needs fewer.
     pub fn gflops(&self) -> f64 {
         2.0 * self.operation.shape.macs() as f64 / self.median() / 1e9
     }
@@ -100,7 +102,7 @@ pub fn convolutions(network: &Network, batch: usize) -> Vec<Operation> {
     for (index, layer) in network.layers.iter().enumerate() {
         let Op::Conv(conv) = &layer.op else { continue };
         let input = network.input_shape(index);
-        // As the engine runs them: channels in whole blocks, but for those of the image.
+        // As the engine runs them: channels in whole blocks, except those of the image.
         let reads_image = network.layers[layer.inputs[0]].op == Op::Image;
         let whole = |channels: usize| channels.next_multiple_of(BLOCK);
         let shape = ConvShape {
@@ -124,7 +126,7 @@ pub fn convolutions(network: &Network, batch: usize) -> Vec<Operation> {
 /// Checks and times every direction of `operation`; the images need no gradient.
 ///
 /// # Errors
-/// An answer that is not that of the definition.
+/// An answer that differs from the definition.
 pub fn measure(
     operation: &Operation,
     options: &FastOptions,
@@ -227,21 +229,28 @@ impl<'a> Bench<'a> {
 
     fn run_in<E: Element>(&mut self, direction: Direction) {
         let s = &self.operation.shape;
-        let (xv, yv) = (View::whole(&s.in_map()), View::whole(&s.out_map()));
+        let (in_map, out_map) = (s.in_map(), s.out_map());
+        let input = |x| match s.reads_image() {
+            true => ConvInput::Image(x),
+            false => ConvInput::Maps(Planes::whole(x, &in_map, s.batch)),
+        };
         let (conv, team, ws) = (&self.conv, &self.team, &mut self.workspace[..]);
         match direction {
             Direction::Forward => {
-                let (x, y) = (E::of_region(&self.x), E::of_region_mut(&mut self.y));
-                conv.forward(team, x, xv, &self.packed, y, yv, Epilogue::None, ws);
+                let x = input(E::of_region(&self.x));
+                let y = PlanesMut::whole(E::of_region_mut(&mut self.y), &out_map, s.batch);
+                conv.forward(team, x, &self.packed, y, Epilogue::None, ws);
             }
             Direction::BackwardInput => {
-                let (dy, dx) = (E::of_region(&self.dy), E::of_region_mut(&mut self.dx));
-                conv.backward_input(team, dy, yv, &self.packed_backward, dx, xv, false, ws);
+                let dy = Planes::whole(E::of_region(&self.dy), &out_map, s.batch);
+                let dx = PlanesMut::whole(E::of_region_mut(&mut self.dx), &in_map, s.batch);
+                conv.backward_input(team, dy, &self.packed_backward, dx, false, ws);
             }
             Direction::BackwardWeight => {
                 let dw = &mut [&mut self.dw[..s.weights()]];
-                let (x, dy) = (E::of_region(&self.x), E::of_region(&self.dy));
-                conv.backward_weights(team, x, xv, dy, yv, dw, ws);
+                let x = input(E::of_region(&self.x));
+                let dy = Planes::whole(E::of_region(&self.dy), &out_map, s.batch);
+                conv.backward_weights(team, x, dy, dw, ws);
             }
         }
     }
@@ -251,8 +260,8 @@ impl<'a> Bench<'a> {
         f64::from(with_element!(self.map_dtype, E => E::of_region(map)[at].value()))
     }
 
-    /// Holds a sample of the last answer, the first and the last value included, against the
-    /// definition.
+    /// Compares a sample of the last answer with the definition. The first and the last value belong to
+    /// the sample.
     fn check(&self, direction: Direction) -> Result<(), EngineError> {
         let s = &self.operation.shape;
         let (in_map, out_map) = (s.in_map(), s.out_map());
@@ -275,7 +284,7 @@ impl<'a> Bench<'a> {
                 .collect(),
             Direction::BackwardWeight => {
                 let (channels, side) = (s.in_channels, s.kernel);
-                let filter = Map { channels, height: side, width: side, block: BLOCK };
+                let filter = Map { channels, height: side, width: side };
                 sample(w.len())
                     .map(|index| {
                         let (k, c, r, q) = split(&filter, index);
@@ -368,7 +377,7 @@ mod tests {
                         Direction::BackwardInput => &mut bench.dx,
                         Direction::BackwardWeight => &mut bench.dw,
                     };
-                    // More than the rounding of a map of bf16 can take back.
+                    // More than the rounding of a map of bf16 can undo.
                     let format = match direction {
                         Direction::BackwardWeight => Dtype::F32,
                         _ => bench.map_dtype,

@@ -5,13 +5,13 @@ use bninception_model::ModelError;
 /// Errors of the engine crate.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The network, a buffer or a label does not fit.
+    /// The network, a buffer or a label is wrong.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Evaluation was asked for before it was given weights.
     #[error("evaluation without weights: call prepare_evaluation first")]
     NotPrepared,
-    /// A kernel's answer is not that of its definition.
+    /// A kernel's answer differs from its definition.
     #[error(
         "wrong answer of {what}; do not train with this build on this machine before it is \
          understood ({} picks other instructions)",

@@ -5,7 +5,7 @@ use std::time::Instant;
 /// A kind of work within a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Weights and images brought into the layout of the kernels.
+    /// Copying weights and images into the layout of the kernels.
     Pack,
     /// Convolution, or the fully connected layer and the loss.
     Forward,
@@ -58,7 +58,7 @@ pub struct Row {
     /// Multiply-accumulates of one image in one direction; 0 for stages without weights.
     pub macs: usize,
     /// Bytes of one image's values that the stage reads and writes in the forward pass, each counted
-    /// once: the maps without their halos. Outputs before batch norm come on top.
+    /// once: the maps without their halos. Outputs before batch norm are not counted.
     pub bytes: usize,
     /// Seconds in each of [`Phase::ALL`].
     pub seconds: [f64; Phase::ALL.len()],
@@ -84,7 +84,7 @@ impl<'a> Clock<'a> {
         Clock { profile, last: Instant::now() }
     }
 
-    /// Gives the time since the last call to `phase` of stage `row`.
+    /// Adds the time since the last call to `phase` of stage `row`.
     pub(crate) fn lap(&mut self, row: usize, phase: Phase) {
         let now = Instant::now();
         self.profile.rows[row].seconds[phase as usize] += (now - self.last).as_secs_f64();

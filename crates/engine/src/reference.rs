@@ -1,4 +1,4 @@
-//! The candle reference behind the trait of all executors.
+//! The candle reference as an executor.
 
 use bninception_kernels::team::Team;
 use bninception_model::reference::{ReferenceExecutor, values};
@@ -7,7 +7,7 @@ use bninception_model::{Network, Weights};
 use crate::error::EngineError;
 use crate::executor::{Executor, TrainBatch, Watch};
 
-/// Runs a network by candle's tensors and autograd on the CPU. Slow; the oracle.
+/// Runs a network with candle's tensors and autograd on the CPU. It is slow, and the oracle of tests.
 pub struct Reference {
     executor: ReferenceExecutor,
     prepared: Option<Weights>,
@@ -20,7 +20,7 @@ impl Reference {
         Reference::of(ReferenceExecutor::on_cpu(network))
     }
 
-    /// The same in f64, for tests that need the truth rather than speed.
+    /// The same in f64, for tests that need exact values rather than speed.
     pub fn in_f64(network: Network) -> Reference {
         Reference::of(ReferenceExecutor::in_f64(network))
     }

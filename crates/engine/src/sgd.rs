@@ -16,7 +16,7 @@ use bninception_model::ParameterTable;
 pub struct SgdStep {
     /// Learning rate.
     pub lr: f64,
-    /// Share of the velocity that is kept.
+    /// Factor on the velocity of the step before.
     pub momentum: f64,
     /// Weight of the L2 penalty's gradient.
     pub weight_decay: f64,

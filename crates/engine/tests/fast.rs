@@ -14,12 +14,12 @@ const CLASSES: usize = 10;
 
 /// Largest accepted relative errors: norm of the difference over norm of the expected values.
 ///
-/// The engine computes in f32 and the reference in f64. What separates their gradients is less
-/// rounding than what rounding sets off: an input of a ReLU on the other side of 0, or another
-/// winner among two nearly equal values of a max pool, moves a whole path of the gradient. The
+/// The engine computes in f32 and the reference in f64. Rounding itself separates their gradients
+/// little; its consequences separate them more. If an input of a ReLU lands on the other side of 0, or a
+/// max pool picks the other of two nearly equal values, a whole path of the gradient moves. The
 /// reference's own gradients move by up to 6 % if every pixel is changed by one part in 1e6. Where
-/// nothing changes sides the two agree to 1e-4, which
-/// `gradients_agree_to_rounding_where_nothing_changes_sides` holds them to.
+/// nothing changes sides the two agree to 1e-4, as
+/// `gradients_agree_to_rounding_where_nothing_changes_sides` checks.
 #[derive(Clone, Copy)]
 struct Limits {
     logits: f64,
@@ -86,7 +86,7 @@ impl Batch {
     }
 }
 
-/// Everything that one step leaves behind.
+/// All results of one step.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     loss: f64,
@@ -134,7 +134,7 @@ fn compare(
     for spec in &table.trainable {
         let part = |outcome: &Outcome| outcome.gradients[spec.range.clone()].to_vec();
         let (found, expected) = (part(found), part(expected));
-        // Batch norm takes away what a bias in front of it adds: the gradient is zero, but for the
+        // Batch norm removes what a bias before it adds: the gradient is zero, except for the
         // rounding of the reference.
         let convolution = spec.name.trim_end_matches(".bias");
         let cancelled = spec.name.ends_with(".bias")
@@ -215,7 +215,7 @@ fn googlenet_and_auxiliary_heads_match_the_reference() {
             3,
         ),
         ("batch norm", Kind::GoogLeNet, NetworkOptions { batch_norm: norm, ..both.clone() }, 4),
-        // Six images, because batch norm behind the fully connected layers sees no other values.
+        // Six images, because batch norm after the fully connected layers has one value an image.
         ("sigmoid", Kind::BnInception, NetworkOptions { activation: sigmoid, ..both.clone() }, 6),
         ("plain", Kind::BnInception, googlenet(both), 3),
     ];
@@ -225,7 +225,7 @@ fn googlenet_and_auxiliary_heads_match_the_reference() {
     }
 }
 
-/// With what GoogLeNet has besides its layers.
+/// With the options of GoogLeNet.
 fn googlenet(options: NetworkOptions) -> NetworkOptions {
     NetworkOptions { batch_norm: None, conv_bias: true, lrn: true, dropout: 0.4, ..options }
 }
@@ -248,7 +248,7 @@ fn matches_reference(what: &str, network: &Network, n: usize) {
     }
 }
 
-/// bf16 where nothing amplifies its rounding: each factor is off by up to 2^-9.
+/// bf16 if nothing amplifies its rounding: each factor is off by up to 2^-9.
 #[test]
 fn googlenet_in_bf16_matches_the_reference_within_its_rounding() {
     let options = NetworkOptions {

@@ -1,4 +1,5 @@
-//! Auxiliary heads: the gradient of the weighted sum of all losses, and what evaluation sees of them.
+//! Auxiliary heads: the gradient of the weighted sum of all losses, and that evaluation does not see
+//! the heads.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use bninception_engine::model::init::initial_weights;
@@ -95,8 +96,8 @@ fn gradients_of_all_losses_match_finite_differences() {
     for name in tensors {
         let spec = table.trainable.iter().find(|spec| spec.name == name).unwrap();
         let gradient = &gradients[spec.range.clone()];
-        // Along the gradient the derivative is its norm. Weights are f32, so the change that the
-        // gradient foresees is that of the weights as they really moved.
+        // Along the gradient the derivative is its norm. Weights are f32, so the expected change is
+        // that of the weights as they really moved.
         let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         let mut moved = |size: f64| -> (f64, f64) {
             let mut weights = weights.clone();
@@ -115,7 +116,7 @@ fn gradients_of_all_losses_match_finite_differences() {
     }
 }
 
-/// Copies what two networks have in common.
+/// Copies the tensors that both networks have.
 fn shared(from: (&Network, &Weights), to: &Network) -> Weights {
     let (from_table, table) = (ParameterTable::new(from.0), ParameterTable::new(to));
     let mut weights = initial_weights(to, &table, 9);

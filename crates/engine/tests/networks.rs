@@ -13,7 +13,7 @@ use bninception_engine::{Dtype, Executor, Fast, FastOptions, Reference, TrainBat
 use safetensors::SafeTensors;
 
 const FIXTURE: &[u8] = include_bytes!("fixtures/networks.safetensors");
-/// Values stored of each gradient and statistic behind its norm.
+/// Values stored of each gradient and statistic after its norm.
 const HEAD: usize = 8;
 const CLASSES: usize = 10;
 /// The fixture's cases.
@@ -21,7 +21,7 @@ const CASES: [&str; 4] = ["plain", "odd_biased_smoothed", "sigmoid", "without_ba
 
 /// Largest accepted relative error (norm of the difference over norm of the expected values) of
 /// logits, loss and statistics, and of gradients. An absolute floor on gradients covers those that
-/// are zero but for rounding: of biases in front of batch norm.
+/// are zero except for rounding: the gradients of biases before batch norm.
 struct Limits {
     forward: f64,
     gradient: f64,

@@ -28,12 +28,12 @@ struct Limits {
 
 /// Limits for f32.
 ///
-/// The fixture holds one f32 run of PyTorch, and rounding alone moves such a run further than one
-/// would like, because inputs of ReLUs and max pools change sides: PyTorch 2.15 run on the same
+/// The fixture holds one f32 run of PyTorch. Rounding alone moves such a run far, because inputs of
+/// ReLUs and max pools change sides: PyTorch 2.15 run on the same
 /// files as channels_last instead of NCHW differs from the fixture by up to 1.8e-2 in a gradient's
 /// head, and its losses of step 2 lie between 4.73 and 4.88 by layout, threads and library (in f64:
 /// 4.8625; in the fixture: 4.8452). The limits of heads and of the later losses stand above that
-/// spread. What they cannot see, `networks.rs` does: there f64 meets f64 within 1e-6.
+/// spread. `networks.rs` checks what these limits cannot: it compares f64 with f64 within 1e-6.
 const F32: Limits = Limits {
     logits: 1e-3,
     loss: 1e-3,
@@ -202,8 +202,8 @@ fn check_gradient(
 ) {
     let expected_norm = expected["grad_norm"][name].as_f64().unwrap();
     let found = norm(gradient);
-    // Batch norm takes away what a bias in front of it adds, so such gradients are zero but for
-    // rounding (1e-6 in the fixture); only their size can be compared.
+    // Batch norm removes what a bias before it adds, so such gradients are zero except for rounding
+    // (1e-6 in the fixture); only their size can be compared.
     if name.ends_with(".bias") && !name.ends_with("_bn.bias") && name != "last_linear.bias" {
         assert!(found < 1e-3 && expected_norm < 1e-3, "{name}: norm {found}, {expected_norm}");
         return;

@@ -1,5 +1,5 @@
-//! Watched steps: what enters nonlinearities is the same on both executors, and a step that is watched
-//! leaves the bits of one that is not.
+//! Watched steps: the inputs of nonlinearities are the same on both executors, and a watched step leaves
+//! the same bits as one that is not watched.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 use bninception_engine::model::init::initial_weights;
@@ -11,7 +11,7 @@ use bninception_engine::{Dtype, Executor, Fast, FastOptions, Reference, TrainBat
 
 const LABELS: [u32; 4] = [7, 0, 4, 1];
 
-/// What a step leaves behind, and what it showed, by layer.
+/// The results of a step, and what it showed, by layer.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     loss: f64,
@@ -85,7 +85,7 @@ fn both_executors_show_the_same_and_change_nothing() {
         let expected = step(reference(), &weights, &images, &watched);
         let plain = step(reference(), &weights, &images, &[]);
         assert_eq!(plain, without_seen(&expected), "{kind:?} reference");
-        // With batch norm over the four values of a last map of 1x1, rounding to bf16 grows by far.
+        // With batch norm over the four values of a last map of 1x1, rounding to bf16 grows strongly.
         let bf16 = if batch_norm.is_some() { f64::INFINITY } else { 3e-2 };
         for (dtype, limit) in [(Dtype::F32, 1e-4), (Dtype::Bf16, bf16)] {
             let options = FastOptions { threads: 2, dtype, ..FastOptions::default() };

@@ -2,12 +2,11 @@
 
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::Map;
-use crate::map::View;
-use crate::simd::isa::Isa;
-use crate::simd::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
-use crate::team::pieces::{check_planes, chunks, plane, planes, split};
-use crate::team::threads::Team;
+use crate::map::{BLOCK, Map};
+use crate::planes::{Planes, PlanesMut};
+use crate::run::Run;
+use crate::simd::lanes::{Simd, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{chunks, planes, split};
 
 /// The nonlinearity behind a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,35 +17,31 @@ pub enum Activation {
     Sigmoid,
 }
 
-/// Gradient of a nonlinearity behind a convolution with bias, from its output `y`.
+/// Gradient of a nonlinearity behind a convolution with bias, from its output `y`
+/// (`[n][c_block][h][w][16]`).
 ///
-/// Replaces `dy`, the gradient of the output, by that of the convolution's output, rounded to
-/// `dtype`, zeroes the halo of those planes, and overwrites `dbias` (one value per channel) with the gradient of the bias.
-/// `partial` is scratch of at least `batch * channels`.
+/// Replaces `dy`, the gradient of the output, laid out as `y`, by that of the convolution's output,
+/// rounded to the run's format, zeroes the halo of those planes, and overwrites `dbias` (`[c]`) with the
+/// gradient of the bias. `partial` is scratch of at least `[n][c]`.
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images of its view.
+/// If maps or lengths do not fit together.
 pub fn backward<E: Element>(
-    team: &Team,
-    isa: Isa,
-    dtype: Dtype,
+    run: Run<'_>,
     activation: Activation,
-    map: &Map,
-    batch: usize,
-    y: &[E],
-    y_view: View,
-    dy: &mut [E],
-    dy_view: View,
+    y: Planes<'_, E>,
+    dy: PlanesMut<'_, E>,
     dbias: &mut [f32],
     partial: &mut [f64],
 ) {
-    check_planes(map, batch, y, y_view);
+    let Run { team, isa, dtype } = run;
+    let (map, batch) = (y.map(), y.batch());
+    dy.expect("dy", map, batch);
     assert_eq!(dbias.len(), map.channels, "bias gradients of {} channels", map.channels);
     let total = batch * map.blocks();
-    let partial = &mut partial[..total * LANES];
-    let pieces = (planes(map, batch, dy, dy_view), chunks(partial, LANES));
-    split(team, total, pieces, |index, (dy, sums)| {
-        let y = plane(map, y, y_view, index);
+    let partial = &mut partial[..total * BLOCK];
+    split(team, total, (planes(dy), chunks(partial, BLOCK)), |index, (dy, sums)| {
+        let y = y.plane(index);
         match activation {
             Activation::Relu => {
                 dispatch!(isa, s => backward_plane(s, Relu, dtype, map, y, dy, sums))
@@ -140,7 +135,7 @@ fn backward_plane<E: Element, S: Simd>(
             sum = s.add(sum, dz);
         }
         let sum = s.array(sum);
-        for l in 0..LANES {
+        for l in 0..BLOCK {
             sums[l] += f64::from(sum[l]);
         }
     }

@@ -8,12 +8,11 @@
 use crate::activation::{Activation, Nonlinear, Relu, Sigmoid};
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::Map;
-use crate::map::View;
-use crate::simd::isa::Isa;
-use crate::simd::lanes::{LANES, Lanes, Simd, block, dispatch, pixels, pixels_mut};
-use crate::team::pieces::{check_planes, chunks, plane, planes, split};
-use crate::team::threads::Team;
+use crate::map::{BLOCK, Map};
+use crate::planes::{Planes, PlanesMut};
+use crate::run::Run;
+use crate::simd::lanes::{Lanes, Simd, block, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{chunks, planes, split};
 
 /// Values that [`backward`] may touch between its two passes over a group of channels, so that the
 /// second pass finds them in the last-level cache: 4 MB of f32.
@@ -28,6 +27,35 @@ pub struct Moments {
     /// The layer as one product and sum: y = multiplier * x + offset.
     multiplier: Vec<f32>,
     offset: Vec<f32>,
+}
+
+/// The sums of a batch that the statistics are made of; one value per channel.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchSums<'a> {
+    /// Sums, `[c]`.
+    pub sums: &'a [f64],
+    /// Sums of squares, `[c]`.
+    pub squares: &'a [f64],
+    /// Values of each channel.
+    pub count: usize,
+}
+
+/// What a layer has learnt: `gamma * xhat + beta`; one value per channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// Scale, `[c]`.
+    pub gamma: &'a [f32],
+    /// Shift, `[c]`.
+    pub beta: &'a [f32],
+}
+
+/// The gradient of [`Affine`].
+#[derive(Debug)]
+pub struct AffineGradient<'a> {
+    /// Of the scale, `[c]`.
+    pub gamma: &'a mut [f32],
+    /// Of the shift, `[c]`.
+    pub beta: &'a mut [f32],
 }
 
 /// The running statistics that evaluation uses.
@@ -61,22 +89,20 @@ impl Moments {
         x * self.multiplier[channel] + self.offset[channel]
     }
 
-    /// Takes over the statistics of a batch of `count` values per channel, more than one, from
-    /// their `sums` and sums of `squares`, for a layer with scale `gamma` and shift `beta`, and
-    /// moves the running statistics.
+    /// Takes over the statistics of a batch of more than one value per channel, for a layer that goes on
+    /// with `affine`, and moves the running statistics.
     ///
     /// # Panics
-    /// If a slice does not have one value per channel, or `count` is below 2.
+    /// If a slice does not have one value per channel, or the count is below 2.
     pub fn update(
         &mut self,
-        sums: &[f64],
-        squares: &[f64],
-        count: usize,
+        batch: BatchSums<'_>,
         epsilon: f64,
-        gamma: &[f32],
-        beta: &[f32],
+        affine: Affine<'_>,
         running: Running<'_>,
     ) {
+        let BatchSums { sums, squares, count } = batch;
+        let Affine { gamma, beta } = affine;
         let channels = self.channels();
         let lengths = [sums.len(), squares.len(), gamma.len(), beta.len()];
         let running_lengths = [running.mean.len(), running.variance.len()];
@@ -107,152 +133,129 @@ impl Moments {
     }
 }
 
-/// Normalises `x` and applies the nonlinearity: `y = g(gamma * xhat + beta)`, rounded to `dtype`.
-/// Writes whole planes of `y`, the halo as zeros.
+/// Normalises `x` and applies the nonlinearity: `y = g(gamma * xhat + beta)`, rounded to the run's format.
+/// Both are `[n][c_block][h][w][16]`. Writes whole planes of `y`, the halo as zeros.
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images of its view.
+/// If the maps are not alike, or have other channels than the statistics.
 pub fn normalise<E: Element>(
-    team: &Team,
-    isa: Isa,
-    dtype: Dtype,
+    run: Run<'_>,
     activation: Activation,
     moments: &Moments,
-    map: &Map,
-    batch: usize,
-    x: &[E],
-    x_view: View,
-    y: &mut [E],
-    y_view: View,
+    x: Planes<'_, E>,
+    y: PlanesMut<'_, E>,
 ) {
-    check_planes(map, batch, x, x_view);
+    let (map, batch) = (x.map(), x.batch());
+    y.expect("y", map, batch);
     assert_eq!(moments.channels(), map.channels, "channels of the statistics and of the map");
-    split(team, batch * map.blocks(), planes(map, batch, y, y_view), |index, y| {
-        let x = plane(map, x, x_view, index);
-        let b = index % map.blocks();
-        let (multiplier, offset) = (block(&moments.multiplier, b), block(&moments.offset, b));
+    split(run.team, batch * map.blocks(), planes(y), |index, y| {
+        let (x, b) = (x.plane(index), index % map.blocks());
         match activation {
             Activation::Relu => {
-                dispatch!(isa, s => normalise_plane(s, Relu, dtype, map, x, y, &multiplier, &offset));
+                let pass = PlanePass::new(Relu, moments, b);
+                dispatch!(run.isa, s => pass.normalise(s, run.dtype, map, x, y));
             }
             Activation::Sigmoid => {
-                dispatch!(isa, s => normalise_plane(s, Sigmoid, dtype, map, x, y, &multiplier, &offset));
+                let pass = PlanePass::new(Sigmoid, moments, b);
+                dispatch!(run.isa, s => pass.normalise(s, run.dtype, map, x, y));
             }
         }
     });
 }
 
-#[inline(always)]
-fn normalise_plane<E: Element, S: Simd>(
-    s: S,
-    g: impl Nonlinear,
-    dtype: Dtype,
-    map: &Map,
-    x: &[E],
-    y: &mut [E],
-    multiplier: &Lanes,
-    offset: &Lanes,
-) {
-    let (multiplier, offset) = (s.load(multiplier), s.load(offset));
-    for row in 0..map.height {
-        let range = map.row(row);
-        for (y, x) in pixels_mut(&mut y[range.clone()]).iter_mut().zip(pixels(&x[range])) {
-            let z = s.add(s.mul(E::load(s, x), multiplier), offset);
-            E::store(s, dtype, g.value(s, z), y);
-        }
-    }
-    map.zero_halo(y);
-}
-
 /// Gradient of [`normalise`].
 ///
-/// `dy` is the gradient of the output; `x`, what was normalised, is replaced by its gradient,
-/// rounded to `dtype`, with zeros in the halo of its planes. Overwrites `dgamma` and `dbeta`, one value per channel.
-/// `partial` is scratch of at least `2 * batch * channels`.
+/// `dy` is the gradient of the output, `[n][c_block][h][w][16]`; `x`, what was normalised and laid out as
+/// `dy`, is replaced by its gradient, rounded to the run's format, with zeros in the halo of its planes.
+/// Overwrites `gradient`. `partial` is scratch of at least `[2][n][c]`.
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images of its view.
+/// If the maps are not alike, or have other channels than the statistics and gradients.
 pub fn backward<E: Element>(
-    team: &Team,
-    isa: Isa,
-    dtype: Dtype,
+    run: Run<'_>,
     activation: Activation,
     moments: &Moments,
-    map: &Map,
-    batch: usize,
-    dy: &[E],
-    dy_view: View,
-    x: &mut [E],
-    x_view: View,
-    dgamma: &mut [f32],
-    dbeta: &mut [f32],
+    dy: Planes<'_, E>,
+    mut x: PlanesMut<'_, E>,
+    gradient: AffineGradient<'_>,
     partial: &mut [f64],
 ) {
-    check_planes(map, batch, dy, dy_view);
-    check_planes(map, batch, x, x_view);
+    let Run { team, isa, dtype } = run;
+    let (map, batch) = (*dy.map(), dy.batch());
+    x.expect("x", &map, batch);
+    let AffineGradient { gamma: dgamma, beta: dbeta } = gradient;
     let channels = [moments.channels(), dgamma.len(), dbeta.len()];
     assert_eq!(channels, [map.channels; 3], "channels of the statistics and gradients");
     let group = (CACHED_VALUES / (2 * batch * map.plane())).clamp(1, map.blocks());
     for first in (0..map.blocks()).step_by(group) {
         let blocks = group.min(map.blocks() - first);
-        let map = Map { channels: blocks * LANES, ..*map };
-        let dy_view = View { first: dy_view.first + first, ..dy_view };
-        let x_view = View { first: x_view.first + first, ..x_view };
+        let dy = dy.blocks(first, blocks);
+        let mut x = x.reborrow().blocks(first, blocks);
+        let map = dy.map();
         let total = batch * blocks;
-        let partial = &mut partial[..2 * LANES * total];
+        let partial = &mut partial[..2 * BLOCK * total];
 
-        let pass = |index: usize| Pass::new(moments, first + index % blocks);
-        let read_x = &*x;
-        split(team, total, chunks(partial, 2 * LANES), |index, sums| {
-            let (dy, x) = (plane(&map, dy, dy_view, index), plane(&map, read_x, x_view, index));
-            let pass = pass(index);
+        let read_x = x.as_planes();
+        split(team, total, chunks(partial, 2 * BLOCK), |index, sums| {
+            let (dy, x, b) = (dy.plane(index), read_x.plane(index), first + index % blocks);
             match activation {
                 Activation::Relu => {
-                    dispatch!(isa, s => pass.reduce(s, Relu, &map, dy, x, sums));
+                    let pass = PlanePass::new(Relu, moments, b);
+                    dispatch!(isa, s => pass.reduce(s, map, dy, x, sums));
                 }
                 Activation::Sigmoid => {
-                    dispatch!(isa, s => pass.reduce(s, Sigmoid, &map, dy, x, sums));
+                    let pass = PlanePass::new(Sigmoid, moments, b);
+                    dispatch!(isa, s => pass.reduce(s, map, dy, x, sums));
                 }
             }
         });
         for c in 0..map.channels {
-            let (b, l) = (c / LANES, c % LANES);
-            let of_plane = |n: usize| &partial[(n * blocks + b) * 2 * LANES..][..2 * LANES];
+            let (b, l) = (c / BLOCK, c % BLOCK);
+            let of_plane = |n: usize| &partial[(n * blocks + b) * 2 * BLOCK..][..2 * BLOCK];
             let sum: f64 = (0..batch).map(|n| of_plane(n)[l]).sum();
-            let product: f64 = (0..batch).map(|n| of_plane(n)[LANES + l]).sum();
-            let channel = first * LANES + c;
+            let product: f64 = (0..batch).map(|n| of_plane(n)[BLOCK + l]).sum();
+            let channel = first * BLOCK + c;
             dbeta[channel] = sum as f32;
             dgamma[channel] = (product * f64::from(moments.inv_std[channel])) as f32;
         }
         let count = (batch * map.height * map.width) as f32;
         let means = |values: &[f32], b: usize| block(values, b).map(|value| value / count);
-        split(team, total, planes(&map, batch, x, x_view), |index, x| {
-            let dy = plane(&map, dy, dy_view, index);
-            let (pass, b) = (pass(index), first + index % blocks);
-            let (dgamma, dbeta) = (means(dgamma, b), means(dbeta, b));
+        split(team, total, planes(x.reborrow()), |index, x| {
+            let (dy, b) = (dy.plane(index), first + index % blocks);
+            let means = GradientMeans { gamma: means(dgamma, b), beta: means(dbeta, b) };
             match activation {
                 Activation::Relu => {
-                    dispatch!(isa, s => pass.spread(s, Relu, dtype, &map, dy, x, &dgamma, &dbeta));
+                    let pass = PlanePass::new(Relu, moments, b);
+                    dispatch!(isa, s => pass.spread(s, dtype, map, dy, x, &means));
                 }
                 Activation::Sigmoid => {
-                    dispatch!(isa, s => pass.spread(s, Sigmoid, dtype, &map, dy, x, &dgamma, &dbeta));
+                    let pass = PlanePass::new(Sigmoid, moments, b);
+                    dispatch!(isa, s => pass.spread(s, dtype, map, dy, x, &means));
                 }
             }
         });
     }
 }
 
-/// What the passes over one plane need of its channels.
-struct Pass {
+/// What the passes over one plane need of its channels, with the nonlinearity behind them.
+struct PlanePass<G> {
+    g: G,
     mean: Lanes,
     inv_std: Lanes,
     multiplier: Lanes,
     offset: Lanes,
 }
 
-impl Pass {
-    fn new(moments: &Moments, b: usize) -> Pass {
-        Pass {
+/// The means over a batch of the gradients of one channel block.
+struct GradientMeans {
+    gamma: Lanes,
+    beta: Lanes,
+}
+
+impl<G: Nonlinear> PlanePass<G> {
+    fn new(g: G, moments: &Moments, b: usize) -> PlanePass<G> {
+        PlanePass {
+            g,
             mean: block(&moments.mean, b),
             inv_std: block(&moments.inv_std, b),
             multiplier: block(&moments.multiplier, b),
@@ -260,17 +263,23 @@ impl Pass {
         }
     }
 
+    /// `y = g(multiplier * x + offset)`.
+    #[inline(always)]
+    fn normalise<E: Element, S: Simd>(&self, s: S, dtype: Dtype, map: &Map, x: &[E], y: &mut [E]) {
+        let (multiplier, offset) = (s.load(&self.multiplier), s.load(&self.offset));
+        for row in 0..map.height {
+            let range = map.row(row);
+            for (y, x) in pixels_mut(&mut y[range.clone()]).iter_mut().zip(pixels(&x[range])) {
+                let z = s.add(s.mul(E::load(s, x), multiplier), offset);
+                E::store(s, dtype, self.g.value(s, z), y);
+            }
+        }
+        map.zero_halo(y);
+    }
+
     /// Sums of dz and of dz * (x - mean), where dz is the gradient in front of the nonlinearity.
     #[inline(always)]
-    fn reduce<E: Element, S: Simd>(
-        &self,
-        s: S,
-        g: impl Nonlinear,
-        map: &Map,
-        dy: &[E],
-        x: &[E],
-        sums: &mut [f64],
-    ) {
+    fn reduce<E: Element, S: Simd>(&self, s: S, map: &Map, dy: &[E], x: &[E], sums: &mut [f64]) {
         let (multiplier, offset) = (s.load(&self.multiplier), s.load(&self.offset));
         let mean = s.load(&self.mean);
         sums.fill(0.0);
@@ -280,14 +289,14 @@ impl Pass {
             for (dy, x) in pixels(&dy[range.clone()]).iter().zip(pixels(&x[range])) {
                 let x = E::load(s, x);
                 let z = s.add(s.mul(x, multiplier), offset);
-                let dz = g.gradient_at(s, z, E::load(s, dy));
+                let dz = self.g.gradient_at(s, z, E::load(s, dy));
                 sum = s.add(sum, dz);
                 product = s.add(product, s.mul(dz, s.sub(x, mean)));
             }
             let (sum, product) = (s.array(sum), s.array(product));
-            for l in 0..LANES {
+            for l in 0..BLOCK {
                 sums[l] += f64::from(sum[l]);
-                sums[LANES + l] += f64::from(product[l]);
+                sums[BLOCK + l] += f64::from(product[l]);
             }
         }
     }
@@ -297,23 +306,21 @@ impl Pass {
     fn spread<E: Element, S: Simd>(
         &self,
         s: S,
-        g: impl Nonlinear,
         dtype: Dtype,
         map: &Map,
         dy: &[E],
         x: &mut [E],
-        dgamma: &Lanes,
-        dbeta: &Lanes,
+        means: &GradientMeans,
     ) {
         let (multiplier, offset) = (s.load(&self.multiplier), s.load(&self.offset));
-        let (mean, dbeta) = (s.load(&self.mean), s.load(dbeta));
-        let slope = s.mul(s.load(&self.inv_std), s.load(dgamma));
+        let (mean, dbeta) = (s.load(&self.mean), s.load(&means.beta));
+        let slope = s.mul(s.load(&self.inv_std), s.load(&means.gamma));
         for row in 0..map.height {
             let range = map.row(row);
             for (x, dy) in pixels_mut(&mut x[range.clone()]).iter_mut().zip(pixels(&dy[range])) {
                 let value = E::load(s, x);
                 let z = s.add(s.mul(value, multiplier), offset);
-                let dz = g.gradient_at(s, z, E::load(s, dy));
+                let dz = self.g.gradient_at(s, z, E::load(s, dy));
                 let along = s.mul(s.sub(value, mean), slope);
                 E::store(s, dtype, s.mul(multiplier, s.sub(s.sub(dz, dbeta), along)), x);
             }

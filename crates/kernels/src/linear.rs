@@ -1,7 +1,4 @@
 //! The fully connected layer: `y = x w^T + b`, all matrices row by row.
-//!
-//! Sizes are images, `features` (inputs of one image) and `classes` (outputs of one image); `x` is
-//! `[images][features]`, `w` `[classes][features]`, `b` `[classes]`, `y` `[images][classes]`.
 
 use crate::simd::isa::Isa;
 use crate::simd::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
@@ -14,92 +11,90 @@ const ROWS: usize = 4;
 /// Rows of a tile whose columns are lanes.
 const TALL: usize = 8;
 
-/// Overwrites `y`.
-///
-/// # Panics
-/// If a slice does not have the length that `features` and `classes` ask for.
-pub fn forward(
-    team: &Team,
-    isa: Isa,
-    features: usize,
-    classes: usize,
-    x: &[f32],
-    w: &[f32],
-    b: &[f32],
-    y: &mut [f32],
-) {
-    let images = check(features, classes, x, w, y);
-    assert_eq!(b.len(), classes, "values of the bias");
-    split(team, images.div_ceil(ROWS), chunks(y, ROWS * classes), |group, y| {
-        let rows = y.len() / classes;
-        let x = &x[group * ROWS * features..][..rows * features];
-        let mut piece = Forward { features, classes, x, w, b, y };
-        dispatch!(isa, s => piece.run(s));
-    });
+/// Sizes of a layer: its matrices are `x` `[n][features]`, `w` `[classes][features]`, `b` `[classes]` and
+/// `y` `[n][classes]`, all of f32, and gradients are laid out as what they are gradients of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// Inputs of one image.
+    pub features: usize,
+    /// Outputs of one image.
+    pub classes: usize,
 }
 
-/// Overwrites `dx`, the gradient of `x`.
-///
-/// # Panics
-/// As [`forward`].
-pub fn backward_input(
-    team: &Team,
-    isa: Isa,
-    features: usize,
-    classes: usize,
-    dy: &[f32],
-    w: &[f32],
-    dx: &mut [f32],
-) {
-    let images = check(features, classes, dx, w, dy);
-    split(team, images.div_ceil(TALL), chunks(dx, TALL * features), |group, dx| {
-        // dx[image][feature] sums over classes: row `image` of dy against column `feature` of w.
-        let a = Factors { values: dy, first: group * TALL * classes, row: classes, step: 1 };
-        let mut piece = Outer { a, steps: classes, b: w, columns: features, out: dx };
-        dispatch!(isa, s => piece.run(s));
-    });
-}
-
-/// Overwrites `dw` and `db`, the gradients of `w` and `b`.
-///
-/// # Panics
-/// As [`forward`].
-pub fn backward_weights(
-    team: &Team,
-    isa: Isa,
-    features: usize,
-    classes: usize,
-    x: &[f32],
-    dy: &[f32],
-    dw: &mut [f32],
-    db: &mut [f32],
-) {
-    let images = check(features, classes, x, dw, dy);
-    assert_eq!(db.len(), classes, "values of the bias gradient");
-    split(team, classes.div_ceil(TALL), chunks(dw, TALL * features), |group, dw| {
-        // dw[class][feature] sums over images: column `class` of dy against column of x.
-        let a = Factors { values: dy, first: group * TALL, row: 1, step: classes };
-        let mut piece = Outer { a, steps: images, b: x, columns: features, out: dw };
-        dispatch!(isa, s => piece.run(s));
-    });
-    for (class, db) in db.iter_mut().enumerate() {
-        *db = dy.iter().skip(class).step_by(classes).map(|&d| f64::from(d)).sum::<f64>() as f32;
+impl Linear {
+    /// Overwrites `y`.
+    ///
+    /// # Panics
+    /// If a slice does not have the length that the sizes ask for.
+    pub fn forward(&self, team: &Team, isa: Isa, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
+        let Linear { features, classes } = *self;
+        let images = self.check(x, w, y);
+        assert_eq!(b.len(), classes, "values of the bias");
+        split(team, images.div_ceil(ROWS), chunks(y, ROWS * classes), |group, y| {
+            let rows = y.len() / classes;
+            let x = &x[group * ROWS * features..][..rows * features];
+            let mut piece = Forward { features, classes, x, w, b, y };
+            dispatch!(isa, s => piece.run(s));
+        });
     }
-}
 
-/// The number of images, if all lengths fit together.
-fn check(features: usize, classes: usize, x: &[f32], w: &[f32], y: &[f32]) -> usize {
-    let images = y.len() / classes;
-    assert!(
-        x.len() == images * features
-            && w.len() == classes * features
-            && y.len() == images * classes,
-        "{features} features and {classes} classes: found {} inputs, {} weights, {} outputs",
-        x.len(),
-        w.len(),
-        y.len()
-    );
-    images
+    /// Overwrites `dx`, the gradient of `x`.
+    ///
+    /// # Panics
+    /// As [`Linear::forward`].
+    pub fn backward_input(&self, team: &Team, isa: Isa, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+        let Linear { features, classes } = *self;
+        let images = self.check(dx, w, dy);
+        split(team, images.div_ceil(TALL), chunks(dx, TALL * features), |group, dx| {
+            // dx[image][feature] sums over classes: row `image` of dy against column `feature` of w.
+            let a = Factors { values: dy, first: group * TALL * classes, row: classes, step: 1 };
+            let mut piece = Outer { a, steps: classes, b: w, columns: features, out: dx };
+            dispatch!(isa, s => piece.run(s));
+        });
+    }
+
+    /// Overwrites `dw` and `db`, the gradients of `w` and `b`.
+    ///
+    /// # Panics
+    /// As [`Linear::forward`].
+    pub fn backward_weights(
+        &self,
+        team: &Team,
+        isa: Isa,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        db: &mut [f32],
+    ) {
+        let Linear { features, classes } = *self;
+        let images = self.check(x, dw, dy);
+        assert_eq!(db.len(), classes, "values of the bias gradient");
+        split(team, classes.div_ceil(TALL), chunks(dw, TALL * features), |group, dw| {
+            // dw[class][feature] sums over images: column `class` of dy against column of x.
+            let a = Factors { values: dy, first: group * TALL, row: 1, step: classes };
+            let mut piece = Outer { a, steps: images, b: x, columns: features, out: dw };
+            dispatch!(isa, s => piece.run(s));
+        });
+        for (class, db) in db.iter_mut().enumerate() {
+            *db = dy.iter().skip(class).step_by(classes).map(|&d| f64::from(d)).sum::<f64>() as f32;
+        }
+    }
+
+    /// The number of images, if all lengths fit together.
+    fn check(&self, x: &[f32], w: &[f32], y: &[f32]) -> usize {
+        let Linear { features, classes } = *self;
+        let images = y.len() / classes;
+        assert!(
+            x.len() == images * features
+                && w.len() == classes * features
+                && y.len() == images * classes,
+            "{features} features and {classes} classes: found {} inputs, {} weights, {} outputs",
+            x.len(),
+            w.len(),
+            y.len()
+        );
+        images
+    }
 }
 
 /// Rows of y: products of rows of x and rows of w.
@@ -127,26 +122,26 @@ impl Forward<'_> {
         }
     }
 
-    /// `SIDE` rows of x with as many of w.
+    /// `N` rows of x with as many of w.
     #[inline(always)]
-    fn tile<S: Simd, const SIDE: usize>(&mut self, s: S, row: usize, class: usize) {
-        let x: [&[f32]; SIDE] =
+    fn tile<S: Simd, const N: usize>(&mut self, s: S, row: usize, class: usize) {
+        let x: [&[f32]; N] =
             std::array::from_fn(|i| &self.x[(row + i) * self.features..][..self.features]);
-        let w: [&[f32]; SIDE] =
+        let w: [&[f32]; N] =
             std::array::from_fn(|j| &self.w[(class + j) * self.features..][..self.features]);
         let (x_lanes, w_lanes) = (x.map(pixels), w.map(pixels));
-        let mut sums = [[s.zero(); SIDE]; SIDE];
+        let mut sums = [[s.zero(); N]; N];
         for f in 0..self.features / LANES {
-            let x: [S::Value; SIDE] = std::array::from_fn(|i| s.load(&x_lanes[i][f]));
-            for j in 0..SIDE {
+            let x: [S::Value; N] = std::array::from_fn(|i| s.load(&x_lanes[i][f]));
+            for j in 0..N {
                 let w = s.load(&w_lanes[j][f]);
-                for i in 0..SIDE {
+                for i in 0..N {
                     sums[i][j] = s.mul_add(x[i], w, sums[i][j]);
                 }
             }
         }
-        for i in 0..SIDE {
-            for j in 0..SIDE {
+        for i in 0..N {
+            for j in 0..N {
                 let mut sum: f32 = s.array(sums[i][j]).iter().sum();
                 for f in self.features / LANES * LANES..self.features {
                     sum += x[i][f] * w[j][f];

@@ -3,12 +3,11 @@
 
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::Map;
-use crate::map::View;
-use crate::simd::isa::Isa;
-use crate::simd::lanes::{LANES, Lanes, Simd, dispatch, pixels, pixels_mut};
-use crate::team::pieces::{check_planes, chunks, split};
-use crate::team::threads::Team;
+use crate::map::{BLOCK, Map, View};
+use crate::planes::{Planes, PlanesMut};
+use crate::run::Run;
+use crate::simd::lanes::{Lanes, Simd, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{chunks, split};
 
 /// Constants of the layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,61 +20,61 @@ pub struct Lrn {
     pub beta: f32,
 }
 
-/// Normalises all channels of `map`, which fill their buffers: a channel needs its neighbours, so
-/// there are no views here. Writes whole images of `y`, the halo as zeros.
+/// Normalises all channels of `x`. Both maps are `[n][c_block][h][w][16]` and fill their buffers: a channel
+/// needs its neighbours, so there are no views here. Writes whole images of `y`, the halo as zeros.
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images, or the size is even or beyond 33.
-pub fn forward<E: Element>(
-    team: &Team,
-    isa: Isa,
-    dtype: Dtype,
-    lrn: &Lrn,
-    map: &Map,
-    batch: usize,
-    x: &[E],
-    y: &mut [E],
-) {
-    check(lrn, map, batch, x);
-    check_planes(map, batch, y, View::whole(map));
+/// If the maps are not alike or do not fill their buffers, or the size is even or beyond 33.
+pub fn forward<E: Element>(run: Run<'_>, lrn: &Lrn, x: Planes<'_, E>, y: PlanesMut<'_, E>) {
+    let (map, batch) = (x.map(), x.batch());
+    check(lrn, x);
+    y.expect("y", map, batch);
+    check_view(map, y.view());
+    let (x, y) = (x.values(), y.into_values());
     let end = batch * map.image();
     y[end..].fill(E::default());
-    split(team, batch, chunks(&mut y[..end], map.image()), |index, y| {
+    split(run.team, batch, chunks(&mut y[..end], map.image()), |index, y| {
         let x = &x[index * map.image()..][..map.image()];
-        dispatch!(isa, s => forward_image(s, dtype, lrn, map, x, y));
+        dispatch!(run.isa, s => forward_image(s, run.dtype, lrn, map, x, y));
     });
 }
 
-/// Gradient of [`forward`]: overwrites the pixels of `dx`, or adds to them.
+/// Gradient of [`forward`], from its input and the gradient of its output, all `[n][c_block][h][w][16]`:
+/// overwrites the pixels of `dx`, or adds to them.
 ///
 /// # Panics
 /// As [`forward`].
 pub fn backward<E: Element>(
-    team: &Team,
-    isa: Isa,
+    run: Run<'_>,
     lrn: &Lrn,
-    map: &Map,
-    batch: usize,
-    x: &[E],
-    dy: &[E],
-    dx: &mut [E],
+    x: Planes<'_, E>,
+    dy: Planes<'_, E>,
+    dx: PlanesMut<'_, E>,
     accumulate: bool,
 ) {
-    check(lrn, map, batch, x);
-    check_planes(map, batch, dy, View::whole(map));
-    check_planes(map, batch, dx, View::whole(map));
-    let dx = &mut dx[..batch * map.image()];
-    split(team, batch, chunks(dx, map.image()), |index, dx| {
+    let (map, batch) = (x.map(), x.batch());
+    check(lrn, x);
+    dy.expect("dy", map, batch);
+    dx.expect("dx", map, batch);
+    check_view(map, dy.view());
+    check_view(map, dx.view());
+    let (x, dy) = (x.values(), dy.values());
+    let dx = &mut dx.into_values()[..batch * map.image()];
+    split(run.team, batch, chunks(dx, map.image()), |index, dx| {
         let image = index * map.image()..(index + 1) * map.image();
         let (x, dy) = (&x[image.clone()], &dy[image]);
-        dispatch!(isa, s => backward_image(s, lrn, map, x, dy, dx, accumulate));
+        dispatch!(run.isa, s => backward_image(s, lrn, map, x, dy, dx, accumulate));
     });
 }
 
-fn check<E>(lrn: &Lrn, map: &Map, batch: usize, x: &[E]) {
-    check_planes(map, batch, x, View::whole(map));
-    let range = 1..=2 * LANES + 1;
+fn check<E: Element>(lrn: &Lrn, x: Planes<'_, E>) {
+    check_view(x.map(), x.view());
+    let range = 1..=2 * BLOCK + 1;
     assert!(lrn.size % 2 == 1 && range.contains(&lrn.size), "normalisation over {}", lrn.size);
+}
+
+fn check_view(map: &Map, view: View) {
+    assert_eq!(view, View::whole(map), "normalisation across the channels of a part of a map");
 }
 
 #[inline(always)]
@@ -87,17 +86,17 @@ fn forward_image<E: Element, S: Simd>(
     x: &[E],
     y: &mut [E],
 ) {
-    let plane = map.plane() / LANES;
+    let plane = map.plane() / BLOCK;
     let (x, y) = (pixels(x), pixels_mut(y));
     for row in 0..map.height {
         for column in 0..map.width {
-            let at = map.pixel(row, column) / LANES;
+            let at = map.pixel(row, column) / BLOCK;
             // Squares of the blocks before, at and behind the current one.
-            let mut squares = [[0.0; LANES], [0.0; LANES], square(s, x, at)];
+            let mut squares = [[0.0; BLOCK], [0.0; BLOCK], square(s, x, at)];
             for b in 0..map.blocks() {
                 squares = [squares[1], squares[2], square(s, x, at + (b + 1) * plane)];
                 if b + 1 == map.blocks() {
-                    squares[2] = [0.0; LANES];
+                    squares[2] = [0.0; BLOCK];
                 }
                 let at = at + b * plane;
                 let factor = power(s, scale(s, lrn, &squares), lrn.beta);
@@ -122,13 +121,13 @@ fn backward_image<E: Element, S: Simd>(
     dx: &mut [E],
     accumulate: bool,
 ) {
-    const NONE: Lanes = [0.0; LANES];
-    let plane = map.plane() / LANES;
+    const NONE: Lanes = [0.0; BLOCK];
+    let plane = map.plane() / BLOCK;
     let (x, dy, dx) = (pixels(x), pixels(dy), pixels_mut(dx));
     let factor = s.splat(2.0 * lrn.alpha * lrn.beta / lrn.size as f32);
     for row in 0..map.height {
         for column in 0..map.width {
-            let at = map.pixel(row, column) / LANES;
+            let at = map.pixel(row, column) / BLOCK;
             let mut squares = [NONE, NONE, square(s, x, at)];
             // r of three blocks, and dy * s^-beta of the last two: a block is finished one turn
             // after it enters, when its neighbours behind are known.
@@ -162,8 +161,8 @@ fn backward_image<E: Element, S: Simd>(
 
 /// Squares of pixel `at`, or zeros behind the last one.
 #[inline(always)]
-fn square<E: Element, S: Simd>(s: S, x: &[[E; LANES]], at: usize) -> Lanes {
-    let Some(x) = x.get(at) else { return [0.0; LANES] };
+fn square<E: Element, S: Simd>(s: S, x: &[[E; BLOCK]], at: usize) -> Lanes {
+    let Some(x) = x.get(at) else { return [0.0; BLOCK] };
     let x = E::load(s, x);
     s.array(s.mul(x, x))
 }
@@ -181,7 +180,7 @@ fn neighbours<S: Simd>(s: S, lrn: &Lrn, blocks: &[Lanes; 3]) -> S::Value {
     let values = blocks.as_flattened();
     let mut sums = s.zero();
     for shift in 0..lrn.size {
-        let window = &values[LANES - lrn.size / 2 + shift..][..LANES];
+        let window = &values[BLOCK - lrn.size / 2 + shift..][..BLOCK];
         sums = s.add(sums, s.load(&pixels(window)[0]));
     }
     sums

@@ -13,9 +13,10 @@
 use std::ops::Range;
 
 use crate::element::Element;
+use crate::simd::lanes::LANES;
 
-/// Channels of one block, see [`Map`].
-pub const BLOCK: usize = 16;
+/// Channels of one block, see [`Map`]; as many as lanes that kernels go through at a time.
+pub const BLOCK: usize = LANES;
 
 /// Zero pixels behind the last plane of a buffer, which edge taps and vector loads may read.
 pub const GUARD_PIXELS: usize = 64;
@@ -23,20 +24,18 @@ pub const GUARD_PIXELS: usize = 64;
 /// Sizes of an activation map in the blocked layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Map {
-    /// Channels; a multiple of `block`.
+    /// Channels; a multiple of [`BLOCK`].
     pub channels: usize,
     /// Rows without the halo.
     pub height: usize,
     /// Columns without the halo.
     pub width: usize,
-    /// Channels of one block: 16.
-    pub block: usize,
 }
 
 impl Map {
     /// Channel blocks of one image.
     pub fn blocks(&self) -> usize {
-        self.channels.div_ceil(self.block)
+        self.channels.div_ceil(BLOCK)
     }
 
     /// Pixels from one row to the next: the width and the shared halo column.
@@ -46,7 +45,7 @@ impl Map {
 
     /// Elements of one channel block of one image.
     pub fn plane(&self) -> usize {
-        (self.height + 2) * self.pitch() * self.block
+        (self.height + 2) * self.pitch() * BLOCK
     }
 
     /// Elements of one image.
@@ -56,27 +55,27 @@ impl Map {
 
     /// Elements of a buffer of `batch` images, the guard included.
     pub fn buffer(&self, batch: usize) -> usize {
-        batch * self.image() + GUARD_PIXELS * self.block
+        batch * self.image() + GUARD_PIXELS * BLOCK
     }
 
     /// Offset of the first channel of pixel (`row`, `column`) of a block within its plane.
     pub fn pixel(&self, row: usize, column: usize) -> usize {
-        ((row + 1) * self.pitch() + column + 1) * self.block
+        ((row + 1) * self.pitch() + column + 1) * BLOCK
     }
 
     /// Elements of the pixels of `row` within a plane.
     pub fn row(&self, row: usize) -> Range<usize> {
         let start = self.pixel(row, 0);
-        start..start + self.width * self.block
+        start..start + self.width * BLOCK
     }
 
     /// Zeroes the halo of one plane.
     pub fn zero_halo<E: Element>(&self, plane: &mut [E]) {
-        let (pitch, block, zero) = (self.pitch() * self.block, self.block, E::default());
+        let (pitch, zero) = (self.pitch() * BLOCK, E::default());
         // Row 0 and the first pixel of row 1 are neighbours, and so are those at the other end.
-        plane[..pitch + block].fill(zero);
+        plane[..pitch + BLOCK].fill(zero);
         for row in 2..=self.height {
-            plane[row * pitch..][..block].fill(zero);
+            plane[row * pitch..][..BLOCK].fill(zero);
         }
         plane[(self.height + 1) * pitch..].fill(zero);
     }
@@ -96,25 +95,5 @@ impl View {
     /// The view of all of `map`.
     pub fn whole(map: &Map) -> View {
         View { blocks: map.blocks(), first: 0 }
-    }
-}
-
-/// Zeroes the halo of the planes of `map` that `view` names in a buffer of `batch` images, the first
-/// halo pixel of the plane that follows them, which the last of them shares as its lower right
-/// corner, and the guard behind the buffer's last plane.
-///
-/// # Panics
-/// If `buffer` is shorter than the images and the guard.
-pub fn zero_halo<E: Element>(map: &Map, batch: usize, buffer: &mut [E], view: View) {
-    let (plane, zero) = (map.plane(), E::default());
-    let end = batch * view.blocks * plane;
-    assert!(buffer.len() >= end + GUARD_PIXELS * BLOCK, "zero_halo: the buffer is too short");
-    buffer[end..end + GUARD_PIXELS * BLOCK].fill(zero);
-    for n in 0..batch {
-        for block in view.first..view.first + map.blocks() {
-            map.zero_halo(&mut buffer[(n * view.blocks + block) * plane..][..plane]);
-        }
-        let next = (n * view.blocks + view.first + map.blocks()) * plane;
-        buffer[next..next + BLOCK].fill(zero);
     }
 }

@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::Map;
-use crate::map::View;
-use crate::simd::isa::Isa;
-use crate::simd::lanes::{LANES, Simd, dispatch, pixels, pixels_mut};
-use crate::team::pieces::{check_planes, chunks, plane, planes, split};
+use crate::map::{BLOCK, Map};
+use crate::planes::{Planes, PlanesMut};
+use crate::run::Run;
+use crate::simd::lanes::{Simd, dispatch, pixels, pixels_mut};
+use crate::team::pieces::{chunks, planes, split};
 use crate::team::threads::Team;
 
 /// Rows and columns of a window.
@@ -42,80 +42,71 @@ impl MaxPool {
         batch * output.channels * output.height * output.width
     }
 
-    /// The largest value of each window, and in `winners`, where given, its place in the window
-    /// (row * 3 + column): the first in that order among equals, as in PyTorch; a NaN always wins.
-    /// Writes whole planes of `y`, the halo as zeros.
+    /// The largest value of each window of `x` (`[n][c_block][h][w][16]`), in `y`
+    /// (`[n][c_block][out_h][out_w][16]`), and in `winners` (laid out as `y`, without a halo), where given,
+    /// its place in the window (row * 3 + column): the first in that order among equals, as in PyTorch; a
+    /// NaN always wins. Writes whole planes of `y`, the halo as zeros.
     ///
     /// # Panics
-    /// If a buffer is too short for `batch` images of its view.
+    /// If the maps are not those of the pool.
     pub fn forward<E: Element>(
         &self,
-        team: &Team,
-        isa: Isa,
-        batch: usize,
-        x: &[E],
-        x_view: View,
-        y: &mut [E],
-        y_view: View,
+        run: Run<'_>,
+        x: Planes<'_, E>,
+        y: PlanesMut<'_, E>,
         winners: Option<&mut [u8]>,
     ) {
-        check_planes(&self.input, batch, x, x_view);
-        let axes = self.axes();
-        let output = self.output();
+        let (batch, output, axes) = (x.batch(), self.output(), self.axes());
+        x.expect("x", &self.input, batch);
+        y.expect("y", &output, batch);
         let total = batch * output.blocks();
-        let y = planes(&output, batch, y, y_view);
-        let x = |index| plane(&self.input, x, x_view, index);
+        let y = planes(y);
         match winners {
             Some(winners) => {
                 let winners = &mut winners[..self.winners_len(batch)];
-                let len = output.height * output.width * LANES;
-                split(team, total, (y, chunks(winners, len)), |index, (y, winners)| {
-                    let x = x(index);
-                    dispatch!(isa, s => forward_plane::<E, _, true>(s, &axes, x, y, winners));
+                let len = output.height * output.width * BLOCK;
+                split(run.team, total, (y, chunks(winners, len)), |index, (y, winners)| {
+                    let x = x.plane(index);
+                    dispatch!(run.isa, s => forward_plane::<E, _, true>(s, &axes, x, y, winners));
                 });
             }
-            None => split(team, total, y, |index, y| {
-                let x = x(index);
-                dispatch!(isa, s => forward_plane::<E, _, false>(s, &axes, x, y, &mut []));
+            None => split(run.team, total, y, |index, y| {
+                let x = x.plane(index);
+                dispatch!(run.isa, s => forward_plane::<E, _, false>(s, &axes, x, y, &mut []));
             }),
         }
     }
 
-    /// Gradient of [`MaxPool::forward`]: overwrites the pixels of `dx`, or adds to them.
+    /// Gradient of [`MaxPool::forward`], from that of its output, `dy`, and `winners`, both laid out as
+    /// there: overwrites the pixels of `dx` (`[n][c_block][h][w][16]`), or adds to them.
     ///
     /// # Panics
-    /// If a buffer is too short for `batch` images of its view.
+    /// If the maps are not those of the pool, or there are too few winners.
     pub fn backward<E: Element>(
         &self,
-        team: &Team,
-        isa: Isa,
-        batch: usize,
-        dy: &[E],
-        dy_view: View,
+        run: Run<'_>,
+        dy: Planes<'_, E>,
         winners: &[u8],
-        dx: &mut [E],
-        dx_view: View,
+        dx: PlanesMut<'_, E>,
         accumulate: bool,
     ) {
-        let output = self.output();
-        check_planes(&output, batch, dy, dy_view);
-        let axes = self.axes();
-        let len = output.height * output.width * LANES;
-        let total = batch * output.blocks();
-        split(team, total, planes(&self.input, batch, dx, dx_view), |index, dx| {
-            let dy = plane(&output, dy, dy_view, index);
-            let winners = &winners[index * len..][..len];
-            dispatch!(isa, s => backward_plane(s, &axes, dy, winners, dx, accumulate));
+        let (batch, output, axes) = (dy.batch(), self.output(), self.axes());
+        dy.expect("dy", &output, batch);
+        dx.expect("dx", &self.input, batch);
+        let len = output.height * output.width * BLOCK;
+        split(run.team, batch * output.blocks(), planes(dx), |index, dx| {
+            let (dy, winners) = (dy.plane(index), &winners[index * len..][..len]);
+            dispatch!(run.isa, s => backward_plane(s, &axes, dy, winners, dx, accumulate));
         });
     }
 
-    fn axes(&self) -> Axes {
+    fn axes(&self) -> PoolAxes {
         let axis = |input: usize, output: usize| {
             let covered = (output - 1) * self.stride + KERNEL;
-            Axis { input, output, stride: self.stride, pad: covered.saturating_sub(input) / 2 }
+            PoolAxis { input, output, stride: self.stride, pad: covered.saturating_sub(input) / 2 }
         };
         let output = self.output();
-        Axes {
+        PoolAxes {
             input: self.input,
             output,
             rows: axis(self.input.height, output.height),
@@ -124,9 +115,9 @@ impl MaxPool {
     }
 }
 
-/// Windows along one axis.
+/// WindowRow along one axis.
 #[derive(Clone, Copy)]
-struct Axis {
+struct PoolAxis {
     input: usize,
     output: usize,
     stride: usize,
@@ -134,7 +125,7 @@ struct Axis {
     pad: usize,
 }
 
-impl Axis {
+impl PoolAxis {
     /// The input places of window `out`, padding left out.
     #[inline(always)]
     fn window(&self, out: usize) -> Range<usize> {
@@ -157,11 +148,11 @@ impl Axis {
     }
 }
 
-struct Axes {
+struct PoolAxes {
     input: Map,
     output: Map,
-    rows: Axis,
-    columns: Axis,
+    rows: PoolAxis,
+    columns: PoolAxis,
 }
 
 /// The greatest of the values seen so far, and where it was.
@@ -175,13 +166,13 @@ struct Best<V> {
 #[inline(always)]
 fn forward_plane<E: Element, S: Simd, const KEEP: bool>(
     s: S,
-    axes: &Axes,
+    axes: &PoolAxes,
     x: &[E],
     y: &mut [E],
     winners: &mut [u8],
 ) {
-    let winners = winners.as_chunks_mut::<LANES>().0;
-    let see = |best: &mut Best<S::Value>, x: &[E; LANES], place: usize| {
+    let winners = winners.as_chunks_mut::<BLOCK>().0;
+    let see = |best: &mut Best<S::Value>, x: &[E; BLOCK], place: usize| {
         let x = E::load(s, x);
         let wins = s.greater_or_nan(x, best.value);
         best.value = s.select(wins, x, best.value);
@@ -220,9 +211,9 @@ fn forward_plane<E: Element, S: Simd, const KEEP: bool>(
 
 /// One row of windows that cover a row of the input.
 #[derive(Clone, Copy)]
-struct Windows<'a, E> {
-    dy: &'a [[E; LANES]],
-    winners: &'a [[u8; LANES]],
+struct WindowRow<'a, E> {
+    dy: &'a [[E; BLOCK]],
+    winners: &'a [[u8; BLOCK]],
     /// Place of the input row's first column within a window.
     first: usize,
 }
@@ -232,12 +223,12 @@ struct Windows<'a, E> {
 #[inline(always)]
 fn backward_row_by_two<E: Element, S: Simd, const ROWS: usize>(
     s: S,
-    axis: Axis,
-    windows: [Windows<E>; ROWS],
-    dx: &mut [[E; LANES]],
+    axis: PoolAxis,
+    windows: [WindowRow<E>; ROWS],
+    dx: &mut [[E; BLOCK]],
     accumulate: bool,
 ) {
-    // Windows that do not exist have no winner.
+    // WindowRow that do not exist have no winner.
     let nothing = (s.splat(-1.0), s.zero());
     let mut before = [nothing; ROWS];
     for column in 0..=axis.output {
@@ -275,17 +266,17 @@ fn backward_row_by_two<E: Element, S: Simd, const ROWS: usize>(
 #[inline(always)]
 fn backward_plane<E: Element, S: Simd>(
     s: S,
-    axes: &Axes,
+    axes: &PoolAxes,
     dy: &[E],
     winners: &[u8],
     dx: &mut [E],
     accumulate: bool,
 ) {
-    let winners = winners.as_chunks::<LANES>().0;
+    let winners = winners.as_chunks::<BLOCK>().0;
     for row in 0..axes.input.height {
         let windows = axes.rows.covering(row);
         let dx = pixels_mut(&mut dx[axes.input.row(row)]);
-        let row_of = |r: usize| Windows {
+        let row_of = |r: usize| WindowRow {
             dy: pixels(&dy[axes.output.row(r)]),
             winners: &winners[r * axes.output.width..][..axes.output.width],
             first: axes.rows.position(row, r) * KERNEL,
@@ -322,50 +313,37 @@ fn backward_plane<E: Element, S: Simd>(
     }
 }
 
-/// The mean of the nine neighbours of each pixel, those outside the map counting as zero, rounded
-/// to `dtype`. Writes whole planes of `y`, the halo as zeros.
+/// The mean of the nine neighbours of each pixel of `x`, those outside the map counting as zero, rounded to
+/// the run's format. Both are `[n][c_block][h][w][16]`. Writes whole planes of `y`, the halo as zeros.
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images of its view.
-pub fn average<E: Element>(
-    team: &Team,
-    isa: Isa,
-    dtype: Dtype,
-    map: &Map,
-    batch: usize,
-    x: &[E],
-    x_view: View,
-    y: &mut [E],
-    y_view: View,
-) {
-    check_planes(map, batch, x, x_view);
-    split(team, batch * map.blocks(), planes(map, batch, y, y_view), |index, y| {
-        let x = plane(map, x, x_view, index);
-        dispatch!(isa, s => average_plane(s, dtype, map, x, y, false));
+/// If the maps are not alike.
+pub fn average<E: Element>(run: Run<'_>, x: Planes<'_, E>, y: PlanesMut<'_, E>) {
+    let (map, batch) = (x.map(), x.batch());
+    y.expect("y", map, batch);
+    split(run.team, batch * map.blocks(), planes(y), |index, y| {
+        let x = x.plane(index);
+        dispatch!(run.isa, s => average_plane(s, run.dtype, map, x, y, false));
         map.zero_halo(y);
     });
 }
 
-/// Gradient of [`average`], which is the average of the gradient: overwrites the pixels of `dx`,
-/// or adds to them.
+/// Gradient of [`average`], which is the average of the gradient: overwrites the pixels of `dx`, or adds to
+/// them. Both are `[n][c_block][h][w][16]`.
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images of its view.
+/// If the maps are not alike.
 pub fn average_backward<E: Element>(
-    team: &Team,
-    isa: Isa,
-    map: &Map,
-    batch: usize,
-    dy: &[E],
-    dy_view: View,
-    dx: &mut [E],
-    dx_view: View,
+    run: Run<'_>,
+    dy: Planes<'_, E>,
+    dx: PlanesMut<'_, E>,
     accumulate: bool,
 ) {
-    check_planes(map, batch, dy, dy_view);
-    split(team, batch * map.blocks(), planes(map, batch, dx, dx_view), |index, dx| {
-        let dy = plane(map, dy, dy_view, index);
-        dispatch!(isa, s => average_plane(s, Dtype::F32, map, dy, dx, accumulate));
+    let (map, batch) = (dy.map(), dy.batch());
+    dx.expect("dx", map, batch);
+    split(run.team, batch * map.blocks(), planes(dx), |index, dx| {
+        let dy = dy.plane(index);
+        dispatch!(run.isa, s => average_plane(s, Dtype::F32, map, dy, dx, accumulate));
     });
 }
 
@@ -404,7 +382,7 @@ fn average_plane<E: Element, S: Simd>(
 #[inline(always)]
 fn column_sum<E: Element, S: Simd>(
     s: S,
-    rows: [&[[E; LANES]]; 3],
+    rows: [&[[E; BLOCK]]; 3],
     above: S::Value,
     below: S::Value,
     column: usize,
@@ -416,25 +394,17 @@ fn column_sum<E: Element, S: Simd>(
     s.add(E::load(s, middle), outer)
 }
 
-/// The mean of each channel over the whole map: `y` is `[batch][channels]`.
+/// The mean of each channel over the whole map: of `x`, `[n][c_block][h][w][16]`, in `y`, `[n][c]`.
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images.
-pub fn global_average<E: Element>(
-    team: &Team,
-    isa: Isa,
-    map: &Map,
-    batch: usize,
-    x: &[E],
-    x_view: View,
-    y: &mut [f32],
-) {
-    check_planes(map, batch, x, x_view);
+/// If `y` is too short.
+pub fn global_average<E: Element>(run: Run<'_>, x: Planes<'_, E>, y: &mut [f32]) {
+    let (map, batch) = (x.map(), x.batch());
     let share = 1.0 / (map.height * map.width) as f32;
     let y = &mut y[..batch * map.channels];
-    split(team, batch * map.blocks(), chunks(y, LANES), |index, y| {
-        let x = plane(map, x, x_view, index);
-        dispatch!(isa, s => {
+    split(run.team, batch * map.blocks(), chunks(y, BLOCK), |index, y| {
+        let x = x.plane(index);
+        dispatch!(run.isa, s => {
             let mut sum = s.zero();
             for row in 0..map.height {
                 for x in pixels(&x[map.row(row)]) {
@@ -446,21 +416,16 @@ pub fn global_average<E: Element>(
     });
 }
 
-/// Gradient of [`global_average`]: overwrites the pixels of `dx`.
+/// Gradient of [`global_average`], from that of its output, `dy` (`[n][c]`): overwrites the pixels of `dx`
+/// (`[n][c_block][h][w][16]`).
 ///
 /// # Panics
-/// If a buffer is too short for `batch` images.
-pub fn global_average_backward<E: Element>(
-    team: &Team,
-    map: &Map,
-    batch: usize,
-    dy: &[f32],
-    dx: &mut [E],
-    dx_view: View,
-) {
+/// If `dy` is too short.
+pub fn global_average_backward<E: Element>(team: &Team, dy: &[f32], dx: PlanesMut<'_, E>) {
+    let (map, batch) = (*dx.map(), dx.batch());
     let share = 1.0 / (map.height * map.width) as f32;
     let dy = pixels(&dy[..batch * map.channels]);
-    split(team, batch * map.blocks(), planes(map, batch, dx, dx_view), |index, dx| {
+    split(team, batch * map.blocks(), planes(dx), |index, dx| {
         let value = dy[index].map(|dy| E::of(dy * share));
         for row in 0..map.height {
             pixels_mut(&mut dx[map.row(row)]).fill(value);

@@ -9,11 +9,10 @@ use std::ops::Range;
 use crate::dtype::Dtype;
 use crate::element::Element;
 use crate::map::Map;
-use crate::map::View;
-use crate::simd::isa::Isa;
+use crate::planes::{Planes, PlanesMut};
+use crate::run::Run;
 use crate::simd::lanes::{Simd, dispatch, pixels, pixels_mut};
-use crate::team::pieces::{check_planes, plane, planes, split};
-use crate::team::threads::Team;
+use crate::team::pieces::{planes, split};
 
 /// An average pool over maps of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,58 +32,47 @@ impl WindowAverage {
         Map { height: rows.output, width: columns.output, ..self.input }
     }
 
-    /// The mean of each window, rounded to `dtype`. Writes whole planes of `y`, the halo as zeros.
+    /// The mean of each window of `x` (`[n][c_block][h][w][16]`), rounded to the run's format, in `y`
+    /// (`[n][c_block][out_h][out_w][16]`). Writes whole planes of `y`, the halo as zeros.
     ///
     /// # Panics
-    /// If a buffer is too short for `batch` images of its view.
-    pub fn forward<E: Element>(
-        &self,
-        team: &Team,
-        isa: Isa,
-        dtype: Dtype,
-        batch: usize,
-        x: &[E],
-        x_view: View,
-        y: &mut [E],
-        y_view: View,
-    ) {
-        check_planes(&self.input, batch, x, x_view);
-        let output = self.output();
-        split(team, batch * output.blocks(), planes(&output, batch, y, y_view), |index, y| {
-            let x = plane(&self.input, x, x_view, index);
-            dispatch!(isa, s => self.forward_plane(s, dtype, x, y));
+    /// If the maps are not those of the pool.
+    pub fn forward<E: Element>(&self, run: Run<'_>, x: Planes<'_, E>, y: PlanesMut<'_, E>) {
+        let (batch, output) = (x.batch(), self.output());
+        x.expect("x", &self.input, batch);
+        y.expect("y", &output, batch);
+        split(run.team, batch * output.blocks(), planes(y), |index, y| {
+            let x = x.plane(index);
+            dispatch!(run.isa, s => self.forward_plane(s, run.dtype, x, y));
             output.zero_halo(y);
         });
     }
 
-    /// Gradient of [`WindowAverage::forward`]: overwrites the pixels of `dx`, or adds to them.
+    /// Gradient of [`WindowAverage::forward`], from that of its output, `dy`, laid out as there: overwrites
+    /// the pixels of `dx` (`[n][c_block][h][w][16]`), or adds to them.
     ///
     /// # Panics
-    /// If a buffer is too short for `batch` images of its view.
+    /// If the maps are not those of the pool.
     pub fn backward<E: Element>(
         &self,
-        team: &Team,
-        isa: Isa,
-        batch: usize,
-        dy: &[E],
-        dy_view: View,
-        dx: &mut [E],
-        dx_view: View,
+        run: Run<'_>,
+        dy: Planes<'_, E>,
+        dx: PlanesMut<'_, E>,
         accumulate: bool,
     ) {
-        let output = self.output();
-        check_planes(&output, batch, dy, dy_view);
-        let total = batch * output.blocks();
-        split(team, total, planes(&self.input, batch, dx, dx_view), |index, dx| {
-            let dy = plane(&output, dy, dy_view, index);
-            dispatch!(isa, s => self.backward_plane(s, dy, dx, accumulate));
+        let (batch, output) = (dy.batch(), self.output());
+        dy.expect("dy", &output, batch);
+        dx.expect("dx", &self.input, batch);
+        split(run.team, batch * output.blocks(), planes(dx), |index, dx| {
+            let dy = dy.plane(index);
+            dispatch!(run.isa, s => self.backward_plane(s, dy, dx, accumulate));
         });
     }
 
-    fn axes(&self) -> (Axis, Axis) {
+    fn axes(&self) -> (WindowAxis, WindowAxis) {
         let axis = |n: usize| {
             let window = n.min(self.kernel);
-            Axis { window, stride: self.stride, output: (n - window) / self.stride + 1 }
+            WindowAxis { window, stride: self.stride, output: (n - window) / self.stride + 1 }
         };
         (axis(self.input.height), axis(self.input.width))
     }
@@ -129,13 +117,13 @@ impl WindowAverage {
 
 /// Windows along one axis.
 #[derive(Clone, Copy)]
-struct Axis {
+struct WindowAxis {
     window: usize,
     stride: usize,
     output: usize,
 }
 
-impl Axis {
+impl WindowAxis {
     /// The input places of window `out`.
     #[inline(always)]
     fn places(&self, out: usize) -> Range<usize> {

@@ -3,9 +3,13 @@
 mod common;
 
 use bninception_kernels::activation::{self, Activation};
-use bninception_kernels::batch_norm::{Moments, Running, backward, normalise};
+use bninception_kernels::batch_norm::{
+    Affine, AffineGradient, BatchSums, Moments, Running, backward, normalise,
+};
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::map::Map;
+use bninception_kernels::planes::{Planes, PlanesMut};
+use bninception_kernels::run::Run;
 use common::{Plain, assert_close, assert_surroundings, each_way, map, random, views};
 
 /// Rounding of the f32 passes over values of size one.
@@ -61,7 +65,8 @@ fn moments(x: &Plain, gamma: &[f32], beta: &[f32]) -> Moments {
         momentum: MOMENTUM,
         bias: Some(&bias),
     };
-    moments.update(&sums, &squares, count, EPSILON, gamma, beta, running);
+    let sums = BatchSums { sums: &sums, squares: &squares, count };
+    moments.update(sums, EPSILON, Affine { gamma, beta }, running);
     let blend = |old: f32, new: f64| f64::from(old) * (1.0 - MOMENTUM) + new * MOMENTUM;
     let unbiased = count as f64 / (count - 1) as f64;
     let expected_mean: Vec<f64> =
@@ -120,18 +125,13 @@ fn training_passes_match_the_definition() {
                 for view in views(&map) {
                     let mut x_buffer = x.blocked(view, 7.0);
                     let mut y_buffer = vec![7.0; x_buffer.len()];
+                    let run = Run { team, isa, dtype: Dtype::F32 };
                     normalise(
-                        team,
-                        isa,
-                        Dtype::F32,
+                        run,
                         activation,
                         &moments,
-                        &map,
-                        batch,
-                        &x_buffer,
-                        view,
-                        &mut y_buffer,
-                        view,
+                        Planes::new(&x_buffer, &map, view, batch),
+                        PlanesMut::new(&mut y_buffer, &map, view, batch),
                     );
                     let found = Plain::read(map, batch, view, &y_buffer);
                     assert_close(&what, &found.values, &y, TOLERANCE);
@@ -142,19 +142,12 @@ fn training_passes_match_the_definition() {
                         (vec![7.0; channels], vec![7.0; channels]);
                     let mut partial = vec![7.0; 2 * batch * channels];
                     backward(
-                        team,
-                        isa,
-                        Dtype::F32,
+                        run,
                         activation,
                         &moments,
-                        &map,
-                        batch,
-                        &dy_buffer,
-                        view,
-                        &mut x_buffer,
-                        view,
-                        &mut found_dgamma,
-                        &mut found_dbeta,
+                        Planes::new(&dy_buffer, &map, view, batch),
+                        PlanesMut::new(&mut x_buffer, &map, view, batch),
+                        AffineGradient { gamma: &mut found_dgamma, beta: &mut found_dbeta },
                         &mut partial,
                     );
                     assert_close(&format!("dgamma, {what}"), &found_dgamma, &dgamma, TOLERANCE);
@@ -189,19 +182,12 @@ fn groups_of_channels_that_fill_the_cache_change_nothing() {
     let team = bninception_kernels::team::Team::new(2);
     let isa = bninception_kernels::simd::Isa::chosen();
     backward(
-        &team,
-        isa,
-        Dtype::F32,
+        Run { team: &team, isa, dtype: Dtype::F32 },
         Activation::Relu,
         &moments,
-        &map,
-        batch,
-        &dy.blocked(view, 0.0),
-        view,
-        &mut buffer,
-        view,
-        &mut found_dgamma,
-        &mut found_dbeta,
+        Planes::new(&dy.blocked(view, 0.0), &map, view, batch),
+        PlanesMut::new(&mut buffer, &map, view, batch),
+        AffineGradient { gamma: &mut found_dgamma, beta: &mut found_dbeta },
         &mut partial,
     );
     // Sums of 36,000 values of size one.
@@ -234,16 +220,10 @@ fn gradient_without_batch_norm_matches_the_definition() {
                     let mut found_dbias = vec![7.0; channels];
                     let mut partial = vec![7.0; batch * channels];
                     activation::backward(
-                        team,
-                        isa,
-                        Dtype::F32,
+                        Run { team, isa, dtype: Dtype::F32 },
                         activation,
-                        &map,
-                        batch,
-                        &y.blocked(view, 7.0),
-                        view,
-                        &mut buffer,
-                        view,
+                        Planes::new(&y.blocked(view, 7.0), &map, view, batch),
+                        PlanesMut::new(&mut buffer, &map, view, batch),
                         &mut found_dbias,
                         &mut partial,
                     );

@@ -4,12 +4,14 @@
 mod common;
 
 use bninception_kernels::activation::{self, Activation};
-use bninception_kernels::batch_norm;
-use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
+use bninception_kernels::batch_norm::{self, AffineGradient};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::dtype::{Dtype, round_to_bf16};
 use bninception_kernels::lrn::{self, Lrn};
 use bninception_kernels::map::{Map, View};
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::pool;
+use bninception_kernels::run::Run;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 
@@ -41,9 +43,9 @@ fn pointwise_kernels_round_what_convolutions_read() {
                     |name: &str| format!("{name} {g:?} {map:?} {isa:?} {} threads", team.len());
                 assert_rounded(&what("normalise"), |dtype| {
                     let mut y = vec![0.0; x.len()];
-                    batch_norm::normalise(
-                        team, isa, dtype, g, &moments, &map, batch, &x, view, &mut y, view,
-                    );
+                    let y_maps = PlanesMut::whole(&mut y, &map, batch);
+                    let x = Planes::whole(&x, &map, batch);
+                    batch_norm::normalise(Run { team, isa, dtype }, g, &moments, x, y_maps);
                     y
                 });
                 assert_rounded(&what("batch norm's gradient"), |dtype| {
@@ -51,19 +53,12 @@ fn pointwise_kernels_round_what_convolutions_read() {
                     let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
                     let mut partial = vec![0.0; 2 * batch * channels];
                     batch_norm::backward(
-                        team,
-                        isa,
-                        dtype,
+                        Run { team, isa, dtype },
                         g,
                         &moments,
-                        &map,
-                        batch,
-                        &dy,
-                        view,
-                        &mut x,
-                        view,
-                        &mut dgamma,
-                        &mut dbeta,
+                        Planes::whole(&dy, &map, batch),
+                        PlanesMut::whole(&mut x, &map, batch),
+                        AffineGradient { gamma: &mut dgamma, beta: &mut dbeta },
                         &mut partial,
                     );
                     x
@@ -73,16 +68,10 @@ fn pointwise_kernels_round_what_convolutions_read() {
                     let (mut dbias, mut partial) =
                         (vec![0.0; channels], vec![0.0; batch * channels]);
                     activation::backward(
-                        team,
-                        isa,
-                        dtype,
+                        Run { team, isa, dtype },
                         g,
-                        &map,
-                        batch,
-                        &x,
-                        view,
-                        &mut dy,
-                        view,
+                        Planes::whole(&x, &map, batch),
+                        PlanesMut::whole(&mut dy, &map, batch),
                         &mut dbias,
                         &mut partial,
                     );
@@ -91,13 +80,16 @@ fn pointwise_kernels_round_what_convolutions_read() {
             }
             assert_rounded(&format!("average pool {map:?} {isa:?}"), |dtype| {
                 let mut y = vec![0.0; x.len()];
-                pool::average(team, isa, dtype, &map, batch, &x, view, &mut y, view);
+                let y_maps = PlanesMut::whole(&mut y, &map, batch);
+                pool::average(Run { team, isa, dtype }, Planes::whole(&x, &map, batch), y_maps);
                 y
             });
             assert_rounded(&format!("LRN {map:?} {isa:?}"), |dtype| {
                 let mut y = vec![0.0; x.len()];
                 let lrn = Lrn { size: 5, alpha: 1e-4, beta: 0.75 };
-                lrn::forward(team, isa, dtype, &lrn, &map, batch, &x, &mut y);
+                let y_maps = PlanesMut::whole(&mut y, &map, batch);
+                let x = Planes::whole(&x, &map, batch);
+                lrn::forward(Run { team, isa, dtype }, &lrn, x, y_maps);
                 y
             });
         });
@@ -175,8 +167,12 @@ fn check_convolution(s: ConvShape, algorithm: Algorithm, isa: Isa, team: &Team) 
         let map = s.out_map();
         let mut y = vec![0.0; map.buffer(s.batch)];
         let mut workspace = vec![0.0; conv.workspace_len()];
-        let view = View::whole(&map);
-        conv.forward(team, &x, xv, &rounded, &mut y, view, epilogue, &mut workspace);
+        let x = match s.reads_image() {
+            true => ConvInput::Image(&x[..]),
+            false => ConvInput::Maps(Planes::whole(&x, &s.in_map(), s.batch)),
+        };
+        let y_maps = PlanesMut::whole(&mut y, &map, s.batch);
+        conv.forward(team, x, &rounded, y_maps, epilogue, &mut workspace);
         y
     };
     let mut sums = [vec![0.0; 2 * s.out_channels], vec![0.0; 2 * s.out_channels]];

@@ -6,9 +6,10 @@
 mod common;
 
 use bninception_kernels::conv::reference::{backward_input_at, backward_weights_at, forward_at};
-use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::dtype::round_to_bf16;
-use bninception_kernels::map::{BLOCK, Map, View, zero_halo};
+use bninception_kernels::map::{BLOCK, Map, View};
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 
@@ -37,6 +38,14 @@ impl Random {
 
     fn values(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+    }
+}
+
+/// What a convolution reads in a buffer of maps or of images.
+fn input_of<'a>(s: &ConvShape, values: &'a [f32], view: View) -> ConvInput<'a, f32> {
+    match s.reads_image() {
+        true => ConvInput::Image(values),
+        false => ConvInput::Maps(Planes::new(values, &s.in_map(), view, s.batch)),
     }
 }
 
@@ -116,7 +125,7 @@ impl Fixture {
         let blocked = |map: &Map, view: View, from: &[f32]| {
             // What lies outside the view must not matter.
             let mut to = buffer(map, s.batch, view, f32::NAN);
-            zero_halo(map, s.batch, &mut to, view);
+            PlanesMut::new(&mut to, map, view, s.batch).zero_halo();
             for (index, value) in from.iter().enumerate() {
                 let (n, c, row, column) = split(map, index);
                 to[element(map, view, n, c, row, column)] = *value;
@@ -156,16 +165,9 @@ impl Fixture {
         let mut packed = vec![f32::NAN; self.conv.packed_len()];
         self.conv.pack(&self.team, &[&self.weights], &mut packed);
         let mut y = buffer(&s.out_map(), s.batch, self.yv, 77.0);
-        self.conv.forward(
-            &self.team,
-            &self.x,
-            self.xv,
-            &packed,
-            &mut y,
-            self.yv,
-            epilogue,
-            &mut self.workspace,
-        );
+        let y_maps = PlanesMut::new(&mut y, &s.out_map(), self.yv, s.batch);
+        let x = input_of(&s, &self.x, self.xv);
+        self.conv.forward(&self.team, x, &packed, y_maps, epilogue, &mut self.workspace);
         y
     }
 
@@ -174,30 +176,19 @@ impl Fixture {
         let mut packed = vec![f32::NAN; self.conv.packed_backward_len()];
         self.conv.pack_backward(&self.team, &[&self.weights], &mut packed);
         let mut dx = buffer(&s.in_map(), s.batch, self.xv, fill);
-        self.conv.backward_input(
-            &self.team,
-            &self.dy,
-            self.yv,
-            &packed,
-            &mut dx,
-            self.xv,
-            accumulate,
-            &mut self.workspace,
-        );
+        let dy = Planes::new(&self.dy, &s.out_map(), self.yv, s.batch);
+        let dx_maps = PlanesMut::new(&mut dx, &s.in_map(), self.xv, s.batch);
+        let ws = &mut self.workspace;
+        self.conv.backward_input(&self.team, dy, &packed, dx_maps, accumulate, ws);
         dx
     }
 
     fn backward_weights(&mut self) -> Vec<f32> {
         let mut dw = vec![f32::NAN; self.conv.shape().weights()];
-        self.conv.backward_weights(
-            &self.team,
-            &self.x,
-            self.xv,
-            &self.dy,
-            self.yv,
-            &mut [&mut dw],
-            &mut self.workspace,
-        );
+        let s = self.conv.shape();
+        let dy = Planes::new(&self.dy, &s.out_map(), self.yv, s.batch);
+        let x = input_of(s, &self.x, self.xv);
+        self.conv.backward_weights(&self.team, x, dy, &mut [&mut dw], &mut self.workspace);
         dw
     }
 
@@ -244,8 +235,7 @@ impl Fixture {
         }
 
         let dw = self.backward_weights();
-        let filter =
-            Map { channels: s.in_channels, height: s.kernel, width: s.kernel, block: BLOCK };
+        let filter = Map { channels: s.in_channels, height: s.kernel, width: s.kernel };
         let pairs: Vec<_> = sample(&mut self.random, dw.len(), limit)
             .into_iter()
             .map(|index| {
@@ -418,10 +408,8 @@ fn merged_siblings_are_their_parts() {
         let (mut a, mut b, mut c) = (vec![0.0; 48 * 32], vec![0.0; 16 * 32], vec![0.0; 32 * 32]);
         fixture.conv.backward_weights(
             &fixture.team,
-            &fixture.x,
-            fixture.xv,
-            &fixture.dy,
-            fixture.yv,
+            input_of(&s, &fixture.x, fixture.xv),
+            Planes::new(&fixture.dy, &s.out_map(), fixture.yv, s.batch),
             &mut [&mut a, &mut b, &mut c],
             &mut fixture.workspace,
         );

@@ -3,7 +3,7 @@
 
 mod common;
 
-use bninception_kernels::linear;
+use bninception_kernels::linear::Linear;
 use bninception_kernels::loss::softmax_cross_entropy;
 use bninception_kernels::sgd::{self, Step};
 use bninception_kernels::team::Team;
@@ -39,24 +39,16 @@ fn linear_matches_the_definition() {
         let db = table(1, classes, &|_, k| (0..images).map(|n| at(&dy, classes, n, k)).sum());
         each_way(|isa, team| {
             let what = format!("{images}x{features}x{classes} {isa:?} {} threads", team.len());
+            let linear = Linear { features, classes };
             let mut found_y = vec![7.0; y.len()];
-            linear::forward(team, isa, features, classes, &x, &w, &b, &mut found_y);
+            linear.forward(team, isa, &x, &w, &b, &mut found_y);
             // Sums of up to 1056 products of size one.
             assert_close(&what, &found_y, &y, 3e-5);
             let mut found_dx = vec![7.0; dx.len()];
-            linear::backward_input(team, isa, features, classes, &dy, &w, &mut found_dx);
+            linear.backward_input(team, isa, &dy, &w, &mut found_dx);
             assert_close(&format!("dx, {what}"), &found_dx, &dx, 3e-5);
             let (mut found_dw, mut found_db) = (vec![7.0; dw.len()], vec![7.0; db.len()]);
-            linear::backward_weights(
-                team,
-                isa,
-                features,
-                classes,
-                &x,
-                &dy,
-                &mut found_dw,
-                &mut found_db,
-            );
+            linear.backward_weights(team, isa, &x, &dy, &mut found_dw, &mut found_db);
             assert_close(&format!("dw, {what}"), &found_dw, &dw, 3e-6);
             assert_close(&format!("db, {what}"), &found_db, &db, 3e-6);
         });

@@ -5,6 +5,8 @@ mod common;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::lrn::{Lrn, backward, forward};
 use bninception_kernels::map::View;
+use bninception_kernels::planes::{Planes, PlanesMut};
+use bninception_kernels::run::Run;
 use common::{Plain, assert_close, assert_surroundings, each_way, map};
 
 /// Rounding of sums of squares and two roots, on values of size one.
@@ -43,23 +45,17 @@ fn both_directions_match_the_definition() {
             each_way(|isa, team| {
                 let what = format!("{lrn:?} {map:?} {isa:?} {} threads", team.len());
                 let mut y_buffer = vec![7.0; x_buffer.len()];
-                forward(team, isa, Dtype::F32, &lrn, &map, batch, &x_buffer, &mut y_buffer);
+                let run = Run { team, isa, dtype: Dtype::F32 };
+                let x = Planes::whole(&x_buffer, &map, batch);
+                forward(run, &lrn, x, PlanesMut::whole(&mut y_buffer, &map, batch));
                 let found = Plain::read(map, batch, view, &y_buffer);
                 assert_close(&what, &found.values, &y, TOLERANCE);
                 assert_surroundings(&map, batch, view, &y_buffer, 7.0);
                 for (accumulate, expected) in [(false, &dx), (true, &summed)] {
                     let mut buffer = x_buffer.clone();
-                    backward(
-                        team,
-                        isa,
-                        &lrn,
-                        &map,
-                        batch,
-                        &x_buffer,
-                        &dy_buffer,
-                        &mut buffer,
-                        accumulate,
-                    );
+                    let dy = Planes::whole(&dy_buffer, &map, batch);
+                    let dx = PlanesMut::whole(&mut buffer, &map, batch);
+                    backward(run, &lrn, x, dy, dx, accumulate);
                     let found = Plain::read(map, batch, view, &buffer);
                     assert_close(&format!("dx, {what}"), &found.values, expected, TOLERANCE);
                 }

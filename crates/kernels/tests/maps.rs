@@ -5,14 +5,16 @@
 mod common;
 
 use bninception_kernels::activation::{self, Activation};
-use bninception_kernels::batch_norm;
-use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvShape, Epilogue};
+use bninception_kernels::batch_norm::{self, AffineGradient};
+use bninception_kernels::conv::{Algorithm, Algorithms, Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::dtype::{Bf16, Dtype, round_to_bf16};
 use bninception_kernels::element::Element;
 use bninception_kernels::flatten::{flat, flatten, flatten_backward};
 use bninception_kernels::lrn::{self, Lrn};
-use bninception_kernels::map::{Map, View, zero_halo};
+use bninception_kernels::map::{Map, View};
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::pool::{self, MaxPool};
+use bninception_kernels::run::Run;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_kernels::window_average::WindowAverage;
@@ -55,7 +57,7 @@ const REST: f32 = 7.0;
 fn input<E: Element>(seed: u64, map: &Map, batch: usize, view: View) -> Vec<E> {
     let mut values: Vec<E> =
         Plain::random(seed, *map, batch).blocked(view, REST).into_iter().map(bf16).collect();
-    zero_halo(map, batch, &mut values, view);
+    PlanesMut::new(&mut values, map, view, batch).zero_halo();
     values
 }
 
@@ -109,12 +111,17 @@ impl Pointwise {
         let rest = |map: &Map| vec![E::of(REST); wide(map).buffer(batch)];
         let (x, done) = (input::<E>(1, map, batch, view), Outcome::default());
         let lrn = Lrn { size: 5, alpha: 0.1, beta: 0.75 };
-        let f32 = Dtype::F32;
+        let run = Run { team, isa, dtype: Dtype::F32 };
+        let of = |values, map: &Map| Planes::<E>::new(values, map, view, batch);
         match self {
             Pointwise::Normalise(g) => {
                 let (mut y, moments) = (rest(map), moments(channels));
                 batch_norm::normalise(
-                    team, isa, f32, g, &moments, map, batch, &x, view, &mut y, view,
+                    run,
+                    g,
+                    &moments,
+                    of(&x, map),
+                    PlanesMut::new(&mut y, map, view, batch),
                 );
                 done.map(&y)
             }
@@ -122,116 +129,120 @@ impl Pointwise {
                 let (mut x, dy) = (x, input::<E>(2, map, batch, view));
                 let (mut dgamma, mut dbeta) = (vec![0.0_f32; channels], vec![0.0_f32; channels]);
                 let (mut partial, moments) = (vec![0.0; 2 * batch * channels], moments(channels));
-                batch_norm::backward(
-                    team,
-                    isa,
-                    f32,
-                    g,
-                    &moments,
-                    map,
-                    batch,
-                    &dy,
-                    view,
-                    &mut x,
-                    view,
-                    &mut dgamma,
-                    &mut dbeta,
-                    &mut partial,
-                );
+                let gradient = AffineGradient { gamma: &mut dgamma, beta: &mut dbeta };
+                let (dy, dx) = (of(&dy, map), PlanesMut::new(&mut x, map, view, batch));
+                batch_norm::backward(run, g, &moments, dy, dx, gradient, &mut partial);
                 done.map(&x).other(&dgamma).other(&dbeta)
             }
             Pointwise::ActivationBackward(g) => {
                 let mut dy = input::<E>(2, map, batch, view);
                 let (mut dbias, mut partial) =
                     (vec![0.0_f32; channels], vec![0.0; batch * channels]);
-                activation::backward(
-                    team,
-                    isa,
-                    f32,
-                    g,
-                    map,
-                    batch,
-                    &x,
-                    view,
-                    &mut dy,
-                    view,
-                    &mut dbias,
-                    &mut partial,
-                );
+                let (x, dy_maps) = (of(&x, map), PlanesMut::new(&mut dy, map, view, batch));
+                activation::backward(run, g, x, dy_maps, &mut dbias, &mut partial);
                 done.map(&dy).other(&dbias)
             }
             Pointwise::MaxPool(stride) => {
                 let pool = MaxPool { input: *map, stride };
                 let (mut y, mut winners) =
                     (rest(&pool.output()), vec![0_u8; pool.winners_len(batch)]);
-                pool.forward(team, isa, batch, &x, view, &mut y, view, Some(&mut winners));
+                let output = pool.output();
+                let y_maps = PlanesMut::new(&mut y, &output, view, batch);
+                pool.forward(run, of(&x, map), y_maps, Some(&mut winners));
                 let mut without = rest(&pool.output());
-                pool.forward(team, isa, batch, &x, view, &mut without, view, None);
+                pool.forward(
+                    run,
+                    of(&x, map),
+                    PlanesMut::new(&mut without, &output, view, batch),
+                    None,
+                );
                 assert_eq!(y, without, "with and without winners");
                 done.map(&y).other(&winners)
             }
             Pointwise::MaxPoolBackward(stride, accumulate) => {
                 let pool = MaxPool { input: *map, stride };
-                let (mut dx, dy) = (x, input::<E>(2, &pool.output(), batch, view));
+                let output = pool.output();
+                let (mut dx, dy) = (x, input::<E>(2, &output, batch, view));
                 let winners: Vec<u8> =
                     (0..pool.winners_len(batch)).map(|i| (i * 7 % 9) as u8).collect();
-                pool.backward(team, isa, batch, &dy, view, &winners, &mut dx, view, accumulate);
+                let (dy, dx_maps) = (of(&dy, &output), PlanesMut::new(&mut dx, map, view, batch));
+                pool.backward(run, dy, &winners, dx_maps, accumulate);
                 done.map(&dx)
             }
             Pointwise::Average => {
                 let mut y = rest(map);
-                pool::average(team, isa, f32, map, batch, &x, view, &mut y, view);
+                pool::average(run, of(&x, map), PlanesMut::new(&mut y, map, view, batch));
                 done.map(&y)
             }
             Pointwise::AverageBackward(accumulate) => {
                 let (mut dx, dy) = (x, input::<E>(2, map, batch, view));
-                pool::average_backward(team, isa, map, batch, &dy, view, &mut dx, view, accumulate);
+                pool::average_backward(
+                    run,
+                    of(&dy, map),
+                    PlanesMut::new(&mut dx, map, view, batch),
+                    accumulate,
+                );
                 done.map(&dx)
             }
             Pointwise::WindowAverage => {
                 let pool = WindowAverage { input: *map, kernel: 5, stride: 3 };
-                let mut y = rest(&pool.output());
-                pool.forward(team, isa, f32, batch, &x, view, &mut y, view);
+                let output = pool.output();
+                let mut y = rest(&output);
+                pool.forward(run, of(&x, map), PlanesMut::new(&mut y, &output, view, batch));
                 done.map(&y)
             }
             Pointwise::WindowAverageBackward(accumulate) => {
                 let pool = WindowAverage { input: *map, kernel: 5, stride: 3 };
-                let (mut dx, dy) = (x, input::<E>(2, &pool.output(), batch, view));
-                pool.backward(team, isa, batch, &dy, view, &mut dx, view, accumulate);
+                let output = pool.output();
+                let (mut dx, dy) = (x, input::<E>(2, &output, batch, view));
+                pool.backward(
+                    run,
+                    of(&dy, &output),
+                    PlanesMut::new(&mut dx, map, view, batch),
+                    accumulate,
+                );
                 done.map(&dx)
             }
             Pointwise::GlobalAverage => {
                 let mut y = vec![0.0_f32; batch * channels];
-                pool::global_average(team, isa, map, batch, &x, view, &mut y);
+                pool::global_average(run, of(&x, map), &mut y);
                 done.map(&x).other(&y)
             }
             Pointwise::GlobalAverageBackward => {
                 let (dy, mut dx) = (random(2, batch * channels), x);
-                pool::global_average_backward(team, map, batch, &dy, &mut dx, view);
+                pool::global_average_backward(team, &dy, PlanesMut::new(&mut dx, map, view, batch));
                 done.map(&dx)
             }
             Pointwise::Flatten => {
                 let flat = flat(map);
                 let mut y = vec![E::of(REST); flat.buffer(batch)];
-                flatten(team, map, batch, &x, view, &mut y, View::whole(&flat));
+                flatten(team, of(&x, map), PlanesMut::whole(&mut y, &flat, batch));
                 done.map(&y)
             }
             Pointwise::FlattenBackward(accumulate) => {
                 let (flat, mut dx) = (flat(map), x);
-                let flat_view = View::whole(&flat);
-                let dy = input::<E>(2, &flat, batch, flat_view);
-                flatten_backward(team, map, batch, &dy, flat_view, &mut dx, view, accumulate);
+                let dy = input::<E>(2, &flat, batch, View::whole(&flat));
+                let dy = Planes::whole(&dy, &flat, batch);
+                flatten_backward(team, dy, PlanesMut::new(&mut dx, map, view, batch), accumulate);
                 done.map(&dx)
             }
             Pointwise::Lrn => {
                 let mut y = rest(map);
-                lrn::forward(team, isa, f32, &lrn, map, batch, &x, &mut y);
+                lrn::forward(run, &lrn, of(&x, map), PlanesMut::new(&mut y, map, view, batch));
                 done.map(&y)
             }
             Pointwise::LrnBackward(accumulate) => {
                 let (dy, mut dx) =
                     (input::<E>(2, map, batch, view), input::<E>(3, map, batch, view));
-                lrn::backward(team, isa, &lrn, map, batch, &x, &dy, &mut dx, accumulate);
+                let (x, dy) = (of(&x, map), of(&dy, map));
+                lrn::backward(
+                    run,
+                    &lrn,
+                    x,
+                    dy,
+                    PlanesMut::new(&mut dx, map, view, batch),
+                    accumulate,
+                );
                 done.map(&dx)
             }
         }
@@ -271,6 +282,14 @@ const PASSES: [Pass; 6] = [
     Pass::BackwardWeights,
 ];
 
+/// What a convolution reads in a buffer of maps or of images.
+fn input_of<'a, E: Element>(s: &ConvShape, values: &'a [E], view: View) -> ConvInput<'a, E> {
+    match s.reads_image() {
+        true => ConvInput::Image(values),
+        false => ConvInput::Maps(Planes::new(values, &s.in_map(), view, s.batch)),
+    }
+}
+
 /// Operands of a convolution whose maps lie within wider ones.
 struct Operands<'a, E> {
     conv: &'a Conv,
@@ -309,8 +328,9 @@ impl<'a, E: Element> Operands<'a, E> {
         self.conv.pack(self.team, &[&self.weights], &mut packed);
         let wide = Map { channels: self.yv.blocks * 16, ..s.out_map() };
         let mut y = vec![E::of(REST); wide.buffer(s.batch)];
-        let ws = &mut self.workspace;
-        self.conv.forward(self.team, &self.x, self.xv, &packed, &mut y, self.yv, epilogue, ws);
+        let y_maps = PlanesMut::new(&mut y, &s.out_map(), self.yv, s.batch);
+        let x = input_of(s, &self.x, self.xv);
+        self.conv.forward(self.team, x, &packed, y_maps, epilogue, &mut self.workspace);
         y
     }
 
@@ -327,17 +347,18 @@ impl<'a, E: Element> Operands<'a, E> {
             Pass::BackwardInput(accumulate) => {
                 let mut packed = vec![0.0; self.conv.packed_backward_len()];
                 self.conv.pack_backward(self.team, &[&self.weights], &mut packed);
-                let (mut dx, xv, ws) = (self.x.clone(), self.xv, &mut self.workspace);
-                let dy = &self.dy;
-                self.conv
-                    .backward_input(self.team, dy, self.yv, &packed, &mut dx, xv, accumulate, ws);
+                let (mut dx, ws) = (self.x.clone(), &mut self.workspace);
+                let dy = Planes::new(&self.dy, &s.out_map(), self.yv, s.batch);
+                let dx_maps = PlanesMut::new(&mut dx, &s.in_map(), self.xv, s.batch);
+                self.conv.backward_input(self.team, dy, &packed, dx_maps, accumulate, ws);
                 done.map(&dx)
             }
             Pass::BackwardWeights => {
                 let (mut dw, ws) = (vec![0.0_f32; s.weights()], &mut self.workspace);
                 let targets = &mut [&mut dw[..]];
-                let (x, dy) = (&self.x, &self.dy);
-                self.conv.backward_weights(self.team, x, self.xv, dy, self.yv, targets, ws);
+                let x = input_of(&s, &self.x, self.xv);
+                let dy = Planes::new(&self.dy, &s.out_map(), self.yv, s.batch);
+                self.conv.backward_weights(self.team, x, dy, targets, ws);
                 done.map(&self.dy).other(&dw)
             }
         }

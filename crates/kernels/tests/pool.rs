@@ -5,11 +5,11 @@ mod common;
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::flatten::{flat, flatten, flatten_backward};
 use bninception_kernels::map::{Map, View};
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::pool::{
     MaxPool, average, average_backward, global_average, global_average_backward,
 };
-use bninception_kernels::simd::Isa;
-use bninception_kernels::team::Team;
+use bninception_kernels::run::Run;
 use bninception_kernels::window_average::WindowAverage;
 use common::{Plain, assert_close, assert_surroundings, each_way, map, random, views};
 
@@ -102,19 +102,21 @@ fn check(pool: MaxPool, batch: usize, x: &Plain, dy: &Plain, y: &[f64], dx: &[f6
     let summed: Vec<f64> = dx.iter().zip(&before.values).map(|(d, &b)| d + f64::from(b)).collect();
     each_way(|isa, team| {
         let what = format!("{pool:?} max {max} {isa:?} {} threads", team.len());
+        let run = Run { team, isa, dtype: Dtype::F32 };
         for (x_view, y_view) in views(&pool.input).into_iter().zip(views(&output)) {
             let x_buffer = x.blocked(x_view, 0.0);
+            let x = Planes::new(&x_buffer, &pool.input, x_view, batch);
             let mut y_buffer = vec![7.0; y_view.blocks * batch * output.plane() + 1024];
             let mut winners = vec![77; pool.winners_len(batch)];
             if max {
-                let kept = Some(&mut winners[..]);
-                pool.forward(team, isa, batch, &x_buffer, x_view, &mut y_buffer, y_view, kept);
+                let y = PlanesMut::new(&mut y_buffer, &output, y_view, batch);
+                pool.forward(run, x, y, Some(&mut winners[..]));
                 let mut forgetful = vec![7.0; y_buffer.len()];
-                pool.forward(team, isa, batch, &x_buffer, x_view, &mut forgetful, y_view, None);
+                let y = PlanesMut::new(&mut forgetful, &output, y_view, batch);
+                pool.forward(run, x, y, None);
                 assert_eq!(y_buffer, forgetful, "{what}");
             } else {
-                let (dtype, y) = (Dtype::F32, &mut y_buffer);
-                average(team, isa, dtype, &pool.input, batch, &x_buffer, x_view, y, y_view);
+                average(run, x, PlanesMut::new(&mut y_buffer, &output, y_view, batch));
             }
             assert_surroundings(&output, batch, y_view, &y_buffer, 7.0);
             let found = Plain::read(output, batch, y_view, &y_buffer);
@@ -123,23 +125,12 @@ fn check(pool: MaxPool, batch: usize, x: &Plain, dy: &Plain, y: &[f64], dx: &[f6
             let dy_buffer = dy.blocked(y_view, 7.0);
             for (accumulate, expected) in [(false, dx), (true, &summed)] {
                 let mut dx_buffer = before.blocked(x_view, 7.0);
-                let buffer = &mut dx_buffer;
+                let dy = Planes::new(&dy_buffer, &output, y_view, batch);
+                let dx = PlanesMut::new(&mut dx_buffer, &pool.input, x_view, batch);
                 if max {
-                    pool.backward(
-                        team, isa, batch, &dy_buffer, y_view, &winners, buffer, x_view, accumulate,
-                    );
+                    pool.backward(run, dy, &winners, dx, accumulate);
                 } else {
-                    average_backward(
-                        team,
-                        isa,
-                        &pool.input,
-                        batch,
-                        &dy_buffer,
-                        y_view,
-                        buffer,
-                        x_view,
-                        accumulate,
-                    );
+                    average_backward(run, dy, dx, accumulate);
                 }
                 let found = Plain::read(pool.input, batch, x_view, &dx_buffer);
                 assert_close(&format!("gradient, {what}"), &found.values, expected, TOLERANCE);
@@ -157,7 +148,10 @@ fn a_value_that_is_not_a_number_survives_the_maximum() {
     each_way(|isa, team| {
         let view = View { blocks: 1, first: 0 };
         let mut y = vec![0.0; pool.output().buffer(1)];
-        pool.forward(team, isa, 1, &x.blocked(view, 0.0), view, &mut y, view, None);
+        let x_buffer = x.blocked(view, 0.0);
+        let x = Planes::new(&x_buffer, &pool.input, view, 1);
+        let run = Run { team, isa, dtype: Dtype::F32 };
+        pool.forward(run, x, PlanesMut::new(&mut y, &pool.output(), view, 1), None);
         let y = Plain::read(pool.output(), 1, view, &y);
         assert!(y.at(0, 3, 1, 1).is_nan() && y.at(0, 3, 0, 0).is_nan());
         assert!(!y.at(0, 3, 2, 2).is_nan());
@@ -180,10 +174,13 @@ fn global_average_and_its_gradient_match_the_definition() {
         each_way(|isa, team| {
             for view in views(&map) {
                 let mut found = vec![7.0; batch * 48];
-                global_average(team, isa, &map, batch, &x.blocked(view, 7.0), view, &mut found);
+                let run = Run { team, isa, dtype: Dtype::F32 };
+                let x_buffer = x.blocked(view, 7.0);
+                global_average(run, Planes::new(&x_buffer, &map, view, batch), &mut found);
                 assert_close("global average", &found, &y, 1e-5);
                 let mut buffer = x.blocked(view, 7.0);
-                global_average_backward(team, &map, batch, &dy, &mut buffer, view);
+                let dx_maps = PlanesMut::new(&mut buffer, &map, view, batch);
+                global_average_backward(team, &dy, dx_maps);
                 let found = Plain::read(map, batch, view, &buffer);
                 assert_close("gradient of the global average", &found.values, &dx, TOLERANCE);
             }
@@ -223,12 +220,8 @@ fn averages_of_windows_and_their_gradients_match_the_definition() {
             &x,
             &dy,
             &expected,
-            |isa, team, x, x_view, y, y_view| {
-                pool.forward(team, isa, Dtype::F32, batch, x, x_view, y, y_view);
-            },
-            |isa, team, dy, dy_view, dx, dx_view, accumulate| {
-                pool.backward(team, isa, batch, dy, dy_view, dx, dx_view, accumulate);
-            },
+            |run, x, y| pool.forward(run, x, y),
+            |run, dy, dx, accumulate| pool.backward(run, dy, dx, accumulate),
         );
     }
 }
@@ -246,10 +239,8 @@ fn flat_maps_hold_channel_by_channel() {
             &x,
             &dy,
             &expected,
-            |_, team, x, x_view, y, y_view| flatten(team, &map, batch, x, x_view, y, y_view),
-            |_, team, dy, dy_view, dx, dx_view, accumulate| {
-                flatten_backward(team, &map, batch, dy, dy_view, dx, dx_view, accumulate);
-            },
+            |run, x, y| flatten(run.team, x, y),
+            |run, dy, dx, accumulate| flatten_backward(run.team, dy, dx, accumulate),
         );
     }
 }
@@ -260,8 +251,8 @@ fn check_linear(
     x: &Plain,
     dy: &Plain,
     expected: &Expected,
-    forward: impl Fn(Isa, &Team, &[f32], View, &mut [f32], View),
-    backward: impl Fn(Isa, &Team, &[f32], View, &mut [f32], View, bool),
+    forward: impl Fn(Run<'_>, Planes<'_, f32>, PlanesMut<'_, f32>),
+    backward: impl Fn(Run<'_>, Planes<'_, f32>, PlanesMut<'_, f32>, bool),
 ) {
     let (batch, output) = (x.batch, dy.map);
     let before = Plain::random(3, x.map, batch);
@@ -269,15 +260,22 @@ fn check_linear(
         expected.dx.iter().zip(&before.values).map(|(d, &b)| d + f64::from(b)).collect();
     each_way(|isa, team| {
         let what = format!("{what} {isa:?} {} threads", team.len());
+        let run = Run { team, isa, dtype: Dtype::F32 };
         for (x_view, y_view) in views(&x.map).into_iter().zip(views(&output)) {
             let mut y = vec![7.0; y_view.blocks * batch * output.plane() + 1024];
-            forward(isa, team, &x.blocked(x_view, 7.0), x_view, &mut y, y_view);
+            let (x_buffer, dy_buffer) = (x.blocked(x_view, 7.0), dy.blocked(y_view, 7.0));
+            forward(
+                run,
+                Planes::new(&x_buffer, &x.map, x_view, batch),
+                PlanesMut::new(&mut y, &output, y_view, batch),
+            );
             assert_surroundings(&output, batch, y_view, &y, 7.0);
             let found = Plain::read(output, batch, y_view, &y);
             assert_close(&what, &found.values, &expected.y, TOLERANCE);
             for (accumulate, expected) in [(false, &expected.dx), (true, &summed)] {
                 let mut dx = before.blocked(x_view, 7.0);
-                backward(isa, team, &dy.blocked(y_view, 7.0), y_view, &mut dx, x_view, accumulate);
+                let dy = Planes::new(&dy_buffer, &output, y_view, batch);
+                backward(run, dy, PlanesMut::new(&mut dx, &x.map, x_view, batch), accumulate);
                 let found = Plain::read(x.map, batch, x_view, &dx);
                 assert_close(&format!("gradient, {what}"), &found.values, expected, TOLERANCE);
             }

@@ -1,4 +1,4 @@
-//! What a batch must be for a network; every executor asks here.
+//! The checks of a batch, which all executors share.
 
 use crate::error::ModelError;
 use crate::layer::{Layer, Op};
@@ -32,7 +32,7 @@ pub fn check_batch(network: &Network, images: &[f32], labels: &[u32]) -> Result<
     check_images(network, images).map(|_| ())
 }
 
-/// Fails unless batch statistics of `images` are defined in every layer; gives the number of images.
+/// Fails unless batch statistics of `images` are defined in every layer. Returns the number of images.
 ///
 /// # Shapes
 /// `images` `[n][3][size][size]`.

@@ -4,8 +4,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Fills `mask` with 0 (probability `probability`) or `1 / (1 - probability)`, the factor that
-/// keeps the expected value, for one step of training.
+/// Fills `mask` for one step of training: 0 with probability `probability`, or else
+/// `1 / (1 - probability)`, the factor that keeps the expected value.
 pub fn dropout_mask(seed: u64, step: u64, layer: usize, probability: f64, mask: &mut [f32]) {
     let mut key = [0; 32];
     // The last word keeps these streams apart from those of the initial weights.

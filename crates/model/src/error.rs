@@ -13,17 +13,17 @@ pub enum ModelError {
         /// The value given.
         found: String,
     },
-    /// A buffer has another length than the network or the batch asks for.
+    /// A buffer does not have the length that the network or the batch needs.
     #[error("{what}: expected {expected} values, found {found}")]
     Length {
         /// The buffer.
         what: &'static str,
-        /// Length asked for.
+        /// Length needed.
         expected: usize,
         /// Length given.
         found: usize,
     },
-    /// A label that no output of the network stands for.
+    /// A label without an output of the network.
     #[error("label {label} of image {image} in the batch: the network has {classes} classes")]
     Label {
         /// Position in the batch.

@@ -1,12 +1,11 @@
 //! Initial values of a network.
 //!
 //! The paper leaves initialisation open. Our reading: He et al. 2015
-//! (<https://arxiv.org/abs/1502.01852>, equation 10) for filters followed by ReLU, since the
-//! network without batch norm has to train too, and Glorot & Bengio 2010, equation 16, where the
-//! activation is a sigmoid and for the last layer of each head. The option `init_gain` multiplies the
-//! deviation of convolutions' filters: members of an ensemble that start from larger weights (the
-//! paper, section 4.2.3). Biases, shifts and running means start at 0,
-//! scales and running variances at 1.
+//! (<https://arxiv.org/abs/1502.01852>, equation 10) for filters followed by ReLU, because the
+//! network without batch norm has to train too. Glorot & Bengio 2010, equation 16, for filters followed
+//! by a sigmoid and for the last layer of each head. The option `init_gain` multiplies the deviation of
+//! the convolutions' filters: members of the paper's ensemble start from larger weights (section
+//! 4.2.3). Biases, shifts and running means start at 0, scales and running variances at 1.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -17,7 +16,7 @@ use crate::network::Network;
 use crate::parameters::{ParameterTable, Role, TensorSpec, Weights};
 
 /// Initial weights of `network`. Each tensor has its own stream of random numbers, keyed by the
-/// seed and its name, so that an option that adds a tensor leaves the others as they were.
+/// seed and its name. An option that adds a tensor therefore leaves the others unchanged.
 pub fn initial_weights(network: &Network, table: &ParameterTable, seed: u64) -> Weights {
     let mut weights = Weights {
         trainable: vec![0.0; table.n_trainable()],

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-/// Channels, rows and columns of an activation map; batch size is left out everywhere.
+/// Channels, rows and columns of an activation map. No shape includes the batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Channels.
@@ -37,7 +37,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// The nonlinearity behind every convolution.
+/// The nonlinearity after every convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// max(x, 0).
@@ -63,7 +63,7 @@ pub struct Conv {
     pub bias: bool,
 }
 
-/// What a pool takes of its window.
+/// What a pool computes from its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolKind {
     /// The largest value; places outside the map never win.
@@ -74,11 +74,11 @@ pub enum PoolKind {
 
 /// A 3x3 pool.
 ///
-/// One rule covers every size: the output has `ceil(n / stride)` places, the padding needed for
+/// One rule covers every size: the output has `ceil(n / stride)` places. The padding needed for
 /// that is split evenly, and an odd one goes to the end. At even sizes with stride 2 this is
-/// Caffe's ceil rule without padding, as in the public weights; at odd sizes the windows line up
-/// with those of the 3x3 convolutions of stride 2 beside them (Caffe's rule gives one place fewer
-/// there, and the branches could not be joined).
+/// Caffe's ceil rule without padding, as in the public weights. At odd sizes the windows line up
+/// with those of the 3x3 convolutions of stride 2 beside them; Caffe's rule gives one place fewer
+/// there, and the branches could not be joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Maximum or average.
@@ -96,7 +96,7 @@ impl Pool {
         n.div_ceil(self.stride)
     }
 
-    /// Padding in front of the first value of an axis of `n` values.
+    /// Padding before the first value of an axis of `n` values.
     pub fn pad_before(&self, n: usize) -> usize {
         let covered = (self.output_len(n) - 1) * self.stride + Self::KERNEL;
         covered.saturating_sub(n) / 2
@@ -110,11 +110,11 @@ impl Pool {
     }
 }
 
-/// The average pool in front of an auxiliary head: 5x5 with stride 3, without padding (GoogLeNet,
+/// The average pool before an auxiliary head: 5x5 with stride 3, without padding (GoogLeNet,
 /// section 5).
 ///
-/// One rule covers every size: the window is clipped to maps of fewer than five places, and places
-/// behind the last window that fits are left out.
+/// One rule covers every size: on maps of fewer than five places the window is clipped to the map,
+/// and places after the last window that fits are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuxPool;
 
@@ -176,13 +176,14 @@ pub enum Op {
     AuxPool(AuxPool),
     /// Local response normalisation.
     Lrn(Lrn),
-    /// The inputs one behind another along channels.
+    /// The inputs, joined along channels.
     Concat,
     /// Mean over all positions of each channel.
     GlobalAveragePool,
-    /// In training, zero with this probability and scaled by `1 / (1 - probability)` otherwise.
+    /// In training, sets a value to zero with this probability, or else multiplies it by
+    /// `1 / (1 - probability)`.
     Dropout(f64),
-    /// Fully connected; reads all values of a map, channel by channel.
+    /// Fully connected layer over all values of a map, channel by channel.
     Linear {
         /// Whether a bias is added.
         bias: bool,

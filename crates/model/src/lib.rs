@@ -1,8 +1,8 @@
 //! BN-Inception (Inception-v2 of Ioffe & Szegedy 2015, <https://arxiv.org/abs/1502.03167>) as data, and
-//! the network that it grew from, GoogLeNet.
+//! GoogLeNet, the network that it grew from.
 //!
-//! [`table`] holds the paper's Figure 5 and GoogLeNet's table 1, [`network`] turns it into one list of [`layer`]s, and
-//! everything else reads that list: [`summary`], [`parameters`], [`init`], and the
+//! [`table`] holds the paper's Figure 5 and GoogLeNet's table 1. [`network`] turns a table into one
+//! list of [`layer`]s. Everything else reads that list: [`summary`], [`parameters`], [`init`], and the
 //! [`reference`](mod@reference) executor on candle. Batch size is never part of a network.
 #![forbid(unsafe_code)]
 

@@ -6,7 +6,7 @@ use crate::error::ModelError;
 use crate::layer::{Activation, AuxPool, Conv, Layer, Lrn, Op, Pool, PoolKind, Shape};
 use crate::table::{GoogLeNetRow, PoolBranch, Row, googlenet_rows, rows};
 
-/// Which network.
+/// The kind of network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Inception-v2 of Ioffe & Szegedy 2015, figure 5.
@@ -20,25 +20,25 @@ impl Kind {
     pub const ALL: [Kind; 2] = [Kind::BnInception, Kind::GoogLeNet];
 }
 
-/// Choices that change the network's layers, or what they start from.
+/// Choices that change the network's layers or their initial values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkOptions {
     /// Outputs of the last layer.
     pub classes: usize,
     /// Rows and columns of the input image, 32 to 512.
     pub image_size: usize,
-    /// Nonlinearity behind every convolution.
+    /// Nonlinearity after every convolution.
     pub activation: Activation,
     /// Batch normalisation before every nonlinearity; `None` leaves it out.
     pub batch_norm: Option<BatchNormOptions>,
-    /// Local response normalisation behind pool1 and conv2, where GoogLeNet has it.
+    /// Local response normalisation after pool1 and conv2, where GoogLeNet has it.
     pub lrn: bool,
-    /// Probability of dropout in front of the last layer; 0 leaves it out.
+    /// Probability of dropout before the last layer; 0 leaves it out.
     pub dropout: f64,
     /// Whether convolutions add a bias.
     pub conv_bias: bool,
-    /// Width of the pool projection of 4c and 4d: 96 or 128 (see [`crate::table`]). GoogLeNet has
-    /// widths of its own and ignores it.
+    /// Width of the pool projection of 4c and 4d: 96 or 128 (see [`crate::table`]). GoogLeNet has its
+    /// own widths and ignores this one.
     pub pool_proj_4c4d: usize,
     /// Auxiliary heads on the outputs of 4a and 4d, which only training runs.
     pub aux: Option<AuxOptions>,
@@ -51,7 +51,7 @@ pub struct NetworkOptions {
 pub struct AuxOptions {
     /// Weight of each head's loss beside the main one.
     pub weight: f64,
-    /// Probability of dropout in front of a head's last layer; 0 leaves it out.
+    /// Probability of dropout before a head's last layer; 0 leaves it out.
     pub dropout: f64,
 }
 
@@ -71,7 +71,7 @@ pub struct BatchNormOptions {
     pub momentum: f64,
 }
 
-/// The default of the paper's own figures: batch norm, ReLU, no dropout, no LRN, no conv bias,
+/// The network of the paper's figures: batch norm, ReLU, no dropout, no LRN, no conv bias,
 /// 1000 classes at 224 pixels.
 impl Default for NetworkOptions {
     fn default() -> Self {
@@ -136,17 +136,17 @@ impl NetworkOptions {
 /// A network: its options and its layers in the order in which they run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    /// Which network it is.
+    /// The kind of network.
     pub kind: Kind,
     /// The choices it was built from.
     pub options: NetworkOptions,
     /// The layers; the first is the image, the last gives the logits.
     pub layers: Vec<Layer>,
-    /// Where training measures a loss, in the order of the layers; the last is that of the logits.
+    /// The losses of training, in the order of the layers; the last is that of the logits.
     pub losses: Vec<Loss>,
 }
 
-/// A loss of training: its gradient is that of the weighted sum of all of them.
+/// One loss of training. The gradient is that of the weighted sum of all losses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Loss {
     /// The layer whose outputs are logits.
@@ -164,8 +164,8 @@ impl Network {
         Network::new(Kind::BnInception, options)
     }
 
-    /// GoogLeNet with the given options; its own are no batch norm, biases, LRN, dropout of 0.4 and
-    /// auxiliary heads.
+    /// GoogLeNet with the given options. The published network has no batch norm; it has biases, LRN,
+    /// dropout of 0.4 and auxiliary heads.
     ///
     /// # Errors
     /// An option outside its range.
@@ -203,7 +203,7 @@ impl Network {
         Ok(Network { kind, options, layers, losses })
     }
 
-    /// Whether the logits depend on each layer: evaluation runs those that they do.
+    /// For each layer, whether the logits depend on it. Evaluation runs only these layers.
     pub fn evaluated_layers(&self) -> Vec<bool> {
         let mut evaluated = vec![false; self.layers.len()];
         if let Some(last) = evaluated.last_mut() {
@@ -217,8 +217,8 @@ impl Network {
         evaluated
     }
 
-    /// The layer whose output enters the nonlinearity behind layer `index`: its batch norm or itself.
-    /// `None` for layers other than convolutions and fully connected ones in front of a nonlinearity.
+    /// The layer whose output enters the nonlinearity after layer `index`: its batch norm, or the layer
+    /// itself. `None` if no nonlinearity follows, or if the layer has no weights.
     pub fn nonlinearity_input(&self, index: usize) -> Option<usize> {
         if !matches!(self.layers[index].op, Op::Conv(_) | Op::Linear { .. }) {
             return None;
@@ -293,7 +293,7 @@ impl Builder<'_> {
         self.nonlinearity(name, x)
     }
 
-    /// Batch norm where asked for, and the nonlinearity behind layer `name`.
+    /// Batch norm where asked for, and the nonlinearity after layer `name`.
     fn nonlinearity(&mut self, name: &str, mut x: usize) -> usize {
         let output = self.layers[x].output;
         if self.options.batch_norm.is_some() {
@@ -368,7 +368,7 @@ impl Builder<'_> {
 
     /// An auxiliary head on `input`, if there are any (GoogLeNet, section 5): average pool 5x5/3,
     /// 1x1 convolution of 128, fully connected layer of 1024, dropout, classifier. Batch norm stands
-    /// in front of both nonlinearities where the network has it.
+    /// before both nonlinearities if the network has it.
     fn aux_head(&mut self, name: &str, input: usize) {
         const WIDTH: usize = 128;
         const HIDDEN: usize = 1024;
@@ -438,7 +438,7 @@ impl Builder<'_> {
         self.push(name, Op::Dropout(probability), vec![input], output)
     }
 
-    /// A fully connected layer that gives logits, and their loss.
+    /// A fully connected layer that computes logits, and their loss.
     fn classifier(&mut self, name: &str, input: usize, weight: f64) {
         let output = Shape { channels: self.options.classes, height: 1, width: 1 };
         let logits = self.push(name, Op::Linear { bias: true }, vec![input], output);

@@ -2,14 +2,14 @@
 //!
 //! All trainable values lie in one flat vector and all running statistics in another, in the order
 //! of the layers. Optimizer state, averaged weights and gradients are vectors of the same layout,
-//! so that the optimizer and the checkpoint need to know nothing of layers or executors.
+//! so the optimizer and the checkpoint need not know layers or executors.
 
 use std::ops::Range;
 
 use crate::layer::Op;
 use crate::network::Network;
 
-/// The part that a tensor plays in its layer.
+/// What a tensor is in its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Filter of a convolution, `[out, in, rows, columns]`.
@@ -29,8 +29,8 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether weight decay applies: to filters and matrices only. Batch norm's scale and shift
-    /// and all biases are left alone (our reading; the paper says only that the L2 weight changes).
+    /// Whether weight decay applies. It applies to filters and matrices only, not to batch norm's
+    /// scale and shift nor to biases (our reading; the paper says only that the L2 weight changes).
     pub fn decays(self) -> bool {
         matches!(self, Role::ConvWeight | Role::LinearWeight)
     }
@@ -39,13 +39,13 @@ impl Role {
 /// One named tensor in a flat vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Name as in the public PyTorch port, for example `inception_3a_1x1_bn.running_mean`. What that
-    /// port lacks is named in its style: `inception_3a_5x5.weight`, `aux1_conv.weight`,
+    /// Name as in the public PyTorch port, for example `inception_3a_1x1_bn.running_mean`. Tensors that
+    /// the port lacks have names in its style: `inception_3a_5x5.weight`, `aux1_conv.weight`,
     /// `aux1_fc.weight`, `aux1_linear.weight`.
     pub name: String,
     /// Index of its layer in the network.
     pub layer: usize,
-    /// Its part in the layer.
+    /// What it is in the layer.
     pub role: Role,
     /// Extents, outermost first.
     pub shape: Vec<usize>,
@@ -58,7 +58,7 @@ pub struct TensorSpec {
 pub struct ParameterTable {
     /// What the optimizer changes, in layer order.
     pub trainable: Vec<TensorSpec>,
-    /// Running statistics, which the forward pass of training changes, in layer order.
+    /// Running statistics, in layer order. The forward pass of training changes them.
     pub statistics: Vec<TensorSpec>,
 }
 
@@ -130,7 +130,7 @@ impl ParameterTable {
     }
 }
 
-/// Values of a network: what it learnt and its running statistics, laid out by a [`ParameterTable`].
+/// Values of a network, trainable values and running statistics, laid out by a [`ParameterTable`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     /// Trainable values.

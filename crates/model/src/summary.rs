@@ -11,9 +11,9 @@ pub struct LayerSummary {
     pub name: String,
     /// What it computes, as [`Op::kind`] names it.
     pub kind: &'static str,
-    /// Shape that it reads; for a concatenation the joined shape.
+    /// Shape of its input; for a concatenation the joined shape.
     pub input: Shape,
-    /// Shape that it gives.
+    /// Shape of its output.
     pub output: Shape,
     /// Trainable values.
     pub parameters: usize,
@@ -24,7 +24,7 @@ pub struct LayerSummary {
     pub auxiliary: bool,
 }
 
-/// The layers of `network`, the image left out.
+/// The layers of `network`, without the image.
 pub fn summarise(network: &Network) -> Vec<LayerSummary> {
     let table = ParameterTable::new(network);
     let evaluated = network.evaluated_layers();

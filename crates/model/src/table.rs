@@ -1,10 +1,10 @@
 //! The paper's Figure 5 as data, and GoogLeNet's table 1: one row per Inception module.
 //!
-//! Two cells of the printed table contradict its own output column. The pool projections of 4c and
-//! 4d are printed as 128, which gives 608 channels, while the column says 576; and 3c and 4e are
-//! printed with the size of their input although they have stride 2. Google's own code
-//! (`tf_slim/nets/inception_v2.py`) and the output column agree on 96 and on halving, so those are
-//! the defaults; 128 stays an option because the public weights were trained with it
+//! Two cells of the printed table contradict its output column. The table prints 128 for the pool
+//! projections of 4c and 4d; that gives 608 channels, but the column says 576. It prints 3c and 4e
+//! with the size of their input although they have stride 2. Google's code
+//! (`tf_slim/nets/inception_v2.py`) and the output column agree on 96 and on halving, so these are
+//! the defaults. 128 stays an option because the public weights were trained with it
 //! (<https://github.com/Cadene/pretrained-models.pytorch>).
 
 /// Widths of the branches of one Inception module.
@@ -12,13 +12,13 @@
 pub struct Row {
     /// Module name: `3a` to `5b`.
     pub name: &'static str,
-    /// Width of the 1x1 branch; 0 where the module has none (the two with stride 2).
+    /// Width of the 1x1 branch; 0 for the two modules with stride 2, which have none.
     pub conv_1x1: usize,
-    /// Width of the 1x1 convolution in front of the 3x3 one.
+    /// Width of the 1x1 convolution before the 3x3 one.
     pub conv_3x3_reduce: usize,
     /// Width of the 3x3 convolution.
     pub conv_3x3: usize,
-    /// Width of the 1x1 convolution in front of the double 3x3 branch.
+    /// Width of the 1x1 convolution before the double 3x3 branch.
     pub double_3x3_reduce: usize,
     /// Width of both 3x3 convolutions of the double branch.
     pub double_3x3: usize,
@@ -74,15 +74,15 @@ pub struct GoogLeNetRow {
     pub name: &'static str,
     /// Width of the 1x1 branch.
     pub conv_1x1: usize,
-    /// Width of the 1x1 convolution in front of the 3x3 one.
+    /// Width of the 1x1 convolution before the 3x3 one.
     pub conv_3x3_reduce: usize,
     /// Width of the 3x3 convolution.
     pub conv_3x3: usize,
-    /// Width of the 1x1 convolution in front of the 5x5 one.
+    /// Width of the 1x1 convolution before the 5x5 one.
     pub conv_5x5_reduce: usize,
     /// Width of the 5x5 convolution.
     pub conv_5x5: usize,
-    /// Width of the 1x1 projection behind the pool.
+    /// Width of the 1x1 projection after the pool.
     pub pool_proj: usize,
 }
 

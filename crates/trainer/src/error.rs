@@ -1,15 +1,18 @@
 //! Why a command ended without success, and the exit code that says so.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bninception_data::DataError;
 use bninception_engine::EngineError;
 
-use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
-use crate::divergence::Culprit;
-use crate::text::quoted;
+use crate::file_error::FileError;
+use crate::run::checkpoint::CheckpointError;
+use crate::run::error::RunError;
+use crate::setup::SetupError;
+use crate::terminal::signals::SignalError;
+use crate::terminal::text::quoted;
 
 /// The number of the signal for a pipe without reader, the same on all systems that have it (POSIX
 /// leaves it open; Linux, the BSDs and macOS say 13).
@@ -37,21 +40,14 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A file or folder other than images and checkpoints.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried: `read`, `create`, `write`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Standard output cannot be written, or nobody reads it any more.
     #[error("cannot write standard output: {0}")]
     Stdout(io::Error),
     /// A number of the training is no longer finite.
     #[error(
-        "{culprit} at step {step} (learning rate {lr:e}): the run has diverged\n\
+        "{reason} at step {step} (learning rate {lr:e}): the run has diverged\n\
          images of the batch, which is kept in {}: {files}\n\
          the last checkpoint holds an earlier state; try a lower optimizer.lr, \
          more schedule.warmup_epochs, or train.on_divergence = \"rollback\"",
@@ -60,8 +56,8 @@ pub enum Error {
     Diverged {
         /// The step that failed, counted from 0.
         step: u64,
-        /// What was not finite.
-        culprit: Box<Culprit>,
+        /// What was not finite, in words.
+        reason: String,
         /// Learning rate of the step.
         lr: f64,
         /// Paths of the first images of the batch.
@@ -73,7 +69,7 @@ pub enum Error {
     #[error("{source}\n{outcome}")]
     Unsaved {
         /// Why not.
-        source: Box<Error>,
+        source: RunError,
         /// Where the state is, and what to do.
         outcome: String,
     },
@@ -118,12 +114,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err` on file operations.
-    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
-        let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
-    }
-
     /// Whether the reader of standard output has left, as `head` does: it has what it wanted, and
     /// there is nothing to complain of.
     pub fn is_of_reader_that_left(&self) -> bool {
@@ -138,7 +128,7 @@ impl Error {
             Error::Config(_) | Error::Usage(_) => 2,
             Error::Data(DataError::Setting { .. }) => 2,
             Error::Checkpoint(CheckpointError::NotFinite { .. }) => 4,
-            Error::Data(_) | Error::Unusable(_) | Error::Checkpoint(_) | Error::Io { .. } => 3,
+            Error::Data(_) | Error::Unusable(_) | Error::Checkpoint(_) | Error::File(_) => 3,
             Error::Stdout(_) if self.is_of_reader_that_left() => 128 + SIGPIPE,
             Error::Unsaved { .. } | Error::Stdout(_) => 3,
             Error::Engine(EngineError::Model(_) | EngineError::Unsupported { .. }) => 2,
@@ -147,6 +137,35 @@ impl Error {
             Error::Stopped { signal, .. } | Error::Interrupted { signal, .. } => {
                 u8::try_from(128 + signal).unwrap_or(1)
             }
+        }
+    }
+}
+
+impl From<RunError> for Error {
+    fn from(error: RunError) -> Error {
+        match error {
+            RunError::Usage(text) => Error::Usage(text),
+            RunError::Unusable(text) => Error::Unusable(text),
+            RunError::Checkpoint(error) => Error::Checkpoint(error),
+            RunError::File(error) => Error::File(error),
+        }
+    }
+}
+
+impl From<SetupError> for Error {
+    fn from(error: SetupError) -> Error {
+        match error {
+            SetupError::Classes { .. } => Error::Usage(error.to_string()),
+            SetupError::Engine(error) => Error::Engine(error),
+        }
+    }
+}
+
+impl From<SignalError> for Error {
+    fn from(error: SignalError) -> Error {
+        match error {
+            SignalError::Deaf(_) => Error::Usage(error.to_string()),
+            SignalError::Received { name, signal } => Error::Interrupted { name, signal },
         }
     }
 }

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use bninception::cli::Cli;
+use bninception::commands;
 use bninception::error::Error;
-use bninception::{commands, logging};
+use bninception::terminal::logging;
 use clap::Parser;
 
 fn main() -> ExitCode {

@@ -1,31 +1,37 @@
 //! From settings to the objects that do the work.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::thread::available_parallelism;
 
 use bninception_data as data;
-use bninception_data::{
-    DataError, DecodeOptions, DemoOptions, Failure, Lister, Sample, ScanOptions, Splits,
-};
+use bninception_data::DecodeOptions;
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions};
 use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Reference};
 
 use crate::config::{self, Config, EngineKind};
-use crate::data_dirs::DataDirs;
-use crate::error::Error;
-use crate::progress::SharedProgress;
-use crate::signals;
-use crate::text::counted;
+use crate::terminal::text::counted;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
 const IMAGENET_CLASSES: usize = 1000;
 
-/// Name of the folder inside `checkpoint.dir` that gets the embedded pictures.
-const DEMO_FOLDER: &str = "demo-pictures";
+/// Settings of which no network or executor can be built.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The settings name another number of classes than the data has.
+    #[error("network.classes = {asked}, but the data has {}; leave it at 0", counted(*found as u64, "class"))]
+    Classes {
+        /// `network.classes`.
+        asked: usize,
+        /// Classes of the data.
+        found: usize,
+    },
+    /// The network cannot be built, or the executor does not offer it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
 
 /// The number of classes where there is no data to say: that of the settings, else ImageNet's.
 pub fn classes_without_data(config: &Config) -> usize {
@@ -39,14 +45,10 @@ pub fn classes_without_data(config: &Config) -> usize {
 ///
 /// # Errors
 /// `network.classes` contradicts the data, or an option is out of its range.
-pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
+pub fn network(config: &Config, classes: usize) -> Result<Network, SetupError> {
     let options = &config.network;
     if options.classes != 0 && options.classes != classes {
-        return Err(Error::Usage(format!(
-            "network.classes = {}, but the data has {}; leave it at 0",
-            options.classes,
-            counted(classes as u64, "class")
-        )));
+        return Err(SetupError::Classes { asked: options.classes, found: classes });
     }
     let batch_norm =
         BatchNormOptions { epsilon: options.bn_epsilon, momentum: options.bn_momentum };
@@ -77,7 +79,7 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, Error> {
 ///
 /// # Errors
 /// A combination that the executor does not offer.
-pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, Error> {
+pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, SetupError> {
     Ok(match (config.engine.kind, config.train.dtype) {
         (EngineKind::Reference, config::Dtype::F32) => Box::new(Reference::new(network)),
         (EngineKind::Reference, dtype) => {
@@ -193,169 +195,5 @@ pub fn val_batch_size(config: &Config) -> usize {
     match config.train.val_batch_size {
         0 => config.train.batch_size,
         size => size,
-    }
-}
-
-/// The folder of images; where `data.dir` is empty that of the embedded pictures inside `parent`, in
-/// which they are drawn if they are not there.
-///
-/// # Errors
-/// The pictures cannot be written.
-pub fn data_dir(config: &Config, parent: &Path) -> Result<PathBuf, Error> {
-    if !config.data.dir.is_empty() {
-        return Ok(PathBuf::from(&config.data.dir));
-    }
-    let dir = parent.join(DEMO_FOLDER);
-    let outcome = data::write_demo(&dir, &DemoOptions::default())?;
-    if outcome == data::demo::DemoOutcome::Written {
-        tracing::info!("drew the embedded pictures: {}", dir.display());
-    }
-    Ok(dir)
-}
-
-/// [`data_dir`] for settings that came with a checkpoint in `run`, which may be a stranger's: the
-/// embedded pictures are taken from beside that folder or drawn where this program draws them by
-/// default, but never where the checkpoint says.
-///
-/// # Errors
-/// As [`data_dir`].
-pub fn stored_data_dir(config: &Config, run: &Path) -> Result<PathBuf, Error> {
-    let beside = run.parent().filter(|parent| parent.join(DEMO_FOLDER).is_dir());
-    match beside {
-        Some(parent) => data_dir(config, parent),
-        None => {
-            let default = config::resolve(&config::Sources::default())?.config;
-            data_dir(config, Path::new(&default.checkpoint.dir))
-        }
-    }
-}
-
-/// Finds the images to train and validate on, and looks at their headers if the settings ask for it.
-///
-/// # Errors
-/// As [`scan`]; an image that cannot be read.
-pub fn scan_to_train(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> {
-    let stop = || signals::received().is_some();
-    let mut lister = lister(config).with_stop(&stop);
-    let splits = scan_with(config, dirs, &mut lister)?;
-    warn(&splits.notes);
-    if config.data.check_headers {
-        let options = decode_options(config);
-        let samples: Vec<&Sample> = splits.train.iter().chain(&splits.val).collect();
-        tracing::debug!("looking at headers of {}", counted(samples.len() as u64, "image"));
-        let progress = SharedProgress::new("looking at headers");
-        progress.start(samples.len());
-        let advance = |done| progress.advance(done);
-        let bad = data::check_headers(&lister, &samples, &options, &advance);
-        drop(progress);
-        let bad = stopped_by_signal(bad)?;
-        let n_train = splits.train.len();
-        let (train, val): (Vec<Failure>, Vec<Failure>) =
-            bad.into_iter().partition(|failure| (failure.index as usize) < n_train);
-        for (what, bad, n_images) in
-            [("training", train, n_train), ("validation", val, splits.val.len())]
-        {
-            if !bad.is_empty() {
-                return Err(unreadable(&bad, what, n_images));
-            }
-        }
-        lister.mark_sound(&samples, &options);
-    }
-    keep_listings(&mut lister, &dirs.dir);
-    Ok(splits)
-}
-
-/// Names the first of the images that cannot be read.
-fn unreadable(bad: &[Failure], what: &str, n_images: usize) -> Error {
-    const SHOWN: usize = 10;
-    let mut lines: Vec<String> =
-        bad.iter().take(SHOWN).map(|failure| format!("  {}", failure.error)).collect();
-    if bad.len() > SHOWN {
-        lines.push(format!("  and {} more", bad.len() - SHOWN));
-    }
-    let otherwise = match what {
-        "training" => "leave them out as they come, up to data.max_bad,",
-        _ => "count them as wrong",
-    };
-    Error::Unusable(format!(
-        "{} of {} cannot be read:\n{}\nmend or remove them, or {otherwise} with \
-         --set data.check_headers=false",
-        bad.len(),
-        counted(n_images as u64, &format!("{what} image")),
-        lines.join("\n")
-    ))
-}
-
-/// Finds the training and validation images.
-///
-/// # Errors
-/// The folder is not laid out as class folders of images.
-pub fn scan(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> {
-    let splits = find(config, dirs)?;
-    warn(&splits.notes);
-    Ok(splits)
-}
-
-/// [`scan`] whose notes are not told.
-///
-/// # Errors
-/// As [`scan`].
-pub fn find(config: &Config, dirs: &DataDirs) -> Result<Splits, Error> {
-    let stop = || signals::received().is_some();
-    let mut lister = lister(config).with_stop(&stop);
-    let splits = scan_with(config, dirs, &mut lister)?;
-    keep_listings(&mut lister, &dirs.dir);
-    Ok(splits)
-}
-
-fn scan_with(config: &Config, dirs: &DataDirs, lister: &mut Lister<'_>) -> Result<Splits, Error> {
-    let DataDirs { dir, val_dir } = dirs;
-    if !dir.is_dir() {
-        return Err(Error::Unusable(format!(
-            "{} is not a folder; --data-dir expects one with train/CLASS/* and val/CLASS/*, or \
-             with CLASS/* alone",
-            dir.display()
-        )));
-    }
-    tracing::debug!("looking for images in {}", dir.display());
-    lister.load(dir);
-    let options = ScanOptions {
-        val_dir: val_dir.clone(),
-        val_fraction: config.data.val_fraction,
-        seed: config.train.seed,
-    };
-    stopped_by_signal(data::scan_with(lister, dir, &options))
-}
-
-/// Tells what a person should know of a folder of images.
-pub fn warn(notes: &[String]) {
-    for note in notes {
-        tracing::warn!("{note}");
-    }
-}
-
-/// How folders are listed.
-pub fn lister<'a>(config: &Config) -> Lister<'a> {
-    let cache_dir = if config.data.cache_listings { Lister::default_cache_dir() } else { None };
-    Lister::new(threads(config.data.workers)).with_cache(cache_dir)
-}
-
-/// What a scan found; a scan that a signal stopped becomes that signal's error.
-///
-/// # Errors
-/// The scan's.
-pub fn stopped_by_signal<T>(scanned: Result<T, DataError>) -> Result<T, Error> {
-    if let Err(DataError::Stopped) = scanned {
-        signals::check()?;
-    }
-    Ok(scanned?)
-}
-
-/// Writes the cache of listings of a large tree. A run goes on without.
-pub fn keep_listings(lister: &mut Lister<'_>, dir: &Path) {
-    match lister.save(dir, false) {
-        Ok(Some(file)) => tracing::debug!("wrote {}", file.display()),
-        Ok(None) => {}
-        Err(error) => tracing::debug!("no cache of folder listings: {error}"),
     }
 }

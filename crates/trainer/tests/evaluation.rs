@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use bninception::{calibrate, checkpoint};
+use bninception::evaluation::calibrate;
+use bninception::run::checkpoint;
 use bninception_data::decode::{DecodeBuffers, Want};
 use bninception_data::{
     DataError, DemoOptions, LoadOptions, Loader, Preprocessing, RgbImage, Source, TrainPlan,

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use bninception::checkpoint::{FORMAT_VERSION, Metadata};
 use bninception::config::{Config, ConfigFile, Recipe, Sources, preset_names, resolve};
-use bninception::data_dirs::StoredDirs;
-use bninception::image_lists::{ClassImages, ImageLists};
 use bninception::metrics::{Metrics, Score};
+use bninception::run::image_lists::{ClassImages, ImageLists};
+use bninception::run::metadata::StoredDirs;
+use bninception::run::metadata::{FORMAT_VERSION, Metadata};
+use bninception::run::state::{EvaluationResult, RunProgress};
 use bninception::setup;
-use bninception::state::{EvaluationResult, Progress};
 use bninception_data::check_class_name;
 use bninception_data::random::{Purpose, sample_rng};
 use rand::{Rng, RngExt};
@@ -185,7 +185,7 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
         epoch: any_u64(rng),
         position: any_u64(rng),
         steps_per_epoch: any_u64(rng),
-        progress: Progress {
+        progress: RunProgress {
             step: any_u64(rng),
             evaluated_step: rng.random::<bool>().then(|| any_u64(rng)),
             evaluation: Some(result(rng)),

@@ -6,9 +6,9 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use bninception::checkpoint;
 use bninception::config::{Sources, resolve};
-use bninception::course::Course;
+use bninception::run::checkpoint;
+use bninception::training::course::Course;
 use common::Place;
 
 /// 40 pictures in batches of 8.

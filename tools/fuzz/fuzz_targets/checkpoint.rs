@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use bninception::checkpoint;
+use bninception::run::checkpoint;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -2,7 +2,7 @@
 //! names no class that would lead out of a folder.
 #![no_main]
 
-use bninception::checkpoint::Metadata;
+use bninception::run::metadata::Metadata;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|json: &str| {

@@ -1,23 +1,25 @@
 //! A stage of convolutions in training: forward with batch norm and nonlinearity, and backward.
 
 use bninception_kernels::activation::{self, Activation};
-use bninception_kernels::batch_norm::{self, Moments, Running};
-use bninception_kernels::conv::{Conv, ConvShape, Epilogue};
+use bninception_kernels::batch_norm::{self, Affine, AffineGradient, BatchSums, Moments, Running};
+use bninception_kernels::conv::{Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::map::{BLOCK, Map, View, zero_halo};
+use bninception_kernels::map::{BLOCK, View};
+use bninception_kernels::planes::{Planes, PlanesMut};
+use bninception_kernels::run::Run;
 use bninception_model::Weights;
 
 use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};
 use super::memory::{Buffer, disjoint};
-use super::plan::{Context, IMAGE_VIEW, Planner, Settings};
+use super::plan::{Context, Planner, Settings};
 use crate::executor::Watch;
 use crate::profile::Phase;
 
 /// A stage of convolutions with its memory.
 ///
-/// With batch norm the convolution's output is kept until the backward pass, which replaces it by
-/// its gradient. Without, the nonlinearity is part of the convolution, and the gradient of its
-/// output is replaced instead.
+/// With batch norm the convolution's output is kept until the backward pass, which replaces it with
+/// its gradient. Without batch norm the nonlinearity is part of the convolution, and the backward pass
+/// changes the gradient of the output in place.
 pub(super) struct Convolution {
     stage: ConvStage,
     conv: Conv,
@@ -42,8 +44,8 @@ enum Follow {
         sums: Vec<f64>,
         moments: Vec<Moments>,
     },
-    /// The nonlinearity of the only member. The vector stands in for a bias that the network does
-    /// not have, and for its gradient.
+    /// The nonlinearity of the only member. If the network has no bias, the vector takes the place of
+    /// the bias and of its gradient.
     Activation { no_bias: Vec<f32>, no_bias_gradient: Vec<f32> },
 }
 
@@ -105,18 +107,18 @@ impl Convolution {
         self.stage.stored
     }
 
-    /// Buffer and view of what the convolution reads.
-    fn input(&self, cx: &Context<'_>) -> (Buffer, View) {
+    /// Buffer of what the convolution reads.
+    fn input_buffer(&self, cx: &Context<'_>) -> Buffer {
         match (&self.stage.input, self.image) {
-            (Some(input), _) => (cx.slots.value(input), input.view),
-            (None, Some(image)) => (image, IMAGE_VIEW),
+            (Some(input), _) => cx.slots.value(input),
+            (None, Some(image)) => image,
             (None, None) => unreachable!("a convolution without a map as input reads an image"),
         }
     }
 
     /// Shows what enters the nonlinearities of the members that are watched: the normalised output of
-    /// the convolution, or without batch norm that output computed once more, with its bias and
-    /// without the nonlinearity. Called right behind the forward pass, whose buffers still stand.
+    /// the convolution, or without batch norm that output, computed once more with its bias and without
+    /// the nonlinearity. Must be called right after the forward pass, while its buffers are intact.
     pub(super) fn show<E: Element>(&self, cx: &mut Context<'_>, weights: &Weights) {
         let Some(Watch { layers, see }) = cx.watch.take() else { return };
         let batch = cx.batch;
@@ -135,8 +137,8 @@ impl Convolution {
                         first: channels.start / BLOCK,
                         ..View::whole(&self.conv.shape().out_map())
                     };
-                    let moments = &moments[index];
-                    plain(&map, batch, x, view, |channel, x| moments.normalised(channel, x))
+                    let (x, moments) = (Planes::new(x, &map, view, batch), &moments[index]);
+                    plain(x, |channel, x| moments.normalised(channel, x))
                 }
                 Follow::Activation { no_bias, .. } => {
                     let bias = match &member.bias {
@@ -144,13 +146,12 @@ impl Convolution {
                         None => &no_bias[..],
                     };
                     let mut z = vec![E::default(); map.buffer(batch)];
-                    let (input, input_view) = self.input(cx);
-                    let (team, view) = (cx.team, View::whole(&map));
+                    let (team, input) = (cx.team, self.input_buffer(cx));
                     let [x, packed, workspace] = cx.get([input, self.packed, self.workspace]);
-                    let epilogue = Epilogue::Bias(bias);
-                    let (x, z_slice, conv) = (E::of_region(x), &mut z[..], &self.conv);
-                    conv.forward(team, x, input_view, packed, z_slice, view, epilogue, workspace);
-                    plain(&map, batch, &z, view, |_, z| z)
+                    let x = input_of(&self.stage, &self.conv, E::of_region(x));
+                    let z_maps = PlanesMut::whole(&mut z, &map, batch);
+                    self.conv.forward(team, x, packed, z_maps, Epilogue::Bias(bias), workspace);
+                    plain(Planes::whole(&z, &map, batch), |_, z| z)
                 }
             };
             see(member.layer, inputs);
@@ -168,7 +169,8 @@ impl Convolution {
     ) {
         let (team, batch) = (cx.team, cx.batch);
         let Settings { isa, dtype, .. } = *cx.settings;
-        let (input, input_view) = self.input(cx);
+        let run = Run { team, isa, dtype };
+        let input = self.input_buffer(cx);
         let members = &self.stage.members;
         let filters = filters(members, weights);
         let conv = &self.conv;
@@ -184,9 +186,9 @@ impl Convolution {
         match &mut self.follow {
             Follow::Norm { raw, sums, moments } => {
                 let [x, packed, y, workspace] = cx.get([input, self.packed, *raw, self.workspace]);
-                let (x, y) = (E::of_region(x), E::of_region_mut(y));
-                let (view, epilogue) = (View::whole(&map), Epilogue::Sums(sums));
-                conv.forward(team, x, input_view, packed, y, view, epilogue, workspace);
+                let x = input_of(&self.stage, conv, E::of_region(x));
+                let y = PlanesMut::whole(E::of_region_mut(y), &map, batch);
+                conv.forward(team, x, packed, y, Epilogue::Sums(sums), workspace);
                 cx.clock.lap(row, Phase::Forward);
 
                 let (sums, squares) = sums.split_at(map.channels);
@@ -197,13 +199,14 @@ impl Convolution {
                     let Weights { trainable, statistics } = &mut *weights;
                     let [mean, variance] = pair(statistics, &norm.mean, &norm.variance);
                     let range = first..first + member.output.map.channels;
+                    let (sums, squares) = (&sums[range.clone()], &squares[range]);
                     moments.update(
-                        &sums[range.clone()],
-                        &squares[range],
-                        count,
+                        BatchSums { sums, squares, count },
                         cx.settings.epsilon,
-                        &trainable[norm.gamma.clone()],
-                        &trainable[norm.beta.clone()],
+                        Affine {
+                            gamma: &trainable[norm.gamma.clone()],
+                            beta: &trainable[norm.beta.clone()],
+                        },
                         Running {
                             mean,
                             variance,
@@ -214,20 +217,9 @@ impl Convolution {
                     let output = &member.output;
                     let view = View { first: first / BLOCK, ..View::whole(&map) };
                     let [x, y]: [&mut [E]; 2] = cx.maps([*raw, cx.slots.value(output)]);
-                    let g = member.activation;
-                    batch_norm::normalise(
-                        team,
-                        isa,
-                        dtype,
-                        g,
-                        moments,
-                        &output.map,
-                        batch,
-                        x,
-                        view,
-                        y,
-                        output.view,
-                    );
+                    let x = Planes::new(x, &output.map, view, batch);
+                    let y = output.of_mut(y, batch);
+                    batch_norm::normalise(run, member.activation, moments, x, y);
                     first += output.map.channels;
                 }
                 cx.clock.lap(row, Phase::Pointwise);
@@ -245,9 +237,10 @@ impl Convolution {
                     };
                     let [x, packed, y, workspace] =
                         cx.get([input, self.packed, cx.slots.value(output), self.workspace]);
-                    let (x, y) = (E::of_region(x), E::of_region_mut(y));
-                    zero_halo(&output.map, batch, y, output.view);
-                    conv.forward(team, x, input_view, packed, y, output.view, epilogue, workspace);
+                    let x = input_of(&self.stage, conv, E::of_region(x));
+                    let mut y = output.of_mut(E::of_region_mut(y), batch);
+                    y.zero_halo();
+                    conv.forward(team, x, packed, y, epilogue, workspace);
                 }
                 cx.clock.lap(row, Phase::Forward);
             }
@@ -267,21 +260,23 @@ impl Convolution {
 
         let team = cx.team;
         let (conv, members) = (&self.conv, &self.stage.members);
-        let (input, input_view) = self.input(cx);
+        let (out_map, input, batch) = (conv.shape().out_map(), self.input_buffer(cx), cx.batch);
         let [x, dy, workspace] = cx.get([input, output, self.workspace]);
-        let (x, dy) = (E::of_region(x), E::of_region(dy));
+        let x = input_of(&self.stage, &self.conv, E::of_region(x));
+        let dy = Planes::new(E::of_region(dy), &out_map, output_view, batch);
         let ranges = std::array::from_fn(|i| weight_range(members, i));
         let mut filters = disjoint::<MAX_MEMBERS>(gradients, ranges);
         let filters = &mut filters[..members.len()];
-        conv.backward_weights(team, x, input_view, dy, output_view, filters, workspace);
+        conv.backward_weights(team, x, dy, filters, workspace);
         cx.clock.lap(row, Phase::WeightGradient);
 
         let Some(input) = &self.stage.input else { return };
         let [dy, packed, dx, workspace] =
             cx.get([output, self.packed, cx.slots.gradient(input), self.workspace]);
         conv.pack_backward(team, &self::filters(members, weights)[..members.len()], packed);
-        let (dy, dx, accumulate) = (E::of_region(dy), E::of_region_mut(dx), self.accumulate);
-        conv.backward_input(team, dy, output_view, packed, dx, input.view, accumulate, workspace);
+        let dy = Planes::new(E::of_region(dy), &out_map, output_view, batch);
+        let dx = input.of_mut(E::of_region_mut(dx), batch);
+        conv.backward_input(team, dy, packed, dx, self.accumulate, workspace);
         cx.clock.lap(row, Phase::InputGradient);
     }
 
@@ -291,8 +286,9 @@ impl Convolution {
         cx: &mut Context<'_>,
         gradients: &mut [f32],
     ) -> (Buffer, View) {
-        let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
+        let (batch, slots) = (cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
+        let run = Run { team: cx.team, isa, dtype };
         let members = &self.stage.members;
         match &mut self.follow {
             Follow::Norm { raw, moments, .. } => {
@@ -301,32 +297,19 @@ impl Convolution {
                 for (member, moments) in members.iter().zip(moments) {
                     let Some(Norm { gamma, beta, .. }) = &member.norm else { continue };
                     if let Some(bias) = &member.bias {
-                        // The mean takes away what a bias adds.
+                        // Subtracting the mean removes what a bias adds.
                         gradients[bias.clone()].fill(0.0);
                     }
                     let [dgamma, dbeta] = pair(gradients, gamma, beta);
                     let output = &member.output;
                     let buffers = [slots.gradient(output), *raw];
                     let [dy, x] = slots.places.get(cx.arena, buffers);
-                    let (dy, x) = (E::of_region(dy), E::of_region_mut(x));
                     let view = View { first: first / BLOCK, ..whole };
+                    let dy = output.of(E::of_region(dy), batch);
+                    let x = PlanesMut::new(E::of_region_mut(x), &output.map, view, batch);
+                    let gradient = AffineGradient { gamma: dgamma, beta: dbeta };
                     let g = member.activation;
-                    batch_norm::backward(
-                        team,
-                        isa,
-                        dtype,
-                        g,
-                        moments,
-                        &output.map,
-                        batch,
-                        dy,
-                        output.view,
-                        x,
-                        view,
-                        dgamma,
-                        dbeta,
-                        cx.partial,
-                    );
+                    batch_norm::backward(run, g, moments, dy, x, gradient, cx.partial);
                     first += output.map.channels;
                 }
                 (*raw, whole)
@@ -340,43 +323,34 @@ impl Convolution {
                 };
                 let [y, dy] =
                     slots.places.get(cx.arena, [slots.value(output), slots.gradient(output)]);
-                let (y, dy) = (E::of_region(y), E::of_region_mut(dy));
-                activation::backward(
-                    team,
-                    isa,
-                    dtype,
-                    member.activation,
-                    &output.map,
-                    batch,
-                    y,
-                    output.view,
-                    dy,
-                    output.view,
-                    dbias,
-                    cx.partial,
-                );
-                // The last plane shares its lower right corner with the plane behind it, which
-                // belongs to another branch and may be a pool's, whose halo nothing has zeroed.
-                zero_halo(&output.map, batch, dy, output.view);
+                let y = output.of(E::of_region(y), batch);
+                let mut dy = output.of_mut(E::of_region_mut(dy), batch);
+                let g = member.activation;
+                activation::backward(run, g, y, dy.reborrow(), dbias, cx.partial);
+                // The last plane shares its lower right corner with the next plane. That plane
+                // belongs to another branch, perhaps a pool's, and its halo may not be zero.
+                dy.zero_halo();
                 (slots.gradient(output), output.view)
             }
         }
     }
 }
 
-/// The values of a view, changed by `of(channel, value)`, as `[n][channel][row][column]`.
-fn plain<E: Element>(
-    map: &Map,
-    batch: usize,
-    buffer: &[E],
-    view: View,
-    of: impl Fn(usize, f32) -> f32,
-) -> Vec<f32> {
+/// What the convolution of `stage` reads in the buffer of its input.
+fn input_of<'a, E: Element>(stage: &ConvStage, conv: &Conv, buffer: &'a [E]) -> ConvInput<'a, E> {
+    match &stage.input {
+        Some(input) => ConvInput::Maps(input.of(buffer, conv.shape().batch)),
+        None => ConvInput::Image(buffer),
+    }
+}
+
+/// Values, changed by `of(channel, value)`, as `[n][channel][row][column]`.
+fn plain<E: Element>(maps: Planes<'_, E>, of: impl Fn(usize, f32) -> f32) -> Vec<f32> {
+    let (map, batch) = (maps.map(), maps.batch());
     let mut values = Vec::with_capacity(batch * map.channels * map.height * map.width);
     for image in 0..batch {
         for channel in 0..map.channels {
-            let plane = image * view.blocks + view.first + channel / BLOCK;
-            let plane = &buffer[plane * map.plane()..][..map.plane()];
+            let plane = maps.plane(image * map.blocks() + channel / BLOCK);
             for row in 0..map.height {
                 let pixels = plane[map.row(row)].iter().skip(channel % BLOCK).step_by(BLOCK);
                 values.extend(pixels.map(|value| of(channel, value.value())));

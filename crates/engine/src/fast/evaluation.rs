@@ -1,40 +1,45 @@
-//! The plan of evaluation for one batch size: batch norm is folded into the convolutions, the
-//! nonlinearity is part of them, and memory is shared as soon as a map has been read. The first stages,
-//! whose maps are large, run few images at a time.
+//! The plan of evaluation for one batch size. Batch norm is folded into the convolutions, the
+//! nonlinearity is part of them, and a map's memory is free again as soon as the map has been read. The
+//! first stages, whose maps are large, run few images at a time.
 
 use std::ops::Range;
 
 use bninception_kernels::activation::Activation;
 use bninception_kernels::arena::Arena;
-use bninception_kernels::conv::{Conv, ConvShape, Epilogue};
+use bninception_kernels::conv::{Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::flatten::flatten;
-use bninception_kernels::map::{Map, zero_halo};
+use bninception_kernels::linear::Linear;
+use bninception_kernels::lrn;
+use bninception_kernels::map::Map;
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::pool::{average, global_average};
+use bninception_kernels::run::Run;
 use bninception_kernels::team::Team;
-use bninception_kernels::{linear, lrn};
 use bninception_model::Weights;
 
 use super::lower::{HeadStage, Lowered, Member, Place, Stage};
 use super::memory::{Buffer, Buffers, Places};
 use super::padded::Padded;
-use super::plan::{IMAGE_VIEW, Settings};
+use super::plan::Settings;
 use crate::profile::{Clock, Phase, Profile};
 
-/// Bytes of the maps of one image that a stage reads and writes, from which on the network's stages up
-/// to it run few images at a time, so that a map is still in a cache when the next stage reads it. Behind
-/// them weights outweigh maps, and want many images. At 224 px the last such stage ends module 3c in f32
-/// and is the second pool in bf16; on Zen 4, 32 images of f32 then took 7 % less time than all at once.
+/// If a stage reads and writes maps of at least so many bytes an image, it and all stages before it run
+/// few images at a time, so that a map is still in a cache when the next stage reads it. In the later
+/// stages the weights are larger than the maps, and many images at a time are faster. At 224 px the
+/// last such stage ends module 3c in f32 and is the second pool in bf16; on Zen 4, 32 images of f32
+/// then took 7 % less time than all at once.
 const LARGE: usize = 1 << 20;
 
-/// Images at a time in these stages: the first of these that divides the batch, or else all of it.
+/// Images at a time in these stages: the first of these numbers that divides the batch, or else the
+/// whole batch.
 const FEW: [usize; 4] = [4, 5, 6, 7];
 
 /// How a batch goes through the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
-    /// The first stages, which run a part of the batch after the other.
+    /// The first stages, which run one part of the batch after another.
     stages: usize,
     /// Images of a part.
     images: usize,
@@ -135,7 +140,7 @@ impl Evaluation {
             let mut touch = |place: &Place| {
                 buffers.touch(values[place.id].buffer, moment);
                 if moment < parts.stages && whole[place.id] {
-                    // It holds the parts before while all of these stages run again.
+                    // It keeps the earlier parts while all of these stages run again.
                     buffers.touch(values[place.id].buffer, 0);
                 }
             };
@@ -238,26 +243,29 @@ impl Evaluation {
         let rest = first_stages..self.stages.len();
         self.run_stages::<E>(team, arena, &mut clock, images, rest, 0..self.batch);
 
-        let (head, isa, batch) = (&self.head, self.settings.isa, self.batch);
+        let (head, batch) = (&self.head, self.batch);
+        let Settings { isa, dtype, .. } = self.settings;
         let [x] = self.places.get(arena, [self.values[head.input.id].buffer]);
-        let (map, view, features) = (&head.input.map, head.input.view, &mut self.features);
-        global_average(team, isa, map, batch, E::of_region(x), view, features);
+        let x = head.input.of(E::of_region(x), batch);
+        global_average(Run { team, isa, dtype }, x, &mut self.features);
         let w = &weights.trainable[head.weight.clone()];
         let b = &weights.trainable[head.bias.clone()];
-        linear::forward(team, isa, head.features(), head.classes, features, w, b, logits);
+        let linear = Linear { features: head.features(), classes: head.classes };
+        linear.forward(team, isa, &self.features, w, b, logits);
         clock.lap(self.stages.len(), Phase::Forward);
     }
 
-    /// The maps at two places, from image `first` of the batch on.
+    /// The maps at two places, of `batch` images from image `first` of the whole batch on.
     fn maps<'a, E: Element>(
         &self,
         arena: &'a mut [f32],
-        places: [&Place; 2],
+        [input, output]: [&Place; 2],
         first: usize,
-    ) -> [&'a mut [E]; 2] {
-        let [a, b] = places.map(|place| &self.values[place.id]);
+        batch: usize,
+    ) -> (Planes<'a, E>, PlanesMut<'a, E>) {
+        let [a, b] = [input, output].map(|place| &self.values[place.id]);
         let [x, y] = self.places.get(arena, [a.buffer, b.buffer]);
-        [a.from(x, first), b.from(y, first)]
+        (input.of(a.from(x, first), batch), output.of_mut(b.from(y, first), batch))
     }
 
     /// Runs some stages on some images of the batch.
@@ -271,57 +279,63 @@ impl Evaluation {
         part: Range<usize>,
     ) {
         let Settings { isa, dtype, .. } = self.settings;
+        let run = Run { team, isa, dtype };
         let (first, batch) = (part.start, part.len());
         let value = |place: &Place| &self.values[place.id];
         for row in stages {
             match &self.stages[row] {
                 EvalStage::Conv(work) => {
-                    let (output, view) = (value(&work.output), work.output.view);
+                    let output = value(&work.output);
                     let image_len = images.len() / self.batch;
-                    let (input, input_view) = match (&work.input, work.image) {
-                        (Some(input), _) => (value(input), input.view),
+                    let input = match (&work.input, work.image) {
+                        (Some(input), _) => value(input).buffer,
                         (None, Some(image)) => {
                             let images = &images[part.start * image_len..part.end * image_len];
                             let [x] = self.places.get(arena, [image]);
                             work.conv.pack_image(team, images, E::of_region_mut(x));
                             clock.lap(row, Phase::Pack);
-                            (&Value { buffer: image, image: 0 }, IMAGE_VIEW)
+                            image
                         }
                         (None, None) => unreachable!("a convolution reads a map or an image"),
                     };
-                    let buffers = [input.buffer, output.buffer, self.workspace];
+                    let buffers = [input, output.buffer, self.workspace];
                     let [x, y, workspace] = self.places.get(arena, buffers);
-                    let (x, y) = (input.from::<E>(x, first), output.from::<E>(y, first));
-                    zero_halo(&work.output.map, batch, y, view);
+                    let x = match &work.input {
+                        Some(input) => {
+                            ConvInput::Maps(input.of(value(input).from::<E>(x, first), batch))
+                        }
+                        None => ConvInput::Image(E::of_region(x)),
+                    };
+                    let mut y = work.output.of_mut(output.from::<E>(y, first), batch);
+                    y.zero_halo();
                     clock.lap(row, Phase::Pointwise);
                     let epilogue = match work.activation {
                         Activation::Relu => Epilogue::BiasRelu(&work.bias),
                         Activation::Sigmoid => Epilogue::BiasSigmoid(&work.bias),
                     };
-                    let packed = &work.packed;
-                    work.conv.forward(team, x, input_view, packed, y, view, epilogue, workspace);
+                    work.conv.forward(team, x, &work.packed, y, epilogue, workspace);
                     clock.lap(row, Phase::Forward);
                     continue;
                 }
                 EvalStage::Other(Stage::MaxPool { pool, input, output, .. }) => {
-                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
-                    pool.forward(team, isa, batch, x, input.view, y, output.view, None);
+                    let (x, y) = self.maps::<E>(arena, [input, output], first, batch);
+                    pool.forward(run, x, y, None);
                 }
                 EvalStage::Other(Stage::AveragePool { input, output, .. }) => {
-                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
-                    average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
+                    let (x, y) = self.maps::<E>(arena, [input, output], first, batch);
+                    average(run, x, y);
                 }
                 EvalStage::Other(Stage::WindowAverage { pool, input, output, .. }) => {
-                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
-                    pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
+                    let (x, y) = self.maps::<E>(arena, [input, output], first, batch);
+                    pool.forward(run, x, y);
                 }
                 EvalStage::Other(Stage::Flatten { input, output, .. }) => {
-                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
-                    flatten(team, &input.map, batch, x, input.view, y, output.view);
+                    let (x, y) = self.maps::<E>(arena, [input, output], first, batch);
+                    flatten(team, x, y);
                 }
                 EvalStage::Other(Stage::Lrn { lrn, input, output, .. }) => {
-                    let [x, y]: [&mut [E]; 2] = self.maps(arena, [input, output], first);
-                    lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
+                    let (x, y) = self.maps::<E>(arena, [input, output], first, batch);
+                    lrn::forward(run, lrn, x, y);
                 }
                 EvalStage::Other(Stage::Conv(_)) => unreachable!("convolutions are planned above"),
             }
@@ -330,7 +344,7 @@ impl Evaluation {
     }
 }
 
-/// Filters and bias of a convolution with batch norm behind it: with
+/// Filters and bias of a convolution with batch norm after it: with
 /// `m = gamma / sqrt(variance + epsilon)`, the filters times m, and `beta + (bias - mean) * m`.
 fn fold(member: &Member, weights: &Weights, epsilon: f64) -> (Vec<f32>, Vec<f32>) {
     let channels = member.output.map.channels;

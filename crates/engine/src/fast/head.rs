@@ -1,10 +1,11 @@
-//! An end of the network in training, the main one or an auxiliary one: global average pool, dropout,
-//! fully connected layer, loss, and all their gradients.
+//! A head of the network in training, main or auxiliary: global average pool, dropout, fully
+//! connected layer, loss, and all their gradients.
 
 use bninception_kernels::element::Element;
-use bninception_kernels::linear;
+use bninception_kernels::linear::Linear;
 use bninception_kernels::loss::softmax_cross_entropy;
 use bninception_kernels::pool::{global_average, global_average_backward};
+use bninception_kernels::run::Run;
 use bninception_model::Weights;
 use bninception_model::dropout::dropout_mask;
 
@@ -55,16 +56,16 @@ impl Head {
         let (team, isa, images) = (cx.team, cx.settings.isa, cx.batch);
         let lower::HeadStage { input, dropout, weight, bias, classes, loss_weight, .. } =
             &self.layers;
-        let n_features = self.layers.features();
+        let run = Run { team, isa, dtype: cx.settings.dtype };
+        let linear = Linear { features: self.layers.features(), classes: *classes };
         let [x] = cx.get([cx.slots.value(input)]);
-        let x = E::of_region(x);
-        global_average(team, isa, &input.map, images, x, input.view, &mut self.features);
+        global_average(run, input.of(E::of_region(x), images), &mut self.features);
         if let Some((layer, probability)) = *dropout {
             dropout_mask(batch.seed, batch.step, layer, probability, &mut self.mask);
             multiply(&mut self.features, &self.mask);
         }
         let (w, b) = (&weights.trainable[weight.clone()], &weights.trainable[bias.clone()]);
-        linear::forward(team, isa, n_features, *classes, &self.features, w, b, logits);
+        linear.forward(team, isa, &self.features, w, b, logits);
         let dlogits = &mut self.logits_gradient;
         softmax_cross_entropy(
             team,
@@ -82,17 +83,16 @@ impl Head {
         cx.clock.lap(row, Phase::Forward);
 
         let [dw, db] = disjoint(gradients, [weight.clone(), bias.clone()]);
-        linear::backward_weights(team, isa, n_features, *classes, &self.features, dlogits, dw, db);
+        linear.backward_weights(team, isa, &self.features, dlogits, dw, db);
         cx.clock.lap(row, Phase::WeightGradient);
 
         let dx = &mut self.features_gradient;
-        linear::backward_input(team, isa, n_features, *classes, dlogits, w, dx);
+        linear.backward_input(team, isa, dlogits, w, dx);
         if dropout.is_some() {
             multiply(dx, &self.mask);
         }
         let [dmap] = cx.get([cx.slots.gradient(input)]);
-        let dmap = E::of_region_mut(dmap);
-        global_average_backward(team, &input.map, images, dx, dmap, input.view);
+        global_average_backward(team, dx, input.of_mut(E::of_region_mut(dmap), images));
         cx.clock.lap(row, Phase::InputGradient);
         self.losses.iter().sum::<f64>() / images as f64
     }

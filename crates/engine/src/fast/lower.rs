@@ -1,7 +1,7 @@
-//! The network's layers as stages that each are one piece of arithmetic over shared maps.
+//! The network's layers as stages. Each stage is one piece of arithmetic over shared maps.
 //!
-//! A convolution with its batch norm and nonlinearity is one stage, 1x1 convolutions that read the
-//! same map may share one, and a concatenation is none: its inputs are written where they belong
+//! A convolution with its batch norm and nonlinearity is one stage, and 1x1 convolutions that read the
+//! same map may share a stage. A concatenation needs no stage: its inputs are written to their places
 //! in the wide map.
 
 use std::ops::Range;
@@ -9,9 +9,11 @@ use std::ops::Range;
 use bninception_kernels::activation::Activation;
 use bninception_kernels::conv::ConvShape;
 use bninception_kernels::dtype::Dtype;
+use bninception_kernels::element::Element;
 use bninception_kernels::flatten::flat;
 use bninception_kernels::lrn::Lrn;
 use bninception_kernels::map::{BLOCK, Map, View};
+use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::pool::MaxPool;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::layer::{self, AuxPool, Layer, Op, PoolKind, Shape};
@@ -33,14 +35,31 @@ pub(super) struct Place {
     pub view: View,
 }
 
+impl Place {
+    /// The output of `batch` images in the buffer of its map, to read.
+    pub(super) fn of<'a, E: Element>(&self, buffer: &'a [E], batch: usize) -> Planes<'a, E> {
+        Planes::new(buffer, &self.map, self.view, batch)
+    }
+
+    /// As [`Place::of`], to write.
+    pub(super) fn of_mut<'a, E: Element>(
+        &self,
+        buffer: &'a mut [E],
+        batch: usize,
+    ) -> PlanesMut<'a, E> {
+        PlanesMut::new(buffer, &self.map, self.view, batch)
+    }
+}
+
 /// A network as stages.
 #[derive(Clone, Debug)]
 pub(super) struct Lowered {
     /// Maps that hold activations, concatenations as one.
     pub maps: Vec<Map>,
-    /// What runs, in order.
+    /// The stages, in the order in which they run.
     pub stages: Vec<Stage>,
-    /// What runs behind the maps: auxiliary heads, where they are wanted, then that of the logits.
+    /// The heads, which run after the stages: auxiliary heads if they are wanted, then that of the
+    /// logits.
     pub heads: Vec<HeadStage>,
 }
 
@@ -50,7 +69,7 @@ pub(super) enum Purpose {
     /// All heads. With `merge`, 1x1 convolutions with batch norm that read the same map become one
     /// stage.
     Training { merge: bool },
-    /// The logits alone.
+    /// Only the logits.
     Evaluation,
 }
 
@@ -65,13 +84,14 @@ pub(super) enum Stage {
     AveragePool { name: String, input: Place, output: Place },
     /// Average pool of an auxiliary head.
     WindowAverage { name: String, pool: WindowAverage, input: Place, output: Place },
-    /// A map as one of 1x1, for a fully connected layer.
+    /// Turns a map into one of 1x1, for a fully connected layer.
     Flatten { name: String, input: Place, output: Place },
     /// Normalisation across channels.
     Lrn { name: String, lrn: Lrn, input: Place, output: Place },
 }
 
-/// Convolutions of one input, run as one. A fully connected layer inside the network is one of 1x1.
+/// Convolutions of one input, run as one convolution. A fully connected layer inside the network is a
+/// 1x1 convolution.
 #[derive(Clone, Debug)]
 pub(super) struct ConvStage {
     /// Whether the tensors lie in the store of [`Padded`] and not in the caller's vectors.
@@ -104,7 +124,7 @@ pub(super) struct Member {
     pub output: Place,
 }
 
-/// Batch norm behind a convolution.
+/// Batch norm after a convolution.
 #[derive(Clone, Debug)]
 pub(super) struct Norm {
     /// Scale.
@@ -117,8 +137,8 @@ pub(super) struct Norm {
     pub variance: Range<usize>,
 }
 
-/// Global average pool, dropout, fully connected layer and loss. The pool changes nothing of a map
-/// of 1x1, as auxiliary heads have it.
+/// Global average pool, dropout, fully connected layer and loss. Auxiliary heads have maps of 1x1,
+/// which the pool leaves unchanged.
 #[derive(Clone, Debug)]
 pub(super) struct HeadStage {
     /// The name that profiles show.
@@ -157,7 +177,7 @@ impl HeadStage {
 }
 
 impl Stage {
-    /// What it reads and writes, but for the images.
+    /// The places that it reads and writes, without the images.
     pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
         let (input, outputs, members) = match self {
             Stage::Conv(stage) => (stage.input.as_ref(), None, &stage.members[..]),
@@ -193,11 +213,11 @@ impl Stage {
     }
 }
 
-/// Turns a network into stages. Ranges of tensors are those of `network`, but for the layers that
+/// Turns a network into stages. Ranges of tensors are those of `network`, except for the layers that
 /// `padded` stores.
 ///
 /// # Errors
-/// A layer that this engine has no arithmetic for, or not in this place.
+/// A layer that this engine cannot compute, or not in this place.
 pub(super) fn lower(
     network: &Network,
     padded: &Padded,
@@ -233,7 +253,7 @@ struct Lowering<'a> {
     table: ParameterTable,
     merge: bool,
     maps: Vec<Map>,
-    /// Where each layer's output lies, for those whose output lies in a map.
+    /// Where each layer's output lies, if it lies in a map.
     places: Vec<Option<Place>>,
     stages: Vec<Stage>,
 }
@@ -251,7 +271,7 @@ impl Lowering<'_> {
             for &input in &layer.inputs {
                 let part = &self.network.layers[input];
                 let map = map_of(part)?;
-                // A slice that others read too would need its gradient from both sides.
+                // A slice that other layers read too would get its gradient from two sides.
                 self.only_reader(input)?;
                 let view = View { first, ..place.view };
                 self.places[input] = Some(Place { id: place.id, map, view });
@@ -362,7 +382,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// A fully connected layer in front of a nonlinearity.
+    /// A fully connected layer before a nonlinearity.
     fn hidden(&mut self, index: usize) -> Result<(), EngineError> {
         let layer = &self.network.layers[index];
         let mut input = self.input(layer)?;
@@ -452,8 +472,8 @@ impl Lowering<'_> {
         })
     }
 
-    /// The last layers in front of a loss: global average pool or map of 1x1, dropout if there is one,
-    /// fully connected.
+    /// The last layers before a loss: global average pool or a map of 1x1, dropout if the network has
+    /// it, fully connected layer.
     fn head(&self, loss: &Loss) -> Result<HeadStage, EngineError> {
         let layers = &self.network.layers;
         let linear = &layers[loss.logits];
@@ -499,7 +519,7 @@ fn map_of(layer: &Layer) -> Result<Map, EngineError> {
     if !channels.is_multiple_of(BLOCK) {
         return Err(unsupported(layer, "its channels are no multiple of 16"));
     }
-    Ok(Map { channels, height, width, block: BLOCK })
+    Ok(Map { channels, height, width })
 }
 
 fn unsupported(layer: &Layer, why: &str) -> EngineError {
@@ -521,7 +541,7 @@ mod tests {
         (lower(network, &padded, Purpose::Training { merge }).unwrap(), padded)
     }
 
-    /// Both networks with all that they can have.
+    /// Both networks with all their options.
     fn full(kind: Kind) -> Network {
         let batch_norm = Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 });
         let aux = Some(AuxOptions::default());
@@ -569,7 +589,7 @@ mod tests {
         }
     }
 
-    /// Where ranges end that follow one another without a gap.
+    /// The end of ranges that follow one another without a gap.
     fn cover(ranges: &mut [Range<usize>]) -> usize {
         ranges.sort_by_key(|range| range.start);
         ranges.iter().fold(0, |end, range| {

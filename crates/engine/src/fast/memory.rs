@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bninception_kernels::arena::ALIGNMENT;
 
-/// A buffer: its length, and the first and last moment at which it holds something.
+/// A buffer: its length, and the first and last moment of its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     /// Values.
@@ -56,8 +56,8 @@ impl Buffers {
         buffer
     }
 
-    /// Notes that `buffer` holds `len` values at `moment`, more perhaps than at other moments. Scratch
-    /// of many moments in one place is still in a cache when it is written again.
+    /// Notes that `buffer` holds `len` values at `moment`, perhaps more than at other moments. Scratch
+    /// that keeps one place over many moments is still in a cache when it is written again.
     pub(super) fn touch_len(&mut self, buffer: Buffer, len: usize, moment: usize) {
         self.lens[buffer.0] = self.lens[buffer.0].max(len);
         self.touch(buffer, moment);
@@ -109,11 +109,12 @@ impl Places {
     }
 }
 
-/// Offsets for buffers such that no two that are in use at the same moment overlap, and the length
-/// that all take together.
+/// Offsets for buffers, and the length of all of them together. Buffers in use at the same moment do
+/// not overlap.
 ///
-/// Largest first, each into the smallest gap that fits between those already placed which it
-/// meets in time ("greedy by size", Pisarchyk & Lee 2020, <https://arxiv.org/abs/2001.03288>).
+/// The largest buffer comes first. Each goes into the smallest gap that fits between the placed buffers
+/// that are in use at the same time ("greedy by size", Pisarchyk & Lee 2020,
+/// <https://arxiv.org/abs/2001.03288>).
 pub(super) fn assign(extents: &[Extent]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..extents.len()).collect();
     order.sort_by_key(|&index| (std::cmp::Reverse(extents[index].len), index));
@@ -160,7 +161,7 @@ mod tests {
         Extent { len, first, last }
     }
 
-    /// Most values in use at one moment, which no assignment can go below.
+    /// Most values in use at one moment: no assignment takes less.
     fn bound(extents: &[Extent]) -> usize {
         let at = |moment| {
             let live = extents.iter().filter(|e| e.first <= moment && moment <= e.last);

@@ -1,7 +1,7 @@
 //! The fast engine: a static plan over one arena, on the CPU.
 //!
-//! The network's layers become [stages](lower), every buffer gets its [place](memory) once per
-//! batch size, and a step then runs kernels over those places without allocating anything.
+//! The network's layers become [stages](lower). Every buffer gets its [place](memory) once for each
+//! batch size. A step then runs kernels over those places and allocates nothing.
 
 mod convolution;
 mod evaluation;
@@ -37,7 +37,7 @@ const EVALUATION_BATCH: usize = 32;
 /// Batch sizes whose plans are kept: that of most batches, and that of an epoch's last one.
 const KEPT_PLANS: usize = 2;
 
-/// Choices of the fast engine; none changes what is computed, beyond rounding.
+/// Choices of the fast engine. They change the result only by rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FastOptions {
     /// Threads that share the work, the caller included. A run repeats bit by bit with the same
@@ -117,7 +117,7 @@ impl Fast {
     /// An engine for `network`. Memory is taken when the first batch shows its size.
     ///
     /// # Errors
-    /// A layer that this engine has no arithmetic for.
+    /// A layer that this engine cannot compute.
     pub fn new(network: Network, options: FastOptions) -> Result<Fast, EngineError> {
         let options = FastOptions { threads: options.threads.max(1), ..options };
         let norm = network.options.batch_norm;
@@ -247,7 +247,8 @@ impl Executor for Fast {
         };
         let lowered = &self.evaluation.lowered;
         let padded = &self.padded;
-        // The last images of a data set may be an odd number, which runs as a whole and takes more.
+        // The last batch of a data set may have an odd number of images; it then runs as a whole and
+        // takes more memory.
         let [(whole_arena, whole_packed), (odd_arena, odd_packed)] =
             [EVALUATION_BATCH, EVALUATION_BATCH - 1].map(|batch| {
                 let plan = Evaluation::new(lowered, batch, settings, team, padded, &weights);
@@ -312,7 +313,7 @@ impl Executor for Fast {
     ) -> Result<f64, EngineError> {
         let shapes: Vec<Shape> = self.network.layers.iter().map(|layer| layer.output).collect();
         let images = batch.labels.len();
-        // Channels that were added to fill a block are nobody's business.
+        // Channels that were added to fill a block are not shown.
         let mut see = |layer: usize, mut values: Vec<f32>| {
             let len = shapes[layer].len();
             let wide = values.len() / images.max(1);

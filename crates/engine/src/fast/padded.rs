@@ -1,9 +1,10 @@
-//! Convolutions whose channels are no multiple of a block, with zeros added until they are.
+//! Convolutions whose channels are not a multiple of a block. They get channels of zeros until they
+//! are.
 //!
-//! GoogLeNet reduces to 24 channels in front of the 5x5 filters of 4b and 4c, and maps hold channels
-//! in blocks of 16. The stage that writes such a map gets filters of zeros for the channels that are
-//! missing, and the stage that reads it filters of zero for them; both keep their tensors in a store
-//! of their own, to and from which a step copies. Nothing else of the network is touched.
+//! GoogLeNet reduces to 24 channels before the 5x5 filters of 4b and 4c, and maps hold channels in
+//! blocks of 16. The stage that writes such a map gets filters of zeros for the missing channels, and
+//! so does the stage that reads it. Both keep their tensors in a store of their own, and a step copies
+//! to and from it. The rest of the network stays as it is.
 
 use bninception_kernels::map::BLOCK;
 use std::ops::Range;
@@ -28,8 +29,8 @@ pub(super) struct Padded {
     pub gradients: Vec<f32>,
 }
 
-/// Where a tensor lies in the caller's vector and in the store. Rows are output channels, and each
-/// begins with the values that both have.
+/// Where a tensor lies in the caller's vector and in the store. A row is an output channel; it begins
+/// with the values that both have.
 struct TensorPair {
     outer: Range<usize>,
     inner: Range<usize>,
@@ -65,7 +66,8 @@ impl TensorPair {
 }
 
 impl Padded {
-    /// Widens what has to be and can be; a layer that is left is refused later, by its name.
+    /// Pads the layers that need it and allow it. A layer that needs it and does not allow it is
+    /// refused later, by name.
     pub(super) fn new(network: &Network) -> Padded {
         let mut wide = network.clone();
         let mut stored = vec![false; network.layers.len()];
@@ -137,7 +139,7 @@ impl Padded {
         self.table.statistic_of(layer, role).map(|spec| spec.range.clone())
     }
 
-    /// Copies the weights of the stored layers from `weights`. What was added stays zero.
+    /// Copies the weights of the stored layers from `weights`. Added values stay zero.
     pub(super) fn load(&mut self, weights: &Weights) {
         let store = &mut self.weights;
         self.trainable.iter().for_each(|p| p.widen(&weights.trainable, &mut store.trainable));
@@ -157,7 +159,7 @@ impl Padded {
     }
 }
 
-/// The specs of stored layers, one behind another.
+/// The specs of stored layers, one after another.
 fn compact(specs: &[TensorSpec], stored: &[bool]) -> Vec<TensorSpec> {
     let mut end = 0;
     let specs = specs.iter().filter(|spec| stored[spec.layer]);
@@ -170,8 +172,8 @@ fn compact(specs: &[TensorSpec], stored: &[bool]) -> Vec<TensorSpec> {
         .collect()
 }
 
-/// The convolution that alone reads convolution `index`, behind nothing but batch norm and
-/// nonlinearity.
+/// The only convolution that reads convolution `index`, with nothing between them but batch norm
+/// and nonlinearity.
 fn reading_conv(network: &Network, index: usize) -> Option<usize> {
     let mut at = network.only_reader(index)?;
     while matches!(network.layers[at].op, Op::BatchNorm | Op::Activation(_)) {

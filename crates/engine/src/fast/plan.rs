@@ -1,8 +1,8 @@
-//! What a plan is made with and what its stages share while they run.
+//! The settings from which plans are made, and what the stages of a running plan share.
 
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
-use bninception_kernels::map::{Map, View};
+use bninception_kernels::map::Map;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 
@@ -34,9 +34,6 @@ impl Settings {
         region_len(self.map_dtype, map.buffer(batch))
     }
 }
-
-/// The view of a packed image, which the kernels ignore.
-pub(super) const IMAGE_VIEW: View = View { blocks: 0, first: 0 };
 
 /// Where the maps' activations and their gradients lie, and all other buffers.
 pub(super) struct Slots {
@@ -85,7 +82,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Collects the buffers of a plan, and who touches them when.
+/// Collects the buffers of a plan, and the moments of their use.
 pub(super) struct Planner<'a> {
     pub team: &'a Team,
     pub settings: Settings,
@@ -95,7 +92,7 @@ pub(super) struct Planner<'a> {
     pub n: usize,
     pub values: Vec<Buffer>,
     pub gradients: Vec<Buffer>,
-    /// Packed filters and scratch of one convolution after the other.
+    /// Packed filters and scratch, which the convolutions use one after the other.
     pub packed: Buffer,
     pub workspace: Buffer,
     /// Whether each map's gradient has been written by a reader that runs backward earlier.

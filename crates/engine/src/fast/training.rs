@@ -1,14 +1,15 @@
 //! The plan of a training step for one batch size: memory, prepared stages, and their order.
 //!
-//! Moments, as the memory plan counts them: stage `i` of `n` runs forward at moment `i`, all heads
-//! at `n`, and stage `i` runs backward at `2n - i`. The gradient of a map is written by the first
-//! of its readers that runs backward, and the others add to it, so that no map is ever cleared.
+//! The memory plan counts moments: stage `i` of `n` runs forward at moment `i`, all heads run at `n`,
+//! and stage `i` runs backward at `2n - i`. The first reader of a map that runs backward writes the
+//! map's gradient, and the other readers add to it. So no map is ever cleared.
 
 use bninception_kernels::arena::{bytes, bytes_mut};
 use bninception_kernels::element::Element;
 use bninception_kernels::flatten::{flatten, flatten_backward};
 use bninception_kernels::lrn::{self, Lrn};
 use bninception_kernels::pool::{self, MaxPool};
+use bninception_kernels::run::Run;
 use bninception_kernels::team::Team;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::Weights;
@@ -30,7 +31,7 @@ pub(super) struct Training {
     stages: Vec<TrainStage>,
     /// Auxiliary heads, then that of the logits.
     heads: Vec<Head>,
-    /// Logits of an auxiliary head, which nobody sees.
+    /// Logits of an auxiliary head, which stay inside the step.
     aux_logits: Vec<f32>,
     /// Scratch of the reductions over images.
     partial: Vec<f64>,
@@ -70,7 +71,7 @@ impl Training {
             [aux, .., _] => batch * aux.classes,
             _ => 0,
         };
-        // Backward order, in which accumulation is decided.
+        // In backward order, because that order decides who writes a gradient and who adds to it.
         let mut stages: Vec<TrainStage> = lowered
             .stages
             .iter()
@@ -235,8 +236,9 @@ impl TrainStage {
         images: &[f32],
         weights: &mut Weights,
     ) {
-        let (team, batch, slots) = (cx.team, cx.batch, cx.slots);
+        let (batch, slots) = (cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
+        let run = Run { team: cx.team, isa, dtype };
         match self {
             TrainStage::Conv(convolution) => {
                 convolution.forward::<E>(row, cx, images, weights);
@@ -249,23 +251,24 @@ impl TrainStage {
             TrainStage::MaxPool { pool, winners, input, output, .. } => {
                 let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
                 let (x, y, winners) = (E::of_region(x), E::of_region_mut(y), bytes_mut(winners));
-                pool.forward(team, isa, batch, x, input.view, y, output.view, Some(winners));
+                let (x, y) = (input.of(x, batch), output.of_mut(y, batch));
+                pool.forward(run, x, y, Some(winners));
             }
             TrainStage::AveragePool { input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
-                pool::average(team, isa, dtype, &input.map, batch, x, input.view, y, output.view);
+                pool::average(run, input.of(x, batch), output.of_mut(y, batch));
             }
             TrainStage::WindowAverage { pool, input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
-                pool.forward(team, isa, dtype, batch, x, input.view, y, output.view);
+                pool.forward(run, input.of(x, batch), output.of_mut(y, batch));
             }
             TrainStage::Flatten { input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
-                flatten(team, &input.map, batch, x, input.view, y, output.view);
+                flatten(run.team, input.of(x, batch), output.of_mut(y, batch));
             }
             TrainStage::Lrn { lrn, input, output, .. } => {
                 let [x, y]: [&mut [E]; 2] = cx.maps([slots.value(input), slots.value(output)]);
-                lrn::forward(team, isa, dtype, lrn, &input.map, batch, x, y);
+                lrn::forward(run, lrn, input.of(x, batch), output.of_mut(y, batch));
             }
         }
         cx.clock.lap(row, Phase::Pointwise);
@@ -278,7 +281,9 @@ impl TrainStage {
         weights: &Weights,
         gradients: &mut [f32],
     ) {
-        let (team, isa, batch, slots) = (cx.team, cx.settings.isa, cx.batch, cx.slots);
+        let (batch, slots) = (cx.batch, cx.slots);
+        let Settings { isa, dtype, .. } = *cx.settings;
+        let run = Run { team: cx.team, isa, dtype };
         match self {
             TrainStage::Conv(convolution) => {
                 return convolution.backward::<E>(row, cx, weights, gradients);
@@ -287,40 +292,32 @@ impl TrainStage {
                 let [dy, winners, dx] =
                     cx.get([slots.gradient(output), *winners, slots.gradient(input)]);
                 let (dy, dx, winners) = (E::of_region(dy), E::of_region_mut(dx), bytes(winners));
-                let (dy_view, dx_view) = (output.view, input.view);
-                pool.backward(team, isa, batch, dy, dy_view, winners, dx, dx_view, *accumulate);
+                let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
+                pool.backward(run, dy, winners, dx, *accumulate);
             }
             TrainStage::AveragePool { input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
-                let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
-                pool::average_backward(
-                    team,
-                    isa,
-                    map,
-                    batch,
-                    dy,
-                    dy_view,
-                    dx,
-                    dx_view,
-                    *accumulate,
-                );
+                let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
+                pool::average_backward(run, dy, dx, *accumulate);
             }
             TrainStage::WindowAverage { pool, input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
-                pool.backward(team, isa, batch, dy, output.view, dx, input.view, *accumulate);
+                let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
+                pool.backward(run, dy, dx, *accumulate);
             }
             TrainStage::Flatten { input, output, accumulate } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
-                let (map, dy_view, dx_view) = (&input.map, output.view, input.view);
-                flatten_backward(team, map, batch, dy, dy_view, dx, dx_view, *accumulate);
+                let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
+                flatten_backward(run.team, dy, dx, *accumulate);
             }
             TrainStage::Lrn { lrn, input, output, accumulate } => {
                 let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];
                 let [x, dy, dx]: [&mut [E]; 3] = cx.maps(buffers);
-                lrn::backward(team, isa, lrn, &input.map, batch, x, dy, dx, *accumulate);
+                let (x, dy) = (input.of(x, batch), output.of(dy, batch));
+                lrn::backward(run, lrn, x, dy, input.of_mut(dx, batch), *accumulate);
             }
         }
         cx.clock.lap(row, Phase::PointwiseBackward);

@@ -2,13 +2,16 @@
 
 use super::copy::PackImage;
 use super::direct::pack::Order;
-use super::finish::{Activation, Finish};
+use super::finish::Finish;
 use super::kernel::dispatch;
-use super::plan::Conv;
-use super::run::Maps;
+use super::operands::ConvInput;
+use super::plan::{Conv, WeightsWay};
+use super::run::Operands;
+use crate::activation::Activation;
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::{BLOCK, GUARD_PIXELS, Map, View};
+use crate::map::BLOCK;
+use crate::planes::{Planes, PlanesMut};
 use crate::team::share::Shared;
 use crate::team::threads::Team;
 
@@ -17,20 +20,20 @@ use crate::team::threads::Team;
 pub enum Epilogue<'a> {
     /// Nothing. A map of bf16 rounds whatever is written to it, here and below.
     None,
-    /// Adds a bias, one per output channel.
+    /// Adds a bias, `[k]`.
     Bias(&'a [f32]),
     /// Adds a bias, then takes max(0, y).
     BiasRelu(&'a [f32]),
     /// Adds a bias, then takes 1 / (1 + exp(-y)).
     BiasSigmoid(&'a [f32]),
-    /// Leaves y as it is and sums it, as rounded by the map, over the batch for batch norm: K sums, then K
-    /// sums of squares; overwritten. Runs of at most a few hundred outputs are summed in f32, and those in f64.
+    /// Leaves y as it is and sums it, as rounded by the map, over the batch for batch norm: `[2][k]`, sums and
+    /// then sums of squares; overwritten. Runs of at most a few hundred outputs are summed in f32, and those in f64.
     Sums(&'a mut [f64]),
 }
 
 impl Conv {
-    /// Brings NCHW images into the padded order `[H + 2 pad][W + 2 pad][C]` that the convolution
-    /// reads as `x`; the view of `x` is then ignored.
+    /// Brings `images` (`[n][c][h][w]`) into the padded order `[n][h + 2 pad][w + 2 pad][c]` that the
+    /// convolution reads as [`ConvInput::Image`].
     ///
     /// # Panics
     /// If the convolution reads maps, or a slice has the wrong length.
@@ -40,25 +43,25 @@ impl Conv {
         let expected = s.batch * s.in_channels * s.in_height * s.in_width;
         assert_eq!(images.len(), expected, "elements of the images");
         check_len("x", x.len(), self.image_len());
-        let x = Shared::new(x);
-        let (layout, dtype) = (&self.forward.layout, self.dtype);
-        self.run(team, |thread, threads| {
-            let pack = PackImage { shape: s, layout, dtype, images, packed: x, thread, threads };
+        let packed = Shared::new(x);
+        let (layout, dtype) = (&self.forward.passes.layout, self.dtype);
+        self.run(team, |member| {
+            let pack = PackImage { shape: s, layout, dtype, images, packed, member };
             // SAFETY: the machine has `isa`.
             unsafe { dispatch(self.vectors::<E>(), &pack) }
         });
     }
 
-    /// Packs weights for [`Conv::forward`]. `weights` are OIHW slices that follow one another along
-    /// the output channels: siblings that one merged convolution computes, or just one. Each holds
-    /// a multiple of 16 output channels.
+    /// Packs weights for [`Conv::forward`]. `weights` are slices `[k][c][r][s]` that follow one another
+    /// along the output channels: siblings that one merged convolution computes, or just one. Each holds
+    /// a multiple of 16 output channels. The order of `packed` is the algorithm's own.
     ///
     /// # Panics
     /// If a slice has the wrong length or `packed` is too short.
     pub fn pack(&self, team: &Team, weights: &[&[f32]], packed: &mut [f32]) {
         self.check_weights(weights.iter().map(|w| w.len()));
         check_len("packed weights", packed.len(), self.packed_len());
-        self.pack_order(team, Order::Forward, weights, packed);
+        self.pack_direction(team, &self.forward, Order::Forward, weights, packed);
     }
 
     /// Packs weights for [`Conv::backward_input`]; `weights` as for [`Conv::pack`].
@@ -68,53 +71,45 @@ impl Conv {
     pub fn pack_backward(&self, team: &Team, weights: &[&[f32]], packed: &mut [f32]) {
         self.check_weights(weights.iter().map(|w| w.len()));
         check_len("packed weights", packed.len(), self.packed_backward_len());
-        assert!(self.backward_input.is_some(), "{NO_INPUT_GRADIENT}");
-        self.pack_order(team, Order::BackwardInput, weights, packed);
+        let direction = self.backward_input.as_ref().expect(NO_INPUT_GRADIENT);
+        self.pack_direction(team, direction, Order::BackwardInput, weights, packed);
     }
 
-    /// y = conv(x, weights), finished by `epilogue`. `x` is read through `xv` and `y` written
-    /// through `yv`.
+    /// y = conv(x, weights), finished by `epilogue`: `x` is `[n][c_block][h][w][16]` or packed images, `y`
+    /// is `[n][k_block][out_h][out_w][16]`, of which pixels are written and the halo is left alone, and
+    /// `packed` is what [`Conv::pack`] leaves.
     ///
     /// # Panics
-    /// If a buffer is shorter than its view, the team has not the size prepared for, or a direct algorithm
-    /// meets maps of bf16.
+    /// If maps or images are not those of the shape, a buffer is too short, the team has not the size
+    /// prepared for, or a direct algorithm meets maps of bf16.
     pub fn forward<E: Element>(
         &self,
         team: &Team,
-        x: &[E],
-        xv: View,
+        x: ConvInput<'_, E>,
         packed: &[f32],
-        y: &mut [E],
-        yv: View,
-        epilogue: Epilogue,
+        y: PlanesMut<'_, E>,
+        epilogue: Epilogue<'_>,
         ws: &mut [f32],
     ) {
         let s = &self.shape;
         check_len("packed weights", packed.len(), self.packed_len());
         check_len("workspace", ws.len(), self.workspace_len());
-        self.check_source(x, xv);
-        check_map("y", &s.out_map(), s.batch, y.len(), yv);
+        self.check_source(x);
+        y.expect("y", &s.out_map(), s.batch);
         let (bias, activation, totals) = match epilogue {
-            Epilogue::None => (None, Activation::Identity, None),
-            Epilogue::Bias(bias) => (Some(bias), Activation::Identity, None),
-            Epilogue::BiasRelu(bias) => (Some(bias), Activation::Relu, None),
-            Epilogue::BiasSigmoid(bias) => (Some(bias), Activation::Sigmoid, None),
-            Epilogue::Sums(sums) => (None, Activation::Identity, Some(sums)),
+            Epilogue::None => (None, None, None),
+            Epilogue::Bias(bias) => (Some(bias), None, None),
+            Epilogue::BiasRelu(bias) => (Some(bias), Some(Activation::Relu), None),
+            Epilogue::BiasSigmoid(bias) => (Some(bias), Some(Activation::Sigmoid), None),
+            Epilogue::Sums(sums) => (None, None, Some(sums)),
         };
         assert!(bias.is_none_or(|b| b.len() == s.out_channels), "one bias per output channel");
-        let (partial, ws) = ws.split_at_mut(self.sums_len());
-        let sums = totals.is_some().then(|| Shared::new(partial));
+        let (partial, workspace) = ws.split_at_mut(self.sums_len());
+        let sums = totals.is_some().then(|| Shared::new(&mut *partial));
         let dtype = if bias.is_some() { self.dtype } else { Dtype::F32 };
-        let finish = Finish { bias, activation, dtype, accumulate: false, sums: sums.is_some() };
-        let maps = Maps { source: x, source_view: xv, target: y, target_view: yv };
-        match &self.winograd.forward {
-            Some(sizes) => self.products(team, sizes, maps, packed, finish, sums, ws),
-            None => {
-                let direction = (&self.forward, self.forward_chunk, self.pairs.forward.as_ref());
-                let channels = (s.in_map(), s.out_map());
-                self.direct(team, direction, channels, maps, packed, finish, sums, ws);
-            }
-        }
+        let finish = Finish { bias, activation, dtype, accumulate: false, sums };
+        let operands = Operands { source: x, weights: packed, target: y, finish, workspace };
+        self.run_direction(team, &self.forward, operands);
         if let Some(totals) = totals {
             assert_eq!(totals.len(), 2 * s.out_channels, "K sums and K sums of squares");
             totals.fill(0.0);
@@ -126,64 +121,54 @@ impl Conv {
         }
     }
 
-    /// dx = the gradient of the input for the output's gradient `dy`; added to `dx` with
-    /// `accumulate`.
+    /// dx = the gradient of the input for the output's gradient `dy`; added to `dx` with `accumulate`.
+    /// Maps are laid out as `x` and `y` of [`Conv::forward`], and `packed` is what
+    /// [`Conv::pack_backward`] leaves.
     ///
     /// # Panics
-    /// If the convolution reads images, a buffer is shorter than its view, the team has not the size
-    /// prepared for, or a direct algorithm meets maps of bf16.
+    /// If the convolution reads images, maps are not those of the shape, a buffer is too short, the team
+    /// has not the size prepared for, or a direct algorithm meets maps of bf16.
     pub fn backward_input<E: Element>(
         &self,
         team: &Team,
-        dy: &[E],
-        dyv: View,
+        dy: Planes<'_, E>,
         packed: &[f32],
-        dx: &mut [E],
-        dxv: View,
+        dx: PlanesMut<'_, E>,
         accumulate: bool,
         ws: &mut [f32],
     ) {
         let s = &self.shape;
-        let passes = self.backward_input.as_ref().expect(NO_INPUT_GRADIENT);
+        let direction = self.backward_input.as_ref().expect(NO_INPUT_GRADIENT);
         check_len("packed weights", packed.len(), self.packed_backward_len());
         check_len("workspace", ws.len(), self.workspace_len());
-        check_map("dy", &s.out_map(), s.batch, dy.len(), dyv);
-        check_map("dx", &s.in_map(), s.batch, dx.len(), dxv);
-        let (activation, dtype) = (Activation::Identity, Dtype::F32);
-        let finish = Finish { bias: None, activation, dtype, accumulate, sums: false };
-        let maps = Maps { source: dy, source_view: dyv, target: dx, target_view: dxv };
-        match &self.winograd.backward_input {
-            Some(sizes) => self.products(team, sizes, maps, packed, finish, None, ws),
-            None => {
-                let channels = (s.out_map(), s.in_map());
-                let division = self.pairs.backward_input.as_ref();
-                let direction = (passes, self.backward_chunk, division);
-                self.direct(team, direction, channels, maps, packed, finish, None, ws);
-            }
-        }
+        dy.expect("dy", &s.out_map(), s.batch);
+        dx.expect("dx", &s.in_map(), s.batch);
+        let dtype = Dtype::F32;
+        let finish = Finish { bias: None, activation: None, dtype, accumulate, sums: None };
+        let source = ConvInput::Maps(dy);
+        let operands = Operands { source, weights: packed, target: dx, finish, workspace: ws };
+        self.run_direction(team, direction, operands);
     }
 
     /// dw = the gradient of the weights for the output's gradient `dy`, written to slices laid out
-    /// as for [`Conv::pack`].
+    /// as for [`Conv::pack`]; `x` and `dy` are laid out as `x` and `y` of [`Conv::forward`].
     ///
     /// # Panics
-    /// If a buffer is shorter than its view, a slice of `dw` has the wrong length, the team has not the
-    /// size prepared for, or a direct algorithm meets maps of bf16.
+    /// If maps or images are not those of the shape, a slice of `dw` has the wrong length, the team has
+    /// not the size prepared for, or a direct algorithm meets maps of bf16.
     pub fn backward_weights<E: Element>(
         &self,
         team: &Team,
-        x: &[E],
-        xv: View,
-        dy: &[E],
-        dyv: View,
+        x: ConvInput<'_, E>,
+        dy: Planes<'_, E>,
         dw: &mut [&mut [f32]],
         ws: &mut [f32],
     ) {
         let s = &self.shape;
         self.check_weights(dw.iter().map(|w| w.len()));
         check_len("workspace", ws.len(), self.workspace_len());
-        self.check_source(x, xv);
-        check_map("dy", &s.out_map(), s.batch, dy.len(), dyv);
+        self.check_source(x);
+        dy.expect("dy", &s.out_map(), s.batch);
         // An array, because a training step must not allocate.
         let siblings = dw.len();
         assert!(siblings <= MAX_SIBLINGS, "at most {MAX_SIBLINGS} slices of dw, not {siblings}");
@@ -192,12 +177,16 @@ impl Conv {
             *target = Shared::new(slice);
         }
         let targets = &targets[..siblings];
-        match (&self.winograd.backward_weights, &self.pairs.backward_weights) {
-            (Some(sizes), _) => self.gradients(team, sizes, (x, xv), (dy, dyv), targets, ws),
-            (None, Some(division)) => {
-                self.pair_gradients(team, division, (x, xv), (dy, dyv), targets, ws);
+        match &self.backward_weights {
+            WeightsWay::Direct { sum_copies } => {
+                self.direct_gradients(team, *sum_copies, x, dy, targets, ws);
             }
-            (None, None) => self.direct_weights(team, (x, xv), (dy, dyv), targets, ws),
+            WeightsWay::Winograd(sizes) => {
+                self.winograd_gradients(team, sizes, x, dy, targets, ws);
+            }
+            WeightsWay::Bf16(division) => {
+                self.bf16_gradients(team, division, x, dy, targets, ws);
+            }
         }
     }
 
@@ -214,11 +203,18 @@ impl Conv {
         assert_eq!(total, self.shape.weights(), "elements of all weights");
     }
 
-    fn check_source<E>(&self, x: &[E], view: View) {
-        if self.shape.reads_image() {
-            check_len("x", x.len(), self.image_len());
-        } else {
-            check_map("x", &self.shape.in_map(), self.shape.batch, x.len(), view);
+    fn check_source<E: Element>(&self, x: ConvInput<'_, E>) {
+        match x {
+            ConvInput::Maps(maps) => {
+                let reads_image = self.shape.reads_image();
+                assert!(!reads_image, "this convolution reads images, not maps: {:?}", self.shape);
+                maps.expect("x", &self.shape.in_map(), self.shape.batch);
+            }
+            ConvInput::Image(values) => {
+                let reads_image = self.shape.reads_image();
+                assert!(reads_image, "this convolution reads maps, not images: {:?}", self.shape);
+                check_len("x", values.len(), self.image_len());
+            }
         }
     }
 }
@@ -232,16 +228,4 @@ const NO_INPUT_GRADIENT: &str = "a convolution that reads images has no input gr
 /// Panics unless a buffer has the elements that are needed.
 fn check_len(what: &str, found: usize, needed: usize) {
     assert!(found >= needed, "{what} needs {needed} elements and has {found}");
-}
-
-/// Panics unless a buffer holds `map` at `view`, guard included, and offsets fit the tables.
-fn check_map(what: &str, map: &Map, batch: usize, found: usize, view: View) {
-    assert!(
-        view.first + map.blocks() <= view.blocks,
-        "{what}: {} blocks from {} on do not fit {} blocks",
-        map.blocks(),
-        view.first,
-        view.blocks
-    );
-    check_len(what, found, batch * view.blocks * map.plane() + GUARD_PIXELS * BLOCK);
 }

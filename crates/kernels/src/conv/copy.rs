@@ -6,27 +6,23 @@ use super::kernel::Kernel;
 use super::shape::ConvShape;
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::{BLOCK, Map, View};
+use crate::map::BLOCK;
+use crate::planes::Planes;
 use crate::simd::vector::Vector;
 use crate::team::share::Shared;
-use crate::team::units::part;
+use crate::team::units::Member;
 
-/// Copies this thread's share of the planes of `view` into `layout` with its wider zero border.
-pub(super) fn widen<E: Element>(
-    map: &Map,
-    view: View,
-    batch: usize,
+/// Copies this member's share of the planes of `source` into `copy`, `layout` with its wider zero border.
+pub(super) fn with_border<E: Element>(
+    source: Planes<'_, E>,
     layout: &Layout,
-    source: &[E],
-    copy: Shared<E>,
-    thread: usize,
-    threads: usize,
+    copy: Shared<'_, E>,
+    member: Member,
 ) {
-    let blocks = map.blocks();
-    for plane in part(batch * blocks, threads, thread) {
-        let from = ((plane / blocks) * view.blocks + view.first + plane % blocks) * map.plane();
-        let from = &source[from..][..map.plane()];
-        // SAFETY: each plane belongs to one thread.
+    let map = source.map();
+    for plane in member.part(source.batch() * map.blocks()) {
+        let from = source.plane(plane);
+        // SAFETY: each plane belongs to one member.
         let to = unsafe { copy.slice(plane * layout.plane..(plane + 1) * layout.plane) };
         to.fill(E::default());
         for row in 0..map.height {
@@ -45,8 +41,7 @@ pub(super) struct PackImage<'a, E> {
     pub dtype: Dtype,
     pub images: &'a [f32],
     pub packed: Shared<'a, E>,
-    pub thread: usize,
-    pub threads: usize,
+    pub member: Member,
 }
 
 impl<E: Element> Kernel for PackImage<'_, E> {
@@ -60,8 +55,8 @@ impl<E: Element> Kernel for PackImage<'_, E> {
         let rounds = self.dtype == Dtype::Bf16 || E::DTYPE == Dtype::Bf16;
         // Values are rounded side by side, and then spread over the pixels.
         let (mut padded, mut rounded) = ([0.0; BLOCK], [E::default(); BLOCK]);
-        for n in part(shape.batch, self.threads, self.thread) {
-            // SAFETY: each image belongs to one thread.
+        for n in self.member.part(shape.batch) {
+            // SAFETY: each image belongs to one member.
             let to = unsafe { self.packed.slice(n * layout.plane..(n + 1) * layout.plane) };
             to.fill(E::default());
             for row in 0..height {

@@ -1,18 +1,11 @@
 //! What is done to a tile of results on its way to memory, whichever algorithm computed it.
 
-use crate::activation::sigmoid;
+use crate::activation::{Activation, sigmoid};
 use crate::dtype::Dtype;
 use crate::element::Element;
 use crate::map::BLOCK;
 use crate::simd::vector::Vector;
-
-/// The function that a convolution applies after the bias.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Activation {
-    Identity,
-    Relu,
-    Sigmoid,
-}
+use crate::team::share::Shared;
 
 /// The steps after the sum, in this order: bias, activation, addition to the target, rounding, sums for
 /// batch norm.
@@ -20,14 +13,15 @@ pub(super) enum Activation {
 pub(super) struct Finish<'a> {
     /// One value per output channel to add.
     pub bias: Option<&'a [f32]>,
-    /// Applied after the bias.
-    pub activation: Activation,
+    /// Applied after the bias; `None` leaves values as they are.
+    pub activation: Option<Activation>,
     /// Format that results are rounded to, as that of the target does in any case.
     pub dtype: Dtype,
     /// Whether to add to what the target holds.
     pub accumulate: bool,
-    /// Whether results are summed for batch norm.
-    pub sums: bool,
+    /// Where each unit of work leaves the sums and sums of squares of its results for batch norm,
+    /// `[unit][2][k]`.
+    pub sums: Option<Shared<'a>>,
 }
 
 impl Finish<'_> {
@@ -59,7 +53,7 @@ impl Finish<'_> {
                     }
                 }
             }
-            if self.activation == Activation::Relu {
+            if self.activation == Some(Activation::Relu) {
                 let zero = V::splat(0.0);
                 for p in 0..PX {
                     for v in 0..NV {
@@ -67,7 +61,7 @@ impl Finish<'_> {
                     }
                 }
             }
-            if self.activation == Activation::Sigmoid {
+            if self.activation == Some(Activation::Sigmoid) {
                 for p in 0..PX {
                     for v in 0..NV {
                         let mut values = [0.0; BLOCK];
@@ -104,7 +98,7 @@ impl Finish<'_> {
                     }
                 }
             }
-            if self.sums {
+            if self.sums.is_some() {
                 // The tile is summed first: short sums round less.
                 let zero = V::splat(0.0);
                 let mut tile_sums = [[zero; NV]; 2];

@@ -184,8 +184,10 @@ impl Passes {
     /// The gradient of the input: source dy, target dx.
     pub(super) fn backward_input(shape: &ConvShape) -> Passes {
         let (source, target) = (shape.out_map(), shape.in_map());
-        let phases = |inputs: usize, outputs: usize| -> Vec<Phase> {
-            (0..shape.stride).map(|parity| Phase::new(shape, parity, inputs, outputs)).collect()
+        let phases = |inputs: usize, outputs: usize| -> Vec<ParityPhase> {
+            (0..shape.stride)
+                .map(|parity| ParityPhase::new(shape, parity, inputs, outputs))
+                .collect()
         };
         let row_phases = phases(target.height, source.height);
         let column_phases = phases(target.width, source.width);
@@ -232,7 +234,7 @@ impl Passes {
 }
 
 /// The input rows (or columns) of one parity, and what they see of the output's gradient.
-struct Phase {
+struct ParityPhase {
     parity: usize,
     /// Rows of this parity.
     count: usize,
@@ -244,8 +246,8 @@ struct Phase {
     reach: usize,
 }
 
-impl Phase {
-    fn new(shape: &ConvShape, parity: usize, inputs: usize, outputs: usize) -> Phase {
+impl ParityPhase {
+    fn new(shape: &ConvShape, parity: usize, inputs: usize, outputs: usize) -> ParityPhase {
         let stride = shape.stride as isize;
         let count = (inputs + shape.stride - 1 - parity) / shape.stride;
         let inside = |i: isize| (0..outputs as isize).contains(&i);
@@ -261,7 +263,7 @@ impl Phase {
         let first = taps.iter().map(|t| t.1).min().unwrap_or(0);
         let last = taps.iter().map(|t| t.1).max().unwrap_or(0);
         let reach = (count as isize + last - outputs as isize).max(0) as usize;
-        Phase { parity, count, taps, first, reach }
+        ParityPhase { parity, count, taps, first, reach }
     }
 }
 

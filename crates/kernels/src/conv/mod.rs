@@ -19,6 +19,7 @@ mod direct;
 mod finish;
 mod geometry;
 mod kernel;
+mod operands;
 mod plan;
 pub mod reference;
 mod run;
@@ -26,5 +27,6 @@ mod shape;
 mod winograd;
 
 pub use calls::Epilogue;
+pub use operands::ConvInput;
 pub use plan::Conv;
 pub use shape::{Algorithm, Algorithms, ConvShape};

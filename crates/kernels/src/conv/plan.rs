@@ -1,6 +1,7 @@
 //! A convolution prepared: the algorithm of each direction, and its sizes and tables.
 
 use super::bf16::division::Division;
+use super::bf16::gradients::GradientDivision;
 use super::bf16::multiply::Multiplier;
 use super::geometry::{Layout, Passes};
 use super::kernel::Tile;
@@ -19,35 +20,40 @@ pub struct Conv {
     pub(super) tile: Tile,
     pub(super) threads: usize,
     pub(super) dtype: Dtype,
-    pub(super) algorithms: Algorithms,
-    pub(super) forward: Passes,
+    algorithms: Algorithms,
+    pub(super) forward: Direction,
     /// `None` for convolutions that read images, which need no gradient.
-    pub(super) backward_input: Option<Passes>,
-    /// Register tiles of a unit of work, forward and for the gradient of the input.
-    pub(super) forward_chunk: usize,
-    pub(super) backward_chunk: usize,
-    /// Shares of the pixels for the gradient of the weights.
-    pub(super) parts: usize,
-    /// Sizes of the directions that use Winograd.
-    pub(super) winograd: WinogradSizes,
-    /// Of the directions that multiply pairs of bf16 numbers.
-    pub(super) pairs: PairSizes,
+    pub(super) backward_input: Option<Direction>,
+    pub(super) backward_weights: WeightsWay,
 }
 
-/// Sizes of each direction that multiplies pairs of bf16 numbers.
+/// A direction whose result is a map.
 #[derive(Debug)]
-pub(super) struct PairSizes {
-    pub forward: Option<Division>,
-    pub backward_input: Option<Division>,
-    pub backward_weights: Option<bf16::gradients::Division>,
+pub(super) struct Direction {
+    pub passes: Passes,
+    pub way: MapWay,
 }
 
-/// Sizes of each direction that uses Winograd.
+/// How a map is computed, and the sizes of that.
 #[derive(Debug)]
-pub(super) struct WinogradSizes {
-    pub forward: Option<Winograd>,
-    pub backward_input: Option<Winograd>,
-    pub backward_weights: Option<Winograd>,
+pub(super) enum MapWay {
+    Direct {
+        /// Register tiles of a unit of work.
+        chunk_tiles: usize,
+    },
+    Winograd(Winograd),
+    Bf16(Division),
+}
+
+/// How the gradient of the weights is computed, and the sizes of that.
+#[derive(Debug)]
+pub(super) enum WeightsWay {
+    Direct {
+        /// Sums over a share of the pixels each.
+        sum_copies: usize,
+    },
+    Winograd(Winograd),
+    Bf16(GradientDivision),
 }
 
 impl Conv {
@@ -97,53 +103,57 @@ impl Conv {
         let groups = |channels: usize| channels.div_ceil(BLOCK * tile.group_blocks);
         let out_pixels = s.batch * s.out_height() * s.out_width();
         let in_pixels = s.batch * s.in_height * s.in_width;
-        let forward_chunk = direct::outputs::chunk_tiles(
-            s.in_channels,
-            s.stride,
-            out_pixels,
-            tile,
-            groups(s.out_channels),
-            threads,
-        );
-        let backward_chunk = direct::outputs::chunk_tiles(
-            s.out_channels,
-            1,
-            in_pixels / (s.stride * s.stride),
-            tile,
-            groups(s.in_channels),
-            threads,
-        );
-        let uses = |algorithm| algorithm == Algorithm::Winograd;
-        let winograd = WinogradSizes {
-            forward: uses(algorithms.forward).then(|| Winograd::products(s, false, tile, threads)),
-            backward_input: uses(algorithms.backward_input)
-                .then(|| Winograd::products(s, true, tile, threads)),
-            backward_weights: uses(algorithms.backward_weights)
-                .then(|| Winograd::gradients(s, threads)),
-        };
         let aligned = Multiplier::of(isa).reads_tiles();
-        let forward = Passes { aligned, ..Passes::forward(s) };
-        let backward_input =
-            (!s.reads_image()).then(|| Passes { aligned, ..Passes::backward_input(s) });
-        let in_pairs = |algorithm| algorithm == Algorithm::Bf16;
-        let divide = |passes: &Passes, size, channels: usize| {
-            Division::new(passes, size, s.batch, channels / BLOCK, threads)
-        };
         let (in_size, out_size) = ((s.in_height, s.in_width), (s.out_height(), s.out_width()));
-        let pairs = PairSizes {
-            forward: in_pairs(algorithms.forward)
-                .then(|| divide(&forward, in_size, s.out_channels)),
-            backward_input: backward_input
-                .as_ref()
-                .filter(|_| in_pairs(algorithms.backward_input))
-                .map(|passes| divide(passes, out_size, s.in_channels)),
-            backward_weights: in_pairs(algorithms.backward_weights)
-                .then(|| bf16::gradients::Division::new(s, &forward, threads)),
+        let passes = Passes { aligned, ..Passes::forward(s) };
+        let way = match algorithms.forward {
+            Algorithm::Direct => MapWay::Direct {
+                chunk_tiles: direct::outputs::chunk_tiles(
+                    s.in_channels,
+                    s.stride,
+                    out_pixels,
+                    tile,
+                    groups(s.out_channels),
+                    threads,
+                ),
+            },
+            Algorithm::Winograd => MapWay::Winograd(Winograd::outputs(s, false, tile, threads)),
+            Algorithm::Bf16 => {
+                let blocks = s.out_channels / BLOCK;
+                MapWay::Bf16(Division::new(&passes, in_size, s.batch, blocks, threads))
+            }
+        };
+        let forward = Direction { passes, way };
+        let backward_input = (!s.reads_image()).then(|| {
+            let passes = Passes { aligned, ..Passes::backward_input(s) };
+            let way = match algorithms.backward_input {
+                Algorithm::Direct => MapWay::Direct {
+                    chunk_tiles: direct::outputs::chunk_tiles(
+                        s.out_channels,
+                        1,
+                        in_pixels / (s.stride * s.stride),
+                        tile,
+                        groups(s.in_channels),
+                        threads,
+                    ),
+                },
+                Algorithm::Winograd => MapWay::Winograd(Winograd::outputs(s, true, tile, threads)),
+                Algorithm::Bf16 => {
+                    let blocks = s.in_channels / BLOCK;
+                    MapWay::Bf16(Division::new(&passes, out_size, s.batch, blocks, threads))
+                }
+            };
+            Direction { passes, way }
+        });
+        let backward_weights = match algorithms.backward_weights {
+            Algorithm::Direct => {
+                WeightsWay::Direct { sum_copies: direct::gradients::sum_copies(s, threads) }
+            }
+            Algorithm::Winograd => WeightsWay::Winograd(Winograd::gradients(s, threads)),
+            Algorithm::Bf16 => WeightsWay::Bf16(GradientDivision::new(s, &forward.passes, threads)),
         };
         Conv {
             shape,
-            winograd,
-            pairs,
             isa,
             tile,
             threads,
@@ -151,9 +161,7 @@ impl Conv {
             algorithms,
             forward,
             backward_input,
-            forward_chunk,
-            backward_chunk,
-            parts: direct::gradients::parts(s, threads),
+            backward_weights,
         }
     }
 
@@ -178,84 +186,59 @@ impl Conv {
 
     /// Elements of the weights as [`Conv::pack`] leaves them.
     pub fn packed_len(&self) -> usize {
-        if self.pairs.forward.is_some() {
-            return bf16::pack::packed_len(&self.forward, self.shape.out_channels / BLOCK);
-        }
-        self.winograd.forward.as_ref().map_or_else(|| self.direct_len(), Winograd::weights_len)
+        self.forward.packed_len(self.shape.out_channels / BLOCK)
     }
 
     /// Elements of the weights as [`Conv::pack_backward`] leaves them; 0 for images.
     pub fn packed_backward_len(&self) -> usize {
         let blocks = self.shape.in_channels / BLOCK;
-        match (&self.winograd.backward_input, &self.backward_input) {
-            (Some(winograd), _) => winograd.weights_len(),
-            (None, Some(passes)) if self.pairs.backward_input.is_some() => {
-                bf16::pack::packed_len(passes, blocks)
-            }
-            (None, Some(passes)) => direct::pack::packed_len(passes, blocks),
-            (None, None) => 0,
-        }
+        self.backward_input.as_ref().map_or(0, |direction| direction.packed_len(blocks))
     }
 
     /// Elements of the workspace that any call needs; its contents carry nothing between calls.
     pub fn workspace_len(&self) -> usize {
-        let products = |winograd: &Winograd| self.threads * winograd.products_len(self.tile);
-        let scratch = |division: &Option<Division>| {
-            division.as_ref().map_or(0, |division| self.threads * division.scratch_len())
-        };
-        let forward = match &self.winograd.forward {
-            Some(winograd) => products(winograd),
-            None => self.copy_len(&self.forward.layout) + scratch(&self.pairs.forward),
-        };
-        let backward_input = match (&self.winograd.backward_input, &self.backward_input) {
-            (Some(winograd), _) => products(winograd),
-            (None, Some(passes)) => {
-                self.copy_len(&passes.layout) + scratch(&self.pairs.backward_input)
-            }
-            (None, None) => 0,
-        };
-        let out_blocks = self.shape.out_channels / BLOCK;
-        let backward_weights = match &self.winograd.backward_weights {
-            Some(winograd) => {
-                winograd.shares * (winograd.transformed_len() + winograd.weights_len())
-            }
-            None => {
-                let sums = match &self.pairs.backward_weights {
-                    Some(division) => {
-                        division.shares * bf16::pack::sums_len(&self.forward, out_blocks)
-                            + self.threads * division.reading.scratch_len(out_blocks)
-                    }
-                    None => self.parts * self.direct_len(),
-                };
-                self.copy_len(&self.forward.layout) + sums
+        let of_map = |direction: &Direction| match &direction.way {
+            MapWay::Direct { .. } => self.copy_len(&direction.passes.layout),
+            MapWay::Winograd(sizes) => self.threads * sizes.outputs_len(self.tile),
+            MapWay::Bf16(division) => {
+                self.copy_len(&direction.passes.layout) + self.threads * division.scratch_len()
             }
         };
-        (forward + self.sums_len()).max(backward_input).max(backward_weights)
+        let (passes, out_blocks) = (&self.forward.passes, self.shape.out_channels / BLOCK);
+        let backward_weights = match &self.backward_weights {
+            WeightsWay::Direct { sum_copies } => {
+                let sums = direct::pack::packed_len(passes, out_blocks);
+                self.copy_len(&passes.layout) + sum_copies * sums
+            }
+            WeightsWay::Winograd(sizes) => {
+                sizes.sum_copies * (sizes.transformed_len() + sizes.weights_len())
+            }
+            WeightsWay::Bf16(division) => {
+                let sums = bf16::pack::sums_len(passes, out_blocks);
+                let scratch = self.threads * division.reading.scratch_len(out_blocks);
+                self.copy_len(&passes.layout) + division.sum_copies * sums + scratch
+            }
+        };
+        let backward_input = self.backward_input.as_ref().map_or(0, of_map);
+        (of_map(&self.forward) + self.sums_len()).max(backward_input).max(backward_weights)
     }
 
     /// Elements of the images as [`Conv::pack_image`] leaves them, and of what is read in whole blocks
     /// behind the last; 0 for maps.
     pub fn image_len(&self) -> usize {
-        let images = self.shape.batch * self.forward.layout.plane;
+        let images = self.shape.batch * self.forward.passes.layout.plane;
         if self.shape.reads_image() { images + 2 * BLOCK } else { 0 }
-    }
-
-    /// Elements of the weights in the direct forward order.
-    pub(super) fn direct_len(&self) -> usize {
-        direct::pack::packed_len(&self.forward, self.shape.out_channels / BLOCK)
     }
 
     /// Elements of the partial sums for batch norm.
     pub(super) fn sums_len(&self) -> usize {
-        let chunks = match &self.winograd.forward {
-            Some(sizes) => sizes.blocks(self.threads),
-            None => {
-                let (pass, batch) = (&self.forward.passes[0], self.shape.batch);
-                match &self.pairs.forward {
-                    Some(division) => division.chunks(batch, pass.pixels.len()),
-                    None => direct::outputs::chunks(pass, self.tile, self.forward_chunk, batch),
-                }
+        let (pass, batch) = (&self.forward.passes.passes[0], self.shape.batch);
+        let chunks = match &self.forward.way {
+            MapWay::Direct { chunk_tiles } => {
+                direct::outputs::chunks(pass, self.tile, *chunk_tiles, batch)
             }
+            MapWay::Winograd(sizes) => sizes.blocks(self.threads),
+            MapWay::Bf16(division) => division.chunks(batch, pass.pixels.len()),
         };
         chunks * 2 * self.shape.out_channels
     }
@@ -265,6 +248,17 @@ impl Conv {
         match layout.copied_blocks {
             Some(blocks) if layout.pixel == BLOCK => self.shape.batch * blocks * layout.plane,
             _ => 0,
+        }
+    }
+}
+
+impl Direction {
+    /// Elements of the packed weights, with `blocks` channel blocks of the target.
+    fn packed_len(&self, blocks: usize) -> usize {
+        match &self.way {
+            MapWay::Direct { .. } => direct::pack::packed_len(&self.passes, blocks),
+            MapWay::Winograd(sizes) => sizes.weights_len(),
+            MapWay::Bf16(_) => bf16::pack::packed_len(&self.passes, blocks),
         }
     }
 }

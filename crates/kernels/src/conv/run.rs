@@ -1,47 +1,50 @@
 //! How the checked calls of [`Conv`] reach the kernels.
 
 use super::bf16::division::Division;
-use super::bf16::gradients::{self, Gradients as PairGradients};
+use super::bf16::gradients::{Bf16Gradients, GradientDivision};
 use super::bf16::multiply::Multiplier;
-use super::bf16::outputs::Outputs;
-use super::bf16::pack::Pack as PairPack;
-use super::copy;
-use super::direct::gradients::DirectWeights;
-use super::direct::outputs::Direct;
-use super::direct::pack::Order;
+use super::bf16::outputs::Bf16Outputs;
+use super::bf16::pack::Bf16Pack;
+use super::copy::with_border;
+use super::direct::gradients::DirectGradients;
+use super::direct::outputs::DirectOutputs;
+use super::direct::pack::{DirectPack, Order};
 use super::finish::Finish;
 use super::geometry::{Layout, Passes};
 use super::kernel::dispatch;
-use super::plan::Conv;
+use super::operands::{ConvInput, Source, Target};
+use super::plan::{Conv, Direction, MapWay};
 use super::winograd::Winograd;
-use super::winograd::gradients::{Gradients, Work};
-use super::winograd::outputs::Products;
-use super::winograd::pack::{Pack, Unpack};
+use super::winograd::gradients::{WinogradGradients, Work};
+use super::winograd::outputs::WinogradOutputs;
+use super::winograd::pack::{WinogradPack, WinogradUnpack};
 use super::{bf16, direct};
 use crate::dtype::Dtype;
 use crate::element::Element;
-use crate::map::{BLOCK, Map, View};
+use crate::planes::{Planes, PlanesMut};
 use crate::simd::isa::Isa;
 use crate::team::share::Shared;
 use crate::team::threads::Team;
-use crate::team::units::Units;
+use crate::team::units::{Member, Units};
 
 /// Why [`Algorithm::Direct`](super::Algorithm::Direct) refuses maps.
 const DIRECT_READS_F32: &str = "the direct algorithm reads and writes f32 maps";
 
-/// What a direction reads and writes.
-pub(super) struct Maps<'a, E> {
-    pub source: &'a [E],
-    pub source_view: View,
-    pub target: &'a mut [E],
-    pub target_view: View,
+/// What a direction that makes a map reads and writes.
+pub(super) struct Operands<'a, E> {
+    pub source: ConvInput<'a, E>,
+    /// As the way packs them.
+    pub weights: &'a [f32],
+    pub target: PlanesMut<'a, E>,
+    pub finish: Finish<'a>,
+    pub workspace: &'a mut [f32],
 }
 
 impl Conv {
-    /// Runs `work(thread, threads)` on the team.
-    pub(super) fn run(&self, team: &Team, work: impl Fn(usize, usize) + Sync) {
+    /// Runs `work` on every member of the team.
+    pub(super) fn run(&self, team: &Team, work: impl Fn(Member) + Sync) {
         assert_eq!(team.len(), self.threads, "threads of the team, and those prepared for");
-        team.run(&|thread| work(thread, self.threads));
+        team.run(&|index| work(Member { index, of: self.threads }));
     }
 
     /// Runs `work(thread, units)` on the team, whose threads take `total` units.
@@ -59,322 +62,296 @@ impl Conv {
         }
     }
 
-    /// The source that the direct kernels read, from the view's first block on, and the distance
-    /// between its images: `map` seen through `view`, or a copy of it at the start of `ws`.
+    /// The source that the kernels read which know [`Layout`]s: what the caller has, or a copy of it at
+    /// the start of `copied`.
     fn source<'a, E: Element>(
         &self,
         team: &Team,
         layout: &Layout,
-        map: &Map,
-        (source, view): (&'a [E], View),
+        input: ConvInput<'a, E>,
         copied: &'a mut [f32],
-    ) -> (&'a [E], usize) {
-        let Some(blocks) = layout.copied_blocks else {
-            return (&source[view.first * map.plane()..], view.blocks * map.plane());
-        };
-        if layout.pixel != BLOCK {
-            return (source, layout.plane);
+    ) -> Source<'a, E> {
+        let (plane, batch) = (layout.plane, self.shape.batch);
+        match (input, layout.copied_blocks) {
+            (ConvInput::Image(values), _) => {
+                Source { values, image: plane, plane, blocks: 1, batch }
+            }
+            (ConvInput::Maps(maps), None) => Source::of(maps),
+            (ConvInput::Maps(maps), Some(blocks)) => {
+                let copied = E::of_region_mut(copied);
+                let copy = Shared::new(&mut *copied);
+                self.run(team, |member| with_border(maps, layout, copy, member));
+                Source { values: copied, image: blocks * plane, plane, blocks, batch }
+            }
         }
-        let copied = E::of_region_mut(copied);
-        let shared = Shared::new(&mut *copied);
-        let batch = self.shape.batch;
-        self.run(team, |thread, threads| {
-            copy::widen(map, view, batch, layout, source, shared, thread, threads);
-        });
-        (copied, blocks * layout.plane)
     }
 
-    /// Packs weights for the direction of `order` with its algorithm.
-    pub(super) fn pack_order(
+    /// Packs weights for `direction`, whose order is given, in its own way.
+    pub(super) fn pack_direction(
         &self,
         team: &Team,
+        direction: &Direction,
         order: Order,
         weights: &[&[f32]],
         packed: &mut [f32],
     ) {
-        let shape = &self.shape;
-        let (winograd, passes, division) = match order {
-            Order::Forward => (&self.winograd.forward, Some(&self.forward), &self.pairs.forward),
-            Order::BackwardInput => (
-                &self.winograd.backward_input,
-                self.backward_input.as_ref(),
-                &self.pairs.backward_input,
-            ),
-        };
+        let (shape, passes) = (&self.shape, &direction.passes);
         let packed = Shared::new(packed);
         let (tile, dtype) = (self.tile, self.dtype);
-        if let Some(sizes) = winograd {
-            self.run(team, |thread, threads| {
+        match &direction.way {
+            MapWay::Direct { .. } => {
+                let pack = DirectPack { shape, passes, tile, order, dtype, weights, packed };
+                self.run(team, |member| pack.run(member));
+            }
+            MapWay::Winograd(sizes) => self.run(team, |member| {
                 let pack =
-                    Pack { shape, sizes, tile, order, dtype, weights, packed, thread, threads };
+                    WinogradPack { shape, sizes, tile, order, dtype, weights, packed, member };
                 // SAFETY: the machine has `isa`, and the lengths were checked.
                 unsafe { dispatch(self.isa, &pack) }
-            });
-        } else if let (Some(passes), Some(_)) = (passes, division) {
-            self.run(team, |thread, threads| {
-                let pack = PairPack { shape, passes, order, weights, packed, thread, threads };
+            }),
+            MapWay::Bf16(_) => self.run(team, |member| {
+                let pack = Bf16Pack { shape, passes, order, weights, packed, member };
                 // SAFETY: the machine has `isa`, and the lengths were checked.
                 unsafe { dispatch(self.isa, &pack) }
-            });
-        } else if let Some(passes) = passes {
-            self.run(team, |thread, threads| {
-                direct::pack::pack(
-                    shape, passes, tile, order, dtype, weights, packed, thread, threads,
-                );
-            });
+            }),
         }
     }
 
-    /// A direction by a direct algorithm: that of bf16 pairs if there is a division for it, else that
-    /// of f32 with so many tiles a chunk. `map_pair` holds the source's and the target's map.
-    pub(super) fn direct<E: Element>(
+    /// A direction that makes a map, in its own way.
+    pub(super) fn run_direction<E: Element>(
         &self,
         team: &Team,
-        (passes, chunk_tiles, division): (&Passes, usize, Option<&Division>),
-        map_pair: (Map, Map),
-        maps: Maps<E>,
-        weights: &[f32],
-        finish: Finish,
-        sums: Option<Shared>,
-        ws: &mut [f32],
+        direction: &Direction,
+        operands: Operands<'_, E>,
     ) {
-        let (from, map) = map_pair;
-        let source = (maps.source, maps.source_view);
-        let (copied, scratch) = ws.split_at_mut(self.copy_len(&passes.layout));
-        let (source, source_image) = self.source(team, &passes.layout, &from, source, copied);
-        let target = &mut maps.target[maps.target_view.first * map.plane()..];
-        if let Some(division) = division {
-            let (target, workspace) = (Shared::new(target), Shared::new(scratch));
-            let batch = self.shape.batch;
-            let passes_of = 0..passes.passes.len();
-            let units = passes_of.map(|pass| division.units(passes, pass, batch)).sum();
-            return self.run_units(team, units, |thread, units| {
-                let outputs = Outputs {
-                    passes,
-                    division,
-                    multiplier: Multiplier::of(self.isa),
-                    batch,
-                    out_blocks: map.blocks(),
-                    source,
-                    source_image,
-                    weights,
-                    target,
-                    target_image: maps.target_view.blocks * map.plane(),
-                    target_plane: map.plane(),
-                    finish,
-                    sums,
-                    workspace,
-                    thread,
-                    units,
-                };
-                // SAFETY: the machine has `isa`, and the buffers were checked to hold their views
-                // and the workspace.
-                unsafe { dispatch(self.vectors::<E>(), &outputs) }
-            });
+        let passes = &direction.passes;
+        match &direction.way {
+            MapWay::Direct { chunk_tiles } => {
+                self.direct_outputs(team, passes, *chunk_tiles, operands);
+            }
+            MapWay::Winograd(sizes) => self.winograd_outputs(team, sizes, operands),
+            MapWay::Bf16(division) => self.bf16_outputs(team, passes, division, operands),
         }
-        let (Some(source), Some(target)) = (E::as_f32(source), E::as_f32_mut(target)) else {
+    }
+
+    fn direct_outputs<E: Element>(
+        &self,
+        team: &Team,
+        passes: &Passes,
+        chunk_tiles: usize,
+        operands: Operands<'_, E>,
+    ) {
+        let Operands { source, weights, target, finish, workspace } = operands;
+        let source = self.source(team, &passes.layout, source, workspace);
+        let (Some(source), Some(target)) = (source.as_f32(), Target::of_f32(target)) else {
             panic!("{DIRECT_READS_F32}")
         };
-        let target = Shared::new(target);
-        let (tile, batch, out_blocks) = (self.tile, self.shape.batch, map.blocks());
-        let units = direct::outputs::units(passes, tile, chunk_tiles, batch, out_blocks);
+        let tile = self.tile;
+        let units = direct::outputs::units(passes, tile, chunk_tiles, target.batch, target.blocks);
         self.run_units(team, units, |_, units| {
-            let direct = Direct {
-                passes,
-                tile,
-                chunk_tiles,
-                batch,
-                out_blocks,
-                source,
-                source_image,
-                weights,
-                target,
-                target_image: maps.target_view.blocks * map.plane(),
-                target_plane: map.plane(),
-                finish,
-                sums,
-                units,
-            };
-            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
-            unsafe { dispatch(self.vectors::<E>(), &direct) }
+            let outputs =
+                DirectOutputs { passes, tile, chunk_tiles, source, weights, target, finish, units };
+            // SAFETY: the machine has `isa`, and source and target are maps or images of the shape, whose
+            // lengths were checked where they were made.
+            unsafe { dispatch(self.vectors::<E>(), &outputs) }
         });
     }
 
-    /// A direction by Winograd's algorithm.
-    pub(super) fn products<E: Element>(
+    fn bf16_outputs<E: Element>(
+        &self,
+        team: &Team,
+        passes: &Passes,
+        division: &Division,
+        operands: Operands<'_, E>,
+    ) {
+        let Operands { source, weights, target, finish, workspace } = operands;
+        let (copied, scratch) = workspace.split_at_mut(self.copy_len(&passes.layout));
+        let source = self.source(team, &passes.layout, source, copied);
+        let (target, workspace) = (Target::of(target), Shared::new(scratch));
+        let batch = self.shape.batch;
+        let units = (0..passes.passes.len()).map(|pass| division.units(passes, pass, batch)).sum();
+        let multiplier = Multiplier::of(self.isa);
+        self.run_units(team, units, |thread, units| {
+            let outputs = Bf16Outputs {
+                passes,
+                division,
+                multiplier,
+                source,
+                weights,
+                target,
+                finish,
+                workspace,
+                thread,
+                units,
+            };
+            // SAFETY: the machine has `isa`; source and target are maps or images of the shape, whose
+            // lengths were checked where they were made, and that of the workspace by the call.
+            unsafe { dispatch(self.vectors::<E>(), &outputs) }
+        });
+    }
+
+    fn winograd_outputs<E: Element>(
         &self,
         team: &Team,
         sizes: &Winograd,
-        maps: Maps<E>,
-        weights: &[f32],
-        finish: Finish,
-        sums: Option<Shared>,
-        ws: &mut [f32],
+        operands: Operands<'_, E>,
     ) {
-        // Source and target differ in channels only, and kernels go through them by block.
-        let map = Map { channels: BLOCK, ..self.shape.in_map() };
-        let source = &maps.source[maps.source_view.first * map.plane()..];
-        let target = Shared::new(&mut maps.target[maps.target_view.first * map.plane()..]);
-        let workspace = Shared::new(ws);
-        let threads = self.threads;
+        let Operands { source, weights, target, finish, workspace } = operands;
+        let source = Source::of(maps_of(source));
+        let (target, workspace) = (Target::of(target), Shared::new(workspace));
+        let (tile, threads) = (self.tile, self.threads);
         self.run_units(team, sizes.blocks(threads), |thread, units| {
-            let products = Products {
+            let member = Member { index: thread, of: threads };
+            let outputs = WinogradOutputs {
                 sizes,
-                tile: self.tile,
-                map,
+                tile,
                 source,
-                source_image: maps.source_view.blocks * map.plane(),
                 weights,
                 target,
-                target_image: maps.target_view.blocks * map.plane(),
                 finish,
-                sums,
                 workspace,
-                thread,
-                threads,
+                member,
                 units,
             };
-            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
-            unsafe { dispatch(self.vectors::<E>(), &products) }
+            // SAFETY: the machine has `isa`; source and target are maps of the shape, whose lengths were
+            // checked where they were made, and that of the workspace by the call.
+            unsafe { dispatch(self.vectors::<E>(), &outputs) }
         });
     }
 
     /// The gradient of the weights by the direct algorithm.
-    pub(super) fn direct_weights<E: Element>(
+    pub(super) fn direct_gradients<E: Element>(
         &self,
         team: &Team,
-        x: (&[E], View),
-        (dy, dyv): (&[E], View),
+        sum_copies: usize,
+        x: ConvInput<'_, E>,
+        dy: Planes<'_, E>,
         targets: &[Shared],
         ws: &mut [f32],
     ) {
-        let shape = &self.shape;
-        let layout = &self.forward.layout;
-        let (copied, sums) = ws.split_at_mut(self.copy_len(layout));
-        let (source, source_image) = self.source(team, layout, &shape.in_map(), x, copied);
-        let map = shape.out_map();
-        let (Some(source), Some(dy)) = (E::as_f32(source), E::as_f32(dy)) else {
+        let (shape, passes, tile) = (&self.shape, &self.forward.passes, self.tile);
+        let (copied, sums) = ws.split_at_mut(self.copy_len(&passes.layout));
+        let source = self.source(team, &passes.layout, x, copied);
+        let (Some(source), Some(gradient)) = (source.as_f32(), Source::of(dy).as_f32()) else {
             panic!("{DIRECT_READS_F32}")
         };
-        let shared = Shared::new(sums);
-        self.run(team, |thread, threads| {
-            let direct = DirectWeights {
-                passes: &self.forward,
-                tile: self.tile,
-                batch: shape.batch,
-                out_blocks: map.blocks(),
+        let shared = Shared::new(&mut *sums);
+        self.run(team, |member| {
+            let gradients = DirectGradients {
+                passes,
+                tile,
                 source,
-                source_image,
-                gradient: &dy[dyv.first * map.plane()..],
-                gradient_image: dyv.blocks * map.plane(),
-                gradient_plane: map.plane(),
+                gradient,
                 sums: shared,
-                parts: self.parts,
-                thread,
-                threads,
+                sum_copies,
+                member,
             };
-            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views.
-            unsafe { dispatch(self.vectors::<E>(), &direct) }
+            // SAFETY: the machine has `isa`; source and gradient are maps or images of the shape, whose
+            // lengths were checked where they were made, and that of the sums by the call.
+            unsafe { dispatch(self.vectors::<E>(), &gradients) }
         });
-        let (passes, tile, parts) = (&self.forward, self.tile, self.parts);
-        self.run(team, |thread, threads| {
-            direct::pack::unpack(shape, passes, tile, sums, parts, targets, thread, threads);
+        let sums = &*sums;
+        self.run(team, |member| {
+            direct::pack::unpack(shape, passes, tile, sums, sum_copies, targets, member);
         });
     }
 
-    /// The gradient of the weights by pairs of bf16 numbers.
-    pub(super) fn pair_gradients<E: Element>(
+    /// The gradient of the weights by products of bf16 numbers.
+    pub(super) fn bf16_gradients<E: Element>(
         &self,
         team: &Team,
-        division: &gradients::Division,
-        x: (&[E], View),
-        (dy, dyv): (&[E], View),
+        division: &GradientDivision,
+        x: ConvInput<'_, E>,
+        dy: Planes<'_, E>,
         targets: &[Shared],
         ws: &mut [f32],
     ) {
-        let (shape, passes, parts) = (&self.shape, &self.forward, division.shares);
-        let map = shape.out_map();
+        let (shape, passes) = (&self.shape, &self.forward.passes);
+        let sum_copies = division.sum_copies;
         let (copied, rest) = ws.split_at_mut(self.copy_len(&passes.layout));
-        let (source, source_image) = self.source(team, &passes.layout, &shape.in_map(), x, copied);
-        let sums_len = parts * bf16::pack::sums_len(passes, map.blocks());
+        let source = self.source(team, &passes.layout, x, copied);
+        let gradient = Source::of(dy);
+        let sums_len = sum_copies * bf16::pack::sums_len(passes, gradient.blocks);
         let (sums, scratch) = rest.split_at_mut(sums_len);
         let (shared, workspace) = (Shared::new(&mut *sums), Shared::new(scratch));
+        let multiplier = Multiplier::of(self.isa);
         self.run_units(team, division.units(), |thread, units| {
-            let gradients = PairGradients {
+            let gradients = Bf16Gradients {
                 passes,
                 division,
-                multiplier: Multiplier::of(self.isa),
-                batch: shape.batch,
-                out_blocks: map.blocks(),
+                multiplier,
                 source,
-                source_image,
-                gradient: &dy[dyv.first * map.plane()..],
-                gradient_image: dyv.blocks * map.plane(),
-                gradient_plane: map.plane(),
+                gradient,
                 sums: shared,
                 workspace,
                 thread,
                 units,
             };
-            // SAFETY: the machine has `isa`, and the buffers were checked to hold their views and the
-            // workspace.
+            // SAFETY: the machine has `isa`; source and gradient are maps or images of the shape, whose
+            // lengths were checked where they were made, and that of the workspace by the call.
             unsafe { dispatch(self.vectors::<E>(), &gradients) }
         });
         let sums = &*sums;
-        self.run(team, |thread, threads| {
-            bf16::pack::unpack(shape, passes, sums, parts, targets, thread, threads);
+        self.run(team, |member| {
+            bf16::pack::unpack(shape, passes, sums, sum_copies, targets, member);
         });
     }
 
     /// The gradient of the weights by Winograd's algorithm.
-    pub(super) fn gradients<E: Element>(
+    pub(super) fn winograd_gradients<E: Element>(
         &self,
         team: &Team,
         sizes: &Winograd,
-        (x, xv): (&[E], View),
-        (dy, dyv): (&[E], View),
+        x: ConvInput<'_, E>,
+        dy: Planes<'_, E>,
         targets: &[Shared],
         ws: &mut [f32],
     ) {
         let (shape, tile) = (&self.shape, self.tile);
-        let map = Map { channels: BLOCK, ..shape.in_map() };
-        let (transformed, rest) = ws.split_at_mut(sizes.shares * sizes.transformed_len());
-        let sums = &mut rest[..sizes.shares * sizes.weights_len()];
+        let (source, gradient) = (Source::of(maps_of(x)), Source::of(dy));
+        let (transformed, rest) = ws.split_at_mut(sizes.sum_copies * sizes.transformed_len());
+        let sums = &mut rest[..sizes.sum_copies * sizes.weights_len()];
         let transformed = Shared::new(transformed);
         let shared = Shared::new(&mut *sums);
         let run = |work: Work| {
-            self.run(team, |thread, threads| {
-                let gradients = Gradients {
+            self.run(team, |member| {
+                let gradients = WinogradGradients {
                     sizes,
                     tile,
                     work,
-                    map,
-                    source: &x[xv.first * map.plane()..],
-                    source_image: xv.blocks * map.plane(),
-                    gradient: &dy[dyv.first * map.plane()..],
-                    gradient_image: dyv.blocks * map.plane(),
+                    source,
+                    gradient,
                     transformed,
                     sums: shared,
-                    thread,
-                    threads,
+                    member,
                 };
-                // SAFETY: the machine has `isa`, the buffers were checked to hold their views, and a
-                // block is summed when all threads have transformed their part of it.
+                // SAFETY: the machine has `isa`; source and gradient are maps of the shape, whose lengths
+                // were checked where they were made, and a block is summed when all threads have
+                // transformed their part of it.
                 unsafe { dispatch(self.vectors::<E>(), &gradients) }
             });
         };
-        if sizes.shares > 1 {
-            run(Work::Shares);
+        if sizes.sum_copies > 1 {
+            run(Work::SumCopies);
         } else {
             for first in (0..sizes.tiles).step_by(sizes.capacity) {
                 run(Work::Transform { first });
                 run(Work::Sum { first });
             }
         }
-        self.run(team, |thread, threads| {
-            let unpack = Unpack { shape, sizes, tile, gradient: sums, targets, thread, threads };
+        let gradient = &*sums;
+        self.run(team, |member| {
+            let unpack = WinogradUnpack { shape, sizes, tile, gradient, targets, member };
             // SAFETY: the machine has `isa`, and the lengths were checked.
             unsafe { dispatch(self.isa, &unpack) }
         });
+    }
+}
+
+/// The maps that Winograd's algorithm reads.
+fn maps_of<E>(input: ConvInput<'_, E>) -> Planes<'_, E> {
+    match input {
+        ConvInput::Maps(maps) => maps,
+        ConvInput::Image(_) => unreachable!("Winograd's algorithm supports no images"),
     }
 }

@@ -66,22 +66,12 @@ impl ConvShape {
 
     /// The map of the input, where it is not an image.
     pub fn in_map(&self) -> Map {
-        Map {
-            channels: self.in_channels,
-            height: self.in_height,
-            width: self.in_width,
-            block: BLOCK,
-        }
+        Map { channels: self.in_channels, height: self.in_height, width: self.in_width }
     }
 
     /// The map of the output.
     pub fn out_map(&self) -> Map {
-        Map {
-            channels: self.out_channels,
-            height: self.out_height(),
-            width: self.out_width(),
-            block: BLOCK,
-        }
+        Map { channels: self.out_channels, height: self.out_height(), width: self.out_width() }
     }
 }
 

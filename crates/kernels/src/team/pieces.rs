@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::threads::Team;
 use crate::element::Element;
-use crate::map::{GUARD_PIXELS, Map, View};
+use crate::planes::PlanesMut;
 
 /// Something that falls into numbered pieces which can be written side by side.
 ///
@@ -67,51 +67,14 @@ pub(crate) fn chunks<T>(slice: &mut [T], len: usize) -> Chunks<'_, T> {
     Chunks { start, total, len, group: 1, stride: len, life: PhantomData }
 }
 
-/// The planes of `map` that `view` names in a buffer of `batch` images: plane `n * blocks + b` is
-/// channel block `b` of the view in image `n`. Zeroes the guard behind the buffer's last plane.
-///
-/// # Panics
-/// If the buffer is shorter than its images and guard, or the view wider than the buffer's map.
-pub(crate) fn planes<'a, E: Element>(
-    map: &Map,
-    batch: usize,
-    buffer: &'a mut [E],
-    view: View,
-) -> Chunks<'a, E> {
-    check_planes(map, batch, buffer, view);
-    let plane = map.plane();
-    let end = batch * view.blocks * plane;
-    buffer[end..end + GUARD_PIXELS * map.block].fill(E::default());
-    let buffer = &mut buffer[view.first * plane..];
+/// The planes, numbered as [`Planes::plane`](crate::planes::Planes::plane) numbers them. Zeroes the guard
+/// behind the buffer's last plane.
+pub(crate) fn planes<E: Element>(mut planes: PlanesMut<'_, E>) -> Chunks<'_, E> {
+    planes.zero_guard();
+    let (len, group, stride) = (planes.map().plane(), planes.map().blocks(), planes.image());
+    let buffer = planes.into_values();
     let (start, total) = (buffer.as_mut_ptr(), buffer.len());
-    let stride = view.blocks * plane;
-    Chunks { start, total, len: plane, group: map.blocks(), stride, life: PhantomData }
-}
-
-/// Plane `index` of a view that is only read, numbered as in [`planes`].
-pub(crate) fn plane<'a, E>(map: &Map, buffer: &'a [E], view: View, index: usize) -> &'a [E] {
-    let (image, block) = (index / map.blocks(), index % map.blocks());
-    &buffer[(image * view.blocks + view.first + block) * map.plane()..][..map.plane()]
-}
-
-/// Checks what [`planes`] promises.
-pub(crate) fn check_planes<E>(map: &Map, batch: usize, buffer: &[E], view: View) {
-    assert!(
-        view.first + map.blocks() <= view.blocks,
-        "a view of {} blocks from {} of a map of {}",
-        map.blocks(),
-        view.first,
-        view.blocks
-    );
-    let needed = batch * view.blocks * map.plane() + GUARD_PIXELS * map.block;
-    assert!(
-        buffer.len() >= needed,
-        "{batch} images of {} blocks of {}x{} take {needed} values, the buffer has {}",
-        view.blocks,
-        map.height,
-        map.width,
-        buffer.len()
-    );
+    Chunks { start, total, len, group, stride, life: PhantomData }
 }
 
 // SAFETY: pieces of one group lie `len` apart, `group * len <= stride` apart from the next group.
@@ -150,16 +113,19 @@ unsafe impl<A: Pieces, B: Pieces, C: Pieces> Pieces for (A, B, C) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::{GUARD_PIXELS, Map, View};
+    use crate::planes::Planes;
 
     #[test]
     fn planes_of_a_view_are_those_of_its_blocks() {
-        let map = Map { channels: 32, height: 2, width: 3, block: 16 };
+        let map = Map { channels: 32, height: 2, width: 3 };
         let view = View { blocks: 5, first: 2 };
         let (batch, plane) = (3, map.plane());
         let mut buffer = vec![1.0; batch * view.blocks * plane + GUARD_PIXELS * 16];
         for threads in [1, 2, 3] {
             let team = Team::new(threads);
-            split(&team, batch * 2, planes(&map, batch, &mut buffer, view), |index, piece| {
+            let pieces = planes(PlanesMut::new(&mut buffer, &map, view, batch));
+            split(&team, batch * 2, pieces, |index, piece| {
                 piece.fill((10 * threads + index) as f32);
             });
             for image in 0..batch {
@@ -171,7 +137,7 @@ mod tests {
                     let expected = if inside { inner } else { 1.0 };
                     assert!(found.iter().all(|&value| value == expected));
                     if inside {
-                        assert_eq!(super::plane(&map, &buffer, view, index), found);
+                        assert_eq!(Planes::new(&buffer, &map, view, batch).plane(index), found);
                     }
                 }
             }

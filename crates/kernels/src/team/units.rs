@@ -13,6 +13,20 @@ pub(crate) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
     total * index / parts..total * (index + 1) / parts
 }
 
+/// One member of a team, of so many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub index: usize,
+    pub of: usize,
+}
+
+impl Member {
+    /// The items of `total` that are this member's, see [`part`].
+    pub(crate) fn part(self, total: usize) -> Range<usize> {
+        part(total, self.of, self.index)
+    }
+}
+
 /// What is left of a member's range: the next unit from the front in the lower half, the end in the
 /// upper; in a cache line of its own.
 #[repr(align(64))]

@@ -1,7 +1,7 @@
 //! What the oracle tests share: seeded values, the blocked layout, and the comparison.
 #![allow(dead_code)] // each test binary uses a part of it
 
-use bninception_kernels::batch_norm::{Moments, Running};
+use bninception_kernels::batch_norm::{Affine, BatchSums, Moments, Running};
 use bninception_kernels::conv::ConvShape;
 use bninception_kernels::map::{Map, View};
 use bninception_kernels::simd::Isa;
@@ -19,7 +19,7 @@ pub(crate) fn each_way(mut test: impl FnMut(Isa, &Team)) {
 
 /// A map of blocks of sixteen channels.
 pub(crate) fn map(channels: usize, height: usize, width: usize) -> Map {
-    Map { channels, height, width, block: 16 }
+    Map { channels, height, width }
 }
 
 /// Values between -1 and 1 from a linear congruential generator (Knuth's MMIX constants).
@@ -41,7 +41,8 @@ pub(crate) fn moments(channels: usize) -> Moments {
     let squares: Vec<f64> = random(6, channels).iter().map(|&v| f64::from(v) + 10.0).collect();
     let (gamma, beta) = (random(7, channels), random(8, channels));
     let running = Running { mean: &mut mean, variance: &mut variance, momentum: 0.1, bias: None };
-    moments.update(&sums, &squares, 10, 1e-3, &gamma, &beta, running);
+    let sums = BatchSums { sums: &sums, squares: &squares, count: 10 };
+    moments.update(sums, 1e-3, Affine { gamma: &gamma, beta: &beta }, running);
     moments
 }
 

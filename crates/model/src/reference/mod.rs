@@ -1,7 +1,7 @@
 //! The reference executor: candle's tensors, layers and autograd, with our own operations where
 //! candle has none or is wrong.
 //!
-//! Slow and obviously right: it is the oracle of every parity test. What candle 0.11.1 lacks:
+//! It is slow and obviously right, and the oracle of every parity test. candle 0.11.1 lacks:
 //! 3x3 pools of stride 1 and 2 with padding (its backward pass refuses windows that overlap, and
 //! its max-pool gradient is scaled wrongly), LRN, seeded dropout, and a ReLU whose gradient is 0
 //! at 0 as in PyTorch.
@@ -27,7 +27,7 @@ use crate::layer::{Activation, Layer, Op};
 use crate::network::Network;
 use crate::parameters::{ParameterTable, Role, TensorSpec, Weights};
 
-/// Runs a network by candle.
+/// Runs a network on candle.
 pub struct ReferenceExecutor {
     network: Network,
     table: ParameterTable,
@@ -38,15 +38,15 @@ pub struct ReferenceExecutor {
 /// Sees a layer and its output on the way through the network.
 pub type Stage<'a> = dyn FnMut(&Layer, &Tensor) -> candle_core::Result<()> + 'a;
 
-/// What one training pass gives besides gradients and running statistics.
+/// The results of a training pass besides gradients and running statistics.
 pub struct TrainOutput {
-    /// Mean loss of the logits over the batch, or that of an auxiliary head if that is not finite.
+    /// Mean loss of the logits over the batch, or the loss of an auxiliary head if that is not finite.
     pub loss: f64,
     /// Logits, `[n][classes]`.
     pub logits: Vec<f32>,
 }
 
-/// Whether a pass draws on batch statistics and dropout.
+/// Whether a pass uses batch statistics and dropout.
 #[derive(Clone, Copy)]
 enum Mode {
     Train { seed: u64, step: u64 },
@@ -165,8 +165,8 @@ impl ReferenceExecutor {
         Ok(TrainOutput { loss: reported, logits: values(logits).map_err(in_last)? })
     }
 
-    /// The forward pass of [`Self::train`] alone, which moves the running statistics. Dropout has no
-    /// part in them: it stands behind the last batch norm.
+    /// The forward pass of [`Self::train`] alone, which moves the running statistics. Dropout does
+    /// not affect them, because it comes after the last batch norm.
     ///
     /// # Shapes
     /// `images` `[n][3][size][size]`.
@@ -182,7 +182,7 @@ impl ReferenceExecutor {
         self.read_statistics(&statistics, weights)
     }
 
-    /// Forward pass with running statistics; gives the logits, `[n][classes]`.
+    /// Forward pass with running statistics. Returns the logits, `[n][classes]`.
     ///
     /// # Errors
     /// Images of the wrong length.
@@ -210,8 +210,8 @@ impl ReferenceExecutor {
         }
     }
 
-    /// Runs the layers; gives the logits of every loss, in evaluation of the last alone, and the
-    /// running statistics after the pass.
+    /// Runs the layers. Returns the logits of every loss (in evaluation only the last) and the running
+    /// statistics after the pass.
     fn forward(
         &self,
         image: Tensor,
@@ -224,7 +224,7 @@ impl ReferenceExecutor {
             Mode::Train { .. } => vec![true; layers.len()],
             Mode::Evaluate => self.network.evaluated_layers(),
         };
-        // An output is dropped behind its last reader, or evaluation would hold all of them.
+        // An output is dropped after its last reader; otherwise evaluation would hold all of them.
         let mut readers = vec![0; layers.len()];
         for (layer, _) in layers.iter().zip(&runs).filter(|(_, runs)| **runs) {
             layer.inputs.iter().for_each(|&input| readers[input] += 1);
@@ -322,7 +322,7 @@ impl ReferenceExecutor {
         }
     }
 
-    /// Copies the weights into candle tensors, as variables where gradients are wanted.
+    /// Copies the weights into candle tensors, as variables if gradients are needed.
     fn tensors(&self, weights: &Weights, variables: bool) -> Result<Tensors, ModelError> {
         check_len("trainable weights", self.table.n_trainable(), weights.trainable.len())?;
         check_len("running statistics", self.table.n_statistics(), weights.statistics.len())?;

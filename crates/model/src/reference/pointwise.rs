@@ -24,7 +24,7 @@ impl CustomOp1 for ReluOp {
     }
 }
 
-/// Multiplies by a fixed mask of as many values, as dropout does.
+/// Multiplies by a fixed mask of the same length, as dropout does.
 #[derive(Clone, Debug)]
 pub struct MaskOp(pub Vec<f32>);
 

@@ -7,8 +7,8 @@ use crate::layer::{Pool, PoolKind};
 
 /// A 3x3 pool over `[n, c, h, w]`, with the padding rule of [`Pool`].
 ///
-/// The gradient of a maximum goes to one place per window, the first in reading order that holds
-/// it, as in PyTorch. The average counts places outside the map as zero.
+/// The gradient of a maximum goes to one place of each window: the first in reading order that holds
+/// the maximum, as in PyTorch. The average counts places outside the map as zero.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolOp(pub Pool);
 

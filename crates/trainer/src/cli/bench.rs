@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::ConfigArgs;
+use super::settings::ConfigArgs;
 
 /// `bench`.
 #[derive(Debug, Subcommand)]

@@ -8,18 +8,23 @@ use bninception_data::{FileSource, Sample, Shuffle, TrainPlan};
 use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
-use super::eval::training_config;
-use crate::calibrate::{Calibration, network, population_statistics};
-use crate::checkpoint::{self, Checkpoint, Metadata};
+use super::stored::training_config;
 use crate::cli::CalibrateArgs;
+use crate::commands::print;
 use crate::config::Config;
-use crate::data_dirs::DataDirs;
 use crate::error::Error;
-use crate::output::with_path;
-use crate::own_images::{OwnImages, Part};
-use crate::run_folder::RunFolder;
-use crate::text::counted;
-use crate::{classes, setup, signals};
+use crate::evaluation::calibrate::{network, population_statistics};
+use crate::images::data_dirs::DataDirs;
+use crate::images::own_images::{OwnImages, Part};
+use crate::images::scan;
+use crate::run::checkpoint::{self, Checkpoint};
+use crate::run::classes;
+use crate::run::folder::RunFolder;
+use crate::run::metadata::{Calibration, Metadata};
+use crate::setup;
+use crate::terminal::output::with_path;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
 
 pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     signals::listen()?;
@@ -72,10 +77,10 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
             "batch_size": batch_size,
             "seed": seed,
             "ema": state.ema.is_some(),
-            "failed": super::failures_to_json(&population.failed),
+            "failed": print::failures_to_json(&population.failed),
             "seconds": seconds,
         });
-        return super::print_json(&with_path("checkpoint", &out, result));
+        return print::json(&with_path("checkpoint", &out, result));
     }
     let failed = match population.failed.len() {
         0 => String::new(),
@@ -84,7 +89,7 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
             counted(n as u64, "image")
         ),
     };
-    super::print(&format!(
+    print::text(&format!(
         "{}: population statistics over {} of {}{failed}\n\
          evaluation and prediction use them from now on; --statistics moving takes the others",
         out.display(),
@@ -131,7 +136,7 @@ fn training_images(
     };
     let metadata = &checkpoint.metadata;
     let dirs = DataDirs { dir: dir.to_owned(), val_dir: None };
-    let splits = setup::scan(config, &dirs)?;
+    let splits = scan::scan(config, &dirs)?;
     if splits.classes != metadata.classes {
         return Err(Error::Unusable(format!(
             "{} has other classes than the checkpoint: {}; calibrate with the images that it was \

@@ -5,19 +5,23 @@ use std::path::{Path, PathBuf};
 use bninception_data::{Crops, Sample, Splits, scan_classes_with};
 use serde_json::{Value, json};
 
-use crate::checkpoint::{self, Checkpoint};
-use crate::cli::{ConfigArgs, EvalArgs, UseArgs};
-use crate::config::{Config, ConfigFile};
-use crate::data_dirs::check_outside;
-use crate::ensemble::{self, Model};
+use super::stored::use_config;
+use crate::cli::EvalArgs;
+use crate::commands::print;
+use crate::config::Config;
 use crate::error::Error;
-use crate::output::{table, with_path};
-use crate::own_images::{Look, Part};
-use crate::report::{ClassRow, Report};
-use crate::report_folder::{MAX_ROWS, ReportFolder};
-use crate::run_folder::RunFolder;
-use crate::text::counted;
-use crate::{setup, signals, statistics};
+use crate::evaluation::ensemble::{self, Member};
+use crate::evaluation::outcomes::{ClassRow, Outcomes};
+use crate::evaluation::statistics;
+use crate::evaluation::tables::{MAX_ROWS, OutcomeTables};
+use crate::images::data_dirs::check_outside;
+use crate::images::own_images::{Look, Part};
+use crate::images::scan;
+use crate::run::checkpoint;
+use crate::run::folder::RunFolder;
+use crate::terminal::output::with_path;
+use crate::terminal::signals;
+use crate::terminal::text::{counted, table};
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     signals::listen()?;
@@ -29,23 +33,23 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     if let Some(out) = &args.out {
         check_outside(&place, out, "--out")?;
     }
-    let folder = args.out.as_deref().map(ReportFolder::create).transpose()?;
+    let folder = args.out.as_deref().map(OutcomeTables::create).transpose()?;
     tracing::info!("evaluating {} of {}", counted(samples.len() as u64, "image"), place.display());
-    let report = ensemble::evaluate(&models, &classes, samples, args.crops)?;
-    for failure in &report.evaluation.failed {
+    let outcomes = ensemble::evaluate(&models, &classes, samples, args.crops)?;
+    for failure in &outcomes.evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
     }
     if let Some(folder) = folder {
-        folder.write(&report)?;
+        folder.write(&outcomes)?;
     }
     if args.options.json {
-        return super::print_json(&to_json(&report, &models, args.crops));
+        return print::json(&to_json(&outcomes, &models, args.crops));
     }
-    super::print(&to_text(&report, &models, args.crops, args.top))
+    print::text(&to_text(&outcomes, &models, args.crops, args.top))
 }
 
 /// The models, and the classes of the first, in whose order all of them answer.
-fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Model>), Error> {
+fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Member>), Error> {
     let mut classes: Vec<String> = Vec::new();
     let mut models = Vec::new();
     for path in &args.checkpoints {
@@ -54,7 +58,7 @@ fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Model>), Error> {
         if models.is_empty() {
             classes.clone_from(&checkpoint.metadata.classes);
         }
-        models.push(Model::new(checkpoint, config, args.statistics, &classes)?);
+        models.push(Member::new(checkpoint, config, args.statistics, &classes)?);
     }
     Ok((classes, models))
 }
@@ -62,10 +66,10 @@ fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Model>), Error> {
 /// The images of a folder, labelled by `classes`.
 fn labelled_images(config: &Config, dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
     let stop = || signals::received().is_some();
-    let mut lister = setup::lister(config).with_stop(&stop);
+    let mut lister = scan::lister(config).with_stop(&stop);
     lister.load(dir);
-    let labelled = setup::stopped_by_signal(scan_classes_with(&lister, dir, classes))?;
-    setup::keep_listings(&mut lister, dir);
+    let labelled = scan::stopped_by_signal(scan_classes_with(&lister, dir, classes))?;
+    scan::keep_listings(&mut lister, dir);
     for note in &labelled.notes {
         tracing::warn!("{note}");
     }
@@ -74,11 +78,11 @@ fn labelled_images(config: &Config, dir: &Path, classes: &[String]) -> Result<Ve
 
 /// The images of a folder that was named. Where it has the images of the models' runs, those that they
 /// set aside; otherwise all, and it is said if some were trained on.
-fn named_images(models: &[Model], dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
+fn named_images(models: &[Member], dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
     let looks: Vec<Option<Look>> =
         models.iter().map(|model| model.own.look_in(&model.config, dir)).collect();
     if let Some(splits) = common_images(&looks) {
-        setup::warn(&splits.notes);
+        scan::warn(&splits.notes);
         tracing::info!(
             "{} has the images of the run: these are the {} that it set aside",
             dir.display(),
@@ -113,8 +117,8 @@ fn paths_inside<'a>(samples: &'a [Sample], dir: &'a Path) -> impl Iterator<Item 
 
 /// The runs' own validation images. All runs must have the same ones, or a model would be evaluated on
 /// what it was trained on.
-fn own_images(models: &[Model]) -> Result<(PathBuf, Vec<Sample>), Error> {
-    let of = |model: &Model| model.own.find(&model.config, Part::Validation);
+fn own_images(models: &[Member]) -> Result<(PathBuf, Vec<Sample>), Error> {
+    let of = |model: &Member| model.own.find(&model.config, Part::Validation);
     let (first, others) = (&models[0], &models[1..]);
     let (dirs, samples) = of(first)?;
     for model in others {
@@ -132,7 +136,7 @@ fn own_images(models: &[Model]) -> Result<(PathBuf, Vec<Sample>), Error> {
 }
 
 /// Says when a folder that was named holds images that a model was trained on.
-fn warn_of_training_images(model: &Model, look: Option<&Look>, dir: &Path, samples: &[Sample]) {
+fn warn_of_training_images(model: &Member, look: Option<&Look>, dir: &Path, samples: &[Sample]) {
     let trained_on = match look {
         Some(look) if look.is_own_folder => look.count_trained_on(samples),
         _ => 0,
@@ -149,7 +153,7 @@ fn warn_of_training_images(model: &Model, look: Option<&Look>, dir: &Path, sampl
 }
 
 /// The statistics that the models use, or `mixed`.
-fn common_statistics(models: &[Model]) -> &'static str {
+fn common_statistics(models: &[Member]) -> &'static str {
     let first = models[0].statistics;
     match models.iter().all(|model| model.statistics == first) {
         true => statistics::name(first),
@@ -157,9 +161,9 @@ fn common_statistics(models: &[Model]) -> &'static str {
     }
 }
 
-fn to_json(report: &Report, models: &[Model], crops: Crops) -> Value {
-    let evaluation = &report.evaluation;
-    let model = |model: &Model| {
+fn to_json(outcomes: &Outcomes, models: &[Member], crops: Crops) -> Value {
+    let evaluation = &outcomes.evaluation;
+    let model = |model: &Member| {
         let about = json!({
             "step": model.step,
             "image_size": model.preprocessing.image_size,
@@ -177,15 +181,15 @@ fn to_json(report: &Report, models: &[Model], crops: Crops) -> Value {
             "mean_probability": row.mean_probability().and_then(finite),
         })
     };
-    let rows = report.per_class();
-    let pairs: Vec<Value> = report
+    let rows = outcomes.per_class();
+    let pairs: Vec<Value> = outcomes
         .confused_pairs()
         .iter()
         .take(MAX_ROWS)
         .map(|pair| {
             json!({
-                "true": report.classes[pair.label as usize],
-                "predicted": report.classes[pair.predicted as usize],
+                "true": outcomes.classes[pair.label as usize],
+                "predicted": outcomes.classes[pair.predicted as usize],
                 "count": pair.count,
             })
         })
@@ -196,18 +200,18 @@ fn to_json(report: &Report, models: &[Model], crops: Crops) -> Value {
         "top5": evaluation.top5(),
         "loss": finite(evaluation.loss()),
         "crops": crops.count(),
-        "failed": super::failures_to_json(&evaluation.failed),
-        "images_per_second": images_per_second(report),
+        "failed": print::failures_to_json(&evaluation.failed),
+        "images_per_second": images_per_second(outcomes),
         "statistics": common_statistics(models),
         "models": models.iter().map(model).collect::<Vec<Value>>(),
-        "ece": report.ece(),
-        "per_class": report.classes.iter().zip(&rows).map(class).collect::<Vec<Value>>(),
+        "ece": outcomes.ece(),
+        "per_class": outcomes.classes.iter().zip(&rows).map(class).collect::<Vec<Value>>(),
         "confused_pairs": pairs,
     })
 }
 
-fn to_text(report: &Report, models: &[Model], crops: Crops, top: usize) -> String {
-    let evaluation = &report.evaluation;
+fn to_text(outcomes: &Outcomes, models: &[Member], crops: Crops, top: usize) -> String {
+    let evaluation = &outcomes.evaluation;
     let failed = match evaluation.failed.len() {
         0 => String::new(),
         n => format!("; {n} could not be read, counted as wrong"),
@@ -216,7 +220,7 @@ fn to_text(report: &Report, models: &[Model], crops: Crops, top: usize) -> Strin
         Crops::One => "one centre crop each".to_owned(),
         crops => format!("{} crops each", crops.count()),
     };
-    let ece = report.ece().map_or(String::new(), |ece| format!(", ECE {ece:.4}"));
+    let ece = outcomes.ece().map_or(String::new(), |ece| format!(", ECE {ece:.4}"));
     let mut text = format!(
         "top-1 {:.2} %, top-5 {:.2} %, loss {:.4}{ece} on {}, {crops}{failed} \
          ({:.1} img/s)\n",
@@ -224,7 +228,7 @@ fn to_text(report: &Report, models: &[Model], crops: Crops, top: usize) -> Strin
         100.0 * evaluation.top5(),
         evaluation.loss(),
         counted(evaluation.images(), "image"),
-        images_per_second(report),
+        images_per_second(outcomes),
     );
     match models {
         [model] => {
@@ -243,9 +247,9 @@ fn to_text(report: &Report, models: &[Model], crops: Crops, top: usize) -> Strin
         }
     }
     for (title, lines) in [
-        ("worst classes", worst_classes(report, top)),
-        ("most confused", confused_pairs(report, top)),
-        ("worst mistakes", mistakes(report, top)),
+        ("worst classes", worst_classes(outcomes, top)),
+        ("most confused", confused_pairs(outcomes, top)),
+        ("worst mistakes", mistakes(outcomes, top)),
     ] {
         if !lines.is_empty() {
             text.push_str(&format!("\n{title}\n{lines}"));
@@ -255,10 +259,10 @@ fn to_text(report: &Report, models: &[Model], crops: Crops, top: usize) -> Strin
 }
 
 /// The classes with the lowest top-1, of those that have mistakes.
-fn worst_classes(report: &Report, top: usize) -> String {
-    let rows = report.per_class();
+fn worst_classes(outcomes: &Outcomes, top: usize) -> String {
+    let rows = outcomes.per_class();
     let mut classes: Vec<(&String, &ClassRow)> =
-        report.classes.iter().zip(&rows).filter(|(_, row)| row.top1 < row.images).collect();
+        outcomes.classes.iter().zip(&rows).filter(|(_, row)| row.top1 < row.images).collect();
     let rate = |row: &ClassRow| row.top1_rate().unwrap_or(1.0);
     classes.sort_by(|(_, a), (_, b)| rate(a).total_cmp(&rate(b)));
     classes.truncate(top);
@@ -277,52 +281,35 @@ fn worst_classes(report: &Report, top: usize) -> String {
     table(&["class", "images", "top-1", "top-5", "mean probability"], &lines)
 }
 
-fn confused_pairs(report: &Report, top: usize) -> String {
-    let rows = report.per_class();
-    let line = |pair: &crate::report::ConfusedPair| {
+fn confused_pairs(outcomes: &Outcomes, top: usize) -> String {
+    let rows = outcomes.per_class();
+    let line = |pair: &crate::evaluation::outcomes::ConfusedPair| {
         let [label, predicted] =
-            [pair.label, pair.predicted].map(|class| &report.classes[class as usize]);
+            [pair.label, pair.predicted].map(|class| &outcomes.classes[class as usize]);
         let images = rows[pair.label as usize].images;
         format!("{label} taken for {predicted}: {} of {images}\n", pair.count)
     };
-    report.confused_pairs().iter().take(top).map(line).collect()
+    outcomes.confused_pairs().iter().take(top).map(line).collect()
 }
 
-fn mistakes(report: &Report, top: usize) -> String {
+fn mistakes(outcomes: &Outcomes, top: usize) -> String {
     let mut text = String::new();
-    for mistake in report.mistakes().into_iter().take(top) {
+    for mistake in outcomes.mistakes().into_iter().take(top) {
         let Some((predicted, probability)) = mistake.predicted() else { continue };
         text.push_str(&format!(
             "{}: {} at {:.2} %, taken for {} at {:.2} %\n",
-            report.samples[mistake.index as usize].path.display(),
-            report.classes[mistake.label as usize],
+            outcomes.samples[mistake.index as usize].path.display(),
+            outcomes.classes[mistake.label as usize],
             100.0 * mistake.probability,
-            report.classes[predicted as usize],
+            outcomes.classes[predicted as usize],
             100.0 * probability,
         ));
     }
     text
 }
 
-fn images_per_second(report: &Report) -> f64 {
-    report.evaluation.images() as f64 / report.evaluation.seconds.max(1e-9)
-}
-
-/// The settings of a checkpoint's run with the flags of a command that evaluates.
-pub(super) fn use_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Config, Error> {
-    stored_config(checkpoint, &args.config_args().for_evaluation()?)
-}
-
-/// The settings of a checkpoint's run with the flags of a command that runs the network as in
-/// training, so that its batches are those of training.
-pub(super) fn training_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result<Config, Error> {
-    stored_config(checkpoint, &args.config_args())
-}
-
-fn stored_config(checkpoint: &Checkpoint, args: &ConfigArgs) -> Result<Config, Error> {
-    let name = checkpoint.path.display().to_string();
-    let text = checkpoint.metadata.config.to_toml()?;
-    Ok(args.resolve(Some(ConfigFile { name, text }), None)?.config)
+fn images_per_second(outcomes: &Outcomes) -> f64 {
+    outcomes.evaluation.images() as f64 / outcomes.evaluation.seconds.max(1e-9)
 }
 
 /// JSON has no not-a-number: nothing stands for it.

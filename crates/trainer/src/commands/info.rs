@@ -5,13 +5,13 @@ use bninception_engine::model::layer::Shape;
 use bninception_engine::model::summary::{LayerSummary, summarise};
 use serde_json::json;
 
-use crate::checkpoint;
 use crate::cli::InfoArgs;
+use crate::commands::print;
 use crate::error::Error;
-use crate::output::table;
-use crate::run_folder::RunFolder;
+use crate::run::checkpoint;
+use crate::run::folder::RunFolder;
 use crate::setup;
-use crate::text::counted;
+use crate::terminal::text::{counted, table};
 
 pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
     let mut about = String::new();
@@ -28,9 +28,9 @@ pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
     };
     let layers = summarise(&network);
     if args.json {
-        return super::print_json(&to_json(&layers));
+        return print::json(&to_json(&layers));
     }
-    super::print(&format!("{}{about}", to_text(&network, &layers)))
+    print::text(&format!("{}{about}", to_text(&network, &layers)))
 }
 
 fn describe(checkpoint: &checkpoint::Checkpoint) -> String {

@@ -1,15 +1,15 @@
 //! `mnist`.
 
 use crate::cli::{MnistArgs, MnistModel};
-use crate::commands;
+use crate::commands::print;
 use crate::error::Error;
 use crate::mnist::experiment::{Settings, compare};
 use crate::mnist::images;
 use crate::mnist::network::Model;
-use crate::mnist::report::{self, Comparison};
-use crate::progress::SharedProgress;
-use crate::signals;
-use crate::text::counted;
+use crate::mnist::report::{self, CurvePair};
+use crate::terminal::progress::SharedProgress;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
 
 pub(super) fn mnist(args: &MnistArgs) -> Result<(), Error> {
     for (flag, value) in [("--lr", args.lr), ("--sigma", Some(args.sigma))] {
@@ -61,11 +61,11 @@ pub(super) fn mnist(args: &MnistArgs) -> Result<(), Error> {
         return signals::check();
     }
     if args.json {
-        return commands::print_json(&result);
+        return print::json(&result);
     }
     let mut text = report::table(&pairs);
-    for comparison in pairs.iter().filter_map(Comparison::new) {
+    for comparison in pairs.iter().filter_map(CurvePair::new) {
         text.push_str(&format!("\n{}", comparison.sentence()));
     }
-    commands::print(&format!("{text}\ncurves and figures: {}", args.out.display()))
+    print::text(&format!("{text}\ncurves and figures: {}", args.out.display()))
 }

@@ -8,19 +8,23 @@ use bninception_data::{
 };
 use serde_json::{Value, json};
 
-use super::eval::use_config;
-use crate::checkpoint::{self, Checkpoint};
+use super::stored::use_config;
 use crate::cli::PredictArgs;
+use crate::commands::print;
 use crate::config::Config;
 use crate::error::Error;
+use crate::evaluation::statistics;
+use crate::images::scan;
 use crate::metrics::{softmax, top_k};
-use crate::output::{JsonArray, with_path};
-use crate::run_folder::RunFolder;
-use crate::text::quoted;
-use crate::{setup, signals, statistics};
+use crate::run::checkpoint::{self, Checkpoint};
+use crate::run::folder::RunFolder;
+use crate::setup;
+use crate::terminal::output::{JsonArray, with_path};
+use crate::terminal::signals;
+use crate::terminal::text::quoted;
 
 /// The likeliest classes of one image, or why it could not be read.
-type Outcome<'a> = Result<Vec<(&'a str, f64)>, String>;
+type Prediction<'a> = Result<Vec<(&'a str, f64)>, String>;
 
 pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     check_arguments(args)?;
@@ -114,8 +118,8 @@ fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
 /// The images that the arguments name, in their order.
 fn samples(args: &PredictArgs, config: &Config) -> Result<Vec<Sample>, Error> {
     let stop = || signals::received().is_some();
-    let lister = setup::lister(config).with_stop(&stop);
-    let found = setup::stopped_by_signal(find_images(&lister, &args.images))?;
+    let lister = scan::lister(config).with_stop(&stop);
+    let found = scan::stopped_by_signal(find_images(&lister, &args.images))?;
     for note in &found.notes {
         tracing::warn!("{note}");
     }
@@ -128,7 +132,7 @@ fn outcomes<'a>(
     logits: &[f32],
     classes: &'a [String],
     topk: usize,
-) -> Vec<(u32, Outcome<'a>)> {
+) -> Vec<(u32, Prediction<'a>)> {
     let rows = logits.chunks_exact(classes.len());
     let best = |logits_k: &[f32]| {
         let probabilities = softmax(logits_k);
@@ -137,7 +141,7 @@ fn outcomes<'a>(
     };
     let read = batch.indices.iter().zip(rows).map(|(&index, row)| (index, Ok(best(row))));
     let failed = batch.failed.iter().map(|failure| (failure.index, Err(failure.error.clone())));
-    let mut outcomes: Vec<(u32, Outcome<'a>)> = read.chain(failed).collect();
+    let mut outcomes: Vec<(u32, Prediction<'a>)> = read.chain(failed).collect();
     outcomes.sort_by_key(|(index, _)| *index);
     outcomes
 }
@@ -153,11 +157,15 @@ impl Printer {
         if as_json { Printer::Json(JsonArray::default()) } else { Printer::Text }
     }
 
-    fn print(&mut self, source: &FileSource, outcomes: &[(u32, Outcome<'_>)]) -> Result<(), Error> {
+    fn print(
+        &mut self,
+        source: &FileSource,
+        outcomes: &[(u32, Prediction<'_>)],
+    ) -> Result<(), Error> {
         let with_paths =
             outcomes.iter().map(|(index, outcome)| (source.path(*index as usize), outcome));
         match self {
-            Printer::Text => super::print(
+            Printer::Text => print::text(
                 &with_paths.map(|(path, outcome)| to_text(path, outcome)).collect::<String>(),
             ),
             Printer::Json(array) => {
@@ -176,7 +184,7 @@ impl Printer {
     }
 }
 
-fn to_json(path: &Path, outcome: &Outcome<'_>) -> Value {
+fn to_json(path: &Path, outcome: &Prediction<'_>) -> Value {
     let about = match outcome {
         Ok(classes) => {
             let predictions: Vec<Value> = classes
@@ -190,7 +198,7 @@ fn to_json(path: &Path, outcome: &Outcome<'_>) -> Value {
     with_path("path", path, about)
 }
 
-fn to_text(path: &Path, outcome: &Outcome<'_>) -> String {
+fn to_text(path: &Path, outcome: &Prediction<'_>) -> String {
     match outcome {
         Ok(classes) => {
             let mut text = format!("{}\n", path.display());

@@ -1,6 +1,7 @@
 //! `presets list` and `presets show`.
 
 use crate::cli::PresetsCommand;
+use crate::commands::print;
 use crate::config::{preset_names, preset_text, preset_title};
 use crate::error::Error;
 
@@ -11,8 +12,8 @@ pub(super) fn presets(command: &PresetsCommand) -> Result<(), Error> {
             for name in preset_names() {
                 text.push_str(&format!("{name:<15} {}\n", preset_title(name)?));
             }
-            super::print(&text)
+            print::text(&text)
         }
-        PresetsCommand::Show { name } => super::print(preset_text(name)?),
+        PresetsCommand::Show { name } => print::text(preset_text(name)?),
     }
 }

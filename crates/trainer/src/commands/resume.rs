@@ -3,18 +3,22 @@
 use bninception_engine::model::{Network, ParameterTable};
 
 use super::run::{self, Images, Room};
-use crate::checkpoint::{self, Checkpoint, Metadata};
 use crate::cli::{ConfigArgs, ResumeArgs};
 use crate::config::{Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting};
-use crate::course::{Place, shift_to};
 use crate::error::Error;
-use crate::own_images::OwnImages;
-use crate::run_folder::RunFolder;
-use crate::state::{Progress, TrainState};
-use crate::text::{counted, quoted};
-use crate::train::Job;
-use crate::watch::Watcher;
-use crate::{classes, setup, signals};
+use crate::images::own_images::OwnImages;
+use crate::images::scan;
+use crate::run::checkpoint::{self, Checkpoint};
+use crate::run::classes;
+use crate::run::folder::RunFolder;
+use crate::run::metadata::Metadata;
+use crate::run::state::{RunProgress, TrainState};
+use crate::setup;
+use crate::terminal::signals;
+use crate::terminal::text::{counted, quoted};
+use crate::training::course::{EpochPlace, shift_to};
+use crate::training::train::Job;
+use crate::training::watch::Watcher;
 
 /// The key by which `--allow-change` permits other images.
 const IMAGES: &str = "data.images";
@@ -30,7 +34,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
 
     let dirs = OwnImages::of(&metadata, &folder.last()).dirs(&config, "--val-dir")?;
     dirs.check_outside(folder.path(), &format!("mv {}", quoted(folder.path())))?;
-    let splits = setup::scan_to_train(&config, &dirs)?;
+    let splits = scan::scan_to_train(&config, &dirs)?;
     signals::check()?;
     if splits.classes != metadata.classes {
         return Err(Error::Unusable(format!(
@@ -74,7 +78,7 @@ fn with_permit(error: Error) -> Error {
     }
 }
 
-fn say_place(job: &Job, progress: &Progress) {
+fn say_place(job: &Job, progress: &RunProgress) {
     let (course, step) = (job.course(progress), progress.step);
     if step < course.total_steps || progress.evaluated_step != Some(step) {
         tracing::info!("going on at step {step}, epoch {:.2}", course.epoch(step));
@@ -118,7 +122,7 @@ fn check_images(metadata: &Metadata, images: &Images, others_allowed: bool) -> R
 fn keep_place(
     job: &Job,
     metadata: &Metadata,
-    progress: &mut Progress,
+    progress: &mut RunProgress,
     others_allowed: bool,
 ) -> Result<bool, Error> {
     let batch_size = job.config.train.batch_size;
@@ -137,7 +141,7 @@ fn keep_place(
         )));
     }
     let seen = metadata.position.saturating_mul(before as u64);
-    let place = Place { step: metadata.step, epoch: metadata.epoch, images: seen };
+    let place = EpochPlace { step: metadata.step, epoch: metadata.epoch, images: seen };
     let (shift, images) = shift_to(&place, batch_size, steps_per_epoch);
     progress.batch_shift = shift;
     if metadata.position > 0 && images == 0 {

@@ -11,17 +11,21 @@ use bninception_engine::model::summary::summarise;
 use bninception_engine::model::{Network, ParameterTable};
 use serde_json::json;
 
+use crate::commands::print;
 use crate::config::{Config, Recipe};
-use crate::data_dirs::DataDirs;
 use crate::error::Error;
-use crate::needs::{Free, Needs, bytes};
-use crate::output::with_path;
-use crate::progress::duration;
-use crate::run_folder::RunFolder;
-use crate::state::TrainState;
-use crate::text::{counted, quoted};
-use crate::train::{Job, Outcome, Stop, train};
-use crate::{atomic_file, logging, setup, signals};
+use crate::file_error::FileError;
+use crate::images::data_dirs::DataDirs;
+use crate::run::atomic_file;
+use crate::run::folder::RunFolder;
+use crate::run::state::TrainState;
+use crate::setup;
+use crate::terminal::logging;
+use crate::terminal::output::with_path;
+use crate::terminal::signals;
+use crate::terminal::text::{bytes, counted, duration, quoted};
+use crate::training::resources::{Available, Required};
+use crate::training::train::{Job, Outcome, Stop, train};
 
 /// Asks for a stop when a signal has come, or when `max_time` is over.
 pub(super) fn stop_when(max_time: Option<Duration>) -> Box<dyn Fn(u64) -> Option<Stop>> {
@@ -35,8 +39,8 @@ pub(super) fn stop_when(max_time: Option<Duration>) -> Box<dyn Fn(u64) -> Option
 
 /// What a run needs of its machine, and what is free there.
 pub(super) struct Room {
-    pub(super) needs: Needs,
-    pub(super) free: Free,
+    pub(super) needs: Required,
+    pub(super) free: Available,
 }
 
 impl Room {
@@ -49,8 +53,8 @@ impl Room {
         folder: &Path,
     ) -> Result<Room, Error> {
         let batch = config.train.batch_size;
-        let needs_with = |batch| Needs::of(config, table, executor, batch, n_images);
-        let (needs, free) = (needs_with(batch), Free::now(folder));
+        let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
+        let (needs, free) = (needs_with(batch), Available::now(folder));
         needs.check(&free, batch, needs_with)?;
         Ok(Room { needs, free })
     }
@@ -122,13 +126,13 @@ pub(super) fn job(
 pub(super) fn write_folder(job: &Job) -> Result<(), Error> {
     let write = |path: PathBuf, text: String| {
         atomic_file::write(&path, |file| file.write_all(text.as_bytes()))
-            .map_err(Error::io("write", &path))
+            .map_err(FileError::of("write", &path))
     };
     let config = job.config.to_toml()?;
     write(job.folder.config(), format!("{}{config}", job.recipe.to_toml_head()))?;
     write(job.folder.classes(), job.classes.iter().map(|name| format!("{name}\n")).collect())?;
     let log = job.folder.log();
-    logging::also_to(&log).map_err(Error::io("write", &log))
+    Ok(logging::also_to(&log).map_err(FileError::of("write", &log))?)
 }
 
 pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, room: &Room) {
@@ -183,7 +187,7 @@ pub(super) fn finish(
             "finished": finished,
             "skipped_batches": progress.skipped_batches,
         });
-        return super::print_json(&with_path("run_dir", job.folder.path(), result));
+        return print::json(&with_path("run_dir", job.folder.path(), result));
     }
     let skipped = match progress.skipped_batches {
         0 => String::new(),
@@ -192,7 +196,7 @@ pub(super) fn finish(
         }
     };
     if !finished {
-        return super::print(&format!(
+        return print::text(&format!(
             "the time is up: {} of {} done and saved; go on with: bninception resume {}{skipped}",
             progress.step,
             counted(course.total_steps, "step"),
@@ -215,7 +219,7 @@ pub(super) fn finish(
     };
     let best = job.folder.best();
     let checkpoint = if best.is_file() { best } else { job.folder.last() };
-    super::print(&format!(
+    print::text(&format!(
         "{result}{skipped}\n{} in {}; name pictures with: bninception predict {} IMAGE...",
         counted(progress.step, "step"),
         duration(progress.seconds),

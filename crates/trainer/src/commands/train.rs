@@ -11,15 +11,18 @@ use serde_json::{Value, json};
 
 use super::run::{self, Images, Room};
 use crate::cli::TrainArgs;
+use crate::commands::print;
 use crate::config::{Config, Recipe};
-use crate::data_dirs::DataDirs;
 use crate::error::Error;
-use crate::output::with_path;
-use crate::run_folder::RunFolder;
-use crate::state::TrainState;
-use crate::text::counted;
-use crate::watch::Watcher;
-use crate::{setup, signals};
+use crate::images::data_dirs::DataDirs;
+use crate::images::scan;
+use crate::run::folder::RunFolder;
+use crate::run::state::TrainState;
+use crate::setup;
+use crate::terminal::output::with_path;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
+use crate::training::watch::Watcher;
 
 /// The presets that are made for the embedded pictures.
 const EMBEDDED_PRESETS: [&str; 2] = ["demo", "smoke"];
@@ -42,7 +45,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
     let planned = args.run_dir.clone().unwrap_or_else(|| parent.join(&name));
     let dirs = DataDirs::of_config(&config, &parent)?;
     dirs.check_apart(&planned, "--run-dir")?;
-    let splits = setup::scan_to_train(&config, &dirs)?;
+    let splits = scan::scan_to_train(&config, &dirs)?;
     signals::check()?;
     let network = setup::network(&config, splits.classes.len())?;
     Watcher::new(&config, &network)?;
@@ -106,8 +109,8 @@ impl DryRun<'_> {
     ) -> Result<(), Error> {
         let first = self.first_step(splits, network, executor)?;
         match as_json {
-            true => super::print_json(&self.to_json(splits, executor, &first)),
-            false => super::print(&self.to_text(splits, executor, &first)),
+            true => print::json(&self.to_json(splits, executor, &first)),
+            false => print::text(&self.to_text(splits, executor, &first)),
         }
     }
 

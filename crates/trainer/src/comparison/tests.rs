@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::run_folder::RunFolder;
+use crate::run::folder::RunFolder;
 
 /// A made-up run of a preset; `rows` are (step, top-1).
 fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun {
@@ -9,7 +9,7 @@ fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun 
     let mut config = resolve(&sources).unwrap().config;
     config.train.seed = seed;
     config.data.dir = format!("pictures of {name}");
-    let row = |&(step, top1): &(u64, f64)| Evaluation {
+    let row = |&(step, top1): &(u64, f64)| EvalRow {
         step,
         epoch: 1.0,
         images: 100,

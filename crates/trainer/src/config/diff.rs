@@ -6,8 +6,7 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::presets::nearest;
-use super::resolve::{ConfigFile, Sources, resolve};
-use super::{Config, ScheduleKind};
+use super::sections::{Config, ScheduleKind};
 
 /// A setting that two configs give different values.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,17 +17,6 @@ pub struct Change {
     pub old: Value,
     /// The second config's value.
     pub new: Value,
-}
-
-impl Change {
-    /// `config` with this one setting changed; `None` if it is not valid so.
-    pub fn applied_to(&self, config: &Config) -> Option<Config> {
-        let text = config.to_toml().ok()?;
-        let files = [ConfigFile { name: String::new(), text }];
-        let sets = [format!("{}={}", self.key, self.new)];
-        let resolved = resolve(&Sources { files: &files, sets: &sets, ..Sources::default() });
-        Some(resolved.ok()?.config)
-    }
 }
 
 /// The settings in which `new` differs from `old`, in the order of their keys.

@@ -12,12 +12,12 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::Config;
-use super::diff::{self, diff};
+use super::diff::{self, Change, diff};
 use super::error::{ConfigError, Problem};
 use super::origin::Origin;
 use super::presets::{BASE, nearest, preset_names, preset_text};
 use super::recipe::{Recipe, one_line};
+use super::sections::Config;
 use super::validate::validate;
 
 /// Largest config file, in bytes. `base.toml` has about 8,000; a file a hundred times as long is a
@@ -433,4 +433,15 @@ fn nearest_key(schema: &BTreeMap<String, Value>, key: &str) -> String {
 
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
+}
+
+impl Change {
+    /// `config` with this one setting changed; `None` if it is not valid so.
+    pub fn applied_to(&self, config: &Config) -> Option<Config> {
+        let text = config.to_toml().ok()?;
+        let files = [ConfigFile { name: String::new(), text }];
+        let sets = [format!("{}={}", self.key, self.new)];
+        let resolved = resolve(&Sources { files: &files, sets: &sets, ..Sources::default() });
+        Some(resolved.ok()?.config)
+    }
 }

@@ -1,16 +1,52 @@
-//! The sections of a config, field by field.
+//! All settings of a run: the sections of a config, field by field.
 //!
 //! A field's doc comment gives its unit; `configs/base.toml` gives its value, where that value
 //! comes from and, where the paper leaves it open, the reason for our reading.
 
-use bninception_data::Shuffle;
+use bninception_data::{AugmentConfig, Shuffle};
 use bninception_engine::model::AuxOptions;
 use serde::{Deserialize, Serialize};
+
+use super::error::ConfigError;
+
+/// All settings of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Options of the network.
+    pub network: NetworkConfig,
+    /// Where images come from, their order and their preparation.
+    pub data: DataConfig,
+    /// Random changes to training images.
+    pub augment: AugmentConfig,
+    /// Stochastic gradient descent.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over time.
+    pub schedule: ScheduleConfig,
+    /// Length, batches and precision of training.
+    pub train: TrainConfig,
+    /// When and where checkpoints are written.
+    pub checkpoint: CheckpointConfig,
+    /// What is written down while training.
+    pub log: LogConfig,
+    /// What runs the network.
+    pub engine: EngineConfig,
+}
+
+impl Config {
+    /// Every setting as TOML, which [`resolve`](super::resolve()) loads back equal as a file.
+    ///
+    /// # Errors
+    /// An integer above 2^63 - 1, which no resolved config holds.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string(self)?)
+    }
+}
 
 /// Options of the network: `[network]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Network {
+pub struct NetworkConfig {
     /// Which network. A run that was begun before the key existed has BN-Inception.
     #[serde(default)]
     pub kind: NetworkKind,
@@ -47,7 +83,7 @@ pub struct Network {
     pub init_gain: f64,
 }
 
-impl Network {
+impl NetworkConfig {
     /// Fewest images of a batch that the network can be trained on: batch norm needs two, because the
     /// variance of one value is zero.
     pub fn fewest_images(&self) -> usize {
@@ -94,7 +130,7 @@ pub enum Activation {
 /// Where images come from, their order and their preparation: `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Data {
+pub struct DataConfig {
     /// Folder with `train/CLASS/*` and `val/CLASS/*`, or with `CLASS/*`; empty takes the pictures
     /// that the program draws itself.
     pub dir: String,
@@ -148,7 +184,7 @@ fn default_max_bytes() -> u64 {
 /// Stochastic gradient descent: `[optimizer]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Optimizer {
+pub struct OptimizerConfig {
     /// Learning rate at the start, before the schedule's factor.
     pub lr: f64,
     /// Weight of the past update in the next one.
@@ -159,10 +195,10 @@ pub struct Optimizer {
     pub nesterov: bool,
 }
 
-/// The learning rate over time: `[schedule]`; [`crate::schedule`] has the formulas.
+/// The learning rate over time: `[schedule]`; [`crate::training::schedule`] has the formulas.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Schedule {
+pub struct ScheduleConfig {
     /// Shape of the curve.
     pub kind: ScheduleKind,
     /// Factor by which `exponential` lowers the learning rate.
@@ -192,7 +228,7 @@ pub enum ScheduleKind {
 /// Length, batches and precision of training: `[train]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Train {
+pub struct TrainConfig {
     /// Passes over the training images; 0 where `steps` says how long.
     pub epochs: u64,
     /// Updates of the parameters; 0 where `epochs` says how long.
@@ -248,7 +284,7 @@ pub enum OnDivergence {
 /// When and where checkpoints are written: `[checkpoint]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Checkpoint {
+pub struct CheckpointConfig {
     /// Folder in which each run gets a folder of its own.
     pub dir: String,
     /// Epochs between two `epoch-NNNN.safetensors`; 0 writes none.
@@ -271,7 +307,7 @@ fn default_retry_seconds() -> u64 {
 /// What is written down while training: `[log]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     /// Steps between two lines of the log and of `metrics.jsonl`.
     pub every_steps: u64,
     /// Whether the run folder gets event files for TensorBoard.
@@ -291,7 +327,7 @@ fn default_watch_every() -> u64 {
 /// What runs the network: `[engine]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Engine {
+pub struct EngineConfig {
     /// The executor.
     pub kind: EngineKind,
     /// Whether 3x3 convolutions may run by Winograd's method: faster, with a larger rounding error.

@@ -1,6 +1,6 @@
 //! The range of every setting, and the settings that depend on each other.
 
-use super::{Config, NetworkKind, Optimizer};
+use super::sections::{Config, NetworkKind, OptimizerConfig};
 
 /// A setting that is out of range.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,7 +121,7 @@ fn augment(config: &Config, check: &mut Check) {
     );
 }
 
-fn optimizer(optimizer: &Optimizer, check: &mut Check) {
+fn optimizer(optimizer: &OptimizerConfig, check: &mut Check) {
     check.that(positive(optimizer.lr), "optimizer.lr", "a finite number above 0");
     check.that(below_1(optimizer.momentum), "optimizer.momentum", "at least 0, below 1");
     check.that(

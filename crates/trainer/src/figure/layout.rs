@@ -2,10 +2,12 @@
 
 use ttf_parser::Face;
 
+use super::chart::{
+    Axis, Band, Direction, Figure, Mark, PALETTE, Panel, Scale, Series, Style, Weight,
+};
 use super::font;
 use super::scene::{Anchor, Colour, Place, Rectangle, Scene, Shape, Stroke, Text};
 use super::ticks::{Tick, fraction, has_place, span, ticks};
-use super::{Axis, Band, Direction, Figure, Mark, PALETTE, Panel, Scale, Series, Style, Weight};
 use crate::error::Error;
 
 const BLACK: Colour = (0x20, 0x20, 0x20);

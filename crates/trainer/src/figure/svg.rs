@@ -6,7 +6,7 @@ use super::font::FAMILIES;
 use super::scene::{Anchor, Place, Scene, Shape, Stroke, Text};
 
 /// The text of the file.
-pub(super) fn text(title: &str, scene: &Scene) -> String {
+pub(super) fn to_text(title: &str, scene: &Scene) -> String {
     let (width, height) = (number(scene.width), number(scene.height));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \

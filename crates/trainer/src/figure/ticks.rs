@@ -1,6 +1,6 @@
 //! The span of an axis, the values that it labels, and how they are written.
 
-use super::{Format, Scale};
+use super::chart::{Format, Scale};
 
 /// A labelled value.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,7 @@ use flate2::read::GzDecoder;
 
 use super::network::N_CLASSES;
 use crate::error::Error;
+use crate::file_error::FileError;
 
 /// Rows and columns of a digit.
 pub const SIDE: usize = 28;
@@ -93,12 +94,12 @@ impl Split {
 pub fn read(dir: &Path) -> Result<Digits, Error> {
     // candle reads plain files only, and its errors name none: so all are unpacked and looked at
     // first.
-    let unpacked = tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?;
+    let unpacked = tempfile::tempdir().map_err(FileError::of("create", &std::env::temp_dir()))?;
     for (name, magic, what) in FILES {
         let (path, bytes) = read_file(dir, name)?;
         check(&bytes, magic, what).map_err(|reason| broken(&path, &reason))?;
         let plain = unpacked.path().join(name);
-        fs::write(&plain, bytes).map_err(Error::io("write", &plain))?;
+        fs::write(&plain, bytes).map_err(FileError::of("write", &plain))?;
     }
     let not_read = |error| Error::Unusable(format!("cannot read MNIST in {dir:?}: {error}"));
     let data = mnist::load_dir(unpacked.path()).map_err(not_read)?;
@@ -141,7 +142,7 @@ fn read_file(dir: &Path, name: &str) -> Result<(PathBuf, Vec<u8>), Error> {
         }
     };
     let mut bytes = Vec::new();
-    let file = File::open(&path).map_err(Error::io("read", &path))?;
+    let file = File::open(&path).map_err(FileError::of("read", &path))?;
     let outcome = if is_packed {
         GzDecoder::new(file).take(MAX_BYTES).read_to_end(&mut bytes)
     } else {
@@ -152,7 +153,7 @@ fn read_file(dir: &Path, name: &str) -> Result<(PathBuf, Vec<u8>), Error> {
         Err(error) if is_packed && error.kind() != io::ErrorKind::PermissionDenied => {
             Err(broken(&path, &format!("cannot be unpacked: {error}")))
         }
-        Err(error) => Err(Error::io("read", &path)(error)),
+        Err(error) => Err(FileError::of("read", &path)(error).into()),
     }
 }
 

@@ -10,11 +10,12 @@ use super::images::{Digits, THRESHOLD};
 use super::network::Model;
 use crate::error::Error;
 use crate::figure::{Axis, Band, Figure, Panel, Series, Style};
-use crate::output;
+use crate::file_error::FileError;
+use crate::terminal::text::table;
 
 /// What the two networks of one model came to.
 #[derive(Debug)]
-pub struct Comparison<'a> {
+pub struct CurvePair<'a> {
     /// Without batch norm.
     pub plain: &'a Curve,
     /// With batch norm.
@@ -29,12 +30,12 @@ pub struct Comparison<'a> {
     pub reached: Option<usize>,
 }
 
-impl<'a> Comparison<'a> {
+impl<'a> CurvePair<'a> {
     /// None where a network was stopped before its first evaluation.
-    pub fn new(curves: &'a [Curve; 2]) -> Option<Comparison<'a>> {
+    pub fn new(curves: &'a [Curve; 2]) -> Option<CurvePair<'a>> {
         let [plain, normalised] = curves;
         let plain_best = plain.best()?;
-        Some(Comparison {
+        Some(CurvePair {
             plain,
             normalised,
             plain_best,
@@ -99,7 +100,7 @@ impl<'a> Comparison<'a> {
 /// The result as JSON; rates are fractions from 0 to 1.
 pub fn result(digits: &Digits, pairs: &[[Curve; 2]], done: bool) -> Value {
     let models: Vec<Value> =
-        pairs.iter().filter_map(Comparison::new).map(|comparison| comparison.json()).collect();
+        pairs.iter().filter_map(CurvePair::new).map(|comparison| comparison.json()).collect();
     json!({
         "complete": done,
         "threshold": THRESHOLD,
@@ -114,7 +115,7 @@ pub fn result(digits: &Digits, pairs: &[[Curve; 2]], done: bool) -> Value {
 /// # Errors
 /// A file that cannot be written.
 pub fn write(out: &Path, pairs: &[[Curve; 2]], result: &Value) -> Result<(), Error> {
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    fs::create_dir_all(out).map_err(FileError::of("create", out))?;
     let mut curves = "step,model,test_accuracy,train_loss\n".to_owned();
     let mut percentiles = "step,model,p15,p50,p85\n".to_owned();
     for curve in pairs.iter().flatten() {
@@ -133,7 +134,7 @@ pub fn write(out: &Path, pairs: &[[Curve; 2]], result: &Value) -> Result<(), Err
     ];
     for (name, text) in files {
         let path = out.join(name);
-        fs::write(&path, text).map_err(Error::io("write", &path))?;
+        fs::write(&path, text).map_err(FileError::of("write", &path))?;
     }
     for pair in pairs {
         // One evaluation is a point and no curve.
@@ -235,7 +236,7 @@ pub fn table(pairs: &[[Curve; 2]]) -> String {
         }
     }
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    output::table(&header, &rows)
+    table(&header, &rows)
 }
 
 #[cfg(test)]
@@ -266,12 +267,12 @@ mod tests {
         ];
         for (normalised, reached, times) in cases {
             let pair = [curve(false, &plain), curve(true, normalised)];
-            let comparison = Comparison::new(&pair).unwrap();
+            let comparison = CurvePair::new(&pair).unwrap();
             assert_eq!((comparison.reached, comparison.times_fewer()), (reached, times));
             let is_named = comparison.sentence().contains("times fewer");
             assert_eq!(is_named, reached.is_some(), "{}", comparison.sentence());
         }
-        assert!(Comparison::new(&[curve(false, &plain), curve(true, &[])]).is_none());
+        assert!(CurvePair::new(&[curve(false, &plain), curve(true, &[])]).is_none());
     }
 
     #[test]

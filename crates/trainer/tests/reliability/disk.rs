@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bninception::checkpoint;
+use bninception::run::checkpoint;
 
 use super::common::Place;
 use super::job::RunResult;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use bninception::checkpoint::{self, CheckpointError};
 use bninception::error::Error;
+use bninception::run::checkpoint::{self, CheckpointError};
 use bninception_engine::model::{Network, Weights};
 use bninception_engine::{EngineError, Executor, Team, TrainBatch};
 use serde_json::Value;

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use bninception::checkpoint::{self, CheckpointError, Metadata};
+use bninception::run::checkpoint::{self, CheckpointError};
+use bninception::run::metadata::Metadata;
 
 use super::common::Place;
 use super::divergence::{Spoilt, spoil};
@@ -56,7 +57,7 @@ fn old_files_with_null_are_read() {
     let progress = metadata.progress;
     assert_eq!(progress.best.unwrap().loss, None);
     assert!(progress.epoch_metrics.loss().is_none_or(f64::is_nan));
-    let next = bninception::state::EvaluationResult {
+    let next = bninception::run::state::EvaluationResult {
         loss: Some(3.0),
         top1: 0.1,
         ..progress.best.unwrap()

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use bninception::checkpoint::{self, CheckpointError, Metadata};
 use bninception::config::{Sources, resolve};
+use bninception::run::checkpoint::{self, CheckpointError};
+use bninception::run::metadata::Metadata;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 

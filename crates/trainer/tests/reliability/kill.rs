@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bninception::checkpoint;
+use bninception::run::checkpoint;
 
 use super::common::Place;
 use super::job::RunResult;

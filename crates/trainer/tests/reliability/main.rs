@@ -1,4 +1,4 @@
-//! A run is never lost: what `RELIABILITY.md` promises, promise by promise.
+//! A run is never lost: what `docs/reliability.md` promises, promise by promise.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests; they say what they skip
 
 #[path = "../common/mod.rs"]

@@ -1,7 +1,7 @@
 //! A run that was stopped and resumed is the run that was not.
 
 use super::job::{Runs, STEPS_PER_EPOCH, tensors};
-use bninception::checkpoint;
+use bninception::run::checkpoint;
 
 #[test]
 fn wherever_it_was_stopped() {
@@ -40,7 +40,7 @@ fn wherever_it_was_stopped() {
     let (job, mut state) = runs.job("skipped", &[], None);
     state.progress.step += 1;
     let mut executor = bninception::setup::executor(&job.config, job.network.clone()).unwrap();
-    bninception::train::train(&job, executor.as_mut(), state).unwrap();
+    bninception::training::train::train(&job, executor.as_mut(), state).unwrap();
     assert!(runs.result("skipped").tensors[0] != whole.tensors[0]);
 
     // And every tensor has moved since the first step.
@@ -49,7 +49,7 @@ fn wherever_it_was_stopped() {
     let (start, end) = (load("start").state, load("whole").state);
     let (job, _) = runs.job("start", &[], None);
     for spec in &job.table.trainable {
-        let values = |state: &bninception::state::TrainState| {
+        let values = |state: &bninception::run::state::TrainState| {
             state.weights.trainable[spec.range.clone()].to_vec()
         };
         assert!(values(&start) != values(&end), "{} was not trained", spec.name);

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bninception::checkpoint;
+use bninception::run::checkpoint;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::common::Place;

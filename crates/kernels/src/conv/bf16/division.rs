@@ -1,8 +1,8 @@
 //! How the work of the forward direction or the gradient of the input is divided.
 
 use super::pack::panels;
-use super::pieces::{Source, depth, sources};
-use super::strips::{MOST_LINES, Reach, Stack};
+use super::pieces::{PieceSource, depth, sources};
+use super::strips::{MOST_PIXELS, StripLayout, TapOffset};
 use super::{CACHED_BYTES, PANEL, SIDE, WORDS};
 use crate::conv::geometry::Passes;
 use crate::dtype::Bf16;
@@ -21,7 +21,7 @@ pub(in crate::conv) struct Division {
     /// How a chunk's pixels are read.
     pub reading: Reading,
     /// Units of work that share the weights of a chunk, where there are too few chunks.
-    pub spans: usize,
+    pub weight_splits: usize,
 }
 
 /// How products read the pixels of a chunk.
@@ -42,7 +42,7 @@ pub(in crate::conv) struct Windows {
     /// multiplied with one panel of weights after the other.
     pub chunk_panels: usize,
     /// The source of each pass.
-    pub sources: Vec<Vec<[Source; 2]>>,
+    pub sources: Vec<Vec<[PieceSource; 2]>>,
     /// Whether each piece of them is a block of channels, or nothing, which products can read in place.
     pub in_place: bool,
 }
@@ -50,7 +50,7 @@ pub(in crate::conv) struct Windows {
 /// Chunks of a stack's rows.
 #[derive(Debug)]
 pub(in crate::conv) struct Strips {
-    pub stack: Stack,
+    pub stack: StripLayout,
     /// Rows of a chunk.
     pub chunk_rows: usize,
     /// Bytes from one strip of a chunk to the next, a line of 64 bytes being two channel blocks of a pixel;
@@ -87,11 +87,11 @@ impl Division {
             Some(strips) => Reading::Image(strips),
             None => Reading::Windows(Windows::new(passes, batch, threads)),
         };
-        let mut division = Division { reading, spans: 1 };
+        let mut division = Division { reading, weight_splits: 1 };
         let pixels = passes.passes.iter().map(|pass| pass.pixels.len()).max().unwrap_or(0);
         let chunks = division.chunks(batch, pixels).max(1);
         if chunks < UNITS * threads / 2 {
-            division.spans = (UNITS * threads).div_ceil(chunks).min(panels(out_blocks));
+            division.weight_splits = (UNITS * threads).div_ceil(chunks).min(panels(out_blocks));
         }
         division
     }
@@ -108,7 +108,7 @@ impl Division {
 
     /// Units of work of pass `pass`.
     pub(in crate::conv) fn units(&self, passes: &Passes, pass: usize, batch: usize) -> usize {
-        self.chunks(batch, passes.passes[pass].pixels.len()) * self.spans
+        self.chunks(batch, passes.passes[pass].pixels.len()) * self.weight_splits
     }
 
     /// Tiles of the sum of pass `pass`.
@@ -170,16 +170,16 @@ impl Strips {
         if passes.layout.pixel != BLOCK {
             return Strips::of_image(passes, batch, threads);
         }
-        let stack = Stack::new(passes, size)?;
+        let stack = StripLayout::new(passes, size)?;
         let pairs = passes.source_blocks.div_ceil(2);
         let strips = stack.phases.len() * pairs;
-        let cached = (CACHED_BYTES / (strips.max(1) * LINE)).min(MOST_LINES);
+        let cached = (CACHED_BYTES / (strips.max(1) * LINE)).min(MOST_PIXELS);
         let work = (products, strips * passes.passes.len());
         let chunk_rows = chunk_rows(&stack, stack.rows_of_lines(cached), (batch, threads), work)?;
         // The last tile may reach beyond the last position, and an odd number of lines keeps strips from
         // falling on the same sets of a cache.
         let strip = ((stack.lines(chunk_rows) + PANEL) | 1) * LINE;
-        let step = |taps: &[Reach], tile: usize| {
+        let step = |taps: &[TapOffset], tile: usize| {
             let reach = taps[tile % taps.len()];
             (reach.phase * pairs + tile / taps.len()) * strip + reach.distance * LINE
         };
@@ -194,7 +194,7 @@ impl Strips {
     /// As [`Strips::new`] for images.
     fn of_image(passes: &Passes, batch: usize, threads: usize) -> Option<Strips> {
         let (pass, pixel) = (&passes.passes[0], size_of::<Bf16>());
-        let stack = Stack::of_windows(pass, SIDE)?;
+        let stack = StripLayout::of_windows(pass, SIDE)?;
         let chunk_rows = chunk_rows(&stack, usize::MAX, (batch, threads), (1, 0))?;
         let taps = pass.taps.len();
         let at = |tile: usize| pass.steps[tile % taps] + tile / taps * 2 * BLOCK;
@@ -226,7 +226,7 @@ impl Strips {
 /// panels of positions that are multiplied `products` times and lines that are copied to `strips` strips; and
 /// so few that every thread finds some units of work. `None` where a row is too long.
 fn chunk_rows(
-    stack: &Stack,
+    stack: &StripLayout,
     cached: usize,
     (batch, threads): (usize, usize),
     (products, strips): (usize, usize),
@@ -265,7 +265,7 @@ mod tests {
             stride: filter[1],
             pad: filter[2],
         };
-        for (shape, threads, chunk_panels, spans) in [
+        for (shape, threads, chunk_panels, weight_splits) in [
             // 3,136 panels of two tiles.
             (shape(32, (64, 64), 56, [1, 1, 0]), 2, 28, 1),
             // 49 panels of 54 tiles, 108 KB each, hardly enough for eight units a thread.
@@ -279,8 +279,8 @@ mod tests {
             let size = (shape.in_height, shape.in_width);
             let division = Division::new(&passes, size, shape.batch, blocks, threads);
             let Reading::Windows(windows) = division.reading else { panic!("not aligned") };
-            let found = (windows.chunk_panels, division.spans);
-            assert_eq!(found, (chunk_panels, spans), "{shape:?}, {threads} threads");
+            let found = (windows.chunk_panels, division.weight_splits);
+            assert_eq!(found, (chunk_panels, weight_splits), "{shape:?}, {threads} threads");
         }
     }
 }

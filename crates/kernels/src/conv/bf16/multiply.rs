@@ -1,6 +1,6 @@
 //! Products of panels of bf16 pairs with f32 sums, by the instructions of the machine.
 
-use super::pieces::Source;
+use super::pieces::PieceSource;
 use super::{PANEL, SIDE, WORDS};
 use crate::dtype::Bf16;
 #[cfg(target_arch = "x86_64")]
@@ -161,7 +161,7 @@ impl Ready {
     pub(super) unsafe fn multiply_map(
         &self,
         rows: &[*const Bf16; PANEL],
-        sources: &[[Source; 2]],
+        sources: &[[PieceSource; 2]],
         columns: *const u32,
         sums: *mut f32,
     ) {
@@ -232,7 +232,7 @@ unsafe fn portable(
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Bf16, Columns, PANEL, SIDE, Source, WORDS};
+    use super::{Bf16, Columns, PANEL, PieceSource, SIDE, WORDS};
 
     /// Rows of a register tile of [`avx512bf16`]: with two columns of 16 sums, two of words and what
     /// hides their latency, half of the registers.
@@ -322,7 +322,7 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn avx512bf16_map(
         rows: &[*const Bf16; PANEL],
-        sources: &[[Source; 2]],
+        sources: &[[PieceSource; 2]],
         columns: *const u32,
         to: *mut f32,
     ) {

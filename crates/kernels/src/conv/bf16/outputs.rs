@@ -3,13 +3,14 @@
 use super::division::{Division, LINE, MOST, Reading, Strips};
 use super::multiply::{Columns, Multiplier, Ready};
 use super::pack::panels;
-use super::pieces::Source;
-use super::strips::MOST_LINES;
+use super::pieces::PieceSource;
+use super::strips::MOST_PIXELS;
 use super::words::{self, Values};
 use super::{PANEL, SIDE, WORDS};
 use crate::conv::finish::Finish;
 use crate::conv::geometry::{Pass, Passes};
 use crate::conv::kernel::Kernel;
+use crate::conv::operands::{Source, Target};
 use crate::dtype::Bf16;
 use crate::element::Element;
 use crate::map::BLOCK;
@@ -21,25 +22,16 @@ use crate::team::units::{Units, part};
 const FINISHED: usize = 8;
 
 /// One direction of one convolution, ready to run.
-pub(in crate::conv) struct Outputs<'a, E> {
+pub(in crate::conv) struct Bf16Outputs<'a, E> {
     pub passes: &'a Passes,
     pub division: &'a Division,
     pub multiplier: Multiplier,
-    pub batch: usize,
-    /// Channel blocks of the target.
-    pub out_blocks: usize,
-    /// First element of the source's view, and elements from one image to the next.
-    pub source: &'a [E],
-    pub source_image: usize,
+    pub source: Source<'a, E>,
     /// Weights as [`pack`](super::pack) lays them out.
     pub weights: &'a [f32],
-    /// First element of the target's view; elements from one image and one block to the next.
-    pub target: Shared<'a, E>,
-    pub target_image: usize,
-    pub target_plane: usize,
+    pub target: Target<'a, E>,
+    /// Its units are chunks.
     pub finish: Finish<'a>,
-    /// Where each chunk leaves its sums and sums of squares, `[chunk][2][channels]`.
-    pub sums: Option<Shared<'a>>,
     /// [`Division::scratch_len`] for each thread.
     pub workspace: Shared<'a>,
     pub thread: usize,
@@ -47,31 +39,31 @@ pub(in crate::conv) struct Outputs<'a, E> {
     pub units: Units<'a>,
 }
 
-impl<E: Element> Kernel for Outputs<'_, E> {
+impl<E: Element> Kernel for Bf16Outputs<'_, E> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
         V: Vector,
     {
-        let spans = self.division.spans;
+        let weight_splits = self.division.weight_splits;
         let scratch = self.workspace.at(self.thread * self.division.scratch_len());
         let sums = scratch.wrapping_add(self.division.pixels_len());
-        let panels = panels(self.out_blocks);
+        let panels = panels(self.target.blocks);
         // SAFETY: the caller vouches for the instruction set.
         let ready = unsafe { Ready::new(self.multiplier) };
         let mut lists = Lists::new();
-        let units = |pass: usize| self.division.units(self.passes, pass, self.batch);
+        let units = |pass: usize| self.division.units(self.passes, pass, self.target.batch);
         let panel_len = |pass: usize| self.division.depth(pass) * 2 * WORDS;
         while let Some(unit) = self.units.take() {
             let (index, unit) = self.passes.pass_of(unit, units);
-            let (chunk, span) = (unit / spans, unit % spans);
+            let (chunk, split) = (unit / weight_splits, unit % weight_splits);
             let first_weight = panels * (0..index).map(panel_len).sum::<usize>();
             let panel_len = panel_len(index);
             // SAFETY: the caller vouches for the instruction set; units write different targets, and
             // each thread has a workspace of its own.
             unsafe {
                 let chunk = self.chunk::<V>(&ready, (index, chunk), scratch.cast(), &mut lists);
-                for panel in part(panels, spans, span) {
+                for panel in part(panels, weight_splits, split) {
                     let weights = first_weight + panel * panel_len;
                     let columns = self.weights[weights..][..panel_len].as_ptr().cast();
                     self.multiply::<V, NB>(&ready, &chunk, panel, columns, sums);
@@ -88,14 +80,14 @@ struct Lists {
     pixels: [(usize, usize); MOST * PANEL],
     /// Where the windows of pixels start in the source, or where the pixels of a strip lie in it, or row
     /// tiles in the workspace.
-    sources: [usize; MOST_LINES],
+    sources: [usize; MOST_PIXELS],
     /// Pixels up to the end of each panel.
     ends: [usize; MOST],
 }
 
 impl Lists {
     fn new() -> Lists {
-        Lists { pixels: [(0, 0); MOST * PANEL], sources: [0; MOST_LINES], ends: [0; MOST] }
+        Lists { pixels: [(0, 0); MOST * PANEL], sources: [0; MOST_PIXELS], ends: [0; MOST] }
     }
 }
 
@@ -115,7 +107,7 @@ enum Rows<'a> {
     /// In panels with so many tiles of the sum, made of windows.
     Panels(*const u32, usize),
     /// In the map, at the pieces of each of these windows.
-    Map { map: &'a [Bf16], windows: &'a [usize], sources: &'a [[Source; 2]] },
+    Map { map: &'a [Bf16], windows: &'a [usize], sources: &'a [[PieceSource; 2]] },
     /// In the workspace, from where row tiles start; their steps and their pitch.
     Tiles { first: *const u8, tiles: &'a [usize], steps: &'a [usize], pitch: usize },
 }
@@ -157,7 +149,7 @@ impl Chunk<'_> {
     }
 }
 
-impl<E: Element> Outputs<'_, E> {
+impl<E: Element> Bf16Outputs<'_, E> {
     /// Lists chunk `index` of pass `pass` and brings its pixels into the workspace, as far as products do
     /// not read the map.
     ///
@@ -177,18 +169,18 @@ impl<E: Element> Outputs<'_, E> {
             match &self.division.reading {
                 Reading::Windows(windows) => {
                     let first = chunk * windows.chunk_panels * PANEL;
-                    let count = self.batch * pass.pixels.len() - first;
+                    let count = self.target.batch * pass.pixels.len() - first;
                     let count = count.min(windows.chunk_panels * PANEL);
                     let Lists { pixels, sources: starts, ends } = lists;
                     let (pixels, starts) = (&mut pixels[..count], &mut starts[..count]);
-                    pass.list(first, (self.source_image, self.target_image), pixels);
+                    pass.list(first, (self.source.image, self.target.image), pixels);
                     for (i, (pixel, start)) in pixels.iter_mut().zip(&mut *starts).enumerate() {
                         (*start, pixel.0) = (pixel.0, i);
                     }
                     let ends = &mut ends[..count.div_ceil(PANEL)];
                     let sources = &windows.sources[index];
                     let map = if windows.in_place && ready.reads_maps() {
-                        E::as_bf16(self.source)
+                        E::as_bf16(self.source.values)
                     } else {
                         None
                     };
@@ -223,7 +215,8 @@ impl<E: Element> Outputs<'_, E> {
                     let (pixels, ends) = self.positions(strips, pass, first, pixels, ends);
                     let tiles = &mut sources[..2 * ends.len()];
                     // Behind the last row of a chunk, and in a pass without pixels, there is none.
-                    let last = (first + strips.chunk_rows).min(self.batch * strips.stack.rows) - 1;
+                    let last =
+                        (first + strips.chunk_rows).min(self.target.batch * strips.stack.rows) - 1;
                     for (i, tile) in tiles.iter_mut().enumerate() {
                         let (row, column) =
                             (i * SIDE / strips.stack.pitch, i * SIDE % strips.stack.pitch);
@@ -248,11 +241,17 @@ impl<E: Element> Outputs<'_, E> {
         ends: &'a mut [usize; MOST],
     ) -> (&'a [(usize, usize)], &'a [usize]) {
         let mut count = 0;
-        strips.stack.each(pass, self.batch, first, strips.chunk_rows, |position, n, pixel| {
-            let target = n * self.target_image + pass.pixels[pixel].target as usize;
-            pixels[count] = (position, target);
-            count += 1;
-        });
+        strips.stack.each(
+            pass,
+            self.target.batch,
+            first,
+            strips.chunk_rows,
+            |position, n, pixel| {
+                let target = n * self.target.image + pass.pixels[pixel].target as usize;
+                pixels[count] = (position, target);
+                count += 1;
+            },
+        );
         let pixels = &pixels[..count];
         let panels = pixels.last().map_or(0, |last| last.0 / PANEL + 1);
         (pixels, ends_of(pixels, &mut ends[..panels]))
@@ -267,14 +266,19 @@ impl<E: Element> Outputs<'_, E> {
     /// # Safety
     /// The machine must have the instruction set of `V`, and `to` must hold the panels.
     #[inline(always)]
-    unsafe fn gather<V: Vector>(&self, sources: &[[Source; 2]], windows: &[usize], to: *mut u32) {
+    unsafe fn gather<V: Vector>(
+        &self,
+        sources: &[[PieceSource; 2]],
+        windows: &[usize],
+        to: *mut u32,
+    ) {
         let last = windows.len() - 1;
         for (tile, &[first, second]) in sources.iter().enumerate() {
             for index in 0..windows.len().next_multiple_of(PANEL) {
                 let (panel, row) = (index / PANEL, index % PANEL);
                 let to = to.wrapping_add((panel * sources.len() + tile) * 2 * WORDS + row * SIDE);
-                let window = self.source.as_ptr().wrapping_add(windows[index.min(last)]);
-                // SAFETY: `Conv` has checked that the source holds every image of its view, so that
+                let window = self.source.values.as_ptr().wrapping_add(windows[index.min(last)]);
+                // SAFETY: `Conv` has checked that the source is that of the passes, so that
                 // windows and steps lie inside; the rest is vouched for by the caller.
                 unsafe { words::join::<V, _>(first.of(window), second.of(window), to) };
             }
@@ -291,22 +295,22 @@ impl<E: Element> Outputs<'_, E> {
         &self,
         strips: &Strips,
         first: usize,
-        list: &mut [usize; MOST_LINES],
+        list: &mut [usize; MOST_PIXELS],
         to: *mut u8,
     ) {
         let Passes { layout, source_blocks, .. } = self.passes;
         let list = &mut list[..strips.stack.lines(strips.chunk_rows)];
-        let nothing = Source::default();
+        let nothing = PieceSource::default();
         let mut strip = to;
         for phase in 0..strips.stack.phases.len() {
-            strips.stack.list(phase, layout, (self.batch, self.source_image), first, list);
+            strips.stack.list(phase, layout, (self.target.batch, self.source.image), first, list);
             for block in (0..*source_blocks).step_by(2) {
-                let first = self.source.as_ptr().wrapping_add(block * layout.plane);
+                let first = self.source.values.as_ptr().wrapping_add(block * layout.plane);
                 let second = first.wrapping_add(layout.plane);
                 for (line, &pixel) in list.iter().enumerate() {
                     let to = strip.wrapping_add(line * LINE).cast();
                     let values = Values::block(first.wrapping_add(pixel));
-                    // SAFETY: `Conv` has checked that the source holds every image of its view; the
+                    // SAFETY: `Conv` has checked that the source is that of the passes; the
                     // rest is vouched for by the caller.
                     unsafe {
                         match block + 1 < *source_blocks {
@@ -330,8 +334,8 @@ impl<E: Element> Outputs<'_, E> {
     /// The machine must have the instruction set of `V`, and `to` must hold the rows.
     #[inline(always)]
     unsafe fn image<V: Vector>(&self, strips: &Strips, start: usize, to: *mut Bf16) {
-        let end = self.source.len().min(self.batch * self.source_image);
-        let values = &self.source[start..end];
+        let end = self.source.values.len().min(self.target.batch * self.source.image);
+        let values = &self.source.values[start..end];
         let len = strips.strip / size_of::<Bf16>();
         // SAFETY: as the caller vouches.
         let to = unsafe { std::slice::from_raw_parts_mut(to, len) };
@@ -359,7 +363,7 @@ impl<E: Element> Outputs<'_, E> {
         columns: *const u32,
         products: *mut f32,
     ) {
-        let blocks = 2.min(self.out_blocks - 2 * panel);
+        let blocks = 2.min(self.target.blocks - 2 * panel);
         let buffer = |index: usize| products.wrapping_add(index % 2 * 4 * WORDS);
         // SAFETY: as the caller vouches.
         unsafe {
@@ -375,10 +379,10 @@ impl<E: Element> Outputs<'_, E> {
                 (last, first) = (pixels, end);
             }
             self.finish(last, panel, buffer(chunk.ends.len() + 1), &mut sums);
-            if let Some(partial) = self.sums {
+            if let Some(partial) = self.finish.sums {
                 for (block, kinds) in sums.iter().enumerate().take(blocks) {
                     for (kind, vectors) in kinds.iter().enumerate() {
-                        let at = (2 * chunk.index + kind) * self.out_blocks * BLOCK;
+                        let at = (2 * chunk.index + kind) * self.target.blocks * BLOCK;
                         let at = at + (2 * panel + block) * BLOCK;
                         for (v, vector) in vectors.iter().enumerate() {
                             vector.store(partial.at(at + v * V::LANES));
@@ -392,7 +396,7 @@ impl<E: Element> Outputs<'_, E> {
     /// Finishes the products of a panel of pixels with panel `panel` of weights, and adds to the sums.
     ///
     /// # Safety
-    /// As [`Outputs::multiply`].
+    /// As [`Bf16Outputs::multiply`].
     #[inline(always)]
     unsafe fn finish<V: Vector, const NB: usize>(
         &self,
@@ -401,7 +405,7 @@ impl<E: Element> Outputs<'_, E> {
         products: *const f32,
         sums: &mut [[[V; NB]; 2]; 2],
     ) {
-        let (blocks, plane) = (2.min(self.out_blocks - 2 * panel), self.target_plane);
+        let (blocks, plane) = (2.min(self.target.blocks - 2 * panel), self.target.plane);
         for pixels in pixels.chunks(FINISHED) {
             let valid = pixels.len();
             // The last pixel stands in for those that are missing.
@@ -411,7 +415,7 @@ impl<E: Element> Outputs<'_, E> {
                 row / SIDE * 2 * WORDS + row % SIDE * SIDE
             });
             let mut targets: [_; FINISHED] =
-                std::array::from_fn(|p| self.target.at(pixel(p).1 + 2 * panel * plane));
+                std::array::from_fn(|p| self.target.values.at(pixel(p).1 + 2 * panel * plane));
             for (block, sums) in sums.iter_mut().enumerate().take(blocks) {
                 // SAFETY: as the caller vouches.
                 unsafe {

@@ -13,7 +13,7 @@ use crate::conv::shape::ConvShape;
 use crate::map::BLOCK;
 use crate::simd::vector::Vector;
 use crate::team::share::Shared;
-use crate::team::units::part;
+use crate::team::units::{Member, part};
 
 /// Parts of the sum that are packed by themselves, so that many threads find work.
 const SLICES: usize = 8;
@@ -30,22 +30,21 @@ pub(in crate::conv) fn packed_len(passes: &Passes, out_blocks: usize) -> usize {
 }
 
 /// The weights of one direction on their way into panels, ready to run.
-pub(in crate::conv) struct Pack<'a> {
+pub(in crate::conv) struct Bf16Pack<'a> {
     pub shape: &'a ConvShape,
     pub passes: &'a Passes,
     pub order: Order,
     /// OIHW slices that follow one another.
     pub weights: &'a [&'a [f32]],
     pub packed: Shared<'a>,
-    pub thread: usize,
-    pub threads: usize,
+    pub member: Member,
 }
 
 /// The weights of a piece: forward `[lane][value]`, for the gradient of the input `[value][lane]`, as
 /// they lie in OIHW. Those that do not exist are zero.
 type Square = [[f32; BLOCK]; BLOCK];
 
-impl Kernel for Pack<'_> {
+impl Kernel for Bf16Pack<'_> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -56,7 +55,7 @@ impl Kernel for Pack<'_> {
             Order::BackwardInput => self.shape.in_channels / BLOCK,
         };
         // Blocks of lanes that do not exist are written too.
-        for unit in part(2 * panels(out_blocks) * SLICES, self.threads, self.thread) {
+        for unit in self.member.part(2 * panels(out_blocks) * SLICES) {
             let (block, slice) = (unit / SLICES, unit % SLICES);
             let mut start = 0;
             for pass in &self.passes.passes {
@@ -82,11 +81,11 @@ impl Kernel for Pack<'_> {
     }
 }
 
-impl Pack<'_> {
+impl Bf16Pack<'_> {
     /// The weights of piece `index` for a block of lanes.
     #[inline(always)]
     fn square(&self, pass: &Pass, block: usize, index: usize) -> Square {
-        let Pack { shape, passes, order, .. } = *self;
+        let Bf16Pack { shape, passes, order, .. } = *self;
         let row = shape.in_channels * shape.taps();
         let mut square = [[0.0; BLOCK]; BLOCK];
         for i in 0..BLOCK {
@@ -158,23 +157,22 @@ pub(in crate::conv) fn sums_len(passes: &Passes, out_blocks: usize) -> usize {
     panels(out_blocks) * depth(passes, &passes.passes[0]) * 4 * WORDS
 }
 
-/// Adds up `parts` sums, in their order, and writes this thread's share of the gradient to `targets`,
+/// Adds up `sum_copies` sums, in their order, and writes this member's share of the gradient to `targets`,
 /// OIHW slices that follow one another.
 pub(in crate::conv) fn unpack(
     shape: &ConvShape,
     passes: &Passes,
     sums: &[f32],
-    parts: usize,
+    sum_copies: usize,
     targets: &[Shared],
-    thread: usize,
-    threads: usize,
+    member: Member,
 ) {
     let out_blocks = shape.out_channels / BLOCK;
     let row = shape.in_channels * shape.taps();
     let pass = &passes.passes[0];
     let depth = depth(passes, pass);
-    let part_len = sums_len(passes, out_blocks);
-    for unit in part(out_blocks * passes.source_blocks, threads, thread) {
+    let copy_len = sums_len(passes, out_blocks);
+    for unit in member.part(out_blocks * passes.source_blocks) {
         let (block, source) = (unit / passes.source_blocks, unit % passes.source_blocks);
         let (target, first) = target_of(targets, block * BLOCK * row);
         let len = row / passes.source_blocks;
@@ -199,8 +197,8 @@ pub(in crate::conv) fn unpack(
             let tile = (block / 2 * depth + index / 2) * 4 + block % 2 * 2 + index % 2;
             for lane in 0..SIDE {
                 let mut values = [0.0; BLOCK];
-                for part in 0..parts {
-                    let from = &sums[part * part_len + tile * WORDS + lane * SIDE..];
+                for copy in 0..sum_copies {
+                    let from = &sums[copy * copy_len + tile * WORDS + lane * SIDE..];
                     for (value, sum) in values.iter_mut().zip(from) {
                         *value += sum;
                     }

@@ -63,7 +63,7 @@ pub(super) fn value(
 
 /// Where the values of a piece lie, seen from the start of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::conv) struct Source {
+pub(in crate::conv) struct PieceSource {
     /// Offset of the values of its first step.
     pub offset: usize,
     /// Values of that step.
@@ -74,7 +74,7 @@ pub(in crate::conv) struct Source {
     pub total: usize,
 }
 
-impl Source {
+impl PieceSource {
     /// The values seen from `window`.
     pub(super) fn of<E>(&self, window: *const E) -> Values<E> {
         Values {
@@ -87,9 +87,9 @@ impl Source {
 }
 
 /// The pieces of a pass, two for each tile of the sum; the last may be empty.
-pub(super) fn sources(passes: &Passes, pass: &Pass) -> Vec<[Source; 2]> {
+pub(super) fn sources(passes: &Passes, pass: &Pass) -> Vec<[PieceSource; 2]> {
     let source = |index: usize| {
-        let mut source = Source::default();
+        let mut source = PieceSource::default();
         let Some((first, at)) = value(passes, pass, index, 0) else { return source };
         source.offset = pass.steps[first] + at;
         for i in 0..BLOCK {
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn pieces_fill_blocks_from_steps() {
         let source =
-            |offset, count, next_offset, total| Source { offset, count, next_offset, total };
+            |offset, count, next_offset, total| PieceSource { offset, count, next_offset, total };
         // A step for each block of channels.
         let blocks = passes_of(&[0, 500, 1000], 16);
         let found = sources(&blocks, &blocks.passes[0]);
@@ -145,7 +145,7 @@ mod tests {
             found,
             [
                 [source(0, 16, 0, 16), source(500, 16, 0, 16)],
-                [source(1000, 16, 0, 16), Source::default()],
+                [source(1000, 16, 0, 16), PieceSource::default()],
             ]
         );
         // Rows of seven pixels of three colours.

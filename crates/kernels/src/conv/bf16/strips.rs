@@ -12,19 +12,19 @@ use crate::conv::geometry::{Layout, Pass, Passes};
 use crate::map::BLOCK;
 
 /// Most source pixels of a chunk of positions: what lists of them have room for.
-pub(super) const MOST_LINES: usize = 1792;
+pub(super) const MOST_PIXELS: usize = 1792;
 
 /// The strips of one direction of a convolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::conv) struct Stack {
+pub(in crate::conv) struct StripLayout {
     /// Rows of positions from one image to the next.
     pub rows: usize,
     /// Positions from one row to the next.
     pub pitch: usize,
     /// The phases that a tap meets.
-    pub phases: Vec<Phase>,
+    pub phases: Vec<StripPhase>,
     /// For each pass and each tap what it meets.
-    pub taps: Vec<Vec<Reach>>,
+    pub taps: Vec<Vec<TapOffset>>,
     /// Source rows and columns from one position to the next.
     stride: usize,
     /// Rows of the source.
@@ -39,7 +39,7 @@ pub(in crate::conv) struct Stack {
 
 /// Every so many rows and columns of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::conv) struct Phase {
+pub(in crate::conv) struct StripPhase {
     /// The first row.
     row: usize,
     /// The first column.
@@ -50,7 +50,7 @@ pub(in crate::conv) struct Phase {
 
 /// What a tap meets at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::conv) struct Reach {
+pub(in crate::conv) struct TapOffset {
     /// The phase.
     pub phase: usize,
     /// Lines from that with the position's number to the source pixel's.
@@ -99,10 +99,10 @@ pub(super) fn index_in<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
     })
 }
 
-impl Stack {
+impl StripLayout {
     /// The strips of `passes` over maps of `size` rows and columns; `None` where a chunk of one row would
     /// not fit into lists.
-    pub(super) fn new(passes: &Passes, size: (usize, usize)) -> Option<Stack> {
+    pub(super) fn new(passes: &Passes, size: (usize, usize)) -> Option<StripLayout> {
         let Passes { stride, passes, .. } = passes;
         let reach = || passes.iter().flat_map(|pass| &pass.reach);
         let counts = passes.iter().map(Pass::rows);
@@ -115,14 +115,14 @@ impl Stack {
             let columns_of = |column: usize| size.1.saturating_sub(column).div_ceil(*stride);
             let stride = *stride as isize;
             let (row, column) = (down.rem_euclid(stride) as usize, right.rem_euclid(stride));
-            let phase = Phase { row, column, columns: columns_of(column as usize) };
+            let phase = StripPhase { row, column, columns: columns_of(column as usize) };
             let phase = index_in(&mut phases, phase);
             let down = (down.div_euclid(stride) + rows.before as isize) as usize;
             let right = (right.div_euclid(stride) + columns.before as isize) as usize;
-            Reach { phase, distance: down * pitch + right }
+            TapOffset { phase, distance: down * pitch + right }
         };
         let taps = passes.iter().map(|pass| pass.reach.iter().map(&mut met).collect()).collect();
-        let stack = Stack {
+        let stack = StripLayout {
             rows: rows.pitch(),
             pitch,
             taps,
@@ -134,12 +134,12 @@ impl Stack {
             left: columns.before,
             right: columns.after,
         };
-        (stack.lines(1) <= MOST_LINES).then_some(stack)
+        (stack.lines(1) <= MOST_PIXELS).then_some(stack)
     }
 
     /// The positions of an image's windows, whose rows are read where they lie: only the rows of the
     /// source, `height` for each image, are split in phases. Rows of positions are a multiple of `side`.
-    pub(super) fn of_image(passes: &Passes, height: usize, side: usize) -> Option<Stack> {
+    pub(super) fn of_image(passes: &Passes, height: usize, side: usize) -> Option<StripLayout> {
         let (pass, stride) = (&passes.passes[0], passes.stride);
         let reach = || pass.reach.iter().map(|reach| reach.0);
         let rows = Span::new([pass.rows()].into_iter(), height, stride, reach());
@@ -148,12 +148,12 @@ impl Stack {
         let met = |down: isize| {
             let row = down.rem_euclid(stride as isize) as usize;
             let (column, columns) = (pass.reach[0].1, pass.columns);
-            let phase = index_in(&mut phases, Phase { row, column, columns });
+            let phase = index_in(&mut phases, StripPhase { row, column, columns });
             let down = down.div_euclid(stride as isize) + rows.before as isize;
-            Reach { phase, distance: down as usize * pitch }
+            TapOffset { phase, distance: down as usize * pitch }
         };
         let taps = vec![reach().map(met).collect()];
-        let stack = Stack {
+        let stack = StripLayout {
             rows: rows.pitch(),
             pitch,
             taps,
@@ -165,18 +165,19 @@ impl Stack {
             left: 0,
             right: 0,
         };
-        (stack.lines(1) <= MOST_LINES).then_some(stack)
+        (stack.lines(1) <= MOST_PIXELS).then_some(stack)
     }
 
     /// The positions of an image's windows, which are read where they lie. Rows of positions are a multiple
     /// of `side`.
-    pub(super) fn of_windows(pass: &Pass, side: usize) -> Option<Stack> {
+    pub(super) fn of_windows(pass: &Pass, side: usize) -> Option<StripLayout> {
         let (height, pitch) = (pass.rows(), pass.columns.next_multiple_of(side));
         let (phases, taps) = (Vec::new(), Vec::new());
         let (stride, above, below, left, right) = (1, 0, 0, 0, 0);
         let rows = height;
-        let stack = Stack { rows, pitch, phases, taps, stride, height, above, below, left, right };
-        (stack.lines(1) <= MOST_LINES).then_some(stack)
+        let stack =
+            StripLayout { rows, pitch, phases, taps, stride, height, above, below, left, right };
+        (stack.lines(1) <= MOST_PIXELS).then_some(stack)
     }
 
     /// Source pixels of each phase that a chunk of so many rows of positions meets.
@@ -190,7 +191,7 @@ impl Stack {
         rows.saturating_sub(self.above + self.below).max(1)
     }
 
-    /// Lists the [`Stack::lines`] of a phase from row `first` on: the offset of each source pixel,
+    /// Lists the [`StripLayout::lines`] of a phase from row `first` on: the offset of each source pixel,
     /// counted over `batch` images that are `image` elements apart, or that of a pixel of zeros.
     pub(super) fn list(
         &self,
@@ -200,7 +201,7 @@ impl Stack {
         first: usize,
         list: &mut [usize],
     ) {
-        let Phase { row: row_phase, column, columns } = self.phases[phase];
+        let StripPhase { row: row_phase, column, columns } = self.phases[phase];
         // The halo is zero on the side that it has; taps reach over no edge of an image without one.
         let before = layout.before > 0 || layout.pixel != BLOCK;
         list.fill(if before { 0 } else { layout.at(self.height as isize, 0) });
@@ -282,8 +283,8 @@ mod tests {
                 let layout = &passes.layout;
                 let image = 10 * layout.plane;
                 let stack = match layout.pixel {
-                    BLOCK => Stack::new(&passes, size),
-                    _ => Stack::of_image(&passes, size.0, 2),
+                    BLOCK => StripLayout::new(&passes, size),
+                    _ => StripLayout::of_image(&passes, size.0, 2),
                 };
                 let stack = stack.expect("small");
                 let inside = |offset: usize| {

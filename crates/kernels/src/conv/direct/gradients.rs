@@ -7,48 +7,43 @@
 
 use crate::conv::geometry::Passes;
 use crate::conv::kernel::{Kernel, Tile};
+use crate::conv::operands::Source;
 use crate::conv::shape::ConvShape;
 use crate::map::BLOCK;
 use crate::simd::vector::Vector;
 use crate::team::share::Shared;
-use crate::team::units::part;
+use crate::team::units::{Member, part};
 
 /// Pixels of a block: dy of one channel group (128 bytes a pixel) stays in the first-level cache,
 /// with the rows of x under it, while all taps and input channels pass over it. On Zen 4 (32 KB) 128
 /// and 256 pixels are 5 to 13 percent slower, except where a map has a hundred pixels in all.
 pub(in crate::conv) const PIXEL_BLOCK: usize = 64;
 
-/// Shares of the pixels for a team of `threads`: one per thread where the sums are small beside the
-/// maps, so that each thread reads its own pixels only; else one, and the threads split the tiles. No
-/// share is empty, for sums of nothing would not be written.
-pub(in crate::conv) fn parts(shape: &ConvShape, threads: usize) -> usize {
+/// Sums for a team of `threads`: one per thread, over pixels of its own, where the sums are small beside the
+/// maps, so that each thread reads its own pixels only; else one, and the threads split the tiles. No thread
+/// is without pixels, for sums of nothing would not be written.
+pub(in crate::conv) fn sum_copies(shape: &ConvShape, threads: usize) -> usize {
     let pixels = shape.batch * shape.out_height() * shape.out_width();
     let own = pixels >= threads && 4 * threads * shape.weights() <= shape.map_elements();
     if own { threads } else { 1 }
 }
 
 /// The gradient of the weights of one convolution, ready to run.
-pub(in crate::conv) struct DirectWeights<'a> {
+pub(in crate::conv) struct DirectGradients<'a> {
     pub passes: &'a Passes,
     pub tile: Tile,
-    pub batch: usize,
-    pub out_blocks: usize,
-    /// First element of the view of x, and elements from one image to the next.
-    pub source: &'a [f32],
-    pub source_image: usize,
-    /// First element of the view of dy; elements from one image and one block to the next.
-    pub gradient: &'a [f32],
-    pub gradient_image: usize,
-    pub gradient_plane: usize,
-    /// Sums, `[parts]` times the packed forward order.
+    /// x.
+    pub source: Source<'a>,
+    /// dy.
+    pub gradient: Source<'a>,
+    /// Sums, `[sum_copies]` times the packed forward order.
     pub sums: Shared<'a>,
-    /// Shares of the pixels; `threads / parts` threads split the tiles of each.
-    pub parts: usize,
-    pub thread: usize,
-    pub threads: usize,
+    /// [`sum_copies`]; `threads / sum_copies` threads split the tiles of each.
+    pub sum_copies: usize,
+    pub member: Member,
 }
 
-impl Kernel for DirectWeights<'_> {
+impl Kernel for DirectGradients<'_> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -56,30 +51,31 @@ impl Kernel for DirectWeights<'_> {
     {
         let pass = &self.passes.passes[0];
         let per_image = pass.pixels.len();
-        let crew = self.threads / self.parts;
-        if self.thread >= crew * self.parts {
+        let crew = self.member.of / self.sum_copies;
+        let (thread, sum_copies) = (self.member.index, self.sum_copies);
+        if thread >= crew * sum_copies {
             return;
         }
-        let (share, member) = (self.thread / crew, self.thread % crew);
-        let pixels = part(self.batch * per_image, self.parts, share);
-        let part_len = pass.steps.len() * self.passes.run * self.out_blocks * BLOCK;
-        let groups = self.out_blocks.div_ceil(self.tile.group_blocks);
+        let (copy, member) = (thread / crew, thread % crew);
+        let pixels = part(self.gradient.batch * per_image, sum_copies, copy);
+        let copy_len = pass.steps.len() * self.passes.run * self.gradient.blocks * BLOCK;
+        let groups = self.gradient.blocks.div_ceil(self.tile.group_blocks);
         let units = part(groups * pass.steps.len(), crew, member);
         let mut list = [(0, 0); PIXEL_BLOCK];
         let mut first = pixels.start;
         while first < pixels.end {
             let count = PIXEL_BLOCK.min(pixels.end - first);
-            pass.list(first, (self.source_image, self.gradient_image), &mut list[..count]);
+            pass.list(first, (self.source.image, self.gradient.image), &mut list[..count]);
             let fresh = first == pixels.start;
             for unit in units.clone() {
                 let (group, step) = (unit / pass.steps.len(), unit % pass.steps.len());
                 let block = group * self.tile.group_blocks;
-                let start = share * part_len + pass.steps.len() * self.passes.run * block * BLOCK;
+                let start = copy * copy_len + pass.steps.len() * self.passes.run * block * BLOCK;
                 // SAFETY: as the caller vouches; `start` and the units of different threads name
                 // different sums.
                 unsafe {
                     let list = &list[..count];
-                    if block + self.tile.group_blocks <= self.out_blocks {
+                    if block + self.tile.group_blocks <= self.gradient.blocks {
                         self.step::<V, NI, NV>(list, block, pass.steps[step], step, start, fresh);
                     } else {
                         self.step::<V, NI, NB>(list, block, pass.steps[step], step, start, fresh);
@@ -91,7 +87,7 @@ impl Kernel for DirectWeights<'_> {
     }
 }
 
-impl DirectWeights<'_> {
+impl DirectGradients<'_> {
     /// Sums one step of one channel group over the listed pixels.
     ///
     /// # Safety
@@ -109,11 +105,11 @@ impl DirectWeights<'_> {
     ) {
         let run = self.passes.run;
         let width = NV * V::LANES;
-        // SAFETY: `Conv` has checked that the buffers hold every image of their views; the rest is
+        // SAFETY: `Conv` has checked that both maps are those of the passes; the rest is
         // vouched for by the caller.
         unsafe {
-            let source = self.source.as_ptr().add(offset);
-            let gradient = self.gradient.as_ptr().add(block * self.gradient_plane);
+            let source = self.source.values.as_ptr().add(offset);
+            let gradient = self.gradient.values.as_ptr().add(block * self.gradient.plane);
             let mut done = 0;
             while done < run {
                 if run >= NI {
@@ -126,7 +122,7 @@ impl DirectWeights<'_> {
                         list,
                         source,
                         gradient,
-                        self.gradient_plane,
+                        self.gradient.plane,
                         sums,
                         skip,
                         fresh,
@@ -135,7 +131,7 @@ impl DirectWeights<'_> {
                 } else {
                     let sums = self.sums.at(start + (step * run + done) * width);
                     let source = source.add(done);
-                    outer::<V, 1, NV>(list, source, gradient, self.gradient_plane, sums, 0, fresh);
+                    outer::<V, 1, NV>(list, source, gradient, self.gradient.plane, sums, 0, fresh);
                     done += 1;
                 }
             }

@@ -7,32 +7,23 @@
 use crate::conv::finish::Finish;
 use crate::conv::geometry::{Pass, Passes};
 use crate::conv::kernel::{Kernel, Tile};
+use crate::conv::operands::{Source, Target};
 use crate::map::BLOCK;
 use crate::simd::vector::Vector;
-use crate::team::share::Shared;
 use crate::team::units::Units;
 
 /// One direction of one convolution, ready to run.
-pub(in crate::conv) struct Direct<'a> {
+pub(in crate::conv) struct DirectOutputs<'a> {
     pub passes: &'a Passes,
     pub tile: Tile,
     /// Register tiles of one unit of work.
     pub chunk_tiles: usize,
-    pub batch: usize,
-    /// Channel blocks of the target.
-    pub out_blocks: usize,
-    /// First element of the source's view, and elements from one image to the next.
-    pub source: &'a [f32],
-    pub source_image: usize,
+    pub source: Source<'a>,
     /// Weights as [`pack`](super::pack) lays them out.
     pub weights: &'a [f32],
-    /// First element of the target's view; elements from one image and one block to the next.
-    pub target: Shared<'a>,
-    pub target_image: usize,
-    pub target_plane: usize,
+    pub target: Target<'a>,
+    /// Its units are chunks.
     pub finish: Finish<'a>,
-    /// Where each chunk leaves its sums and sums of squares, `[chunk][2][channels]`.
-    pub sums: Option<Shared<'a>>,
     /// [`units`].
     pub units: Units<'a>,
 }
@@ -142,17 +133,18 @@ unsafe fn rank_one<V: Vector, const PX: usize, const NV: usize>(
     }
 }
 
-impl Kernel for Direct<'_> {
+impl Kernel for DirectOutputs<'_> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
         V: Vector,
     {
         debug_assert!(PX == self.tile.pixels && NV * V::LANES == self.tile.group_blocks * BLOCK);
-        let groups = self.out_blocks.div_ceil(self.tile.group_blocks);
+        let groups = self.target.blocks.div_ceil(self.tile.group_blocks);
         let Passes { passes, run, .. } = self.passes;
-        let units =
-            |pass: usize| groups * chunks(&passes[pass], self.tile, self.chunk_tiles, self.batch);
+        let units = |pass: usize| {
+            groups * chunks(&passes[pass], self.tile, self.chunk_tiles, self.target.batch)
+        };
         while let Some(unit) = self.units.take() {
             let (index, unit) = self.passes.pass_of(unit, units);
             let (chunk, group) = (unit / groups, unit % groups);
@@ -160,11 +152,11 @@ impl Kernel for Direct<'_> {
             let rows_before: usize =
                 passes[..index].iter().map(|pass| pass.steps.len() * run).sum();
             let rows = pass.steps.len() * run;
-            let first_weight = (rows_before * self.out_blocks + rows * block) * BLOCK;
+            let first_weight = (rows_before * self.target.blocks + rows * block) * BLOCK;
             let weights = &self.weights[first_weight..];
             // SAFETY: as the caller vouches; units write different pixels or other channels of them.
             unsafe {
-                if block + self.tile.group_blocks <= self.out_blocks {
+                if block + self.tile.group_blocks <= self.target.blocks {
                     self.unit::<V, PX, NV>(pass, chunk, block, weights);
                 } else {
                     self.unit::<V, PX, NB>(pass, chunk, block, weights);
@@ -174,7 +166,7 @@ impl Kernel for Direct<'_> {
     }
 }
 
-impl Direct<'_> {
+impl DirectOutputs<'_> {
     /// Computes chunk `chunk` of the pass's pixels for the channels from `block` on.
     ///
     /// # Safety
@@ -189,11 +181,11 @@ impl Direct<'_> {
         weights: &[f32],
     ) {
         let per_image = pass.pixels.len();
-        let pixels = self.batch * per_image;
+        let pixels = self.target.batch * per_image;
         let chunk_pixels = PX * self.chunk_tiles;
         let end = pixels.min((chunk + 1) * chunk_pixels);
         assert!(weights.len() >= pass.steps.len() * self.passes.run * NV * V::LANES);
-        // SAFETY: `Conv` has checked that the buffers hold every image of their view, so windows,
+        // SAFETY: `Conv` has checked that source and target are those of the passes, so windows,
         // steps and targets of the tables lie inside; the rest is vouched for by the caller.
         unsafe {
             let mut sums = [[V::splat(0.0); NV]; 2];
@@ -207,10 +199,10 @@ impl Direct<'_> {
                     // The last pixel stands in for those that are missing.
                     if p < valid {
                         let pixel = pass.pixels.get_unchecked(q);
-                        let from = n * self.source_image + pixel.source as usize;
-                        let to = n * self.target_image + pixel.target as usize;
-                        source[p] = self.source.as_ptr().add(from);
-                        target[p] = self.target.at(to + block * self.target_plane);
+                        let from = n * self.source.image + pixel.source as usize;
+                        let to = n * self.target.image + pixel.target as usize;
+                        source[p] = self.source.values.as_ptr().add(from);
+                        target[p] = self.target.values.at(to + block * self.target.plane);
                         q += 1;
                         if q == per_image {
                             (n, q) = (n + 1, 0);
@@ -222,12 +214,12 @@ impl Direct<'_> {
                 }
                 let mut tile =
                     multiply::<V, PX, NV>(&source, &pass.steps, self.passes.run, weights.as_ptr());
-                let (plane, channel) = (self.target_plane, block * BLOCK);
+                let (plane, channel) = (self.target.plane, block * BLOCK);
                 self.finish.store(&mut tile, &target, plane, valid, channel, &mut sums);
                 first += PX;
             }
-            if let Some(partial) = self.sums {
-                let channels = self.out_blocks * BLOCK;
+            if let Some(partial) = self.finish.sums {
+                let channels = self.target.blocks * BLOCK;
                 for (kind, sums) in sums.iter().enumerate() {
                     let at = (2 * chunk + kind) * channels + block * BLOCK;
                     for v in 0..NV {

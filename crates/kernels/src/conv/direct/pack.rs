@@ -10,7 +10,7 @@ use crate::conv::shape::ConvShape;
 use crate::dtype::Dtype;
 use crate::map::BLOCK;
 use crate::team::share::Shared;
-use crate::team::units::part;
+use crate::team::units::Member;
 
 /// Which direction's weights are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,71 +67,76 @@ pub(in crate::conv) fn origin(
     }
 }
 
-/// Packs this thread's share of the weights, rounded to `dtype`.
-pub(in crate::conv) fn pack(
-    shape: &ConvShape,
-    passes: &Passes,
-    tile: Tile,
-    order: Order,
-    dtype: Dtype,
-    weights: &[&[f32]],
-    packed: Shared,
-    thread: usize,
-    threads: usize,
-) {
-    let row = shape.in_channels * shape.taps();
-    let out_blocks = match order {
-        Order::Forward => shape.out_channels / BLOCK,
-        Order::BackwardInput => shape.in_channels / BLOCK,
-    };
-    let sources = passes.source_blocks;
-    for unit in part(out_blocks * sources, threads, thread) {
-        let (block, source) = (unit / sources, unit % sources);
-        let from = match order {
-            Order::Forward => rows(weights, row, block),
-            Order::BackwardInput => rows(weights, row, source),
+/// The weights of one direction on their way into that order, ready to run.
+pub(in crate::conv) struct DirectPack<'a> {
+    pub shape: &'a ConvShape,
+    pub passes: &'a Passes,
+    pub tile: Tile,
+    pub order: Order,
+    /// Format that weights are rounded to.
+    pub dtype: Dtype,
+    /// OIHW slices that follow one another.
+    pub weights: &'a [&'a [f32]],
+    pub packed: Shared<'a>,
+}
+
+impl DirectPack<'_> {
+    /// Packs this member's share of the weights.
+    pub(in crate::conv) fn run(&self, member: Member) {
+        let DirectPack { shape, passes, tile, order, dtype, weights, packed } = *self;
+        let row = shape.in_channels * shape.taps();
+        let out_blocks = match order {
+            Order::Forward => shape.out_channels / BLOCK,
+            Order::BackwardInput => shape.in_channels / BLOCK,
         };
-        let mut start = 0;
-        for pass in &passes.passes {
-            let pass_rows = pass.steps.len() * passes.run;
-            for (t, &tap) in pass.taps.iter().enumerate() {
-                let first = (source * pass.taps.len() + t) * passes.run;
-                for i in 0..passes.run {
-                    let (at, stride) = origin(shape, order, (block, source), tap, i);
-                    let to = start + packed_at(pass_rows, out_blocks, tile, block, first + i);
-                    // SAFETY: each row of each lane block belongs to one unit, and units to one
-                    // thread.
-                    let lanes = unsafe { packed.slice(to..to + BLOCK) };
-                    for (lane, value) in lanes.iter_mut().enumerate() {
-                        *value = from[at + lane * stride];
+        let sources = passes.source_blocks;
+        for unit in member.part(out_blocks * sources) {
+            let (block, source) = (unit / sources, unit % sources);
+            let from = match order {
+                Order::Forward => rows(weights, row, block),
+                Order::BackwardInput => rows(weights, row, source),
+            };
+            let mut start = 0;
+            for pass in &passes.passes {
+                let pass_rows = pass.steps.len() * passes.run;
+                for (t, &tap) in pass.taps.iter().enumerate() {
+                    let first = (source * pass.taps.len() + t) * passes.run;
+                    for i in 0..passes.run {
+                        let (at, stride) = origin(shape, order, (block, source), tap, i);
+                        let to = start + packed_at(pass_rows, out_blocks, tile, block, first + i);
+                        // SAFETY: each row of each lane block belongs to one unit, and units to one
+                        // thread.
+                        let lanes = unsafe { packed.slice(to..to + BLOCK) };
+                        for (lane, value) in lanes.iter_mut().enumerate() {
+                            *value = from[at + lane * stride];
+                        }
+                        lanes.iter_mut().for_each(|value| *value = dtype.round(*value));
                     }
-                    lanes.iter_mut().for_each(|value| *value = dtype.round(*value));
                 }
+                start += pass_rows * out_blocks * BLOCK;
             }
-            start += pass_rows * out_blocks * BLOCK;
         }
     }
 }
 
-/// Adds up `parts` gradients in the packed forward order, in their order, and writes this thread's
+/// Adds up `sum_copies` gradients in the packed forward order, in their order, and writes this member's
 /// share of the sum to `targets`, OIHW slices that follow one another.
 pub(in crate::conv) fn unpack(
     shape: &ConvShape,
     passes: &Passes,
     tile: Tile,
     packed: &[f32],
-    parts: usize,
+    sum_copies: usize,
     targets: &[Shared],
-    thread: usize,
-    threads: usize,
+    member: Member,
 ) {
     let out_blocks = shape.out_channels / BLOCK;
     let row = shape.in_channels * shape.taps();
     let sources = passes.source_blocks;
     let pass = &passes.passes[0];
     let pass_rows = pass.steps.len() * passes.run;
-    let part_len = pass_rows * out_blocks * BLOCK;
-    for unit in part(out_blocks * sources, threads, thread) {
+    let copy_len = pass_rows * out_blocks * BLOCK;
+    for unit in member.part(out_blocks * sources) {
         let (block, source) = (unit / sources, unit % sources);
         let (target, first) = target_of(targets, block * BLOCK * row);
         let len = row / sources;
@@ -154,8 +159,8 @@ pub(in crate::conv) fn unpack(
                 for i in 0..count {
                     let row = first_row + start + i;
                     let from = packed_at(pass_rows, out_blocks, tile, block, row);
-                    for part in 0..parts {
-                        let values = &packed[part * part_len + from..][..BLOCK];
+                    for copy in 0..sum_copies {
+                        let values = &packed[copy * copy_len + from..][..BLOCK];
                         for (sum, value) in square[i].iter_mut().zip(values) {
                             *sum += value;
                         }

@@ -13,17 +13,18 @@ use super::transform::{IN, OUT, OutputGradient, POINTS, both, load};
 use super::{MOST_TILES, Winograd};
 use crate::conv::direct::gradients::outer;
 use crate::conv::kernel::{Kernel, Tile};
+use crate::conv::operands::Source;
 use crate::element::Element;
-use crate::map::{BLOCK, Map};
+use crate::map::BLOCK;
 use crate::simd::vector::Vector;
 use crate::team::share::Shared;
-use crate::team::units::part;
+use crate::team::units::Member;
 
 /// Which tiles a run of the kernel goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::conv) enum Work {
-    /// All; each thread its own share.
-    Shares,
+    /// All; each thread its own share, with sums of its own.
+    SumCopies,
     /// The block from tile `first` on, which the team transforms together.
     Transform { first: usize },
     /// The same block, whose sums the team splits.
@@ -31,24 +32,20 @@ pub(in crate::conv) enum Work {
 }
 
 /// The gradient of the weights of one convolution, ready to run.
-pub(in crate::conv) struct Gradients<'a, E> {
+pub(in crate::conv) struct WinogradGradients<'a, E> {
     pub sizes: &'a Winograd,
     pub tile: Tile,
     pub work: Work,
-    /// The map of one channel block of x and dy.
-    pub map: Map,
-    /// First element of the view of x, and elements from one image to the next.
-    pub source: &'a [E],
-    pub source_image: usize,
-    /// First element of the view of dy, and elements from one image to the next.
-    pub gradient: &'a [E],
-    pub gradient_image: usize,
-    /// Transformed x, then transformed dy: [`Winograd::transformed_len`] elements for each share.
+    /// x.
+    pub source: Source<'a, E>,
+    /// dy.
+    pub gradient: Source<'a, E>,
+    /// Transformed x, then transformed dy: [`Winograd::transformed_len`] elements for each of the sums.
     pub transformed: Shared<'a>,
-    /// The gradient of the transformed weights: [`Winograd::weights_len`] elements for each share.
+    /// The gradient of the transformed weights: [`Winograd::weights_len`] elements for each of
+    /// [`Winograd::sum_copies`].
     pub sums: Shared<'a>,
-    pub thread: usize,
-    pub threads: usize,
+    pub member: Member,
 }
 
 impl Winograd {
@@ -74,13 +71,13 @@ struct Block<'a> {
     sums: Shared<'a>,
 }
 
-impl<E: Element> Kernel for Gradients<'_, E> {
+impl<E: Element> Kernel for WinogradGradients<'_, E> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
         V: Vector,
     {
-        let Gradients { sizes, thread, threads, transformed, sums, .. } = *self;
+        let WinogradGradients { sizes, member, transformed, sums, .. } = *self;
         let team = |first: usize| {
             let count = sizes.capacity.min(sizes.tiles - first);
             Block { first, count, fresh: first == 0, transformed, sums }
@@ -89,10 +86,10 @@ impl<E: Element> Kernel for Gradients<'_, E> {
         // SAFETY: as the caller vouches; each thread has places and sums of its own.
         unsafe {
             match self.work {
-                Work::Shares => {
-                    let mine = part(sizes.tiles, threads, thread);
-                    let transformed = transformed.from(thread * sizes.transformed_len());
-                    let sums = sums.from(thread * sizes.weights_len());
+                Work::SumCopies => {
+                    let mine = member.part(sizes.tiles);
+                    let transformed = transformed.from(member.index * sizes.transformed_len());
+                    let sums = sums.from(member.index * sizes.weights_len());
                     for first in mine.clone().step_by(sizes.capacity) {
                         let count = sizes.capacity.min(mine.end - first);
                         let fresh = first == mine.start;
@@ -103,17 +100,17 @@ impl<E: Element> Kernel for Gradients<'_, E> {
                 }
                 Work::Transform { first } => {
                     let block = team(first);
-                    self.transform::<V, NB>(block, part(block.count, threads, thread));
+                    self.transform::<V, NB>(block, member.part(block.count));
                 }
                 Work::Sum { first } => {
-                    self.sum::<V, NI, NV, NB>(team(first), part(units, threads, thread));
+                    self.sum::<V, NI, NV, NB>(team(first), member.part(units));
                 }
             }
         }
     }
 }
 
-impl<E: Element> Gradients<'_, E> {
+impl<E: Element> WinogradGradients<'_, E> {
     /// Offset of the transformed dy.
     fn gradient_start(&self) -> usize {
         POINTS * self.sizes.point_len(self.sizes.in_blocks)
@@ -130,10 +127,7 @@ impl<E: Element> Gradients<'_, E> {
         unsafe {
             transform_source::<E, V, NB>(
                 self.sizes,
-                self.sizes.in_blocks,
-                &self.map,
                 self.source,
-                self.source_image,
                 block.first,
                 range.clone(),
                 block.transformed.at(0),
@@ -157,7 +151,7 @@ impl<E: Element> Gradients<'_, E> {
     ) {
         let sizes = self.sizes;
         let point_len = sizes.point_len(sizes.out_blocks);
-        let pitch = self.map.pitch();
+        let pitch = sizes.map.pitch();
         // SAFETY: pixels outside the map are not read; the rest is vouched for by the caller.
         unsafe {
             let zero = V::splat(0.0);
@@ -166,11 +160,11 @@ impl<E: Element> Gradients<'_, E> {
                     let (n, tile_row, tile_column) = sizes.place(first + t);
                     let (row, column) = (tile_row * OUT, tile_column * OUT);
                     let (rows, columns) =
-                        (OUT.min(sizes.height - row), OUT.min(sizes.width - column));
-                    let at = n * self.gradient_image
-                        + block * self.map.plane()
-                        + self.map.pixel(row, column);
-                    let at = self.gradient.as_ptr().add(at);
+                        (OUT.min(sizes.map.height - row), OUT.min(sizes.map.width - column));
+                    let at = n * self.gradient.image
+                        + block * self.gradient.plane
+                        + sizes.map.pixel(row, column);
+                    let at = self.gradient.values.as_ptr().add(at);
                     let to = to.add((block * sizes.capacity + t) * BLOCK);
                     for v in 0..NB {
                         let at = at.add(v * V::LANES);

@@ -13,7 +13,7 @@ mod transform;
 use self::transform::{OUT, POINTS};
 use super::kernel::Tile;
 use super::shape::ConvShape;
-use crate::map::BLOCK;
+use crate::map::{BLOCK, Map};
 
 /// Most tiles that a thread transforms at a time. More of them read the transformed weights from
 /// memory less often, fewer keep the transformed map closer to the core.
@@ -28,7 +28,7 @@ const MOST_TILES: usize = 128;
 /// Each thread has sums of its own where the values of both transformed maps are at least so many times
 /// those of all sums. With two threads on Zen 4, sums of their own then cost nothing; at 4 times they
 /// are 5 % slower, at 2.7 times 12 %. In the minutes in which a lent machine's cores seem far apart the
-/// team takes 1.3 to 1.6 times as long (`engine/docs/profile.md`).
+/// team takes 1.3 to 1.6 times as long (`docs/speed.md`).
 const SUMS_BESIDE_MAPS: usize = 6;
 
 /// Sizes of one direction, from a map of `in_blocks` to one of `out_blocks` channel blocks.
@@ -36,9 +36,8 @@ const SUMS_BESIDE_MAPS: usize = 6;
 pub(super) struct Winograd {
     pub in_blocks: usize,
     pub out_blocks: usize,
-    /// Rows and columns of both maps.
-    height: usize,
-    width: usize,
+    /// One channel block of both maps.
+    map: Map,
     /// Tiles of one image, down and across.
     tile_rows: usize,
     tile_columns: usize,
@@ -47,7 +46,7 @@ pub(super) struct Winograd {
     /// Most tiles transformed at a time.
     pub capacity: usize,
     /// Sums of the gradient of the weights: one for each thread or one in all.
-    pub shares: usize,
+    pub sum_copies: usize,
     /// Distances of the source's channel blocks within one point, in elements.
     steps: Vec<usize>,
 }
@@ -60,13 +59,12 @@ impl Winograd {
         Winograd {
             in_blocks: in_channels / BLOCK,
             out_blocks: out_channels / BLOCK,
-            height: shape.in_height,
-            width: shape.in_width,
+            map: Map { channels: BLOCK, ..shape.in_map() },
             tile_rows,
             tile_columns,
             tiles: shape.batch * tile_rows * tile_columns,
             capacity: 0,
-            shares: 1,
+            sum_copies: 1,
             steps: Vec::new(),
         }
     }
@@ -79,7 +77,7 @@ impl Winograd {
 
     /// The forward direction, or with `backward` the gradient of the input, for `threads` threads
     /// that each have blocks of tiles to begin with.
-    pub(super) fn products(
+    pub(super) fn outputs(
         shape: &ConvShape,
         backward: bool,
         tile: Tile,
@@ -102,11 +100,11 @@ impl Winograd {
         let tile_len = POINTS * (shape.in_channels + shape.out_channels);
         let own = sizes.tiles >= threads
             && SUMS_BESIDE_MAPS * threads * sizes.weights_len() <= sizes.tiles * tile_len;
-        let shares = if own { threads } else { 1 };
+        let sum_copies = if own { threads } else { 1 };
         let cached = TRANSFORMED_BYTES / (tile_len * size_of::<f32>());
         let cached = cached.clamp(32, MOST_TILES);
-        let capacity = cached.min(sizes.tiles.div_ceil(shares));
-        Winograd { shares, ..sizes }.with_capacity(capacity)
+        let capacity = cached.min(sizes.tiles.div_ceil(sum_copies));
+        Winograd { sum_copies, ..sizes }.with_capacity(capacity)
     }
 
     /// Elements of the transformed weights, and of their gradient, in groups of at least a block.
@@ -145,7 +143,7 @@ mod tests {
 
     #[test]
     fn threads_have_sums_of_their_own_where_maps_are_large_beside_the_filters() {
-        for (batch, channels, size, threads, shares) in [
+        for (batch, channels, size, threads, sum_copies) in [
             (32, (64, 192), 56, 2, 2),
             (32, (96, 96), 28, 2, 2),
             (32, (96, 96), 28, 16, 1),
@@ -168,8 +166,8 @@ mod tests {
                 stride,
                 pad,
             };
-            let found = Winograd::gradients(&shape, threads).shares;
-            assert_eq!(found, shares, "{threads} threads, {shape:?}");
+            let found = Winograd::gradients(&shape, threads).sum_copies;
+            assert_eq!(found, sum_copies, "{threads} threads, {shape:?}");
         }
     }
 }

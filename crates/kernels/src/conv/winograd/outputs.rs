@@ -5,40 +5,33 @@ use super::transform::{IN, Input, OUT, Output, POINTS, both, load};
 use crate::conv::direct::outputs::multiply;
 use crate::conv::finish::Finish;
 use crate::conv::kernel::{Kernel, Tile};
+use crate::conv::operands::{Source, Target};
 use crate::element::Element;
-use crate::map::{BLOCK, Map};
+use crate::map::BLOCK;
 use crate::simd::vector::Vector;
 use crate::team::share::Shared;
-use crate::team::units::{Units, part};
+use crate::team::units::{Member, Units, part};
 
 /// One direction of one convolution, ready to run.
-pub(in crate::conv) struct Products<'a, E> {
+pub(in crate::conv) struct WinogradOutputs<'a, E> {
     pub sizes: &'a Winograd,
     pub tile: Tile,
-    /// The map of one channel block of source and target.
-    pub map: Map,
-    /// First element of the source's view, and elements from one image to the next.
-    pub source: &'a [E],
-    pub source_image: usize,
-    /// Weights as [`Pack`](super::pack::Pack) leaves them.
+    pub source: Source<'a, E>,
+    /// Weights as [`WinogradPack`](super::pack::WinogradPack) leaves them.
     pub weights: &'a [f32],
-    /// First element of the target's view, and elements from one image to the next.
-    pub target: Shared<'a, E>,
-    pub target_image: usize,
+    pub target: Target<'a, E>,
+    /// Its units are blocks of tiles.
     pub finish: Finish<'a>,
-    /// Where each block of tiles leaves its sums and sums of squares, `[block][2][channels]`.
-    pub sums: Option<Shared<'a>>,
-    /// `threads` times [`Winograd::products_len`] elements.
+    /// `member.of` times [`Winograd::outputs_len`] elements.
     pub workspace: Shared<'a>,
-    pub thread: usize,
-    pub threads: usize,
+    pub member: Member,
     /// [`Winograd::blocks`].
     pub units: Units<'a>,
 }
 
 impl Winograd {
     /// Elements of one thread's workspace: the transformed source and one group's products.
-    pub(in crate::conv) fn products_len(&self, tile: Tile) -> usize {
+    pub(in crate::conv) fn outputs_len(&self, tile: Tile) -> usize {
         POINTS * (self.point_len(self.in_blocks) + self.point_len(tile.group_blocks))
     }
 
@@ -53,21 +46,22 @@ impl Winograd {
     }
 }
 
-impl<E: Element> Kernel for Products<'_, E> {
+impl<E: Element> Kernel for WinogradOutputs<'_, E> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
         V: Vector,
     {
         let sizes = self.sizes;
-        let len = sizes.products_len(self.tile);
+        let len = sizes.outputs_len(self.tile);
+        let Member { index: thread, of: threads } = self.member;
         // SAFETY: each thread has a workspace of its own.
-        let workspace = unsafe { self.workspace.slice(self.thread * len..(self.thread + 1) * len) };
+        let workspace = unsafe { self.workspace.slice(thread * len..(thread + 1) * len) };
         let (transformed, products) =
             workspace.split_at_mut(POINTS * sizes.point_len(sizes.in_blocks));
-        let most = sizes.blocks_per_thread(self.threads);
+        let most = sizes.blocks_per_thread(threads);
         while let Some(unit) = self.units.take() {
-            let mine = part(sizes.tiles, self.threads, unit / most);
+            let mine = part(sizes.tiles, threads, unit / most);
             let first = (mine.start + unit % most * sizes.capacity).min(mine.end);
             let count = sizes.capacity.min(mine.end - first);
             let sums_at = unit * 2 * sizes.out_blocks * BLOCK;
@@ -75,10 +69,7 @@ impl<E: Element> Kernel for Products<'_, E> {
             unsafe {
                 transform_source::<E, V, NB>(
                     sizes,
-                    sizes.in_blocks,
-                    &self.map,
                     self.source,
-                    self.source_image,
                     first,
                     0..count,
                     transformed.as_mut_ptr(),
@@ -99,7 +90,7 @@ impl<E: Element> Kernel for Products<'_, E> {
     }
 }
 
-impl<E: Element> Products<'_, E> {
+impl<E: Element> WinogradOutputs<'_, E> {
     /// The products of one group of output channels: `[point][tile][NV vectors]`.
     ///
     /// # Safety
@@ -172,10 +163,10 @@ impl<E: Element> Products<'_, E> {
                     let (n, tile_row, tile_column) = sizes.place(first + t);
                     let (row, column) = (tile_row * OUT, tile_column * OUT);
                     let (rows, columns) =
-                        (OUT.min(sizes.height - row), OUT.min(sizes.width - column));
-                    let target = self.target.at(n * self.target_image
-                        + (block + sub) * self.map.plane()
-                        + self.map.pixel(row, column));
+                        (OUT.min(sizes.map.height - row), OUT.min(sizes.map.width - column));
+                    let target = self.target.values.at(n * self.target.image
+                        + (block + sub) * self.target.plane
+                        + self.sizes.map.pixel(row, column));
                     let mut tile = [[zero; NB]; PIXELS];
                     let at = products.as_ptr().add(t * width + sub * BLOCK);
                     for v in 0..NB {
@@ -186,7 +177,7 @@ impl<E: Element> Products<'_, E> {
                             tile[p][v] = outputs[p / OUT][p % OUT];
                         }
                     }
-                    let pitch = self.map.pitch();
+                    let pitch = self.sizes.map.pitch();
                     let channel = (block + sub) * BLOCK;
                     if (rows, columns) == (OUT, OUT) {
                         let mut targets = [target; PIXELS];
@@ -208,7 +199,7 @@ impl<E: Element> Products<'_, E> {
                         self.finish.store(&mut tile, &targets, 0, valid, channel, &mut sums);
                     }
                 }
-                if let Some(partial) = self.sums {
+                if let Some(partial) = self.finish.sums {
                     let channels = sizes.out_blocks * BLOCK;
                     for (kind, sums) in sums.iter().enumerate() {
                         let at = sums_at + kind * channels + (block + sub) * BLOCK;
@@ -231,27 +222,24 @@ impl<E: Element> Products<'_, E> {
 #[inline(always)]
 pub(super) unsafe fn transform_source<E: Element, V: Vector, const NB: usize>(
     sizes: &Winograd,
-    blocks: usize,
-    map: &Map,
-    source: &[E],
-    source_image: usize,
+    source: Source<'_, E>,
     first: usize,
     range: std::ops::Range<usize>,
     to: *mut f32,
 ) {
-    let point_len = sizes.point_len(blocks);
-    let pitch = map.pitch();
+    let point_len = sizes.point_len(source.blocks);
+    let pitch = sizes.map.pitch();
     // SAFETY: rows and columns beyond the halo are not read; the rest is vouched for by the caller.
     unsafe {
         let zero = V::splat(0.0);
-        for block in 0..blocks {
+        for block in 0..source.blocks {
             for t in range.clone() {
                 let (n, tile_row, tile_column) = sizes.place(first + t);
                 let (row, column) = (tile_row * OUT, tile_column * OUT);
-                let rows = IN.min(sizes.height + 2 - row);
-                let columns = IN.min(sizes.width + 2 - column);
-                let at = n * source_image + block * map.plane() + (row * pitch + column) * BLOCK;
-                let at = source.as_ptr().add(at);
+                let rows = IN.min(sizes.map.height + 2 - row);
+                let columns = IN.min(sizes.map.width + 2 - column);
+                let at = n * source.image + block * source.plane + (row * pitch + column) * BLOCK;
+                let at = source.values.as_ptr().add(at);
                 let to = to.add((block * sizes.capacity + t) * BLOCK);
                 for v in 0..NB {
                     let at = at.add(v * V::LANES);

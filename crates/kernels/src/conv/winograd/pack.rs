@@ -12,7 +12,7 @@ use crate::dtype::Dtype;
 use crate::map::BLOCK;
 use crate::simd::vector::Vector;
 use crate::team::share::Shared;
-use crate::team::units::part;
+use crate::team::units::Member;
 
 /// Rows and columns of the filter.
 const FILTER: usize = 3;
@@ -30,7 +30,7 @@ impl Winograd {
 }
 
 /// The transform of the weights, ready to run.
-pub(in crate::conv) struct Pack<'a> {
+pub(in crate::conv) struct WinogradPack<'a> {
     pub shape: &'a ConvShape,
     pub sizes: &'a Winograd,
     pub tile: Tile,
@@ -40,11 +40,10 @@ pub(in crate::conv) struct Pack<'a> {
     /// OIHW slices that follow one another.
     pub weights: &'a [&'a [f32]],
     pub packed: Shared<'a>,
-    pub thread: usize,
-    pub threads: usize,
+    pub member: Member,
 }
 
-impl Kernel for Pack<'_> {
+impl Kernel for WinogradPack<'_> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -52,7 +51,7 @@ impl Kernel for Pack<'_> {
     {
         let sizes = self.sizes;
         let row = self.shape.in_channels * TAPS;
-        for unit in part(sizes.out_blocks * sizes.in_blocks, self.threads, self.thread) {
+        for unit in self.member.part(sizes.out_blocks * sizes.in_blocks) {
             let (block, source) = (unit / sizes.in_blocks, unit % sizes.in_blocks);
             let from = match self.order {
                 Order::Forward => rows(self.weights, row, block),
@@ -101,19 +100,18 @@ impl Kernel for Pack<'_> {
 }
 
 /// The gradient of the weights from that of their transform, ready to run.
-pub(in crate::conv) struct Unpack<'a> {
+pub(in crate::conv) struct WinogradUnpack<'a> {
     pub shape: &'a ConvShape,
     pub sizes: &'a Winograd,
     pub tile: Tile,
-    /// The gradient of the transform, in the order of [`Pack`]: [`Winograd::shares`] that add up to it.
+    /// The gradient of the transform, in the order of [`WinogradPack`]: [`Winograd::sum_copies`] that add up to it.
     pub gradient: &'a [f32],
     /// OIHW slices that follow one another.
     pub targets: &'a [Shared<'a>],
-    pub thread: usize,
-    pub threads: usize,
+    pub member: Member,
 }
 
-impl Kernel for Unpack<'_> {
+impl Kernel for WinogradUnpack<'_> {
     #[inline(always)]
     unsafe fn run<V, const PX: usize, const NI: usize, const NV: usize, const NB: usize>(&self)
     where
@@ -121,7 +119,7 @@ impl Kernel for Unpack<'_> {
     {
         let sizes = self.sizes;
         let row = self.shape.in_channels * TAPS;
-        for unit in part(sizes.out_blocks * sizes.in_blocks, self.threads, self.thread) {
+        for unit in self.member.part(sizes.out_blocks * sizes.in_blocks) {
             let (block, source) = (unit / sizes.in_blocks, unit % sizes.in_blocks);
             let (target, first) = target_of(self.targets, block * BLOCK * row);
             for i in 0..BLOCK {
@@ -129,17 +127,16 @@ impl Kernel for Unpack<'_> {
                 let (at, point_len) = sizes.weights_at(self.tile, block, channel);
                 let mut taps = [[0.0f32; BLOCK]; TAPS];
                 for v in 0..NB {
-                    let from = |share: usize| {
-                        let from =
-                            &self.gradient[share * sizes.weights_len() + at + v * V::LANES..];
+                    let from = |copy: usize| {
+                        let from = &self.gradient[copy * sizes.weights_len() + at + v * V::LANES..];
                         assert!(from.len() >= (POINTS - 1) * point_len + V::LANES);
                         from.as_ptr()
                     };
                     // SAFETY: the gradient reaches that far; the caller vouches for the rest.
                     unsafe {
                         let mut points: [[V; IN]; IN] = load(from(0), IN * point_len, point_len);
-                        for share in 1..sizes.shares {
-                            let more: [[V; IN]; IN] = load(from(share), IN * point_len, point_len);
+                        for copy in 1..sizes.sum_copies {
+                            let more: [[V; IN]; IN] = load(from(copy), IN * point_len, point_len);
                             for point in 0..POINTS {
                                 let (r, c) = (point / IN, point % IN);
                                 points[r][c] = points[r][c].add(more[r][c]);

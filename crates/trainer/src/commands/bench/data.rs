@@ -12,12 +12,14 @@ use bninception_data::{FileSource, LoadOptions, Loader, Source};
 use serde_json::json;
 
 use crate::cli::BenchDataArgs;
-use crate::commands;
+use crate::commands::print;
 use crate::config::Config;
-use crate::data_dirs::DataDirs;
 use crate::error::Error;
-use crate::text::counted;
-use crate::{setup, signals};
+use crate::images::data_dirs::DataDirs;
+use crate::images::scan;
+use crate::setup;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
 
 /// Milliseconds for an image in one thread, by stage.
 struct Stages {
@@ -40,7 +42,7 @@ pub(super) fn bench(args: &BenchDataArgs) -> Result<(), Error> {
     signals::listen()?;
     let config = args.config.resolve(None, None)?.config;
     let dirs = DataDirs::of_config(&config, Path::new(&config.checkpoint.dir))?;
-    let splits = setup::scan(&config, &dirs)?;
+    let splits = scan::scan(&config, &dirs)?;
     let source = Arc::new(FileSource::new(splits.train, setup::decode_options(&config))?);
     let n = source.len();
     let images = if args.images == 0 { n } else { args.images };
@@ -61,7 +63,7 @@ pub(super) fn bench(args: &BenchDataArgs) -> Result<(), Error> {
             .iter()
             .map(|(workers, rate)| json!({ "workers": workers, "images_per_second": rate }))
             .collect();
-        return commands::print_json(&json!({
+        return print::json(&json!({
             "images": images,
             "images_per_second": rate,
             "workers": most,
@@ -72,16 +74,16 @@ pub(super) fn bench(args: &BenchDataArgs) -> Result<(), Error> {
             "bottleneck": bottleneck,
         }));
     }
-    commands::print(&format!(
+    print::text(&format!(
         "one thread, milliseconds an image: read {:.3}, decode {:.3}, crop to batch {:.3}",
         stages.read, stages.decode, stages.augment
     ))?;
     for (workers, rate) in &rates {
-        commands::print(&format!("{}: {rate:.0} img/s", counted(*workers as u64, "worker")))?;
+        print::text(&format!("{}: {rate:.0} img/s", counted(*workers as u64, "worker")))?;
     }
     let size = config.data.image_size;
     let colour = json!(config.augment.colour); // as in TOML, with its quotes
-    commands::print(&format!(
+    print::text(&format!(
         "{} at {size} px, augment.colour = {colour}; the bottleneck is: {bottleneck} ({:.0} % of the \
          work)",
         counted(images as u64, "image"),

@@ -11,8 +11,14 @@ use crate::error::Error;
 pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
     match command {
         BenchCommand::Data(args) => data::bench(args),
-        BenchCommand::Model(args) => model::bench(args),
-        BenchCommand::Ops(args) => ops::bench(args),
+        BenchCommand::Model(args) => {
+            check_repeats(args.repeats)?;
+            model::bench(args)
+        }
+        BenchCommand::Ops(args) => {
+            check_repeats(args.repeats)?;
+            ops::bench(args)
+        }
     }
 }
 

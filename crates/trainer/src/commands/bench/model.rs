@@ -8,14 +8,16 @@ use serde_json::json;
 
 use super::profile_table;
 use crate::cli::{BenchMode, BenchModelArgs};
+use crate::commands::print;
 use crate::config::Config;
 use crate::error::Error;
-use crate::state::TrainState;
-use crate::text::counted;
-use crate::{commands, setup, signals};
+use crate::run::state::TrainState;
+use crate::setup;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
+use crate::training::memory_limit::peak_rss_bytes;
 
 pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
-    super::check_repeats(args.repeats)?;
     signals::listen()?;
     let (config, batch_size) = match args.mode {
         BenchMode::Train => {
@@ -71,19 +73,19 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
             "images_per_second": images_per_second,
             "gflops": gflops,
             "peak_gflops": peak,
-            "peak_rss_bytes": commands::peak_rss_bytes(),
+            "peak_rss_bytes": peak_rss_bytes(),
         });
         if let Some(profile) = profile {
-            result["profile"] = profile_table::as_json(profile, batch_size, args.repeats);
+            result["profile"] = profile_table::to_json(profile, batch_size, args.repeats);
         }
-        return commands::print_json(&result);
+        return print::json(&result);
     }
     if let Some(profile) = profile {
-        commands::print(&profile_table::text(profile, batch_size, args.repeats))?;
+        print::text(&profile_table::to_text(profile, batch_size, args.repeats))?;
     }
-    let memory = commands::peak_rss_bytes()
+    let memory = peak_rss_bytes()
         .map_or(String::new(), |bytes| format!(", peak memory {:.2} GB", bytes as f64 / 1e9));
-    commands::print(&format!(
+    print::text(&format!(
         "{mode}, {engine} engine, {dtype}, {}, batch {batch_size}, {} px: \
          {images_per_second:.1} img/s, median step {median:.4} s of {}, from {:.4} to {:.4}{memory}, \
          {gflops:.0} GFLOP/s ({:.2} of the peak in {dtype}; Winograd needs fewer)",

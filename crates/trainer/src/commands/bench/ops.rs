@@ -4,15 +4,15 @@ use bninception_engine::bench::{self, Measured};
 use serde_json::json;
 
 use crate::cli::BenchOpsArgs;
-use crate::commands;
+use crate::commands::print;
 use crate::config::EngineKind;
 use crate::error::Error;
-use crate::progress::Progress;
-use crate::text::counted;
-use crate::{setup, signals};
+use crate::setup;
+use crate::terminal::progress::ProgressBar;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
 
 pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
-    super::check_repeats(args.repeats)?;
     signals::listen()?;
     let config = args.config.resolve(None, None)?.config;
     if config.engine.kind != EngineKind::Fast {
@@ -23,7 +23,7 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     let options = setup::fast_options(&config);
     let batch_size = config.train.batch_size;
     let list = bench::convolutions(&network, batch_size);
-    let mut progress = Progress::start("timing", list.len() as u64);
+    let mut progress = ProgressBar::start("timing", list.len() as u64);
     let mut peak = bench::peak(&options);
     let mut rows = Vec::new();
     for operation in &list {
@@ -37,8 +37,8 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
 
     let (dtype, size) = (config.train.dtype.name(), config.data.image_size);
     if args.json {
-        let ops: Vec<_> = rows.iter().map(|row| as_json(row, peak)).collect();
-        return commands::print_json(&json!({
+        let ops: Vec<_> = rows.iter().map(|row| to_json(row, peak)).collect();
+        return print::json(&json!({
             "ops": ops,
             "peak_gflops": peak,
             "dtype": dtype,
@@ -47,8 +47,8 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
             "image_size": size,
         }));
     }
-    commands::print(&table(&rows, peak))?;
-    commands::print(&format!(
+    print::text(&table(&rows, peak))?;
+    print::text(&format!(
         "{dtype}, {}, {}, batch {batch_size}, {size} px; medians of {}; every answer checked\n\
          GFLOP/s count the multiply-adds of the definition, of which Winograd needs fewer; the peak in \
          {dtype} is {peak:.0}",
@@ -58,7 +58,7 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     ))
 }
 
-fn as_json(row: &Measured, peak: f64) -> serde_json::Value {
+fn to_json(row: &Measured, peak: f64) -> serde_json::Value {
     let s = &row.operation.shape;
     json!({
         "name": row.operation.name,

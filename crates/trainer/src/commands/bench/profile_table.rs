@@ -9,7 +9,7 @@ const PRODUCTS: [Phase; 3] = [Phase::Forward, Phase::InputGradient, Phase::Weigh
 /// Milliseconds a step by layer and phase, the layer's share of all layers, GFLOP/s of the products by
 /// their definition, and megabytes of f32 that the layer reads and writes forwards, each value once.
 /// `profile` is that of `steps` steps on batches of `batch` images.
-pub(super) fn text(profile: &Profile, batch: usize, steps: usize) -> String {
+pub(super) fn to_text(profile: &Profile, batch: usize, steps: usize) -> String {
     let total: f64 = profile.rows.iter().flat_map(|row| row.seconds).sum();
     let name = profile.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     let steps = steps as f64;
@@ -60,7 +60,7 @@ fn rate(row: &Row, phase: Phase, images: f64) -> String {
 }
 
 /// The same as objects: seconds a step by phase, multiply-accumulates and bytes of a batch.
-pub(super) fn as_json(profile: &Profile, batch: usize, steps: usize) -> serde_json::Value {
+pub(super) fn to_json(profile: &Profile, batch: usize, steps: usize) -> serde_json::Value {
     let rows = profile.rows.iter().map(|row| {
         let phases = Phase::ALL.map(|phase| {
             let seconds = row.seconds[phase as usize] / steps as f64;

@@ -7,11 +7,13 @@ use bninception_data::{DecodeOptions, Lister};
 use serde_json::{Value, json};
 
 use crate::cli::DataCheckArgs;
+use crate::commands::print;
 use crate::error::Error;
-use crate::output::{with_path, with_paths};
-use crate::progress::SharedProgress;
-use crate::text::counted;
-use crate::{commands, setup, signals};
+use crate::images::scan;
+use crate::terminal::output::{with_path, with_paths};
+use crate::terminal::progress::SharedProgress;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
 
 /// Entries of a list that are shown without `--all`.
 const SHOWN: usize = 10;
@@ -26,11 +28,11 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
     let options = DecodeOptions::default();
     let report = bninception_data::check(&lister, &args.dir, &options, start, &advance);
     drop(progress);
-    let report = setup::stopped_by_signal(report)?;
+    let report = scan::stopped_by_signal(report)?;
     if args.json {
-        commands::print_json(&as_json(&report))?;
+        print::json(&to_json(&report))?;
     } else {
-        commands::print(&as_text(&report, if args.all { usize::MAX } else { SHOWN }))?;
+        print::text(&to_text(&report, if args.all { usize::MAX } else { SHOWN }))?;
     }
     if !report.breaks_a_run() {
         return Ok(());
@@ -47,7 +49,7 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
     Err(Error::Unusable(format!("{dir} would break a run: {problems}; see the report")))
 }
 
-fn as_text(report: &Report, shown: usize) -> String {
+fn to_text(report: &Report, shown: usize) -> String {
     let mut lines = Vec::new();
     for split in &report.splits {
         let counts: Vec<usize> = split.classes.iter().map(|(_, images)| *images).collect();
@@ -131,7 +133,7 @@ fn name(path: &Path) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
 }
 
-fn as_json(report: &Report) -> Value {
+fn to_json(report: &Report) -> Value {
     let findings = |findings: &[Finding]| -> Vec<Value> {
         let one = |found: &Finding| with_path("path", &found.path, json!({ "what": found.what }));
         findings.iter().map(one).collect()

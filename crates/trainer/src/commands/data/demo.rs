@@ -4,10 +4,10 @@ use bninception_data::demo::DemoOutcome;
 use bninception_data::{DemoOptions, write_demo};
 
 use crate::cli::DataDemoArgs;
-use crate::commands;
-use crate::data_dirs::check_apart_from_any;
+use crate::commands::print;
 use crate::error::Error;
-use crate::text::{counted, quoted};
+use crate::images::data_dirs::check_apart_from_any;
+use crate::terminal::text::{counted, quoted};
 
 pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
     let DataDemoArgs { dir, train_per_class, val_per_class, size, seed } = args;
@@ -22,7 +22,7 @@ pub(super) fn demo(args: &DataDemoArgs) -> Result<(), Error> {
         DemoOutcome::Written => "drew",
         DemoOutcome::Reused => "found, complete already,",
     };
-    commands::print(&format!(
+    print::text(&format!(
         "{what} 10 classes of {} and {} in {}\ntrain on them with: bninception train --preset demo \
          --data-dir {}",
         counted(*train_per_class as u64, "training picture"),

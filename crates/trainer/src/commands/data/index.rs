@@ -6,10 +6,14 @@ use bninception_data::{Lister, ScanOptions, scan_with};
 use serde_json::json;
 
 use crate::cli::DataIndexArgs;
+use crate::commands::print;
 use crate::error::Error;
-use crate::output::with_path;
-use crate::text::counted;
-use crate::{commands, setup, signals};
+use crate::images::scan;
+use crate::setup;
+use crate::terminal::output::with_path;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
+use crate::training::memory_limit::peak_rss_bytes;
 
 pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
     signals::listen()?;
@@ -26,11 +30,11 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
     if !args.rebuild {
         lister.load(dir);
     }
-    let splits = setup::stopped_by_signal(scan_with(&lister, dir, &ScanOptions::default()))?;
+    let splits = scan::stopped_by_signal(scan_with(&lister, dir, &ScanOptions::default()))?;
     let seconds = start.elapsed().as_secs_f64();
     let counts = lister.counts();
     let file = lister.save(dir, true)?;
-    setup::warn(&splits.notes);
+    scan::warn(&splits.notes);
     if lister.has_disbelieved() {
         tracing::warn!(
             "folders of {} are not remembered and are listed again each time: their file system is a \
@@ -48,14 +52,14 @@ pub(super) fn index(args: &DataIndexArgs) -> Result<(), Error> {
             "seconds": seconds,
             "notes": splits.notes,
             "cache": null,
-            "peak_rss_bytes": commands::peak_rss_bytes(),
+            "peak_rss_bytes": peak_rss_bytes(),
         });
-        return commands::print_json(&match file {
+        return print::json(&match file {
             Some(file) => with_path("cache", &file, result),
             None => result,
         });
     }
-    commands::print(&format!(
+    print::text(&format!(
         "{} of {} in {seconds:.2} s: {} listed, {} unchanged since the last time\nkept in {}",
         counted(images as u64, "image"),
         counted(splits.classes.len() as u64, "class"),

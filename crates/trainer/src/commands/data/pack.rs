@@ -6,11 +6,13 @@ use bninception_data::{DecodeOptions, Lister, PackOptions};
 use serde_json::json;
 
 use crate::cli::DataPackArgs;
-use crate::data_dirs::check_apart;
+use crate::commands::print;
 use crate::error::Error;
-use crate::progress::SharedProgress;
-use crate::text::{counted, quoted};
-use crate::{commands, setup, signals};
+use crate::images::data_dirs::check_apart;
+use crate::images::scan;
+use crate::terminal::progress::SharedProgress;
+use crate::terminal::signals;
+use crate::terminal::text::{counted, quoted};
 
 pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
     signals::listen()?;
@@ -18,7 +20,7 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
     let lister = Lister::new(args.workers).with_stop(&stop);
     let progress = SharedProgress::new("packing");
     let begin = |images: usize, notes: &[String]| {
-        setup::warn(notes);
+        scan::warn(notes);
         progress.start(images);
     };
     let advance = |done| progress.advance(done);
@@ -34,15 +36,15 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
     if stop() {
         tracing::info!("what is packed stays; the same command goes on with the rest");
     }
-    let packed = setup::stopped_by_signal(packed)?;
+    let packed = scan::stopped_by_signal(packed)?;
     let seconds = start.elapsed().as_secs_f64();
     for failure in &packed.failed {
         tracing::warn!("packed without pixels: {}: {}", failure.path.display(), failure.error);
     }
     if args.json {
-        return commands::print_json(&json!({
+        return print::json(&json!({
             "images": packed.images,
-            "failed": commands::failures_to_json(&packed.failed),
+            "failed": print::failures_to_json(&packed.failed),
             "shards_made": packed.made,
             "shards_kept": packed.kept,
             "bytes": packed.bytes,
@@ -57,7 +59,7 @@ pub(super) fn pack(args: &DataPackArgs) -> Result<(), Error> {
              begin unless data.check_headers=false\n"
         ),
     };
-    commands::print(&format!(
+    print::text(&format!(
         "{}: {} in {:.1} MB, {} made and {} kept in {seconds:.1} s\n{unreadable}\
          train on it with: bninception train --data-dir {}",
         out.display(),

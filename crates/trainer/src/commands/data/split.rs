@@ -4,10 +4,12 @@ use bninception_data::Lister;
 use serde_json::json;
 
 use crate::cli::DataSplitArgs;
-use crate::data_dirs::check_apart;
+use crate::commands::print;
 use crate::error::Error;
-use crate::text::{counted, quoted};
-use crate::{commands, setup, signals};
+use crate::images::data_dirs::check_apart;
+use crate::images::scan;
+use crate::terminal::signals;
+use crate::terminal::text::{counted, quoted};
 
 pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
     if !(args.val_fraction > 0.0 && args.val_fraction < 1.0) {
@@ -20,10 +22,10 @@ pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
     let (dir, out) = (&args.dir, &args.out);
     check_apart(dir, out, "--out")?;
     let made = bninception_data::split(&lister, dir, out, args.val_fraction, args.seed);
-    let made = setup::stopped_by_signal(made)?;
-    setup::warn(&made.notes);
+    let made = scan::stopped_by_signal(made)?;
+    scan::warn(&made.notes);
     if args.json {
-        return commands::print_json(&json!({
+        return print::json(&json!({
             "classes": made.classes,
             "train": made.train,
             "val": made.val,
@@ -38,7 +40,7 @@ pub(super) fn split(args: &DataSplitArgs) -> Result<(), Error> {
             counted(n as u64, "symbolic link")
         ),
     };
-    commands::print(&format!(
+    print::text(&format!(
         "{}: {} and {} of {} ({links})\ntrain on it with: bninception train --data-dir {}",
         out.display(),
         counted(made.train as u64, "training image"),

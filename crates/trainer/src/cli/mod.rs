@@ -1,0 +1,267 @@
+//! The command line, as clap parses it.
+
+mod bench;
+mod data;
+#[cfg(feature = "mnist")]
+mod mnist;
+mod settings;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bninception_data::Crops;
+use clap::{Args, Parser, Subcommand};
+
+pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs};
+pub use data::{
+    DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
+};
+#[cfg(feature = "mnist")]
+pub use mnist::{MnistArgs, MnistModel};
+pub use settings::{
+    ConfigArgs, DATA_PRESET, DEMO_PRESET, Device, ExecutionArgs, FlagArgs, UseArgs,
+};
+
+use self::settings::text;
+use crate::evaluation::statistics::Statistics;
+
+/// Trains, resumes, evaluates and uses BN-Inception (Ioffe & Szegedy 2015) on a folder of images.
+#[derive(Debug, Parser)]
+#[command(name = "bninception", version, propagate_version = true)]
+pub struct Cli {
+    /// Only warnings and errors on stderr.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a network; without arguments, on embedded pictures.
+    Train(TrainArgs),
+    /// Go on with a run that was stopped.
+    Resume(ResumeArgs),
+    /// Evaluate a checkpoint, or several as one, on a folder of images.
+    #[command(visible_aliases = ["val", "validate"])]
+    Eval(EvalArgs),
+    /// Give a checkpoint batch norm statistics of the whole training set in place of moving averages
+    /// (the paper's algorithm 2).
+    Calibrate(CalibrateArgs),
+    /// Name the class of images.
+    Predict(PredictArgs),
+    /// Set runs side by side: steps to the best accuracy of a baseline, best accuracy, curves.
+    Compare(CompareArgs),
+    /// Write a page on a run into its folder: result, curves, settings, commands.
+    Report(ReportArgs),
+    /// Show the layers, parameters and multiply-accumulates of a network.
+    Info(InfoArgs),
+    /// List the presets, or show one.
+    #[command(subcommand)]
+    Presets(PresetsCommand),
+    /// Show every setting with its value and where it comes from.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Work on folders of images.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Measure speed.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// The paper's first experiment (section 4.1): digits, with batch norm and without.
+    #[cfg(feature = "mnist")]
+    Mnist(MnistArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Folder of the run; by default checkpoints/NAME, with a number where that is taken. NAME is that
+    /// of the config file, or else of the preset.
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Replace a run that is in the folder already.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Build everything, run one step, print the plan, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Save and leave after this time, such as 90m or 7h30m; `resume` goes on.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_time: Option<Duration>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `resume`.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// The folder of the run, or a checkpoint in it.
+    pub run: PathBuf,
+    /// Settings that differ from those of the run. Those that change the result are refused.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Accept another value of this setting although it changes the result, or with `data.images`
+    /// other images; may be repeated.
+    #[arg(long, value_name = "KEY", value_parser = text())]
+    pub allow_change: Vec<String>,
+    /// Save and leave after this time, such as 90m or 7h30m.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub max_time: Option<Duration>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The checkpoint; several are evaluated as one, by the mean of their class probabilities.
+    #[arg(required = true, value_name = "CHECKPOINT")]
+    pub checkpoints: Vec<PathBuf>,
+    /// Folder of images: DIR/val/CLASS/* or DIR/CLASS/*; by default the run's own.
+    #[arg(long, visible_alias = "data-path", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Crops of each image whose class probabilities are averaged: 1 (centre), 10 (corners and centre,
+    /// plain and mirrored) or 144 (four scales; GoogLeNet, section 7).
+    #[arg(long, default_value = "1", value_name = "1|10|144", value_parser = parse_crops)]
+    pub crops: Crops,
+    /// Statistics of batch norm; by default those of `calibrate` if the checkpoint has them.
+    #[arg(long, value_enum)]
+    pub statistics: Option<Statistics>,
+    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Lines of each list behind the result: worst classes, confused pairs, worst mistakes.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub top: usize,
+    /// Engine, threads, batch size, form of the result.
+    #[command(flatten)]
+    pub options: UseArgs,
+}
+
+fn parse_crops(text: &str) -> Result<Crops, String> {
+    let crops = text.parse().ok().and_then(Crops::from_count);
+    crops.ok_or_else(|| "expected 1, 10 or 144".to_owned())
+}
+
+/// `calibrate`.
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// Folder of training images, as for `train`; by default the run's own.
+    #[arg(long, visible_alias = "data-path", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Training images to use at most, in whole batches; 0 for all. The paper says no more than
+    /// "multiple training mini-batches".
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub images: usize,
+    /// The checkpoint to write; by default CHECKPOINT with `-calibrated` behind its name.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Replace a file that is there already, the checkpoint itself if --out names it.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Decides which images, their order and their augmentation; by default the run's seed.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Engine, threads, batch size, form of the result.
+    #[command(flatten)]
+    pub options: UseArgs,
+}
+
+/// `predict`.
+#[derive(Debug, Args)]
+#[command(override_usage = "bninception predict [OPTIONS] <CHECKPOINT> <IMAGE>...")]
+pub struct PredictArgs {
+    /// The checkpoint, or the folder of a run, whose best checkpoint is taken.
+    pub checkpoint: PathBuf,
+    /// Images, or folders of images, whose own folders are entered; packed ones too.
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// How many classes to name for each image.
+    #[arg(long, default_value_t = 5, value_name = "K")]
+    pub topk: usize,
+    /// Statistics of batch norm; by default those of `calibrate` if the checkpoint has them.
+    #[arg(long, value_enum)]
+    pub statistics: Option<Statistics>,
+    /// Engine, threads, batch size, form of the result.
+    #[command(flatten)]
+    pub options: UseArgs,
+}
+
+/// `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Folders of runs, or folders that hold such folders. Runs that differ in their seed alone are
+    /// one model.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// What the others are measured by, a path or a name; by default the paper's Inception, which
+    /// has no batch norm.
+    #[arg(long, value_name = "RUN", value_parser = text())]
+    pub baseline: Option<String>,
+    /// Folder for compare.svg, compare.png, compare.csv and compare.md.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Folders of runs, or folders that hold such folders. Each gets report.md, curves.svg and
+    /// curves.png.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// A checkpoint; without one, the network of the settings.
+    pub checkpoint: Option<PathBuf>,
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `presets`.
+#[derive(Debug, Subcommand)]
+pub enum PresetsCommand {
+    /// The names of all presets, with a line on each.
+    List,
+    /// The text of a preset, with the reasons for its values.
+    Show {
+        /// The preset.
+        #[arg(value_parser = text())]
+        name: String,
+    },
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Every setting with its value and where it comes from.
+    Show(ConfigArgs),
+}

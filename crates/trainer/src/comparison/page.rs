@@ -1,0 +1,174 @@
+//! A page on one run, with its curves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::comparison::recorded_run::{EvalRow, RecordedRun, TrainingRow};
+use crate::comparison::watch_figure::watch_figure;
+use crate::error::Error;
+use crate::figure::{Axis, Figure, Panel, Series};
+use crate::file_error::FileError;
+use crate::images::own_images::check_outside_of_run;
+use crate::terminal::text::{percent, quoted};
+
+/// Writes `report.md`, and the figures that it shows: `curves`, and `watch` where layers were watched.
+/// Gives the page's path.
+pub fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
+    let folder = run.folder.path();
+    check_outside_of_run(&run.folder, folder, &format!("mv {}", quoted(folder)))?;
+    if run.training.is_empty() && run.evaluations.is_empty() {
+        return Err(Error::Unusable(format!(
+            "{} has recorded nothing yet; wait for its first log line (log.every_steps = {})",
+            folder.display(),
+            run.config.log.every_steps
+        )));
+    }
+    let figure = curves(run);
+    figure.write_svg(&folder.join("curves.svg"))?;
+    figure.write_png(&folder.join("curves.png"))?;
+    if let Some(figure) = watch_figure(&[(name(folder), run)]) {
+        figure.write_svg(&folder.join("watch.svg"))?;
+        figure.write_png(&folder.join("watch.png"))?;
+    }
+    let path = folder.join("report.md");
+    fs::write(&path, to_text(run)?).map_err(FileError::of("write", &path))?;
+    Ok(path)
+}
+
+/// Loss, top-1 and learning rate against steps.
+fn curves(run: &RecordedRun) -> Figure {
+    let training = |value: fn(&TrainingRow) -> f64| {
+        run.training.iter().map(|row| (row.step as f64, value(row))).collect()
+    };
+    let validation = |value: fn(&EvalRow) -> f64| {
+        run.evaluations.iter().map(|row| (row.step as f64, value(row))).collect()
+    };
+    let series = |name: &str, points: Vec<(f64, f64)>, colour: usize| Series {
+        name: name.to_owned(),
+        points,
+        colour,
+        ..Series::default()
+    };
+    let panel = |title: &str, y: Axis, series: Vec<Series>| Panel {
+        title: title.to_owned(),
+        x: Axis::new("training steps"),
+        y,
+        series,
+        ..Panel::default()
+    };
+    let (train, val) = ("training", "validation");
+    let panels = vec![
+        panel(
+            "loss",
+            Axis::new("loss in nats"),
+            vec![
+                series(train, training(|row| row.loss), 5),
+                series(val, validation(|row| row.loss), 1),
+            ],
+        ),
+        panel(
+            "accuracy",
+            Axis::new("top-1").percent(),
+            vec![
+                series(train, training(|row| row.top1), 5),
+                series(val, validation(|row| row.top1), 1),
+            ],
+        ),
+        panel(
+            "learning rate",
+            Axis::new("learning rate"),
+            // The axis says what it is.
+            vec![series("", training(|row| row.lr), 0)],
+        ),
+    ];
+    Figure { title: name(run.folder.path()), panels }
+}
+
+fn to_text(run: &RecordedRun) -> Result<String, Error> {
+    let folder = run.folder.path();
+    let (preset, changes) = run.preset()?;
+    let config = &run.config;
+    let mut text = format!("# {}\n\n", name(folder));
+
+    text.push_str(&format!(
+        "{}: `{preset}`. Images of {} px from {}, batches of {}, seed {}.\n",
+        if run.recipe.is_unknown() { "Nearest preset" } else { "Preset" },
+        config.data.image_size,
+        match config.data.dir.as_str() {
+            "" => "the embedded pictures".to_owned(),
+            dir => format!("`{dir}`"),
+        },
+        config.train.batch_size,
+        config.train.seed,
+    ));
+    if run.diverged {
+        text.push_str("\n**The run has diverged**: its loss ceased to be a finite number.\n");
+    }
+
+    text.push_str("\n## Result\n\n");
+    match (run.best(), run.evaluations.last()) {
+        (Some(best), Some(last)) => {
+            text.push_str("| evaluation | step | epoch | images | top-1 | top-5 | loss |\n");
+            text.push_str("|---|---:|---:|---:|---:|---:|---:|\n");
+            for (which, row) in [("best", best), ("last", last)] {
+                text.push_str(&format!(
+                    "| {which} | {} | {:.2} | {} | {} | {} | {:.4} |\n",
+                    row.step,
+                    row.epoch,
+                    row.images,
+                    percent(row.top1),
+                    percent(row.top5),
+                    row.loss
+                ));
+            }
+        }
+        _ => text.push_str("Nothing has been evaluated yet.\n"),
+    }
+    if let Some(row) = run.training.last() {
+        text.push_str(&format!(
+            "\nTraining is at step {}: loss {:.4}, top-1 {} of the latest training images, learning \
+             rate {:.3e}.\n",
+            row.step,
+            row.loss,
+            percent(row.top1),
+            row.lr
+        ));
+    }
+    text.push_str("\n![loss, accuracy and learning rate](curves.svg)\n");
+    if !run.watched.is_empty() {
+        text.push_str("\n![inputs of the watched nonlinearities](watch.svg)\n");
+    }
+
+    text.push_str(&format!("\n## Settings that differ from `{preset}`\n\n"));
+    match changes.is_empty() {
+        true => text.push_str("None.\n"),
+        false => {
+            text.push_str("| setting | preset | this run |\n|---|---|---|\n");
+            for change in changes {
+                let (key, old, new) = (change.key, change.old, change.new);
+                text.push_str(&format!("| `{key}` | `{old}` | `{new}` |\n"));
+            }
+        }
+    }
+    text.push_str("\nAll settings stand in [config.toml](config.toml).\n");
+
+    let best = run.folder.best();
+    let checkpoint = if best.is_file() { best } else { run.folder.last() };
+    text.push_str(&format!(
+        "\n## Go on\n\n```\nbninception resume {}\nbninception eval {}\n\
+         bninception predict {} IMAGE...\n```\n",
+        quoted(folder),
+        quoted(&checkpoint),
+        quoted(&checkpoint)
+    ));
+    Ok(text)
+}
+
+/// The name of a folder, of `.` too.
+fn name(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    match whole.file_name() {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => whole.display().to_string(),
+    }
+}

@@ -1,0 +1,416 @@
+//! A run as its folder tells of it: settings, and what `metrics.jsonl` recorded.
+//!
+//! Nothing here changes a folder, so a run that is still going on can be read at any time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::config::{
+    Change, Config, ConfigError, ConfigFile, Recipe, ScheduleKind, Sources, changes_maths, diff,
+    preset_names, resolve,
+};
+use crate::error::Error;
+use crate::file_error::FileError;
+use crate::run::checkpoint;
+use crate::run::folder::RunFolder;
+
+/// A run, read from its folder.
+#[derive(Clone, Debug)]
+pub struct RecordedRun {
+    /// The folder.
+    pub folder: RunFolder,
+    /// All settings.
+    pub config: Config,
+    /// Where they come from; of an unknown preset if the run is older than recipes.
+    pub recipe: Recipe,
+    /// Training between two log lines, in the order of the steps.
+    pub training: Vec<TrainingRow>,
+    /// Evaluations in the order of the steps, each step once.
+    pub evaluations: Vec<EvalRow>,
+    /// What was watched of layers (`log.watch`), in the order of the steps.
+    pub watched: Vec<Watched>,
+    /// Whether the loss ceased to be a number.
+    pub diverged: bool,
+}
+
+/// A line of `"kind":"train"`. NaN stands for a number that was not finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainingRow {
+    /// Updates done.
+    pub step: u64,
+    /// Mean loss since the line before.
+    pub loss: f64,
+    /// Fraction of the training images right since the line before.
+    pub top1: f64,
+    /// Learning rate of the last update.
+    pub lr: f64,
+}
+
+/// A line of `"kind":"eval"`. The loss is NaN where it was not finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EvalRow {
+    /// Updates done.
+    pub step: u64,
+    /// Passes over the training images done.
+    pub epoch: f64,
+    /// Images evaluated.
+    pub images: u64,
+    /// Mean loss.
+    pub loss: f64,
+    /// Fraction of the images whose label came first.
+    pub top1: f64,
+    /// Fraction of the images whose label was among the first five.
+    pub top5: f64,
+}
+
+/// A line of `"kind":"watch"`: the inputs of a layer's nonlinearity over one mini-batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watched {
+    /// Updates done.
+    pub step: u64,
+    /// The layer.
+    pub layer: String,
+    /// The 15th, 50th and 85th percentile, NaN where not finite.
+    pub percentiles: [f64; 3],
+}
+
+impl RecordedRun {
+    /// Reads the folder of a run.
+    ///
+    /// # Errors
+    /// There is no run, its settings are missing or invalid, or its record is damaged before its
+    /// last line.
+    pub fn read(path: &Path) -> Result<RecordedRun, Error> {
+        let folder = RunFolder::at(path);
+        let (config, recipe) = read_config(&folder)?;
+        let metrics = folder.metrics();
+        let text = match fs::read(&metrics) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            // A run makes the file at its first line.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(FileError::of("read", &metrics)(error).into()),
+        };
+        let rows = parse(&text).map_err(|reason| damaged(&metrics, &reason))?;
+        let Rows { training, evaluations, watched } = rows;
+        let diverged = folder.diverged().exists();
+        Ok(RecordedRun { folder, config, recipe, training, evaluations, watched, diverged })
+    }
+
+    /// The evaluation with the most images right, the earlier one of equals. As in training, one
+    /// without a finite loss is never the best.
+    pub fn best(&self) -> Option<&EvalRow> {
+        let finite = self.evaluations.iter().filter(|row| row.loss.is_finite());
+        // `max_by` gives the last of equals, hence from the back.
+        finite.rev().max_by(|a, b| a.top1.total_cmp(&b.top1))
+    }
+
+    /// The first evaluated step at which top-1 is `target` or more. Nothing is read between two
+    /// evaluations.
+    pub fn first_step_at(&self, target: f64) -> Option<u64> {
+        let reached = |row: &&EvalRow| row.loss.is_finite() && row.top1 >= target;
+        self.evaluations.iter().find(reached).map(|evaluation| evaluation.step)
+    }
+
+    /// The most steps that lie between two evaluations, or before the first; 0 without any.
+    pub fn longest_interval(&self) -> u64 {
+        let before = std::iter::once(0).chain(self.evaluations.iter().map(|row| row.step));
+        let pairs = before.zip(&self.evaluations);
+        pairs.map(|(before, row)| row.step.saturating_sub(before)).max().unwrap_or(0)
+    }
+
+    /// The preset of the recipe, and the settings in which the run differs from it. Of a run that is
+    /// older than recipes, the preset that its settings are nearest to.
+    ///
+    /// # Errors
+    /// None for settings that came from a run.
+    pub fn preset(&self) -> Result<(&'static str, Vec<Change>), ConfigError> {
+        let mut nearest: Option<(usize, &'static str, Vec<Change>)> = None;
+        for name in preset_names() {
+            let sources = Sources { preset: Some(name), ..Sources::default() };
+            let changes = diff(&resolve(&sources)?.config, &self.config)?;
+            if name == self.recipe.preset {
+                return Ok((name, changes));
+            }
+            let distance = changes.iter().filter(|change| is_recipe(&change.key)).count();
+            if nearest.as_ref().is_none_or(|(least, ..)| distance < *least) {
+                nearest = Some((distance, name, changes));
+            }
+        }
+        Ok(nearest.map(|(_, name, changes)| (name, changes)).unwrap_or_default())
+    }
+}
+
+/// Whether a setting belongs to what a model is, and not to its seed, to places or to pace.
+pub fn is_recipe(key: &str) -> bool {
+    // The length counts: a longer run has more chances of a good evaluation.
+    let is_length = matches!(key, "train.epochs" | "train.steps");
+    key != "train.seed" && (is_length || changes_maths(key, ScheduleKind::Exponential))
+}
+
+/// The folders of runs that an argument names: itself, or those in it, or those in its folders.
+///
+/// # Errors
+/// There is no run, or a folder cannot be read.
+pub fn find_runs(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !path.is_dir() {
+        let path = path.display();
+        return Err(Error::Usage(format!(
+            "{path} is no folder; give the folder of a run, or a folder of such folders"
+        )));
+    }
+    let mut level = vec![path.to_owned()];
+    for _ in 0..3 {
+        let runs: Vec<PathBuf> = level.iter().filter(|path| holds_run(path)).cloned().collect();
+        if !runs.is_empty() {
+            return Ok(runs);
+        }
+        let mut below = Vec::new();
+        for folder in &level {
+            below.extend(folders_in(folder)?);
+        }
+        level = below;
+    }
+    Err(Error::Unusable(format!(
+        "there is no run in {} or in the folders two levels down: expected a folder with config.toml \
+         and metrics.jsonl, as `bninception train --run-dir DIR` makes it",
+        path.display()
+    )))
+}
+
+fn holds_run(path: &Path) -> bool {
+    let folder = RunFolder::at(path);
+    // A file of settings alone may be anyone's.
+    folder.metrics().is_file() || folder.last().is_file() || folder.diverged().is_file()
+}
+
+fn folders_in(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(path).map_err(FileError::of("list", path))? {
+        let path = entry.map_err(FileError::of("list", path))?.path();
+        if path.is_dir() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+fn read_config(folder: &RunFolder) -> Result<(Config, Recipe), Error> {
+    let path = folder.config();
+    if path.is_file() {
+        let file = ConfigFile::read(&path)?;
+        let is_of_recipe = file.names_preset();
+        let resolved = resolve(&Sources { files: &[file], ..Sources::default() })?;
+        let recipe = if is_of_recipe { resolved.recipe } else { Recipe::default() };
+        return Ok((resolved.config, recipe));
+    }
+    if folder.last().is_file() {
+        let metadata = checkpoint::load(&folder.last())?.metadata;
+        return Ok((metadata.config, metadata.recipe));
+    }
+    Err(Error::Unusable(format!(
+        "{} is not the folder of a run: it has neither config.toml nor last.safetensors",
+        folder.path().display()
+    )))
+}
+
+fn damaged(path: &Path, reason: &str) -> Error {
+    Error::Unusable(format!(
+        "{}: {reason}; `bninception resume` of the run cuts off what is damaged and makes it again",
+        path.display()
+    ))
+}
+
+/// The rows of a record, by kind.
+struct Rows {
+    training: Vec<TrainingRow>,
+    evaluations: Vec<EvalRow>,
+    watched: Vec<Watched>,
+}
+
+/// Every key that a line may have; another kind of line than these three may have others.
+#[derive(Deserialize)]
+struct Line {
+    kind: String,
+    step: u64,
+    epoch: Option<f64>,
+    images: Option<u64>,
+    loss: Option<f64>,
+    top1: Option<f64>,
+    top5: Option<f64>,
+    lr: Option<f64>,
+    layer: Option<String>,
+    p15: Option<f64>,
+    p50: Option<f64>,
+    p85: Option<f64>,
+}
+
+/// The rows of a record. What follows its last end of line is being written, or torn, and is left
+/// out.
+fn parse(text: &str) -> Result<Rows, String> {
+    let (mut training, mut evaluations) = (Vec::new(), Vec::<EvalRow>::new());
+    let mut watched = Vec::new();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    for (index, line) in whole.lines().enumerate() {
+        let line: Line = serde_json::from_str(line)
+            .map_err(|error| format!("line {} is not a record ({error})", index + 1))?;
+        let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        match line.kind.as_str() {
+            "train" => training.push(TrainingRow {
+                step: line.step,
+                loss: number(line.loss),
+                top1: number(line.top1),
+                lr: number(line.lr),
+            }),
+            "eval" => {
+                let Some(top1) = line.top1.filter(|top1| top1.is_finite()) else {
+                    return Err(format!("line {} is an evaluation without top1", index + 1));
+                };
+                // A step that was done again stands for the earlier try.
+                evaluations.retain(|row| row.step < line.step);
+                evaluations.push(EvalRow {
+                    step: line.step,
+                    epoch: number(line.epoch),
+                    images: line.images.unwrap_or(0),
+                    loss: number(line.loss),
+                    top1,
+                    top5: number(line.top5),
+                });
+            }
+            "watch" => watched.push(Watched {
+                step: line.step,
+                layer: line.layer.unwrap_or_default(),
+                percentiles: [line.p15, line.p50, line.p85].map(number),
+            }),
+            _ => {}
+        }
+    }
+    Ok(Rows { training, evaluations, watched })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eval(step: u64, top1: f64) -> String {
+        format!(
+            "{{\"kind\":\"eval\",\"step\":{step},\"epoch\":1.0,\"loss\":1.0,\"top1\":{top1}}}\n"
+        )
+    }
+
+    fn run(text: &str) -> RecordedRun {
+        let Rows { training, evaluations, watched } = parse(text).unwrap();
+        let config = resolve(&Sources::default()).unwrap().config;
+        let folder = RunFolder::at(Path::new("run"));
+        let recipe = Recipe::default();
+        RecordedRun { folder, config, recipe, training, evaluations, watched, diverged: false }
+    }
+
+    #[test]
+    fn the_earlier_of_equal_evaluations_is_best() {
+        // (record, best step, first step at 0.5, longest interval)
+        let table = [
+            (String::new(), None, None, 0),
+            (eval(10, 0.5) + &eval(20, 0.5), Some(10), Some(10), 10),
+            (eval(10, 0.4) + &eval(40, 0.6) + &eval(50, 0.6), Some(40), Some(40), 30),
+            (eval(10, 0.4) + &eval(20, 0.49), Some(20), None, 10),
+            // The last line is torn, although what is left of it could be read.
+            (eval(10, 0.4) + eval(20, 0.9).trim_end(), Some(10), None, 10),
+            (eval(10, 0.4) + "{\"kind\":\"ev", Some(10), None, 10),
+            // A loss that was not finite.
+            (
+                eval(10, 0.4) + &eval(20, 0.9).replace("1.0,\"top1", "null,\"top1"),
+                Some(10),
+                None,
+                10,
+            ),
+            // Evaluated again after a resume.
+            (eval(10, 0.9) + &eval(20, 0.9) + &eval(10, 0.3), Some(10), None, 10),
+        ];
+        for (text, best, first, interval) in table {
+            let run = run(&text);
+            assert_eq!(run.best().map(|row| row.step), best, "{text}");
+            assert_eq!(run.first_step_at(0.5), first, "{text}");
+            assert_eq!(run.longest_interval(), interval, "{text}");
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_named() {
+        let text = eval(10, 0.4) + "{\"kind\":\"ev\n" + &eval(20, 0.5);
+        assert!(parse(&text).err().unwrap().contains("line 2 is not a record"));
+        let text = "{\"kind\":\"eval\",\"step\":1,\"top1\":null}\n";
+        assert!(parse(text).err().unwrap().contains("line 1 is an evaluation without top1"));
+    }
+
+    #[test]
+    fn a_loss_that_was_not_finite_is_no_number() {
+        let text = "{\"kind\":\"train\",\"step\":1,\"loss\":null,\"top1\":0.1,\"lr\":0.01}\n\
+                    {\"kind\":\"later-invention\",\"step\":1,\"x\":{}}\n";
+        let run = run(text);
+        assert_eq!(run.training.len(), 1);
+        assert!(run.training[0].loss.is_nan());
+        assert_eq!(run.training[0].lr, 0.01);
+    }
+
+    #[test]
+    fn the_nearest_preset_is_found() {
+        type Edit = fn(&mut Config);
+        let table: [(&str, Edit, &[&str]); 5] = [
+            ("inception", |_| {}, &[]),
+            ("bn-x30", |c| c.data.dir = "pictures".to_owned(), &["data.dir"]),
+            ("bn-x5", |c| c.data.image_size = 64, &["data.image_size"]),
+            (
+                "inception",
+                |c| (c.optimizer.lr, c.train.seed) = (0.0075, 7),
+                &["optimizer.lr", "train.seed"],
+            ),
+            (
+                "inception",
+                |c| c.network.activation = crate::config::Activation::Sigmoid,
+                &["network.activation"],
+            ),
+        ];
+        for (preset, edit, expected) in table {
+            let sources = Sources { preset: Some(preset), ..Sources::default() };
+            let mut run = run("");
+            run.config = resolve(&sources).unwrap().config;
+            edit(&mut run.config);
+            let (found, changes) = run.preset().unwrap();
+            let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+            assert_eq!((found, keys.as_slice()), (preset, expected));
+            // What a recipe says is not guessed.
+            run.recipe.preset = "modern".to_owned();
+            assert_eq!(run.preset().unwrap().0, "modern");
+        }
+    }
+
+    #[test]
+    fn runs_are_looked_for_two_levels_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("metrics.jsonl"), "").unwrap();
+        };
+        let found = |name: &str| -> Vec<String> {
+            let root = dir.path().join(name);
+            let runs = find_runs(&root).unwrap();
+            let names = runs.iter().map(|run| run.strip_prefix(&root).unwrap().display());
+            names.map(|name| name.to_string()).collect()
+        };
+        make("out/b-seed-1");
+        make("out/a-seed-2");
+        make("out/search/lr-1");
+        assert_eq!(found("out/b-seed-1"), [""]);
+        assert_eq!(found("out"), ["a-seed-2", "b-seed-1"]);
+        assert_eq!(found(""), ["out/a-seed-2", "out/b-seed-1"]);
+        make("deep/1/2/3");
+        let error = find_runs(&dir.path().join("deep")).unwrap_err().to_string();
+        assert!(error.contains("there is no run in") && error.contains("metrics.jsonl"), "{error}");
+        let error = find_runs(&dir.path().join("nowhere")).unwrap_err().to_string();
+        assert!(error.contains("nowhere is no folder"), "{error}");
+    }
+}

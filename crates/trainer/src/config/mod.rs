@@ -1,0 +1,30 @@
+//! Settings of a run: typed, merged from presets, files and the command line, and checked once.
+//!
+//! Later sources win: `configs/base.toml`, the preset and what it extends, `-c FILE` in order,
+//! `--set key=value` in order, plain flags. [`resolve`] remembers which source gave each value.
+//! From then on a config is read-only; the run folder gets a copy that loads back equal.
+
+mod diff;
+mod error;
+mod origin;
+mod presets;
+mod recipe;
+mod resolve;
+mod sections;
+mod validate;
+
+pub use diff::{Change, changes_maths, diff, nearest_setting};
+pub use error::{ConfigError, Problem};
+pub use origin::Origin;
+pub(crate) use presets::nearest;
+pub use presets::{BASE, preset_names, preset_text, preset_title};
+pub use recipe::Recipe;
+pub use resolve::{ConfigFile, Flag, MAX_FILE_BYTES, Resolved, Sources, resolve};
+pub use sections::{
+    Activation, CheckpointConfig, Config, DataConfig, Dtype, EngineConfig, EngineKind, LogConfig,
+    NetworkConfig, NetworkKind, OnDivergence, OptimizerConfig, ScheduleConfig, ScheduleKind,
+    TrainConfig,
+};
+pub(crate) use validate::MAX_COUNT;
+// The data crate's own settings, which checkpoints store too.
+pub use bninception_data::{AugmentConfig, Colour, Interpolation, Shuffle};

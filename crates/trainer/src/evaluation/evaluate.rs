@@ -1,0 +1,179 @@
+//! One pass over images without training: used by `train` and `eval` alike.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bninception_data::{Batch, Crops, Failure, LoadOptions, Loader, Preprocessing, Source};
+use bninception_engine::Executor;
+use bninception_engine::model::Weights;
+
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::terminal::progress::ProgressBar;
+use crate::terminal::signals;
+use crate::terminal::text::counted;
+
+/// What an evaluation found.
+pub struct Evaluation {
+    /// Counts and loss over the images that could be read.
+    pub metrics: Metrics,
+    /// Images that could not be read.
+    pub failed: Vec<Failure>,
+    /// Seconds from the first batch to the last.
+    pub seconds: f64,
+}
+
+impl Evaluation {
+    /// All images, those that could not be read included.
+    pub fn images(&self) -> u64 {
+        self.metrics.images() + self.failed.len() as u64
+    }
+
+    /// Fraction of all images whose class came first. An image that cannot be read counts as wrong:
+    /// leaving it out, or putting another in its place, would flatter the network.
+    pub fn top1(&self) -> f64 {
+        self.of_all(self.metrics.top1())
+    }
+
+    /// Fraction of all images whose class was among the first five.
+    pub fn top5(&self) -> f64 {
+        self.of_all(self.metrics.top5())
+    }
+
+    /// Mean loss of the images that could be read; not a number if there was none.
+    pub fn loss(&self) -> f64 {
+        self.metrics.loss().unwrap_or(f64::NAN)
+    }
+
+    fn of_all(&self, rate: Option<f64>) -> f64 {
+        rate.map_or(0.0, |rate| rate * self.metrics.images() as f64 / self.images() as f64)
+    }
+}
+
+/// Evaluates the centre of every image of `source` once.
+///
+/// # Errors
+/// No image at all, an executor or loader that fails, or a signal that asks to stop.
+pub fn evaluate(
+    executor: &mut dyn Executor,
+    weights: &Weights,
+    source: Arc<dyn Source>,
+    preprocessing: &Preprocessing,
+    options: &LoadOptions,
+) -> Result<Evaluation, Error> {
+    let classes = executor.network().options.classes;
+    let mut metrics = Metrics::default();
+    let pass = run_all(
+        executor,
+        weights,
+        source,
+        Crops::One,
+        preprocessing,
+        options,
+        &mut |batch, logits| metrics.add_batch(logits, &batch.labels, classes, 0.0),
+    )?;
+    warn_of_not_finite(&metrics);
+    Ok(Evaluation { metrics, failed: pass.failed, seconds: pass.seconds })
+}
+
+/// Says how many images got no usable answer.
+pub fn warn_of_not_finite(metrics: &Metrics) {
+    let n = metrics.not_finite();
+    if n > 0 {
+        let images = counted(n, "image");
+        tracing::warn!("{images} with a logit that is not finite: counted as wrong");
+    }
+}
+
+/// What a pass over all images leaves beside its answers.
+pub struct Pass {
+    /// Images that could not be read.
+    pub failed: Vec<Failure>,
+    /// Seconds from the first batch to the last.
+    pub seconds: f64,
+}
+
+/// Runs every image of `source` through a network once, and hands each batch with its logits
+/// (images x crops x classes) to `each`.
+///
+/// # Errors
+/// No image at all, an executor or loader that fails, or a signal that asks to stop.
+pub fn run_all(
+    executor: &mut dyn Executor,
+    weights: &Weights,
+    source: Arc<dyn Source>,
+    crops: Crops,
+    preprocessing: &Preprocessing,
+    options: &LoadOptions,
+    each: &mut dyn FnMut(&Batch, &[f32]),
+) -> Result<Pass, Error> {
+    let n_images = source.len();
+    if n_images == 0 {
+        return Err(Error::Unusable("there is no image to evaluate".to_owned()));
+    }
+    tracing::debug!("evaluating {}", counted(n_images as u64, "image"));
+    executor.prepare_evaluation(weights)?;
+    let start = Instant::now();
+    let mut progress = ProgressBar::start("evaluating", n_images as u64);
+    let options = crop_options(options, crops, preprocessing.n_values());
+    let mut loader = Loader::eval_crops(source, crops, preprocessing, &options)?;
+    let mut failed = Vec::new();
+    let mut logits = Vec::new();
+    while let Some(batch) = loader.next() {
+        let mut batch = batch?;
+        signals::check()?;
+        if !batch.labels.is_empty() {
+            executor.evaluate(&batch.images, &mut logits)?;
+            each(&batch, &logits);
+        }
+        progress.advance((batch.labels.len() + batch.failed.len()) as u64, batch.wait);
+        failed.append(&mut batch.failed);
+        loader.recycle(batch);
+    }
+    drop(progress);
+    Ok(Pass { failed, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// Most bytes of crops that are made ahead, as long as one worker does with that.
+const MAX_CROP_BYTES: usize = 1 << 30;
+
+/// Options for several crops of an image, `n_values` values each: a batch has as many images as give
+/// about the same number of network inputs, at least one, and fewer batches wait. The network then
+/// takes so long for an image that one or two workers keep ahead of it.
+fn crop_options(options: &LoadOptions, crops: Crops, n_values: usize) -> LoadOptions {
+    if crops == Crops::One {
+        return *options;
+    }
+    let batch_size = (options.batch_size / crops.count()).max(1);
+    let batch_bytes = batch_size * crops.count() * n_values * size_of::<f32>();
+    // A worker makes one batch while another waits; one more is with the network.
+    let workers = (MAX_CROP_BYTES / batch_bytes.max(1)).saturating_sub(1) / 2;
+    LoadOptions { batch_size, workers: options.workers.min(workers.max(1)), prefetch: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_crops_wait_in_small_batches() {
+        let options = |batch_size, workers, prefetch| LoadOptions { batch_size, workers, prefetch };
+        let (small, large) = (3 * 64 * 64, 3 * 224 * 224);
+        let table = [
+            (Crops::One, options(32, 64, 4), large, options(32, 64, 4)),
+            (Crops::Ten, options(32, 4, 4), large, options(3, 4, 1)),
+            (Crops::Ten, options(8, 2, 4), large, options(1, 2, 1)),
+            // An image has 87 MB of crops: 2 x 5 + 1 batches are below a GiB, and 2 x 6 + 1 above.
+            (Crops::All144, options(32, 64, 4), large, options(1, 5, 1)),
+            (Crops::All144, options(32, 2, 4), large, options(1, 2, 1)),
+            (Crops::All144, options(256, 64, 4), small, options(1, 64, 1)),
+            (Crops::All144, options(32, 0, 4), large, options(1, 0, 1)),
+            // Never less than one worker, if workers were asked for.
+            (Crops::All144, options(32, 8, 4), 3 * 4096 * 4096, options(1, 1, 1)),
+        ];
+        for (crops, asked, n_values, expected) in table {
+            let found = crop_options(&asked, crops, n_values);
+            assert_eq!(found, expected, "{crops:?}, {asked:?}, {n_values} values");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A report as CSV files in a folder (`eval --out`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::evaluation::outcomes::{KEPT_CLASSES, Outcomes, bin_ends};
+use crate::file_error::FileError;
+use crate::terminal::csv::row;
+
+/// Most rows of `mistakes.csv` and `confused-pairs.csv`.
+pub const MAX_ROWS: usize = 1000;
+
+/// The folder that a report is written into.
+pub struct OutcomeTables {
+    dir: PathBuf,
+}
+
+impl OutcomeTables {
+    /// Makes the folder, before the work whose result it is for.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(dir: &Path) -> Result<OutcomeTables, Error> {
+        fs::create_dir_all(dir).map_err(FileError::of("create", dir))?;
+        Ok(OutcomeTables { dir: dir.to_owned() })
+    }
+
+    /// Writes all files, in the place of those of an earlier outcomes.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, outcomes: &Outcomes) -> Result<(), Error> {
+        let files = [
+            ("per-class.csv", per_class(outcomes)),
+            ("confusion.csv", confusion(outcomes)),
+            ("confused-pairs.csv", confused_pairs(outcomes)),
+            ("mistakes.csv", mistakes(outcomes)),
+            ("predictions.csv", predictions(outcomes)),
+            ("calibration.csv", calibration(outcomes)),
+        ];
+        for (name, text) in files {
+            let path = self.dir.join(name);
+            fs::write(&path, text).map_err(FileError::of("write", &path))?;
+        }
+        Ok(())
+    }
+}
+
+/// A number, or nothing where there is none.
+fn number(value: Option<f64>) -> String {
+    value.filter(|value| value.is_finite()).map_or(String::new(), |value| value.to_string())
+}
+
+fn per_class(outcomes: &Outcomes) -> String {
+    let mut text = row(["class", "images", "top1", "top5", "mean_probability"]);
+    for (name, class) in outcomes.classes.iter().zip(outcomes.per_class()) {
+        text.push_str(&row([
+            name.clone(),
+            class.images.to_string(),
+            number(class.top1_rate()),
+            number(class.top5_rate()),
+            number(class.mean_probability()),
+        ]));
+    }
+    text
+}
+
+fn confusion(outcomes: &Outcomes) -> String {
+    let mut text = row(["true", "predicted", "count"]);
+    for ((label, predicted), count) in outcomes.confusion() {
+        let [label, predicted] = [label, predicted].map(|class| name(outcomes, class));
+        text.push_str(&row([label, predicted, &count.to_string()]));
+    }
+    text
+}
+
+fn confused_pairs(outcomes: &Outcomes) -> String {
+    let mut text = row(["true", "predicted", "count", "share_of_true"]);
+    let rows = outcomes.per_class();
+    for pair in outcomes.confused_pairs().iter().take(MAX_ROWS) {
+        let share = pair.count as f64 / rows[pair.label as usize].images as f64;
+        let [label, predicted] = [pair.label, pair.predicted].map(|class| name(outcomes, class));
+        text.push_str(&row([label, predicted, &pair.count.to_string(), &share.to_string()]));
+    }
+    text
+}
+
+fn mistakes(outcomes: &Outcomes) -> String {
+    let mut text =
+        row(["path", "true", "predicted", "probability_of_predicted", "probability_of_true"]);
+    for mistake in outcomes.mistakes().into_iter().take(MAX_ROWS) {
+        let Some((predicted, probability)) = mistake.predicted() else { continue };
+        text.push_str(&row([
+            &path(outcomes, mistake.index),
+            name(outcomes, mistake.label),
+            name(outcomes, predicted),
+            &number(Some(probability)),
+            &number(Some(mistake.probability)),
+        ]));
+    }
+    text
+}
+
+/// One row for each image, in the order of the images, those that could not be read included.
+fn predictions(outcomes: &Outcomes) -> String {
+    let kept = outcomes.classes.len().min(KEPT_CLASSES);
+    let mut header =
+        ["path", "true", "predicted", "probability_of_true"].map(str::to_owned).to_vec();
+    header.extend(
+        (1..=kept).flat_map(|rank| [format!("class_{rank}"), format!("probability_{rank}")]),
+    );
+    header.push("error".to_owned());
+    let width = header.len();
+    let mut rows: Vec<(u32, Vec<String>)> = Vec::new();
+    for outcome in &outcomes.images {
+        let class = |class| name(outcomes, class).to_owned();
+        let mut fields = vec![
+            path(outcomes, outcome.index),
+            class(outcome.label),
+            outcome.predicted().map_or(String::new(), |(predicted, _)| class(predicted)),
+            number(Some(outcome.probability)),
+        ];
+        for &(place, probability) in &outcome.top {
+            fields.extend([class(place), number(Some(probability))]);
+        }
+        fields.resize(width - 1, String::new());
+        let answered = outcome.predicted().is_some();
+        fields.push(if answered { "" } else { "a logit is not finite" }.to_owned());
+        rows.push((outcome.index, fields));
+    }
+    for failure in &outcomes.evaluation.failed {
+        let label = outcomes.samples[failure.index as usize].label;
+        let mut fields = vec![path(outcomes, failure.index), name(outcomes, label).to_owned()];
+        fields.resize(width - 1, String::new());
+        fields.push(failure.error.clone());
+        rows.push((failure.index, fields));
+    }
+    rows.sort_by_key(|(index, _)| *index);
+    let rows: String = rows.into_iter().map(|(_, fields)| row(fields)).collect();
+    format!("{}{rows}", row(header))
+}
+
+fn calibration(outcomes: &Outcomes) -> String {
+    let mut text = row(["above", "up_to", "images", "mean_confidence", "accuracy"]);
+    for (index, bin) in outcomes.bins().iter().enumerate() {
+        let (lower, upper) = bin_ends(index);
+        text.push_str(&row([
+            lower.to_string(),
+            upper.to_string(),
+            bin.images.to_string(),
+            number(bin.confidence()),
+            number(bin.accuracy()),
+        ]));
+    }
+    text
+}
+
+fn name(outcomes: &Outcomes, class: u32) -> &str {
+    &outcomes.classes[class as usize]
+}
+
+fn path(outcomes: &Outcomes, index: u32) -> String {
+    outcomes.samples[index as usize].path.display().to_string()
+}

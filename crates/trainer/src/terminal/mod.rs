@@ -1,0 +1,8 @@
+//! What a person sees and sends: results, progress, the log, signals, and how numbers are written.
+
+pub mod csv;
+pub mod logging;
+pub mod output;
+pub mod progress;
+pub mod signals;
+pub mod text;

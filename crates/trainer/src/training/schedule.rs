@@ -1,0 +1,171 @@
+//! The learning rate over time.
+
+use std::f64::consts::PI;
+
+use crate::config::{ScheduleConfig, ScheduleKind};
+
+/// Learning rate of one update.
+///
+/// `base_lr` is `optimizer.lr`; `step` counts updates from 0; `steps_per_epoch` is above 0;
+/// `total_steps` is the length of the run, which only the cosine looks at.
+///
+/// With e = step / `steps_per_epoch`, w = the steps of the warm-up and T = `total_steps`:
+/// - warm-up, step < w: `base_lr` * (step + 1) / w, so that the first update moves already;
+/// - exponential: max(`min_lr`, `base_lr` * decay^(e / `decay_epochs`)), the exponent rounded down
+///   with `staircase`. Epochs count from the start of training, warm-up included, as the paper's do;
+/// - cosine (Loshchilov & Hutter 2016, <https://arxiv.org/abs/1608.03983>, without restarts):
+///   `min_lr` + (`base_lr` - `min_lr`) * (1 + cos(pi * (step - w) / (T - w))) / 2, and `min_lr` from
+///   step T on;
+/// - constant: `base_lr`.
+pub fn learning_rate(
+    schedule: &ScheduleConfig,
+    base_lr: f64,
+    step: u64,
+    steps_per_epoch: u64,
+    total_steps: u64,
+) -> f64 {
+    let warmup_steps = (schedule.warmup_epochs * steps_per_epoch as f64).round();
+    let step = step as f64;
+    if step < warmup_steps {
+        return base_lr * (step + 1.0) / warmup_steps;
+    }
+    match schedule.kind {
+        ScheduleKind::Exponential => {
+            let mut decays = step / steps_per_epoch as f64 / schedule.decay_epochs;
+            if schedule.staircase {
+                // A fall that is due exactly at this step must not wait for the next one because a
+                // fraction such as 8/6 epochs is rounded.
+                decays = (decays + 1e-9).floor();
+            }
+            (base_lr * schedule.decay.powf(decays)).max(schedule.min_lr)
+        }
+        ScheduleKind::Cosine => {
+            let length = total_steps as f64 - warmup_steps;
+            let progress = if length > 0.0 { (step - warmup_steps) / length } else { 1.0 };
+            let height = (1.0 + (PI * progress.min(1.0)).cos()) / 2.0;
+            schedule.min_lr + (base_lr - schedule.min_lr) * height
+        }
+        ScheduleKind::Constant => base_lr,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSTANT: ScheduleConfig = ScheduleConfig {
+        kind: ScheduleKind::Constant,
+        decay: 0.96,
+        decay_epochs: 8.0,
+        staircase: true,
+        warmup_epochs: 0.0,
+        min_lr: 0.0,
+    };
+    const EXPONENTIAL: ScheduleConfig =
+        ScheduleConfig { kind: ScheduleKind::Exponential, ..CONSTANT };
+    const COSINE: ScheduleConfig = ScheduleConfig { kind: ScheduleKind::Cosine, ..CONSTANT };
+
+    /// Compares with `base_lr` = 1, 63 steps an epoch (a number that no fraction suits), 6,300 steps.
+    #[track_caller]
+    fn check(schedule: &ScheduleConfig, table: &[(u64, f64)]) {
+        for &(step, expected) in table {
+            let lr = learning_rate(schedule, 1.0, step, 63, 6300);
+            assert!((lr - expected).abs() < 1e-12, "step {step}: {lr}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn constant_stays() {
+        check(&CONSTANT, &[(0, 1.0), (6299, 1.0), (1_000_000, 1.0)]);
+    }
+
+    #[test]
+    fn staircase_falls_every_8_epochs() {
+        check(
+            &EXPONENTIAL,
+            &[
+                (0, 1.0),
+                (63 * 8 - 1, 1.0), // the last step of the eighth epoch
+                (63 * 8, 0.96),    // the first of the ninth
+                (63 * 16 - 1, 0.96),
+                (63 * 16, 0.9216),   // 0.96^2
+                (63 * 24, 0.884736), // 0.96^3
+            ],
+        );
+    }
+
+    #[test]
+    fn six_times_faster_falls_on_the_exact_step() {
+        // 8/6 epochs are 84 steps.
+        let schedule = ScheduleConfig { decay_epochs: 1.3333333333333333, ..EXPONENTIAL };
+        for decays in 0..1000 {
+            let factor = 0.96_f64.powi(decays);
+            let step = 84 * decays as u64;
+            check(&schedule, &[(step, factor), (step + 83, factor)]);
+        }
+        // In 8 epochs it falls as far as the slow schedule in 48.
+        let slow = learning_rate(&EXPONENTIAL, 1.0, 48 * 63, 63, 6300);
+        check(&schedule, &[(8 * 63, slow)]);
+    }
+
+    #[test]
+    fn smooth_decay_moves_every_step() {
+        let schedule = ScheduleConfig { staircase: false, ..EXPONENTIAL };
+        check(
+            &schedule,
+            &[
+                (0, 1.0),
+                (63 * 4, 0.96_f64.sqrt()), // half of the 8 epochs
+                (63 * 8, 0.96),
+            ],
+        );
+    }
+
+    #[test]
+    fn exponential_stops_at_min_lr() {
+        let schedule = ScheduleConfig { decay: 0.5, decay_epochs: 1.0, min_lr: 0.2, ..EXPONENTIAL };
+        check(
+            &schedule,
+            &[
+                (63, 0.5),
+                (126, 0.25),
+                (189, 0.2), // 0.125 without the floor
+            ],
+        );
+    }
+
+    #[test]
+    fn cosine_ends_at_min_lr() {
+        let schedule = ScheduleConfig { min_lr: 0.1, ..COSINE };
+        check(
+            &schedule,
+            &[
+                (0, 1.0),
+                (2100, 0.1 + 0.9 * 0.75), // a third of the way: cos 60 degrees = 1/2
+                (3150, 0.55),             // halfway: the middle of 1 and 0.1
+                (4200, 0.1 + 0.9 * 0.25), // two thirds
+                (6300, 0.1),
+                (9000, 0.1), // past the end
+            ],
+        );
+    }
+
+    #[test]
+    fn warmup_rises_to_the_base() {
+        let warmup_epochs = 2.0; // 126 steps
+        let rise = [(0, 1.0 / 126.0), (62, 0.5), (125, 1.0)];
+        for schedule in [&CONSTANT, &EXPONENTIAL, &COSINE] {
+            check(&ScheduleConfig { warmup_epochs, ..schedule.clone() }, &rise);
+        }
+        // The cosine starts behind the warm-up: at 3,213 it is halfway from 126 to 6,300.
+        check(&ScheduleConfig { warmup_epochs, ..COSINE }, &[(126, 1.0), (3213, 0.5), (6300, 0.0)]);
+        // The decay counts epochs from the start of training.
+        check(&ScheduleConfig { warmup_epochs, ..EXPONENTIAL }, &[(126, 1.0), (63 * 8, 0.96)]);
+    }
+
+    #[test]
+    fn a_warmup_as_long_as_the_run_ends_at_the_base() {
+        let schedule = ScheduleConfig { warmup_epochs: 100.0, ..COSINE };
+        check(&schedule, &[(6299, 1.0), (6300, 0.0)]);
+    }
+}
