@@ -137,7 +137,9 @@ fn a_start_in_the_middle_replays_nothing() {
 
 #[test]
 fn an_epoch_shows_each_sample_once_and_drops_the_rest() {
-    assert_eq!(batches_per_epoch(26, 4), 6);
+    assert_eq!(batches_per_epoch(26, 4, 1), 6);
+    // An epoch ends with the last update that it fills.
+    assert_eq!([2, 3, 4, 7].map(|accumulate| batches_per_epoch(26, 4, accumulate)), [6, 6, 4, 0]);
     for shuffle in [Shuffle::None, Shuffle::Shards, Shuffle::WithinShards, Shuffle::Full] {
         let plan = TrainPlan { shuffle, shard_size: 8, ..plan(6..12) };
         let batches = train(Pictures::new(), &options(2, 1), &plan);

@@ -201,7 +201,7 @@ fn a_run_goes_back_three_times_with_half_the_rate() {
     }
 
     let error = runs.train_on("always", &sets, spoil(Spoilt::Loss, 7, 99)).unwrap_err();
-    assert!(matches!(error, Error::Diverged { step: 7, .. }), "{error}");
+    assert!(matches!(*error, Error::Diverged { step: 7, .. }), "{error}");
     let last = checkpoint::load(&runs.path("always").join("last.safetensors")).unwrap();
     assert_eq!((last.metadata.step, last.state.progress.rollbacks), (6, 3));
 }

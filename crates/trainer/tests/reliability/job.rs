@@ -93,10 +93,10 @@ impl Runs {
         run: &str,
         sets: &[&str],
         wrap: impl FnOnce(Box<dyn Executor>) -> Box<dyn Executor>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Outcome, Box<Error>> {
         let (job, state) = self.job(run, sets, None);
         let mut executor = wrap(setup::executor(&job.config, job.network.clone()).unwrap());
-        train(&job, executor.as_mut(), state)
+        train(&job, executor.as_mut(), state).map_err(Box::new)
     }
 
     /// All that a run leaves behind, without times.
