@@ -1,6 +1,6 @@
 //! A folder of images decoded once, into shards.
 //!
-//! `OUT` has the class folders of `DIR`, each with shards (see [`crate::shard`]) of up to
+//! `OUT` has the class folders of `DIR`, each with shards (see `shard.rs`) of up to
 //! `SHARD_IMAGES` images, whose short side is at most the one that was asked for. Training and
 //! evaluation read it like `DIR`: the same classes, the same order, the same images held out.
 //!
