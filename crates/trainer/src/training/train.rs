@@ -397,7 +397,7 @@ fn rescue(job: &Job, state: &TrainState, error: RunError) -> Error {
              bninception resume {run}"
         ),
     };
-    Error::Unsaved { source: error, outcome }
+    Error::Unsaved { source: Box::new(error), outcome }
 }
 
 /// The error for a number that is not finite, behind a dump of the batch.
@@ -411,7 +411,13 @@ fn diverged(job: &Job, batch: &Batch, step: u64, lr: f64, culprit: Culprit) -> E
     if files.len() > shown.len() {
         shown.push(format!("and {} more", files.len() - shown.len()));
     }
-    Error::Diverged { step, reason: culprit.to_string(), lr, files: shown.join(", "), dump: path }
+    Error::Diverged {
+        step,
+        reason: culprit.to_string().into(),
+        lr,
+        files: shown.join(", "),
+        dump: path,
+    }
 }
 
 /// Evaluates the present weights if there are validation images, and updates the best result.
