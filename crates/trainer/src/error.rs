@@ -57,7 +57,7 @@ pub enum Error {
         /// The step that failed, counted from 0.
         step: u64,
         /// What was not finite, in words.
-        reason: String,
+        reason: Box<str>,
         /// Learning rate of the step.
         lr: f64,
         /// Paths of the first images of the batch.
@@ -69,7 +69,7 @@ pub enum Error {
     #[error("{source}\n{outcome}")]
     Unsaved {
         /// Why not.
-        source: RunError,
+        source: Box<RunError>,
         /// Where the state is, and what to do.
         outcome: String,
     },

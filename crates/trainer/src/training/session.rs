@@ -183,7 +183,7 @@ impl<'a> Session<'a> {
                  bninception resume {run}"
             ),
         };
-        Error::Unsaved { source: error, outcome }
+        Error::Unsaved { source: Box::new(error), outcome }
     }
 }
 

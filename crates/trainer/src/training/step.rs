@@ -149,7 +149,8 @@ fn diverged(
     if files.len() > shown.len() {
         shown.push(format!("and {} more", files.len() - shown.len()));
     }
-    Error::Diverged { step, reason: culprit.to_string(), lr, files: shown.join(", "), dump: path }
+    let reason = culprit.to_string().into();
+    Error::Diverged { step, reason, lr, files: shown.join(", "), dump: path }
 }
 
 /// Unreadable training images that a run puts up with: `max_bad`, but no more than one in a hundred
