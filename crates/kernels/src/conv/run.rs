@@ -151,8 +151,8 @@ impl Conv {
         self.run_units(team, units, |_, units| {
             let outputs =
                 DirectOutputs { passes, tile, chunk_tiles, source, weights, target, finish, units };
-            // SAFETY: the machine has `isa`, and source and target are maps or images of the shape, whose
-            // lengths were checked where they were made.
+            // SAFETY: the machine has `isa`, and source and target are maps or images of the shape, and
+            // their lengths have been checked.
             unsafe { dispatch(self.vectors::<E>(), &outputs) }
         });
     }
@@ -184,8 +184,8 @@ impl Conv {
                 thread,
                 units,
             };
-            // SAFETY: the machine has `isa`; source and target are maps or images of the shape, whose
-            // lengths were checked where they were made, and that of the workspace by the call.
+            // SAFETY: the machine has `isa`; source and target are maps or images of the shape, and
+            // their lengths and that of the workspace have been checked.
             unsafe { dispatch(self.vectors::<E>(), &outputs) }
         });
     }
@@ -213,8 +213,8 @@ impl Conv {
                 member,
                 units,
             };
-            // SAFETY: the machine has `isa`; source and target are maps of the shape, whose lengths were
-            // checked where they were made, and that of the workspace by the call.
+            // SAFETY: the machine has `isa`; source and target are maps of the shape, and their lengths
+            // and that of the workspace have been checked.
             unsafe { dispatch(self.vectors::<E>(), &outputs) }
         });
     }
@@ -246,8 +246,8 @@ impl Conv {
                 sum_copies,
                 member,
             };
-            // SAFETY: the machine has `isa`; source and gradient are maps or images of the shape, whose
-            // lengths were checked where they were made, and that of the sums by the call.
+            // SAFETY: the machine has `isa`; source and gradient are maps or images of the shape, and
+            // their lengths and that of the sums have been checked.
             unsafe { dispatch(self.vectors::<E>(), &gradients) }
         });
         let sums = &*sums;
@@ -287,8 +287,8 @@ impl Conv {
                 thread,
                 units,
             };
-            // SAFETY: the machine has `isa`; source and gradient are maps or images of the shape, whose
-            // lengths were checked where they were made, and that of the workspace by the call.
+            // SAFETY: the machine has `isa`; source and gradient are maps or images of the shape, and
+            // their lengths and that of the workspace have been checked.
             unsafe { dispatch(self.vectors::<E>(), &gradients) }
         });
         let sums = &*sums;
@@ -325,8 +325,8 @@ impl Conv {
                     sums: shared,
                     member,
                 };
-                // SAFETY: the machine has `isa`; source and gradient are maps of the shape, whose lengths
-                // were checked where they were made, and a block is summed when all threads have
+                // SAFETY: the machine has `isa`; source and gradient are maps of the shape, their lengths
+                // have been checked, and a block is summed when all threads have
                 // transformed their part of it.
                 unsafe { dispatch(self.vectors::<E>(), &gradients) }
             });

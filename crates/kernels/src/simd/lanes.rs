@@ -1,7 +1,7 @@
 //! Sixteen channels of one pixel in registers, and the choice of registers.
 //!
 //! The memory-bound kernels are written once over [`Simd`] and compiled for each instruction set by
-//! [`dispatch`]. A value of type [`Avx512`] or [`Avx2`] is the proof that the machine has the set,
+//! [`dispatch`]. A value of type [`HasAvx512`] or [`HasAvx2`] is the proof that the machine has the set,
 //! so that its methods are safe; plain loops over arrays would do if the compiler vectorised
 //! accumulators and comparisons reliably, which it does not.
 
@@ -124,11 +124,11 @@ pub(crate) use dispatch;
 #[derive(Clone, Copy)]
 pub(crate) enum Level {
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16(Avx512Bf16),
+    Avx512Bf16(HasAvx512Bf16),
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(HasAvx512),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(HasAvx2),
     Plain(Plain),
 }
 
@@ -140,13 +140,13 @@ impl Level {
         {
             let isa = isa.min(Isa::strongest());
             if isa >= Isa::Avx512Bf16 {
-                return Level::Avx512Bf16(Avx512Bf16(()));
+                return Level::Avx512Bf16(HasAvx512Bf16(()));
             }
             if isa == Isa::Avx512 {
-                return Level::Avx512(Avx512(()));
+                return Level::Avx512(HasAvx512(()));
             }
             if isa == Isa::Avx2 {
-                return Level::Avx2(Avx2(()));
+                return Level::Avx2(HasAvx2(()));
             }
         }
         let _ = isa;
@@ -264,7 +264,7 @@ impl Simd for Plain {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, Avx512Bf16};
+pub(crate) use x86::{HasAvx2, HasAvx512, HasAvx512Bf16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -300,17 +300,17 @@ mod x86 {
 
     proof!(
         /// The machine has AVX-512 F, BW, DQ, VL and BF16.
-        Avx512Bf16,
+        HasAvx512Bf16,
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"
     );
     proof!(
         /// The machine has AVX-512 F, BW, DQ and VL.
-        Avx512,
+        HasAvx512,
         "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
     );
     proof!(
         /// The machine has AVX2 and FMA.
-        Avx2,
+        HasAvx2,
         "avx2,fma"
     );
 
@@ -367,8 +367,8 @@ mod x86 {
         };
     }
 
-    simd_512!(Avx512, round_512);
-    simd_512!(Avx512Bf16, convert_512);
+    simd_512!(HasAvx512, round_512);
+    simd_512!(HasAvx512Bf16, convert_512);
 
     type Pair = [__m256; 2];
 
@@ -377,7 +377,7 @@ mod x86 {
         ($f:ident($($arg:expr),*)) => { [$f($($arg[0]),*), $f($($arg[1]),*)] };
     }
 
-    impl Simd for Avx2 {
+    impl Simd for HasAvx2 {
         type Value = Pair;
         type Mask = Pair;
 
