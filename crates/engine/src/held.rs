@@ -7,10 +7,10 @@ use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;
 use crate::exchange::{Exchange, Sums};
-use crate::executor::{BatchResult, Ready, StepResult, Update};
+use crate::executor::{BatchResult, EvaluationWeights, Ready, StepResult, Update};
 use crate::metrics::Metrics;
 use crate::sgd::sgd_step;
-use crate::state::ModelState;
+use crate::state::{ModelState, check_weights};
 
 /// A state and an update under way.
 pub(crate) struct Held {
@@ -28,6 +28,15 @@ pub(crate) struct Held {
     micro_batches: u32,
     loss: f64,
     metrics: Metrics,
+    prepared: Prepared,
+}
+
+/// What evaluation runs with.
+enum Prepared {
+    Nothing,
+    /// The state that is held.
+    Held,
+    Given(Weights),
 }
 
 impl Held {
@@ -42,6 +51,7 @@ impl Held {
             micro_batches: 0,
             loss: 0.0,
             metrics: Metrics::default(),
+            prepared: Prepared::Nothing,
             table,
         }
     }
@@ -51,6 +61,7 @@ impl Held {
         self.settled.copy_from_slice(&state.weights.statistics);
         self.gradients.resize(self.table.n_trainable(), 0.0);
         self.model = Some(state);
+        self.state_changes();
         self.begin_update();
         Ok(())
     }
@@ -68,6 +79,39 @@ impl Held {
 
     pub(crate) fn model(&self) -> Result<&ModelState, EngineError> {
         self.model.as_ref().ok_or(EngineError::NotLoaded)
+    }
+
+    pub(crate) fn prepare_evaluation(
+        &mut self,
+        weights: EvaluationWeights<'_>,
+    ) -> Result<(), EngineError> {
+        self.prepared = match weights {
+            EvaluationWeights::Held => {
+                self.model()?;
+                Prepared::Held
+            }
+            EvaluationWeights::Given(weights) => {
+                check_weights(&self.table, weights)?;
+                Prepared::Given(weights.clone())
+            }
+        };
+        Ok(())
+    }
+
+    /// The weights that evaluation runs with.
+    pub(crate) fn prepared(&self) -> Result<&Weights, EngineError> {
+        match &self.prepared {
+            Prepared::Nothing => Err(EngineError::NotPrepared),
+            Prepared::Held => Ok(self.model()?.evaluation_weights()),
+            Prepared::Given(weights) => Ok(weights),
+        }
+    }
+
+    /// Evaluation with the state that is held is over, as that state changes.
+    fn state_changes(&mut self) {
+        if let Prepared::Held = self.prepared {
+            self.prepared = Prepared::Nothing;
+        }
     }
 
     fn begin_update(&mut self) {
@@ -153,6 +197,7 @@ impl Held {
 
     pub(crate) fn update(&mut self, team: &Team, update: &Update) -> Result<bool, EngineError> {
         let n = self.micro_batches;
+        self.state_changes();
         let model = self.model.as_mut().ok_or(EngineError::NotLoaded)?;
         if n == 0 {
             return Err(EngineError::NoGradients);

@@ -1,9 +1,9 @@
 //! The candle reference as an executor.
 
 use bninception_kernels::team::Team;
+use bninception_model::Network;
 use bninception_model::batch::Images;
 use bninception_model::reference::{ReferenceExecutor, TrainInput, values};
-use bninception_model::{Network, Weights};
 
 use crate::error::EngineError;
 use crate::exchange::Exchange;
@@ -12,7 +12,7 @@ use crate::executor::{
 };
 use crate::held::Held;
 use crate::metrics::Metrics;
-use crate::state::{ModelState, check_weights};
+use crate::state::ModelState;
 
 /// Runs a network with candle's tensors and autograd on the CPU. It is slow, and the oracle of tests.
 pub struct Reference {
@@ -20,9 +20,6 @@ pub struct Reference {
     held: Held,
     /// Of the last micro-batch of training.
     logits: Vec<f32>,
-    /// What [`Executor::evaluate`] runs with, unless it is what is held.
-    given: Option<Weights>,
-    evaluates_held: bool,
     team: Team,
 }
 
@@ -42,8 +39,6 @@ impl Reference {
             held: Held::new(executor.network()),
             executor,
             logits: Vec::new(),
-            given: None,
-            evaluates_held: false,
             team: Team::new(1),
         }
     }
@@ -59,7 +54,6 @@ impl Executor for Reference {
     }
 
     fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
-        self.evaluates_held = false;
         self.held.load(state)
     }
 
@@ -111,7 +105,6 @@ impl Executor for Reference {
     }
 
     fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
-        self.evaluates_held = false;
         self.held.update(&self.team, update)
     }
 
@@ -135,26 +128,11 @@ impl Executor for Reference {
     }
 
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
-        (self.given, self.evaluates_held) = match weights {
-            EvaluationWeights::Held => {
-                self.held.model()?;
-                (None, true)
-            }
-            EvaluationWeights::Given(weights) => {
-                check_weights(&self.held.table, weights)?;
-                (Some(weights.clone()), false)
-            }
-        };
-        Ok(())
+        self.held.prepare_evaluation(weights)
     }
 
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        let weights = match &self.given {
-            Some(weights) => weights,
-            None if self.evaluates_held => self.held.model()?.evaluation_weights(),
-            None => return Err(EngineError::NotPrepared),
-        };
-        *logits = self.executor.evaluate(images, weights)?;
+        *logits = self.executor.evaluate(images, self.held.prepared()?)?;
         Ok(())
     }
 }

@@ -18,8 +18,8 @@ use bninception_kernels::dtype::Dtype;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
+use bninception_model::Network;
 use bninception_model::batch::{Images, check_batch, check_images, check_len};
-use bninception_model::{Network, Weights};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Purpose, lower};
@@ -34,7 +34,7 @@ use crate::executor::{
 use crate::held::Held;
 use crate::metrics::Metrics;
 use crate::profile::Profile;
-use crate::state::{ModelState, check_weights};
+use crate::state::ModelState;
 
 /// Images that evaluation takes through the network at once.
 const EVALUATION_BATCH: usize = 32;
@@ -85,15 +85,6 @@ pub struct Fast {
     /// Logits of the last micro-batch of training.
     logits: Vec<f32>,
     evaluation: Side<Evaluation>,
-    prepared: Prepared,
-}
-
-/// What evaluation runs with.
-enum Prepared {
-    Nothing,
-    /// The state that is held.
-    Held,
-    Given(Weights),
 }
 
 /// Training or evaluation: its stages, plans and memory.
@@ -155,7 +146,6 @@ impl Fast {
             evaluation: Side::new(evaluation, settings.map_dtype),
             padded,
             team: Team::new(options.threads),
-            prepared: Prepared::Nothing,
             network,
             options,
             settings,
@@ -167,11 +157,7 @@ impl Fast {
         images: Images<'_>,
         logits: &mut [f32],
     ) -> Result<(), EngineError> {
-        let weights = match &self.prepared {
-            Prepared::Nothing => return Err(EngineError::NotPrepared),
-            Prepared::Held => self.held.model()?.evaluation_weights(),
-            Prepared::Given(weights) => weights,
-        };
+        let weights = self.held.prepared()?;
         let batch = images.len() / self.network.layers[0].output.len();
         let (side, team) = (&mut self.evaluation, &self.team);
         if !side.plans.iter().any(|plan| plan.batch() == batch) {
@@ -188,13 +174,6 @@ impl Fast {
             });
         }
         Ok(())
-    }
-
-    /// Evaluation of the state that is held is over, as that state changes.
-    fn state_changes(&mut self) {
-        if let Prepared::Held = self.prepared {
-            self.prepared = Prepared::Nothing;
-        }
     }
 }
 
@@ -246,7 +225,6 @@ impl Executor for Fast {
     }
 
     fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
-        self.state_changes();
         self.held.load(state)
     }
 
@@ -301,7 +279,6 @@ impl Executor for Fast {
     }
 
     fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
-        self.state_changes();
         self.held.update(&self.team, update)
     }
 
@@ -334,24 +311,12 @@ impl Executor for Fast {
     }
 
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
-        self.prepared = match weights {
-            EvaluationWeights::Held => {
-                self.held.model()?;
-                Prepared::Held
-            }
-            EvaluationWeights::Given(weights) => {
-                check_weights(&self.held.table, weights)?;
-                Prepared::Given(weights.clone())
-            }
-        };
         self.evaluation.plans.clear();
-        Ok(())
+        self.held.prepare_evaluation(weights)
     }
 
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        if let Prepared::Nothing = self.prepared {
-            return Err(EngineError::NotPrepared);
-        }
+        self.held.prepared()?;
         let (image, classes) = (self.network.layers[0].output.len(), self.network.options.classes);
         let n = images.len() / image;
         check_len("images", n * image, images.len())?;
