@@ -58,7 +58,7 @@ pub(super) fn mnist(args: &MnistArgs) -> Result<(), Error> {
     report::write(&args.out, &pairs, &result)?;
     if stop() {
         tracing::info!("what there is so far lies in {}", args.out.display());
-        return signals::check();
+        return Ok(signals::check()?);
     }
     if args.json {
         return print::json(&result);

@@ -11,7 +11,7 @@ use super::network::Model;
 use crate::error::Error;
 use crate::figure::{Axis, Band, Figure, Panel, Series, Style};
 use crate::file_error::FileError;
-use crate::terminal::text::table;
+use crate::terminal::text;
 
 /// What the two networks of one model came to.
 #[derive(Debug)]
@@ -236,7 +236,7 @@ pub fn table(pairs: &[[Curve; 2]]) -> String {
         }
     }
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    table(&header, &rows)
+    text::table(&header, &rows)
 }
 
 #[cfg(test)]
