@@ -51,7 +51,7 @@ pub(crate) type Ready<'a> = dyn FnMut(Range<usize>, &[f32]) + 'a;
 /// What came out of one micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchResult {
-    /// Mean loss of the logits over the micro-batch, which is that of the main head alone and compares
+    /// Mean loss of the logits over the micro-batch in nats, which is that of the main head alone and compares
     /// with validation; if the loss of an auxiliary head is not finite, that, so that the caller stops
     /// before the gradient reaches the weights.
     pub loss: f64,
@@ -59,12 +59,22 @@ pub struct BatchResult {
     pub metrics: Metrics,
 }
 
+impl BatchResult {
+    /// Counts the images of `batch` by its `logits`, `[n][classes]`.
+    pub(crate) fn new(loss: f64, batch: &TrainBatch<'_>, logits: &[f32]) -> BatchResult {
+        let mut metrics = Metrics::default();
+        let classes = logits.len() / batch.labels.len();
+        metrics.add_batch(logits, batch.labels, classes, batch.label_smoothing);
+        BatchResult { loss, metrics }
+    }
+}
+
 /// What came out of all micro-batches of an update, on all ranks.
 #[derive(Clone, Copy, Debug)]
 pub struct StepResult {
     /// Micro-batches that took part.
     pub micro_batches: u32,
-    /// Mean of their losses ([`BatchResult::loss`]).
+    /// Mean of their losses ([`BatchResult::loss`]), in nats; not a number if none took part.
     pub loss: f64,
     /// All images, counted.
     pub metrics: Metrics,

@@ -11,7 +11,6 @@ use crate::executor::{
     BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update,
 };
 use crate::held::Held;
-use crate::metrics::Metrics;
 use crate::state::ModelState;
 
 /// Runs a network with candle's tensors and autograd on the CPU. It is slow, and the oracle of tests.
@@ -77,7 +76,6 @@ impl Executor for Reference {
                 Some((layer, network.layers[input].name.as_str()))
             })
             .collect();
-        let classes = network.options.classes;
         held.micro_batch(team, hooks.exchange, |weights, gradients, ready| {
             let input = TrainInput {
                 images: batch.images,
@@ -94,9 +92,7 @@ impl Executor for Reference {
             })?;
             ready(0..gradients.len(), gradients);
             *logits = output.logits;
-            let mut metrics = Metrics::default();
-            metrics.add_batch(logits, batch.labels, classes, batch.label_smoothing);
-            Ok(BatchResult { loss: output.loss, metrics })
+            Ok(BatchResult::new(output.loss, batch, logits))
         })
     }
 

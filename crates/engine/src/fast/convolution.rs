@@ -12,9 +12,9 @@ use bninception_kernels::run::Run;
 use bninception_model::Weights;
 use bninception_model::batch::Images;
 
-use super::lower::{ConvStage, MAX_MEMBERS, Member, Norm};
 use super::memory::{Buffer, disjoint};
 use super::plan::{Context, Planner, Settings, pack_images};
+use super::stage::{ConvStage, MAX_MEMBERS, Member, Norm};
 use crate::executor::Watch;
 use crate::profile::Phase;
 

@@ -20,10 +20,11 @@ use bninception_kernels::team::Team;
 use bninception_model::Weights;
 use bninception_model::batch::Images;
 
-use super::lower::{HeadStage, Lowered, Member, Place, Stage};
+use super::lower::Lowered;
 use super::memory::{Buffer, Buffers, Places};
 use super::padded::Padded;
 use super::plan::{Settings, pack_images};
+use super::stage::{HeadStage, Member, Place, Stage};
 use crate::profile::{Clock, Phase, Profile};
 
 /// If a stage reads and writes maps of at least so many bytes an image, it and all stages before it run

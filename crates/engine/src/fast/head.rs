@@ -11,15 +11,15 @@ use bninception_kernels::run::Run;
 use bninception_model::Weights;
 use bninception_model::dropout::dropout_mask;
 
-use super::lower;
 use super::memory::disjoint;
 use super::plan::{Context, Planner};
+use super::stage::HeadStage;
 use crate::executor::TrainBatch;
 use crate::profile::Phase;
 
 /// The head with its memory; rows are images.
 pub(super) struct Head {
-    layers: lower::HeadStage,
+    layers: HeadStage,
     features: Vec<f32>,
     features_gradient: Vec<f32>,
     mask: Vec<f32>,
@@ -29,7 +29,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Plans the head.
-    pub(super) fn new(layers: &lower::HeadStage, planner: &mut Planner<'_>) -> Head {
+    pub(super) fn new(layers: &HeadStage, planner: &mut Planner<'_>) -> Head {
         let (batch, moment) = (planner.batch, planner.n);
         planner.touch_value(&layers.input, moment);
         planner.accumulate(&layers.input, moment);
@@ -61,8 +61,7 @@ impl Head {
         logits: &mut [f32],
     ) -> f64 {
         let (team, isa, images) = (cx.team, cx.settings.isa, cx.batch);
-        let lower::HeadStage { input, dropout, weight, bias, classes, loss_weight, .. } =
-            &self.layers;
+        let HeadStage { input, dropout, weight, bias, classes, loss_weight, .. } = &self.layers;
         let run = Run { team, isa, dtype: cx.settings.dtype };
         let linear = Linear { features: self.layers.features(), classes: *classes };
         let [x] = cx.get([cx.slots.value(input)]);

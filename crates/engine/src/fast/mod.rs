@@ -10,6 +10,7 @@ mod lower;
 mod memory;
 mod padded;
 mod plan;
+mod stage;
 mod training;
 
 use bninception_kernels::arena::Arena;
@@ -32,7 +33,6 @@ use crate::executor::{
     BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, Watch,
 };
 use crate::held::Held;
-use crate::metrics::Metrics;
 use crate::profile::Profile;
 use crate::state::ModelState;
 
@@ -268,9 +268,7 @@ impl Executor for Fast {
             for range in padded.outer_ranges() {
                 ready(range.clone(), &gradients[range]);
             }
-            let mut metrics = Metrics::default();
-            metrics.add_batch(logits, batch.labels, classes, batch.label_smoothing);
-            Ok(BatchResult { loss, metrics })
+            Ok(BatchResult::new(loss, batch, logits))
         })
     }
 

@@ -8,8 +8,8 @@ use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_model::batch::Images;
 
-use super::lower::Place;
 use super::memory::{Buffer, Buffers, Places};
+use super::stage::Place;
 use crate::executor::Watch;
 use crate::profile::Clock;
 

@@ -19,10 +19,11 @@ use bninception_model::batch::Images;
 
 use super::convolution::Convolution;
 use super::head::Head;
-use super::lower::{Lowered, Place, Stage};
+use super::lower::Lowered;
 use super::memory::{Buffer, Buffers};
 use super::padded::Padded;
 use super::plan::{Context, Planner, Settings, Slots};
+use super::stage::{Place, Stage};
 use crate::executor::{Ready, TrainBatch, Watch};
 use crate::profile::{Clock, Phase, Profile};
 
