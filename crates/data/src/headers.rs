@@ -18,7 +18,7 @@ const PIECE: usize = 512;
 
 /// How many bytes are read first, and how many in all if they do not decide. Headers of photos without
 /// metadata end within the former, and most thumbnails and colour profiles within the latter.
-const FIRST_BYTES: [usize; 2] = [4096, 65536];
+pub(crate) const FIRST_BYTES: [usize; 2] = [4096, 65536];
 
 /// What the first bytes of a file say.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub fn check_headers(
 pub fn look(first: &[u8], is_whole: bool, options: &DecodeOptions) -> Look {
     let found = match is_whole {
         true => open::open(first, options).map(|_| true),
-        false => open::peek(first, options),
+        false => open::peek(first, options).map(|size| size.is_some()),
     };
     match found {
         Ok(true) => Look::Sound,

@@ -70,18 +70,20 @@ pub(crate) fn open<'a>(
 }
 
 /// Looks at the first bytes of a file that has more, [`crate::format::ENOUGH`] of them at least.
-/// Returns whether its header was found.
+/// Returns the width and the height in its header, if that was found.
 ///
 /// # Errors
 /// That of [`open`] of the whole file. Where the first bytes decide nothing there is none.
-pub(crate) fn peek(bytes: &[u8], options: &DecodeOptions) -> Result<bool, DecodeError> {
+pub(crate) fn peek(bytes: &[u8], options: &DecodeOptions) -> Result<Option<[u32; 2]>, DecodeError> {
     let format = Format::of(bytes)?;
     if format == Format::WebP && !webp_is_complete(bytes) {
-        return Ok(false);
+        return Ok(None);
     }
     match Opened::new(bytes, format, options) {
-        Ok(opened) => check_pixels(opened.width, opened.height, options).map(|()| true),
-        Err(_) => Ok(false),
+        Ok(Opened { width, height, .. }) => {
+            check_pixels(width, height, options).map(|()| Some([width, height]))
+        }
+        Err(_) => Ok(None),
     }
 }
 

@@ -306,6 +306,14 @@ impl Packed {
         !matches!(self.location(index), Location::File)
     }
 
+    /// Width and height of image `index`, if it is in a shard and has pixels.
+    pub(crate) fn size(&self, index: usize) -> Option<[u32; 2]> {
+        match self.location(index) {
+            Location::Shard(_, record) => Some([record.width, record.height]),
+            Location::File | Location::Missing(_) => None,
+        }
+    }
+
     /// Why image `index` of a shard has no pixels, if it has none.
     pub(crate) fn missing(&self, index: usize) -> Option<DecodeError> {
         match self.location(index) {

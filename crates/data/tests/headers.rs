@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use bninception_data::{
-    DecodeOptions, Lister, Sample, ScanOptions, check_headers, decode, scan_with,
+    DecodeOptions, Lister, PackOptions, Sample, ScanOptions, check_headers, decode,
+    median_short_side, pack, scan, scan_with,
 };
 
 fn sound_files() -> Vec<(String, Vec<u8>)> {
@@ -117,4 +118,37 @@ fn sound_folders_are_passed_over_until_they_change() {
     assert_eq!(bad(0.34, max).0, 0, "a is known to be sound");
     fs::write(dir.path().join("a/4.txt"), bytes).unwrap();
     assert_eq!(bad(0.34, max).0, 1, "a has changed");
+}
+
+#[test]
+fn the_short_side_of_a_data_set_is_the_median() {
+    let dir = tempfile::tempdir().unwrap();
+    let photos = dir.path().join("photos");
+    let options = DecodeOptions::default();
+    for class in ["a", "b"] {
+        fs::create_dir_all(photos.join("train").join(class)).unwrap();
+        for (k, (width, height)) in
+            [(40, 30), (32, 90), (70, 70), (20, 25), (50, 64)].iter().enumerate()
+        {
+            let path = photos.join("train").join(class).join(format!("{k}.png"));
+            image::RgbImage::new(*width, *height).save(path).unwrap();
+        }
+        fs::write(photos.join("train").join(class).join("x.png"), "broken").unwrap();
+    }
+    let scan_of = |dir: &Path| scan(dir, &ScanOptions::default()).unwrap();
+    let train = scan_of(&photos).train;
+    // Short sides 20, 30, 32, 50 and 70, twice; what cannot be read has none.
+    assert_eq!(median_short_side(&train, &options).unwrap(), Some(32));
+    let few = DecodeOptions { max_pixels: 1_000, ..options.clone() };
+    assert_eq!(
+        median_short_side(&train, &few).unwrap(),
+        Some(20),
+        "the others count as unreadable"
+    );
+    assert_eq!(median_short_side(&train[..0], &options).unwrap(), None);
+    let packed = dir.path().join("packed");
+    let to_28 = PackOptions { short_side: 28, decode: options.clone() };
+    pack(&Lister::new(1), &photos, &packed, &to_28, |_, _| (), &|_| ()).unwrap();
+    let train = scan_of(&packed).train;
+    assert_eq!(median_short_side(&train, &options).unwrap(), Some(28));
 }

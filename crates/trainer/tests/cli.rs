@@ -412,7 +412,9 @@ fn small_commands_answer() {
     assert_eq!(place.json(&wide)["parameters"], 11_285_224);
 
     let presets = place.succeed(&["presets", "list"]);
-    for name in ["inception", "bn-baseline", "bn-x5", "bn-x30", "bn-x5-sigmoid", "modern", "demo"] {
+    for name in
+        ["inception", "bn-baseline", "bn-x5", "bn-x30", "bn-x5-sigmoid", "small", "modern", "demo"]
+    {
         assert!(presets.lines().any(|line| line.starts_with(name)), "{presets}");
     }
     assert!(place.succeed(&["presets", "show", "bn-x30"]).contains("lr = 0.045"));

@@ -193,7 +193,8 @@ fn later_sources_win() {
     ];
     let sets = ["optimizer.lr=3".to_owned(), "train.seed = 5".to_owned()];
     let flags = [Flag { name: "--seed", key: "train.seed", value: 6.into() }];
-    let sources = Sources { preset: Some("bn-x30"), files: &files, sets: &sets, flags: &flags };
+    let (preset, image_size) = (Some("bn-x30"), None);
+    let sources = Sources { preset, image_size, files: &files, sets: &sets, flags: &flags };
     let Resolved { config, origins, .. } = resolve(&sources).unwrap();
 
     let table = [
@@ -319,7 +320,7 @@ fn unknown_names_are_answered_with_the_nearest() {
     check_message(
         resolve(&Sources { preset: Some("bn-x50"), ..Sources::default() }),
         "there is no preset `bn-x50`; did you mean `bn-x5`? There are: base, inception, \
-         bn-baseline, bn-x5, bn-x30, bn-x5-sigmoid, googlenet, modern, demo, smoke",
+         bn-baseline, bn-x5, bn-x30, bn-x5-sigmoid, googlenet, small, modern, demo, smoke",
     );
     let message = from_file("extends = \"bnx30\"").unwrap_err().to_string();
     assert!(message.starts_with("there is no preset `bnx30`; did you mean `bn-x30`?"), "{message}");
@@ -350,7 +351,12 @@ fn all_problems_are_reported_at_once() {
     let files = file("[network]\nbatch_norm = false\n[data]\nimage_size = 16");
     let sets = ["optimizer.lr=nan".to_owned(), "data.shuffle=full".to_owned()];
     check_message(
-        resolve(&Sources { preset: Some("bn-x5"), files: &files, sets: &sets, flags: &[] }),
+        resolve(&Sources {
+            preset: Some("bn-x5"),
+            files: &files,
+            sets: &sets,
+            ..Sources::default()
+        }),
         "the config has 3 problems:\n  \
          `network.conv_bias = false` (preset bn-baseline): expected true, because with \
          network.batch_norm = false nothing else shifts the activations\n  \

@@ -269,25 +269,34 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
             + &String::from_utf8_lossy(&output.stdout)
     };
     // One command line, one recipe.
-    let short = ["--data-dir", "pictures", "--image-size", "32", "-b", "8", "--steps", "2"];
+    let short = ["--data-dir", "pictures", "-b", "8", "--steps", "2"];
     let shown = talk_of(&[&["config", "show"], &short[..]].concat());
-    let recipe = "recipe: bn-baseline; flag --batch-size: train.batch_size; flag --data-dir: data.dir; \
-                  flag --image-size: data.image_size; flag --steps: train.epochs, train.steps";
+    let recipe = "recipe: small; flag --batch-size: train.batch_size; flag --data-dir: data.dir; \
+                  flag --steps: train.epochs, train.steps; the images: data.image_size";
     assert!(shown.starts_with(&format!("# {recipe}\n")), "{shown}");
     let planned = place.json(&[&["train", "--dry-run", "--json"], &short[..]].concat());
-    assert_eq!(planned["recipe"]["preset"], "bn-baseline");
-    assert_eq!(planned["recipe"]["changed"]["data.image_size"], "flag --image-size");
+    assert_eq!(planned["recipe"]["preset"], "small");
+    assert_eq!(planned["recipe"]["changed"]["data.image_size"], "the images");
     assert_eq!((&planned["steps"], &planned["training_images"]), (&2.into(), &40.into()));
     let talk = talk_of(&[&["train"], &short[..]].concat());
-    assert!(talk.contains("no preset was named, so this is bn-baseline"), "{talk}");
+    let reason = "no preset was named, so this is small at 64 px, for 40 training images of 10 classes \
+                  with short sides of 32 px (median); below 5000 images it is small";
+    assert!(talk.contains(reason), "{talk}");
     assert!(talk.contains(&recipe.replace("recipe:", "recipe")), "{talk}");
-    assert!(place.path("checkpoints/bn-baseline").is_dir());
+    assert!(place.path("checkpoints/small").is_dir());
     assert!(talk_of(&["config", "show"]).starts_with("# recipe: demo\n"));
-    assert!(
-        talk_of(&["config", "show", "--set", "data.dir=x"]).starts_with("# recipe: bn-baseline;")
-    );
+    let set = talk_of(&["config", "show", "--set", "data.dir=pictures", "--image-size", "32"]);
+    assert!(set.contains("# recipe: small; --set: data.dir; flag --image-size: data.image_size\n"));
     let help = talk_of(&["train", "--help"]);
-    assert!(help.contains("bn-baseline") && help.contains("demo"), "{help}");
+    for preset in ["small", "modern", "demo"] {
+        assert!(help.contains(preset), "{help}");
+    }
+    // Who names a preset gets that, and advice where its size does not suit the images.
+    let talk = talk_of(&["config", "show", "--preset", "bn-x5", "--data-dir", "pictures"]);
+    assert!(talk.starts_with("# recipe: bn-x5; flag --data-dir: data.dir\n"), "{talk}");
+    let own = ["train", "--dry-run", "--preset", "bn-x5", "--data-dir", "pictures", "-b", "8"];
+    let talk = talk_of(&own);
+    assert!(talk.contains("--image-size 64 shows all of it"), "{talk}");
 
     // A file gives a run its name, whatever it extends.
     fs::write(place.path("mine.toml"), "extends = \"smoke\"\n[optimizer]\nlr = 0.01\n").unwrap();

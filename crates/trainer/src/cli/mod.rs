@@ -18,9 +18,7 @@ pub use data::{
 };
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
-pub use settings::{
-    ConfigArgs, DATA_PRESET, DEMO_PRESET, Device, ExecutionArgs, FlagArgs, UseArgs,
-};
+pub use settings::{ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FlagArgs, UseArgs};
 
 use self::settings::text;
 use crate::evaluation::statistics::Statistics;

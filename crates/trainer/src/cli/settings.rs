@@ -7,14 +7,17 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use toml::Value;
 
-use crate::config::{ConfigError, ConfigFile, Flag, MAX_COUNT, Resolved, Sources, resolve};
+use crate::config::{
+    BASE, ConfigError, ConfigFile, Flag, MAX_COUNT, RecipeChoice, Resolved, Sources, resolve,
+};
 use crate::error::Error;
 
 /// Settings of a run. Later ones win: preset, files, --set, plain flags.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ConfigArgs {
-    /// A preset; `bninception presets list` names them. A training run without a preset and without
-    /// a config file has `bn-baseline` with --data-dir, and `demo` without.
+    /// A preset; `bninception presets list` names them. Without a preset and without a config file, a
+    /// training run with --data-dir takes `small` or `modern` by the number of images, and an image size
+    /// by theirs; without --data-dir it takes `demo`.
     #[arg(short, long, value_name = "NAME", value_parser = text())]
     pub preset: Option<String>,
     /// A config file (TOML); may be repeated.
@@ -135,6 +138,30 @@ impl ConfigArgs {
         stored: Option<ConfigFile>,
         default_preset: Option<&str>,
     ) -> Result<Resolved, ConfigError> {
+        self.resolve_over(stored, default_preset, None)
+    }
+
+    /// The settings of a training run: without a preset or a file those of [`DEMO_PRESET`], or, where a
+    /// folder of images is named, those of `choice`; without a choice those of `base`, with which images
+    /// are found.
+    ///
+    /// # Errors
+    /// As [`ConfigArgs::resolve`].
+    pub fn resolve_to_train(&self, choice: Option<&RecipeChoice>) -> Result<Resolved, ConfigError> {
+        let default = match choice {
+            Some(choice) => choice.preset,
+            None if self.names("data.dir") => BASE,
+            None => DEMO_PRESET,
+        };
+        self.resolve_over(None, Some(default), choice.map(|choice| choice.image_size))
+    }
+
+    fn resolve_over(
+        &self,
+        stored: Option<ConfigFile>,
+        default_preset: Option<&str>,
+        image_size: Option<usize>,
+    ) -> Result<Resolved, ConfigError> {
         let mut files: Vec<ConfigFile> = stored.into_iter().collect();
         for path in &self.config {
             files.push(ConfigFile::read(path)?);
@@ -144,20 +171,11 @@ impl ConfigArgs {
         let flags = self.flags.settings();
         resolve(&Sources {
             preset: self.preset.as_deref().or(default_preset),
+            image_size,
             files: &files,
             sets: &self.set,
             flags: &flags,
         })
-    }
-
-    /// The settings of a training run: without a preset or a file those of [`DEMO_PRESET`], or of
-    /// [`DATA_PRESET`] where a folder of images is named.
-    ///
-    /// # Errors
-    /// As [`ConfigArgs::resolve`].
-    pub fn resolve_to_train(&self) -> Result<Resolved, ConfigError> {
-        let default = if self.names("data.dir") { DATA_PRESET } else { DEMO_PRESET };
-        self.resolve(None, Some(default))
     }
 
     /// The same with `--batch-size` for the batches of evaluation, for which one image is enough; those
@@ -176,9 +194,10 @@ impl ConfigArgs {
         Ok(self)
     }
 
-    /// Whether the recipe is the program's own choice.
-    pub fn leaves_recipe_open(&self) -> bool {
-        self.preset.is_none() && self.config.is_empty()
+    /// Whether the recipe is to be chosen by the images: a folder of them is named, and neither a preset
+    /// nor a file.
+    pub fn leaves_recipe_to_images(&self) -> bool {
+        self.preset.is_none() && self.config.is_empty() && self.names("data.dir")
     }
 
     /// Whether a flag or `--set` gives the setting `key`.
@@ -190,9 +209,6 @@ impl ConfigArgs {
 
 /// The preset of a training run for which nothing is named.
 pub const DEMO_PRESET: &str = "demo";
-
-/// The preset of a training run for which images are named and nothing else.
-pub const DATA_PRESET: &str = "bn-baseline";
 
 /// What runs a trained network, and how.
 #[derive(Debug, Args)]

@@ -1,10 +1,26 @@
 //! `config show`.
 
+use std::path::PathBuf;
+
 use crate::cli::ConfigCommand;
-use crate::commands::print;
+use crate::commands::{print, recipe};
 use crate::error::Error;
+use crate::images::data_dirs::DataDirs;
+use crate::images::scan;
+use crate::terminal::signals;
 
 pub(super) fn config(command: &ConfigCommand) -> Result<(), Error> {
     let ConfigCommand::Show(args) = command;
-    print::text(&args.resolve_to_train()?.to_annotated_toml()?)
+    let first = args.resolve_to_train(None)?;
+    let resolved = match args.leaves_recipe_to_images() {
+        false => first,
+        true => {
+            signals::listen()?;
+            let parent = PathBuf::from(&first.config.checkpoint.dir);
+            let dirs = DataDirs::of_config(&first.config, &parent)?;
+            let splits = scan::scan(&first.config, &dirs)?;
+            recipe::of_images(args, first, &splits)?
+        }
+    };
+    print::text(&resolved.to_annotated_toml()?)
 }

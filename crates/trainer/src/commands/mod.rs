@@ -12,6 +12,7 @@ mod mnist;
 mod predict;
 mod presets;
 mod print;
+mod recipe;
 mod report;
 mod resume;
 mod run;

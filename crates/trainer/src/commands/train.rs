@@ -9,6 +9,7 @@ use bninception_engine::model::{Network, ParameterTable};
 use bninception_engine::{Executor, Hooks, Images, ModelState, TrainBatch};
 use serde_json::{Value, json};
 
+use super::recipe;
 use super::run::{self, RunImages};
 use crate::cli::TrainArgs;
 use crate::commands::print;
@@ -29,9 +30,9 @@ use crate::training::watch::Watcher;
 const EMBEDDED_PRESETS: [&str; 2] = ["demo", "smoke"];
 
 pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
-    let resolved = args.config.resolve_to_train()?;
-    let (config, recipe) = (resolved.config, resolved.recipe);
-    if config.data.dir.is_empty() && !EMBEDDED_PRESETS.contains(&recipe.preset.as_str()) {
+    let first = args.config.resolve_to_train(None)?;
+    if first.config.data.dir.is_empty() && !EMBEDDED_PRESETS.contains(&first.recipe.preset.as_str())
+    {
         return Err(Error::Usage(
             "no images: give --data-dir DIR with DIR/train/CLASS/* and DIR/val/CLASS/*, \
              or train the embedded pictures with --preset demo"
@@ -41,13 +42,15 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
     signals::listen()?;
     let stop = run::stop_when(args.max_time);
 
-    let parent = PathBuf::from(&config.checkpoint.dir);
+    let parent = PathBuf::from(&first.config.checkpoint.dir);
+    let dirs = DataDirs::of_config(&first.config, &parent)?;
+    let splits = scan::scan_to_train(&first.config, &dirs)?;
+    signals::check()?;
+    let resolved = recipe::of_images(&args.config, first, &splits)?;
+    let (config, recipe) = (resolved.config, resolved.recipe);
     let name = run_name(args, &recipe);
     let planned = args.run_dir.clone().unwrap_or_else(|| parent.join(&name));
-    let dirs = DataDirs::of_config(&config, &parent)?;
     dirs.check_apart(&planned, "--run-dir")?;
-    let splits = scan::scan_to_train(&config, &dirs)?;
-    signals::check()?;
     let network = setup::network(&config, splits.classes.len())?;
     Watcher::new(&config, &network)?;
     run::check_batch(&config, &splits)?;
@@ -68,12 +71,6 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
     // From here on there is a checkpoint at every moment.
     job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
     run::write_folder(&job)?;
-    if args.config.leaves_recipe_open() {
-        tracing::info!(
-            "no preset was named, so this is {}; `bninception presets list` names the others",
-            job.recipe.preset
-        );
-    }
     run::say_start(&job, &state, executor.as_ref(), &room);
     run::finish(&job, executor.as_mut(), state, args.json)
 }

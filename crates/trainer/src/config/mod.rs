@@ -1,9 +1,10 @@
 //! Settings of a run: typed, merged from presets, files and the command line, and checked once.
 //!
-//! Later sources win: `configs/base.toml`, the preset and what it extends, `-c FILE` in order,
-//! `--set key=value` in order, plain flags. [`resolve`] remembers which source gave each value.
+//! Later sources win: `configs/base.toml`, the preset and what it extends, what was chosen by the
+//! images, `-c FILE` in order, `--set key=value` in order, plain flags. [`resolve`] remembers which source gave each value.
 //! From then on a config is read-only; the run folder gets a copy that loads back equal.
 
+mod choice;
 mod diff;
 mod error;
 mod origin;
@@ -13,6 +14,7 @@ mod resolve;
 mod sections;
 mod validate;
 
+pub use choice::{ImageFacts, RecipeChoice, SMALL_BELOW, choose, size_advice};
 pub use diff::{Change, changes_maths, diff, nearest_setting};
 pub use error::{ConfigError, Problem};
 pub use origin::Origin;

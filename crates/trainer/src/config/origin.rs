@@ -9,6 +9,8 @@ pub enum Origin {
     Base,
     /// The preset of that name.
     Preset(String),
+    /// The size and the number of the images.
+    Images,
     /// The file of that name, given with `-c`.
     File(String),
     /// `--set key=value`.
@@ -22,6 +24,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Base => write!(f, "base"),
             Origin::Preset(name) => write!(f, "preset {name}"),
+            Origin::Images => write!(f, "the images"),
             Origin::File(name) => write!(f, "file {name}"),
             Origin::Set => write!(f, "--set"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),

@@ -19,7 +19,7 @@ macro_rules! preset {
 }
 
 /// In the order in which the paper introduces them.
-const PRESETS: [Preset; 10] = [
+const PRESETS: [Preset; 11] = [
     preset!("base"),
     preset!("inception"),
     preset!("bn-baseline"),
@@ -27,6 +27,7 @@ const PRESETS: [Preset; 10] = [
     preset!("bn-x30"),
     preset!("bn-x5-sigmoid"),
     preset!("googlenet"),
+    preset!("small"),
     preset!("modern"),
     preset!("demo"),
     preset!("smoke"),

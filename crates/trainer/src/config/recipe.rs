@@ -15,7 +15,7 @@ use super::presets::preset_names;
 pub struct Recipe {
     /// The preset's name; empty if it is not known.
     pub preset: String,
-    /// What changed a setting, by its key: `file NAME`, `--set` or `flag --NAME`.
+    /// What changed a setting, by its key: `the images`, `file NAME`, `--set` or `flag --NAME`.
     pub changed: BTreeMap<String, String>,
 }
 
@@ -90,7 +90,7 @@ mod tests {
         };
         let flags = [Flag { name: "--epochs", key: "train.epochs", value: 3.into() }];
         let recipe = |preset, files: &[ConfigFile], flags: &[Flag]| {
-            resolve(&Sources { preset, files, flags, sets: &[] }).unwrap().recipe
+            resolve(&Sources { preset, files, flags, ..Sources::default() }).unwrap().recipe
         };
         let table = [
             (recipe(None, &[], &[]), "base"),

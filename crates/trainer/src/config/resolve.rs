@@ -29,6 +29,8 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Sources<'a> {
     /// A preset's name; `None` takes what a file extends, or `base`.
     pub preset: Option<&'a str>,
+    /// The image size that suits the images, in pixels, where it is chosen by them.
+    pub image_size: Option<usize>,
     /// Files, in order.
     pub files: &'a [ConfigFile],
     /// Arguments of `--set`, `section.field=value`, in order.
@@ -218,7 +220,7 @@ impl Merged {
 struct Gathered {
     preset: String,
     of_preset: Vec<Setting>,
-    /// Of files, `--set` and flags, in the order in which later ones win.
+    /// Of the images, files, `--set` and flags, in the order in which later ones win.
     others: Vec<Setting>,
 }
 
@@ -248,6 +250,13 @@ fn gather(sources: &Sources, n_settings: usize) -> Result<Gathered, ConfigError>
 
     let preset = preset.unwrap_or_else(|| BASE.to_owned());
     let of_preset = preset_settings(&preset)?;
+    if let Some(image_size) = sources.image_size {
+        let value = Value::from(image_size as i64);
+        others.insert(
+            0,
+            Setting { key: "data.image_size".to_owned(), value, origin: Origin::Images },
+        );
+    }
     for argument in sources.sets {
         let setting = argument.split_once('=').filter(|(key, _)| !key.trim().is_empty());
         let Some((key, value)) = setting else {
