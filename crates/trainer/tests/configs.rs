@@ -193,8 +193,13 @@ fn later_sources_win() {
     ];
     let sets = ["optimizer.lr=3".to_owned(), "train.seed = 5".to_owned()];
     let flags = [Flag { name: "--seed", key: "train.seed", value: 6.into() }];
-    let (preset, image_size) = (Some("bn-x30"), None);
-    let sources = Sources { preset, image_size, files: &files, sets: &sets, flags: &flags };
+    let sources = Sources {
+        preset: Some("bn-x30"),
+        of_images: &[],
+        files: &files,
+        sets: &sets,
+        flags: &flags,
+    };
     let Resolved { config, origins, .. } = resolve(&sources).unwrap();
 
     let table = [

@@ -272,7 +272,7 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
     let short = ["--data-dir", "pictures", "-b", "8", "--steps", "2"];
     let shown = talk_of(&[&["config", "show"], &short[..]].concat());
     let recipe = "recipe: small; flag --batch-size: train.batch_size; flag --data-dir: data.dir; \
-                  flag --steps: train.epochs, train.steps; the images: data.image_size";
+                  flag --steps: train.epochs, train.steps; the images: augment.crop_area, data.image_size";
     assert!(shown.starts_with(&format!("# {recipe}\n")), "{shown}");
     let planned = place.json(&[&["train", "--dry-run", "--json"], &short[..]].concat());
     assert_eq!(planned["recipe"]["preset"], "small");
@@ -286,7 +286,9 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
     assert!(place.path("checkpoints/small").is_dir());
     assert!(talk_of(&["config", "show"]).starts_with("# recipe: demo\n"));
     let set = talk_of(&["config", "show", "--set", "data.dir=pictures", "--image-size", "32"]);
-    assert!(set.contains("# recipe: small; --set: data.dir; flag --image-size: data.image_size\n"));
+    assert!(set.contains(
+        "; --set: data.dir; flag --image-size: data.image_size; the images: augment.crop_area\n"
+    ));
     let help = talk_of(&["train", "--help"]);
     for preset in ["small", "modern", "demo"] {
         assert!(help.contains(preset), "{help}");

@@ -138,12 +138,12 @@ impl ConfigArgs {
         stored: Option<ConfigFile>,
         default_preset: Option<&str>,
     ) -> Result<Resolved, ConfigError> {
-        self.resolve_over(stored, default_preset, None)
+        self.resolve_over(stored, default_preset, &[])
     }
 
     /// The settings of a training run: without a preset or a file those of [`DEMO_PRESET`], or, where a
-    /// folder of images is named, those of `choice`; without a choice those of `base`, with which images
-    /// are found.
+    /// folder of images is named, those of `base`, with which images are found. `choice`, which is made
+    /// when they are, gives the preset in place of `base`, and settings that suit the images.
     ///
     /// # Errors
     /// As [`ConfigArgs::resolve`].
@@ -153,14 +153,15 @@ impl ConfigArgs {
             None if self.names("data.dir") => BASE,
             None => DEMO_PRESET,
         };
-        self.resolve_over(None, Some(default), choice.map(|choice| choice.image_size))
+        let of_images = choice.map(RecipeChoice::settings).unwrap_or_default();
+        self.resolve_over(None, Some(default), &of_images)
     }
 
     fn resolve_over(
         &self,
         stored: Option<ConfigFile>,
         default_preset: Option<&str>,
-        image_size: Option<usize>,
+        of_images: &[(&'static str, Value)],
     ) -> Result<Resolved, ConfigError> {
         let mut files: Vec<ConfigFile> = stored.into_iter().collect();
         for path in &self.config {
@@ -171,7 +172,7 @@ impl ConfigArgs {
         let flags = self.flags.settings();
         resolve(&Sources {
             preset: self.preset.as_deref().or(default_preset),
-            image_size,
+            of_images,
             files: &files,
             sets: &self.set,
             flags: &flags,
@@ -194,10 +195,9 @@ impl ConfigArgs {
         Ok(self)
     }
 
-    /// Whether the recipe is to be chosen by the images: a folder of them is named, and neither a preset
-    /// nor a file.
-    pub fn leaves_recipe_to_images(&self) -> bool {
-        self.preset.is_none() && self.config.is_empty() && self.names("data.dir")
+    /// Whether the recipe is the program's own choice.
+    pub fn leaves_recipe_open(&self) -> bool {
+        self.preset.is_none() && self.config.is_empty()
     }
 
     /// Whether a flag or `--set` gives the setting `key`.

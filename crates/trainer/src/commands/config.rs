@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::ConfigCommand;
 use crate::commands::{print, recipe};
+use crate::config::RecipeChoice;
 use crate::error::Error;
 use crate::images::data_dirs::DataDirs;
 use crate::images::scan;
@@ -12,8 +13,9 @@ use crate::terminal::signals;
 pub(super) fn config(command: &ConfigCommand) -> Result<(), Error> {
     let ConfigCommand::Show(args) = command;
     let first = args.resolve_to_train(None)?;
-    let resolved = match args.leaves_recipe_to_images() {
+    let resolved = match args.leaves_recipe_open() || RecipeChoice::adapts(&first.recipe.preset) {
         false => first,
+        true if first.config.data.dir.is_empty() => first,
         true => {
             signals::listen()?;
             let parent = PathBuf::from(&first.config.checkpoint.dir);

@@ -3,13 +3,14 @@
 use bninception_data::{Splits, median_short_side};
 
 use crate::cli::ConfigArgs;
-use crate::config::{ImageFacts, Resolved, choose, size_advice};
+use crate::config::{ImageFacts, RecipeChoice, Resolved, size_advice};
 use crate::error::Error;
 use crate::setup;
 
 /// The settings of a run on `splits`, which were found with those of `first`. Where the command line
-/// names neither a preset nor a file, a recipe is chosen by the images, and told with its reason; else
-/// an image size that does not suit them gets a line of advice.
+/// names neither a preset nor a file, a recipe is chosen by the images, and told with its reason. A
+/// preset that adapts to the images gets what suits them, also where it was named. With any other, an
+/// image size that does not suit gets a line of advice.
 ///
 /// # Errors
 /// A shard that is damaged; see [`ConfigArgs::resolve`].
@@ -21,18 +22,24 @@ pub(super) fn of_images(
     if first.config.data.dir.is_empty() {
         return Ok(first);
     }
+    let (images, classes) = (splits.train.len(), splits.classes.len());
     let short_side = median_short_side(&splits.train, &setup::decode_options(&first.config))?;
-    if args.leaves_recipe_to_images() {
-        let images = splits.train.len();
-        let choice = choose(ImageFacts { images, classes: splits.classes.len(), short_side });
+    let facts = ImageFacts { images, classes, short_side };
+    if args.leaves_recipe_open() {
+        let resolved = args.resolve_to_train(Some(&RecipeChoice::by_number(facts)))?;
+        let (preset, image_size) = (&resolved.recipe.preset, resolved.config.data.image_size);
         tracing::info!(
-            "no preset was named, so this is {choice}; `bninception presets list` names the others"
+            "no preset was named, so this is {preset} at {image_size} px, {facts}; `bninception presets \
+             list` names the others"
         );
-        return Ok(args.resolve_to_train(Some(&choice))?);
+        return Ok(resolved);
     }
-    let advice = short_side.and_then(|side| size_advice(first.config.data.image_size, side));
-    if let Some(advice) = advice {
-        tracing::info!("{advice}");
-    }
-    Ok(first)
+    let Some(choice) = RecipeChoice::of_preset(&first.recipe.preset, facts) else {
+        let advice = short_side.and_then(|side| size_advice(first.config.data.image_size, side));
+        if let Some(advice) = advice {
+            tracing::info!("{advice}");
+        }
+        return Ok(first);
+    };
+    Ok(args.resolve_to_train(Some(&choice))?)
 }

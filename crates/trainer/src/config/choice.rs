@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use toml::Value;
+
 use crate::terminal::text::counted;
 
 /// What the choice of a recipe looks at.
@@ -15,20 +17,25 @@ pub struct ImageFacts {
     pub short_side: Option<u32>,
 }
 
-/// A preset and an image size that suit a folder of images.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A preset, and settings, that suit a folder of images.
+#[derive(Clone, Debug, PartialEq)]
 pub struct RecipeChoice {
     /// The preset's name.
     pub preset: &'static str,
     /// Rows and columns of the network's input.
     pub image_size: usize,
+    /// Smallest area of the random crop, as a fraction of the image's.
+    pub smallest_crop: f64,
     /// What they were chosen by.
     pub facts: ImageFacts,
 }
 
+/// The presets that take settings from the images.
+const ADAPTIVE: [&str; 2] = ["small", "modern"];
+
 /// Below so many training images the preset is `small`. It was measured on 250 and 1,000 images of
 /// CIFAR-10 and on 244 photographs, `modern` on 10,000 images of CIFAR-10: see the heads of the two.
-pub const SMALL_BELOW: usize = 5_000;
+const SMALL_BELOW: usize = 5_000;
 
 /// The image size in pixels for images of at most this side. They are enlarged to it, because the network
 /// halves its maps five times: in the same time CIFAR-10's images of 32 px gave 48.0 % at 64 px, after
@@ -39,12 +46,40 @@ const SIZE_OF_SMALL_IMAGES: usize = 64;
 /// no more in the same time (see the head of `small`).
 const SIZE_OF_LARGE_IMAGES: usize = 96;
 
-/// The preset and the image size for a folder of images.
-pub fn choose(facts: ImageFacts) -> RecipeChoice {
-    let preset = if facts.images < SMALL_BELOW { "small" } else { "modern" };
-    let are_small = facts.short_side.is_some_and(|side| side as usize <= SIZE_OF_SMALL_IMAGES);
-    let image_size = if are_small { SIZE_OF_SMALL_IMAGES } else { SIZE_OF_LARGE_IMAGES };
-    RecipeChoice { preset, image_size, facts }
+impl RecipeChoice {
+    /// The recipe for a folder of which only the images are known.
+    pub fn by_number(facts: ImageFacts) -> RecipeChoice {
+        let [small, modern] = ADAPTIVE;
+        RecipeChoice::new(if facts.images < SMALL_BELOW { small } else { modern }, facts)
+    }
+
+    /// The recipe of a preset that adapts to the images; none of another.
+    pub fn of_preset(preset: &str, facts: ImageFacts) -> Option<RecipeChoice> {
+        let name = ADAPTIVE.into_iter().find(|&name| name == preset)?;
+        Some(RecipeChoice::new(name, facts))
+    }
+
+    /// Whether a preset takes settings from the images.
+    pub fn adapts(preset: &str) -> bool {
+        ADAPTIVE.contains(&preset)
+    }
+
+    fn new(preset: &'static str, facts: ImageFacts) -> RecipeChoice {
+        let are_small = facts.short_side.is_some_and(|side| side as usize <= SIZE_OF_SMALL_IMAGES);
+        let (image_size, smallest_crop) = match are_small {
+            true => (SIZE_OF_SMALL_IMAGES, 0.35),
+            false => (SIZE_OF_LARGE_IMAGES, 0.25),
+        };
+        RecipeChoice { preset, image_size, smallest_crop, facts }
+    }
+
+    /// What it sets beside the preset, by the settings' keys.
+    pub fn settings(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("data.image_size", Value::from(self.image_size as i64)),
+            ("augment.crop_area", Value::from(vec![self.smallest_crop, 1.0])),
+        ]
+    }
 }
 
 /// What to say of an image size that does not suit images with the short side `short_side`; both in
@@ -71,19 +106,17 @@ pub fn size_advice(image_size: usize, short_side: u32) -> Option<String> {
     None
 }
 
-/// `small at 96 px, for 244 training images of 2 classes with short sides of 375 px`
-impl fmt::Display for RecipeChoice {
+/// What it was chosen by: `for 244 training images of 2 classes with short sides of 375 px`
+impl fmt::Display for ImageFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RecipeChoice { preset, image_size, facts } = self;
-        let images = counted(facts.images as u64, "training image");
-        let classes = counted(facts.classes as u64, "class");
-        write!(f, "{preset} at {image_size} px, for {images} of {classes}")?;
-        if let Some(side) = facts.short_side {
+        let images = counted(self.images as u64, "training image");
+        write!(f, "for {images} of {}", counted(self.classes as u64, "class"))?;
+        if let Some(side) = self.short_side {
             write!(f, " with short sides of {side} px (median)")?;
         }
-        match facts.images < SMALL_BELOW {
-            true => write!(f, "; below {SMALL_BELOW} images it is {preset}"),
-            false => write!(f, "; from {SMALL_BELOW} images on it is {preset}"),
+        match self.images < SMALL_BELOW {
+            true => write!(f, "; below {SMALL_BELOW} images it is small"),
+            false => write!(f, "; from {SMALL_BELOW} images on it is modern"),
         }
     }
 }
@@ -91,6 +124,7 @@ impl fmt::Display for RecipeChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::preset_names;
 
     fn facts(images: usize, short_side: Option<u32>) -> ImageFacts {
         ImageFacts { images, classes: 10, short_side }
@@ -109,24 +143,37 @@ mod tests {
             (1_281_167, None, "modern", 96),
         ];
         for (images, short_side, preset, image_size) in table {
-            let choice = choose(facts(images, short_side));
-            assert_eq!((choice.preset, choice.image_size), (preset, image_size), "{choice}");
+            let choice = RecipeChoice::by_number(facts(images, short_side));
+            assert_eq!(
+                (choice.preset, choice.image_size),
+                (preset, image_size),
+                "{images} {short_side:?}"
+            );
         }
     }
 
     #[test]
     fn a_choice_says_why() {
-        let text = choose(ImageFacts { classes: 2, ..facts(244, Some(375)) }).to_string();
+        let text = ImageFacts { classes: 2, ..facts(244, Some(375)) }.to_string();
         assert_eq!(
             text,
-            "small at 96 px, for 244 training images of 2 classes with short sides of 375 px (median); \
-             below 5000 images it is small"
+            "for 244 training images of 2 classes with short sides of 375 px (median); below 5000 images \
+             it is small"
         );
-        let text = choose(facts(10_000, None)).to_string();
         assert_eq!(
-            text,
-            "modern at 96 px, for 10000 training images of 10 classes; from 5000 images on it is modern"
+            facts(10_000, None).to_string(),
+            "for 10000 training images of 10 classes; from 5000 images on it is modern"
         );
+    }
+
+    #[test]
+    fn only_some_presets_adapt() {
+        let choice = RecipeChoice::of_preset("modern", facts(244, Some(32))).unwrap();
+        assert_eq!((choice.preset, choice.image_size), ("modern", 64));
+        assert_eq!(RecipeChoice::of_preset("bn-x5", facts(244, Some(32))), None);
+        for name in ADAPTIVE {
+            assert!(RecipeChoice::adapts(name) && preset_names().any(|known| known == name));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod resolve;
 mod sections;
 mod validate;
 
-pub use choice::{ImageFacts, RecipeChoice, SMALL_BELOW, choose, size_advice};
+pub use choice::{ImageFacts, RecipeChoice, size_advice};
 pub use diff::{Change, changes_maths, diff, nearest_setting};
 pub use error::{ConfigError, Problem};
 pub use origin::Origin;

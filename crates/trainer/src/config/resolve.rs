@@ -29,8 +29,8 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Sources<'a> {
     /// A preset's name; `None` takes what a file extends, or `base`.
     pub preset: Option<&'a str>,
-    /// The image size that suits the images, in pixels, where it is chosen by them.
-    pub image_size: Option<usize>,
+    /// Settings that suit the images, by their keys, where they are chosen by them.
+    pub of_images: &'a [(&'static str, Value)],
     /// Files, in order.
     pub files: &'a [ConfigFile],
     /// Arguments of `--set`, `section.field=value`, in order.
@@ -227,7 +227,12 @@ struct Gathered {
 fn gather(sources: &Sources, n_settings: usize) -> Result<Gathered, ConfigError> {
     let mut preset = sources.preset.map(str::to_owned);
     let mut preset_is_of_whole = false;
-    let mut others = Vec::new();
+    let of_image = |(key, value): &(&str, Value)| Setting {
+        key: (*key).to_owned(),
+        value: value.clone(),
+        origin: Origin::Images,
+    };
+    let mut others: Vec<Setting> = sources.of_images.iter().map(of_image).collect();
     for file in sources.files {
         let origin = Origin::File(file.name.clone());
         let mut table = parse(&origin, &file.text)?;
@@ -250,13 +255,6 @@ fn gather(sources: &Sources, n_settings: usize) -> Result<Gathered, ConfigError>
 
     let preset = preset.unwrap_or_else(|| BASE.to_owned());
     let of_preset = preset_settings(&preset)?;
-    if let Some(image_size) = sources.image_size {
-        let value = Value::from(image_size as i64);
-        others.insert(
-            0,
-            Setting { key: "data.image_size".to_owned(), value, origin: Origin::Images },
-        );
-    }
     for argument in sources.sets {
         let setting = argument.split_once('=').filter(|(key, _)| !key.trim().is_empty());
         let Some((key, value)) = setting else {
