@@ -1,14 +1,15 @@
 //! The random views of training images.
 
 use image::RgbImage;
-use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::colour::{Colour, Operation};
 use crate::crop::{Region, random_crop};
 use crate::decode::Wanted;
 use crate::error::DataError;
+use crate::mirror::Mirror;
 use crate::preprocess::copy_levels;
+use crate::random::{Purpose, ViewKey, sample_rng};
 use crate::resize::{Edge, Filter, Interpolation, Resizer};
 
 /// How training images are varied.
@@ -19,8 +20,8 @@ pub struct AugmentConfig {
     pub crop_area: [f64; 2],
     /// Smallest and largest ratio of width to height of a crop.
     pub crop_aspect: [f64; 2],
-    /// Whether half of the crops are mirrored, left to right.
-    pub mirror: bool,
+    /// Which images are mirrored, left to right.
+    pub mirror: Mirror,
     /// How strongly the colours are distorted.
     pub colour: Colour,
     /// The filter with which a crop is resized.
@@ -34,7 +35,7 @@ impl Default for AugmentConfig {
         AugmentConfig {
             crop_area: [0.08, 1.0],
             crop_aspect: [3.0 / 4.0, 4.0 / 3.0],
-            mirror: true,
+            mirror: Mirror::Random,
             colour: Colour::Full,
             interpolation: Interpolation::Bilinear,
         }
@@ -75,20 +76,21 @@ pub struct View {
 }
 
 impl View {
-    /// Draws a view of `size` x `size` pixels of an image of `width` x `height`.
+    /// Draws the view `key` of an image of `width` x `height`, `size` x `size` pixels.
     ///
     /// Crop, filter, mirroring and colours are drawn in this order, so a config that changes a later
     /// one leaves the earlier ones as they were.
-    pub fn draw<R: Rng>(
+    pub fn draw(
         width: u32,
         height: u32,
         config: &AugmentConfig,
         size: usize,
-        rng: &mut R,
+        key: &ViewKey,
     ) -> View {
+        let rng = &mut sample_rng(key.seed, key.epoch, key.index, Purpose::Augment);
         let region = random_crop(width, height, config.crop_area, config.crop_aspect, rng);
         let filter = config.interpolation.filter(rng);
-        let mirror = config.mirror && rng.random();
+        let mirror = config.mirror.is_due(key, rng);
         let distortion = config.colour.draw(rng);
         View { full: (width, height), size, region, filter, mirror, distortion }
     }
@@ -182,15 +184,14 @@ fn scale_region(region: Region, from: (u32, u32), to: (u32, u32)) -> (Region, Ed
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::{Purpose, sample_rng};
 
     fn view(config: &AugmentConfig, index: u64) -> Vec<[u8; 3]> {
         let image = RgbImage::from_fn(40, 30, |x, y| {
             image::Rgb([(x * 6) as u8, (y * 8) as u8, (x * y % 251) as u8])
         });
-        let mut rng = sample_rng(4, 1, index, Purpose::Augment);
+        let key = ViewKey { seed: 4, epoch: 1, index };
         let mut levels = vec![0; 3 * 16 * 16];
-        let view = View::draw(image.width(), image.height(), config, 16, &mut rng);
+        let view = View::draw(image.width(), image.height(), config, 16, &key);
         view.render(&image, &mut RenderMemory::default(), &mut levels);
         levels.as_chunks().0.to_vec()
     }
@@ -198,12 +199,12 @@ mod tests {
     #[test]
     fn later_draws_do_not_disturb_earlier_ones() {
         let plain = AugmentConfig {
-            mirror: false,
+            mirror: Mirror::None,
             colour: Colour::None,
             interpolation: Interpolation::Bilinear,
             ..AugmentConfig::default()
         };
-        let mirrored = AugmentConfig { mirror: true, ..plain.clone() };
+        let mirrored = AugmentConfig { mirror: Mirror::Random, ..plain.clone() };
         let mut n_mirrored = 0;
         for index in 0..400 {
             let (straight, other) = (view(&plain, index), view(&mirrored, index));

@@ -11,6 +11,7 @@
 //! crop:    width, height, draws   -> the region to look at
 //! crops:   width, height          -> the regions of an evaluation by many crops
 //! resize:  region                 -> RGB u8, size x size x 3
+//! mirror:  seed, epoch, index     -> left to right or not
 //! colour:  planes in [0, 1]       -> the same planes, distorted
 //! augment / preprocess: the above -> RGB u8, size x size x 3
 //! order:   seed, epoch            -> the order of the samples
@@ -54,6 +55,7 @@ mod left_out;
 pub mod likeness;
 pub mod listing;
 pub mod loader;
+mod mirror;
 mod open;
 pub mod order;
 pub mod packing;
@@ -86,6 +88,7 @@ pub use image::RgbImage;
 pub use images::find_images;
 pub use listing::Lister;
 pub use loader::{Batch, Failure, LoadOptions, Loader, TrainPlan};
+pub use mirror::Mirror;
 pub use order::{Shuffle, epoch_order};
 pub use packing::{PackOptions, PackSummary, pack};
 pub use picture_size::median_short_side;

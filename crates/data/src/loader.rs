@@ -25,7 +25,7 @@ use crate::error::DataError;
 use crate::guard::{lock, panic_message};
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
 use crate::preprocess::{Preprocessing, preprocess};
-use crate::random::{Purpose, sample_rng};
+use crate::random::ViewKey;
 use crate::source::Source;
 
 /// How batches are made, which never changes what is in them (except for their size).
@@ -392,8 +392,8 @@ impl Worker {
                 Kind::Eval(_) => None,
                 Kind::Train { plan, .. } => {
                     let size = recipe.preprocessing.image_size;
-                    let mut rng = sample_rng(plan.seed, epoch, index.into(), Purpose::Augment);
-                    Some(View::draw(width, height, &plan.augment, size, &mut rng))
+                    let key = ViewKey { seed: plan.seed, epoch, index: index.into() };
+                    Some(View::draw(width, height, &plan.augment, size, &key))
                 }
             };
             let mut view = None;

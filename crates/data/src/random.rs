@@ -26,6 +26,19 @@ pub enum Purpose {
     Split = 4,
     /// The drawing of picture `index` of the demo data.
     Demo = 5,
+    /// Whether sample `index` is mirrored in the first epoch, where it is by turns.
+    Mirror = 6,
+}
+
+/// What the random view of a training image depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViewKey {
+    /// Seed of the run.
+    pub seed: u64,
+    /// The epoch, counted from 0.
+    pub epoch: u64,
+    /// Position of the image in the source.
+    pub index: u64,
 }
 
 /// Returns the generator of (seed, epoch, index, purpose).

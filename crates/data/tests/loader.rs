@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a temporary folder that cannot be written is a failed test
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bninception_data::decode::{DecodeBuffers, Want};
 use bninception_data::loader::batches_per_epoch;
 use bninception_data::{
-    AugmentConfig, Batch, Crops, DataError, DecodeOptions, FileSource, Interpolation, LoadOptions,
-    Loader, Preprocessing, RgbImage, Sample, Shuffle, Source, TrainPlan, preprocess_file,
+    AugmentConfig, Batch, Colour, Crops, DataError, DecodeOptions, FileSource, Interpolation,
+    LoadOptions, Loader, Mirror, Preprocessing, RgbImage, Sample, Shuffle, Source, TrainPlan,
+    preprocess_file,
 };
 
 /// What of a batch must repeat: step, pixels, labels, indices, names of the failures.
@@ -93,6 +95,47 @@ fn train(source: Pictures, options: &LoadOptions, plan: &TrainPlan) -> Vec<Conte
         loader.recycle(batch);
     }
     contents
+}
+
+#[test]
+fn by_turns_every_image_is_seen_both_ways() {
+    let augment = AugmentConfig {
+        crop_area: [1.0, 1.0],
+        crop_aspect: [1.0, 1.0],
+        mirror: Mirror::Alternating,
+        colour: Colour::None,
+        interpolation: Interpolation::Bilinear,
+    };
+    // Two pictures of 26 are left out of each epoch of 24.
+    let plan = |steps| TrainPlan { augment: augment.clone(), ..plan(steps) };
+    let all = train(Pictures::new(), &options(2, 1), &plan(0..24));
+    let views = |epoch: usize| -> BTreeMap<u32, &[u8]> {
+        let batches = all[6 * epoch..][..6].iter();
+        let image_len = 3 * 16 * 16;
+        batches
+            .flat_map(|batch| batch.3.iter().copied().zip(batch.1.chunks_exact(image_len)))
+            .collect()
+    };
+    let mirrored = |view: &[u8]| -> Vec<u8> {
+        let rows = view.chunks_exact(3 * 16);
+        rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect()
+    };
+    let mut n_pairs = 0;
+    for epoch in 0..3 {
+        let (first, next) = (views(epoch), views(epoch + 1));
+        for (index, view) in first {
+            let Some(other) = next.get(&index) else { continue };
+            assert!(mirrored(view) == *other, "image {index} in epochs {epoch} and the next");
+            assert!(view != *other, "image {index} is its own mirror");
+            n_pairs += 1;
+        }
+    }
+    assert!(n_pairs >= 3 * 22, "{n_pairs}");
+    // Wherever a run begins again.
+    for start in [1, 6, 11, 23] {
+        let found = train(Pictures::new(), &options(1, 1), &plan(start..24));
+        assert!(found == all[start as usize..], "from batch {start}");
+    }
 }
 
 #[test]

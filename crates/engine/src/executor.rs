@@ -25,6 +25,9 @@ pub struct TrainBatch<'a> {
     pub seed: u64,
     /// Number of the micro-batch in the run, from which dropout is drawn.
     pub number: u64,
+    /// Weight of the micro-batch in the running statistics that it would leave, above 0 and at most 1:
+    /// PyTorch's sense of momentum. The same for all micro-batches of an update.
+    pub bn_momentum: f64,
 }
 
 /// The layers that a step of training shows, and who sees them.
@@ -94,6 +97,8 @@ pub struct Update {
 pub enum EvaluationWeights<'a> {
     /// Those of the state that the executor holds: the moving average where there is one.
     Held,
+    /// Those too, with these statistics in place of their running ones.
+    HeldWith(&'a [f32]),
     /// These.
     Given(&'a Weights),
 }
@@ -160,22 +165,23 @@ pub trait Executor: Send {
     /// Nothing was loaded.
     fn store_logits(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError>;
 
-    /// The forward pass of [`Executor::gradients`] alone: fills `to` with the running statistics that it
-    /// would leave behind. With a momentum of 1 they are those of this batch.
+    /// The forward pass of [`Executor::gradients`] alone, with the weights that evaluation was prepared
+    /// for: fills `to` with the mean and the unbiased variance of this batch for every batch norm, in the
+    /// layout of running statistics. Neither the state nor an update under way changes.
     ///
     /// # Errors
-    /// As [`Executor::gradients`].
-    fn moved_statistics(
+    /// No weights were prepared, or as [`Executor::gradients`].
+    fn batch_statistics(
         &mut self,
         images: Images<'_>,
         to: &mut Vec<f32>,
     ) -> Result<(), EngineError>;
 
-    /// Chooses the weights for the calls of [`Executor::evaluate`] that follow, until the next
-    /// [`Executor::load`] or [`Executor::update`] where they are those held.
+    /// Chooses the weights for the calls of [`Executor::evaluate`] and [`Executor::batch_statistics`] that
+    /// follow, until the next [`Executor::load`] or [`Executor::update`] where they are those held.
     ///
     /// # Errors
-    /// Weights of another layout, or none are held.
+    /// Weights or statistics of another layout, or none are held.
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError>;
 
     /// Forward pass with running statistics over any number of images; fills `logits`.

@@ -36,6 +36,8 @@ enum Prepared {
     Nothing,
     /// The state that is held.
     Held,
+    /// Its weights, with other statistics.
+    HeldWith(Weights),
     Given(Weights),
 }
 
@@ -90,6 +92,12 @@ impl Held {
                 self.model()?;
                 Prepared::Held
             }
+            EvaluationWeights::HeldWith(statistics) => {
+                let trainable = self.model()?.evaluation_weights().trainable.clone();
+                let weights = Weights { trainable, statistics: statistics.to_vec() };
+                check_weights(&self.table, &weights)?;
+                Prepared::HeldWith(weights)
+            }
             EvaluationWeights::Given(weights) => {
                 check_weights(&self.table, weights)?;
                 Prepared::Given(weights.clone())
@@ -103,13 +111,13 @@ impl Held {
         match &self.prepared {
             Prepared::Nothing => Err(EngineError::NotPrepared),
             Prepared::Held => Ok(self.model()?.evaluation_weights()),
-            Prepared::Given(weights) => Ok(weights),
+            Prepared::HeldWith(weights) | Prepared::Given(weights) => Ok(weights),
         }
     }
 
     /// Evaluation with the state that is held is over, as that state changes.
     fn state_changes(&mut self) {
-        if let Prepared::Held = self.prepared {
+        if let Prepared::Held | Prepared::HeldWith(_) = self.prepared {
             self.prepared = Prepared::Nothing;
         }
     }
@@ -162,16 +170,26 @@ impl Held {
         outcome
     }
 
-    /// Fills `to` with the running statistics that `run` leaves in the weights.
-    pub(crate) fn moved_statistics(
+    /// Fills `to` with the statistics that `run` puts into the weights that evaluation was prepared for;
+    /// their own are there again behind it.
+    pub(crate) fn batch_statistics(
         &mut self,
         to: &mut Vec<f32>,
         run: impl FnOnce(&mut Weights) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let weights = &mut self.model.as_mut().ok_or(EngineError::NotLoaded)?.weights;
+        let weights = match &mut self.prepared {
+            Prepared::Nothing => return Err(EngineError::NotPrepared),
+            Prepared::Held => {
+                let ModelState { weights, ema, .. } =
+                    self.model.as_mut().ok_or(EngineError::NotLoaded)?;
+                ema.as_mut().unwrap_or(weights)
+            }
+            Prepared::HeldWith(weights) | Prepared::Given(weights) => weights,
+        };
+        let own = weights.statistics.clone();
         let outcome = run(weights);
         to.clone_from(&weights.statistics);
-        weights.statistics.copy_from_slice(&self.settled);
+        weights.statistics.copy_from_slice(&own);
         outcome
     }
 

@@ -82,6 +82,7 @@ impl Executor for Reference {
                 labels: batch.labels,
                 label_smoothing: batch.label_smoothing,
                 draw: (batch.seed, batch.number),
+                bn_momentum: batch.bn_momentum,
             };
             let output = executor.train(&input, weights, gradients, &mut |layer, output| {
                 let found = watched.iter().find(|(_, name)| *name == layer.name);
@@ -114,13 +115,13 @@ impl Executor for Reference {
         Ok(())
     }
 
-    fn moved_statistics(
+    fn batch_statistics(
         &mut self,
         images: Images<'_>,
         to: &mut Vec<f32>,
     ) -> Result<(), EngineError> {
         let Reference { executor, held, .. } = self;
-        held.moved_statistics(to, |weights| Ok(executor.move_statistics(images, weights)?))
+        held.batch_statistics(to, |weights| Ok(executor.batch_statistics(images, weights)?))
     }
 
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {

@@ -26,7 +26,7 @@ fn network(kind: Kind) -> Network {
         classes: 10,
         image_size: 39,
         activation: Activation::Relu,
-        batch_norm: Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 }),
+        batch_norm: Some(BatchNormOptions { epsilon: 1e-5 }),
         conv_bias: true,
         dropout: 0.3,
         aux: Some(AuxOptions::default()),
@@ -61,6 +61,7 @@ impl Data {
                 label_smoothing: 0.1,
                 seed: 5,
                 number: number as u64,
+                bn_momentum: 0.1,
             });
         }
         batches

@@ -93,6 +93,7 @@ impl Batch {
             label_smoothing: self.label_smoothing,
             seed: 5,
             number: 7,
+            bn_momentum: 0.3,
         }
     }
 }
@@ -169,7 +170,7 @@ fn fast(network: &Network, threads: usize) -> Fast {
 #[test]
 fn all_kinds_of_network_match_the_reference() {
     let sigmoid = Activation::Sigmoid;
-    let other = BatchNormOptions { epsilon: 1e-3, momentum: 0.3 };
+    let other = BatchNormOptions { epsilon: 1e-3 };
     let cases = [
         ("32 px", options(32), 4),
         ("33 px", options(33), 3),
@@ -210,7 +211,7 @@ fn all_kinds_of_network_match_the_reference() {
 #[test]
 fn googlenet_and_auxiliary_heads_match_the_reference() {
     let sigmoid = Activation::Sigmoid;
-    let norm = Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 });
+    let norm = Some(BatchNormOptions { epsilon: 1e-5 });
     let aux = Some(AuxOptions::default());
     let both = NetworkOptions { aux, ..options(64) };
     let wide = NetworkOptions { aux, ..options(128) };
@@ -453,24 +454,61 @@ fn mistakes_are_refused() {
 }
 
 #[test]
-fn the_forward_pass_alone_moves_the_statistics_of_a_step() {
+fn the_statistics_of_a_batch_are_those_of_a_step_that_counts_it_alone() {
     let options = NetworkOptions { dropout: 0.4, lrn: true, conv_bias: true, ..options(64) };
     let network = Network::bn_inception(options).unwrap();
     let (weights, batch) = (weights(&network), Batch::new(&network, 3));
+    let mut other = weights.clone();
+    other.trainable.iter_mut().for_each(|value| *value *= 0.5);
+    let alone = TrainBatch { bn_momentum: 1.0, ..batch.lend() };
     for executor in
         [&mut fast(&network, 2) as &mut dyn Executor, &mut Reference::new(network.clone())]
     {
-        let expected = step(executor, &weights, &batch).statistics;
-        assert!(expected != weights.statistics);
         let what = executor.describe();
-        executor.load(ModelState::of(weights.clone())).unwrap();
-        let mut found = Vec::new();
-        executor.moved_statistics(batch.images(), &mut found).unwrap();
-        assert!(found == expected, "{what}: other statistics");
+        let mut of_step = |weights: &Weights| {
+            common::step(executor, weights, &alone, Hooks::default()).unwrap().statistics
+        };
+        let [expected, of_other] = [&weights, &other].map(&mut of_step);
+        assert!(expected != of_other && expected != weights.statistics);
+        let unprepared = executor.batch_statistics(batch.images(), &mut Vec::new());
+        assert!(matches!(unprepared, Err(EngineError::NotPrepared)), "{what}");
+        let found = |executor: &mut dyn Executor, weights: EvaluationWeights<'_>| {
+            let mut found = Vec::new();
+            executor.prepare_evaluation(weights).unwrap();
+            executor.batch_statistics(batch.images(), &mut found).unwrap();
+            found
+        };
+        let state = ModelState::of(weights.clone());
+        executor.load(state.clone()).unwrap();
+        assert!(found(executor, EvaluationWeights::Held) == expected, "{what}");
+        assert!(found(executor, EvaluationWeights::Given(&other)) == of_other, "{what}");
         for images in [&batch.images[1..], &[]] {
-            assert!(executor.moved_statistics(Images::Values(images), &mut Vec::new()).is_err());
+            assert!(executor.batch_statistics(Images::Values(images), &mut Vec::new()).is_err());
         }
-        assert!(common::stored(executor).weights == weights, "{what}: the state has changed");
+        assert!(common::stored(executor) == state, "{what}: the state has changed");
+        // Those of the moving average, where there is one; what evaluation uses stays as it was.
+        let state = ModelState { ema: Some(other.clone()), ..state };
+        executor.load(state.clone()).unwrap();
+        assert!(found(executor, EvaluationWeights::Held) == of_other, "{what}");
+        assert!(found(executor, EvaluationWeights::HeldWith(&expected)) == of_other, "{what}");
+        let mut logits = |weights: EvaluationWeights<'_>| {
+            let mut logits = Vec::new();
+            executor.prepare_evaluation(weights).unwrap();
+            executor.evaluate(batch.images(), &mut logits).unwrap();
+            logits
+        };
+        let given = Weights { statistics: of_other.clone(), ..other.clone() };
+        let held_with = logits(EvaluationWeights::HeldWith(&of_other));
+        assert!(held_with == logits(EvaluationWeights::Given(&given)), "{what}");
+        assert!(held_with != logits(EvaluationWeights::Held), "{what}");
+        let short = executor.prepare_evaluation(EvaluationWeights::HeldWith(&of_other[1..]));
+        assert!(short.is_err(), "{what}");
+        assert!(common::stored(executor) == state, "{what}: the state has changed");
+        // They are of weights that are no more.
+        executor.prepare_evaluation(EvaluationWeights::HeldWith(&of_other)).unwrap();
+        common::update(executor, &[batch.lend()], &common::NO_UPDATE);
+        let stale = executor.evaluate(batch.images(), &mut Vec::new());
+        assert!(matches!(stale, Err(EngineError::NotPrepared)), "{what}");
     }
 }
 
@@ -526,7 +564,14 @@ fn levels_are_the_values_that_they_stand_for() {
         for mut executor in executors {
             let mut run = |images| {
                 let labels = &[0, 3, 1];
-                let batch = TrainBatch { images, labels, label_smoothing: 0.0, seed: 1, number: 0 };
+                let batch = TrainBatch {
+                    images,
+                    labels,
+                    label_smoothing: 0.0,
+                    seed: 1,
+                    number: 0,
+                    bn_momentum: 0.1,
+                };
                 let step = common::step(&mut *executor, &weights, &batch, Hooks::default());
                 let mut logits = Vec::new();
                 executor.prepare_evaluation(EvaluationWeights::Given(&weights)).unwrap();

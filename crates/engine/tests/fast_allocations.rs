@@ -65,6 +65,7 @@ fn no_allocation_per_step_after_the_first() {
                 label_smoothing: 0.1,
                 seed: 0,
                 number: step,
+                bn_momentum: 0.1,
             };
             for _ in 0..2 {
                 engine.gradients(&batch, Hooks::default()).unwrap();

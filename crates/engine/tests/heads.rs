@@ -21,7 +21,7 @@ const LABELS: [u32; 3] = [7, 0, 4];
 const STEP: f64 = 1e-2;
 
 fn network(kind: Kind, aux: bool, batch_norm: bool) -> Network {
-    let norm = BatchNormOptions { epsilon: 1e-5, momentum: 0.1 };
+    let norm = BatchNormOptions { epsilon: 1e-5 };
     let options = NetworkOptions {
         classes: CLASSES,
         image_size: 32,
@@ -53,7 +53,7 @@ fn total_loss(
     let mut total = 0.0;
     let mut weights = weights.clone();
     let (images, labels) = (Images::Values(images), &LABELS);
-    let input = TrainInput { images, labels, label_smoothing: 0.0, draw: (5, 7) };
+    let input = TrainInput { images, labels, label_smoothing: 0.0, draw: (5, 7), bn_momentum: 0.1 };
     executor
         .train(&input, &mut weights, gradients, &mut |layer, output| {
             let is_own = |logits: usize| network.layers[logits].name == layer.name;
@@ -139,7 +139,14 @@ fn evaluation_and_the_reported_loss_are_those_of_the_main_head() {
             let (labels, images) = (&LABELS, Images::Values(&images));
             executor.prepare_evaluation(EvaluationWeights::Given(weights)).unwrap();
             executor.evaluate(images, &mut logits).unwrap();
-            let batch = TrainBatch { images, labels, label_smoothing: 0.0, seed: 5, number: 7 };
+            let batch = TrainBatch {
+                images,
+                labels,
+                label_smoothing: 0.0,
+                seed: 5,
+                number: 7,
+                bn_momentum: 0.1,
+            };
             let step = common::step(&mut *executor, weights, &batch, Hooks::default()).unwrap();
             let common::Step { loss, logits: trained, .. } = step;
             let n = trained.len() / CLASSES;
@@ -172,7 +179,8 @@ fn a_head_that_diverges_is_reported() {
     weights.trainable[spec.range.start] = f32::NAN;
     let images = images(&network);
     let (images, labels) = (Images::Values(&images), &LABELS);
-    let batch = TrainBatch { images, labels, label_smoothing: 0.0, seed: 0, number: 0 };
+    let batch =
+        TrainBatch { images, labels, label_smoothing: 0.0, seed: 0, number: 0, bn_momentum: 0.1 };
     let fast = Fast::new(network.clone(), FastOptions::default()).unwrap();
     let executors: [Box<dyn Executor>; 2] =
         [Box::new(fast), Box::new(Reference::new(network.clone()))];

@@ -105,7 +105,7 @@ fn check_case(
 ) {
     let flag = |key: &str, default: bool| case[key].as_bool().unwrap_or(default);
     let number = |key: &str| case[key].as_u64().unwrap() as usize;
-    let batch_norm = BatchNormOptions { epsilon: 1e-5, momentum: 0.1 };
+    let batch_norm = BatchNormOptions { epsilon: 1e-5 };
     let network = Network::bn_inception(NetworkOptions {
         classes: CLASSES,
         image_size: number("image_size"),
@@ -138,7 +138,15 @@ fn check_case(
     close(&format!("{name}: eval logits"), &logits, &expected("eval_logits"), limits.forward, 0.0);
 
     let label_smoothing = case["label_smoothing"].as_f64().unwrap_or(0.0);
-    let batch = TrainBatch { images, labels: &labels, label_smoothing, seed: 0, number: 0 };
+    // PyTorch's momentum, with which the fixture was made.
+    let batch = TrainBatch {
+        images,
+        labels: &labels,
+        label_smoothing,
+        seed: 0,
+        number: 0,
+        bn_momentum: 0.1,
+    };
     let step = common::step(&mut *executor, &weights, &batch, Hooks::default()).unwrap();
     let common::Step { loss, logits, gradients, statistics } = step;
     close(&format!("{name}: logits"), &logits, &expected("train_logits"), limits.forward, 0.0);

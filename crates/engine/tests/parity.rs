@@ -107,7 +107,7 @@ fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
     let expected: serde_json::Value = serde_json::from_slice(&read("expected.json")).unwrap();
 
     let network = Network::bn_inception(NetworkOptions {
-        batch_norm: Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 }),
+        batch_norm: Some(BatchNormOptions { epsilon: 1e-5 }),
         conv_bias: true,
         pool_proj_4c4d: 128,
         ..NetworkOptions::default()
@@ -161,6 +161,8 @@ fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
             label_smoothing: 0.0,
             seed: 0,
             number: index as u64,
+            // That of PyTorch, which made the fixture.
+            bn_momentum: 0.1,
         };
         let loss = executor.gradients(&batch, Hooks::default()).unwrap().loss;
         executor.store_logits(&mut logits).unwrap();

@@ -29,7 +29,14 @@ fn step(
     layers: &[usize],
 ) -> Outcome {
     let images = Images::Values(images);
-    let batch = TrainBatch { images, labels: &LABELS, label_smoothing: 0.0, seed: 5, number: 7 };
+    let batch = TrainBatch {
+        images,
+        labels: &LABELS,
+        label_smoothing: 0.0,
+        seed: 5,
+        number: 7,
+        bn_momentum: 0.1,
+    };
     let mut seen = Vec::new();
     let mut see = |layer: usize, values: Vec<f32>| seen.push((layer, values));
     let watch = (!layers.is_empty()).then_some(Watch { layers, see: &mut see });
@@ -49,7 +56,7 @@ fn error(found: &[f32], expected: &[f32]) -> f64 {
 
 #[test]
 fn both_executors_show_the_same_and_change_nothing() {
-    let norm = Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 });
+    let norm = Some(BatchNormOptions { epsilon: 1e-5 });
     // Of one member and of several, of widened channels, fully connected, and of the image.
     let layers = |branch: &'static str| {
         ["conv1_7x7_s2", "inception_3a_1x1", branch, "aux1_fc", "inception_5b_pool_proj"]

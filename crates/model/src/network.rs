@@ -67,8 +67,6 @@ impl Default for AuxOptions {
 pub struct BatchNormOptions {
     /// Added to the variance.
     pub epsilon: f64,
-    /// Weight of the newest batch in the running statistics (PyTorch's sense of momentum).
-    pub momentum: f64,
 }
 
 /// The network of the paper's figures: batch norm, ReLU, no dropout, no LRN, no conv bias,
@@ -79,7 +77,7 @@ impl Default for NetworkOptions {
             classes: 1000,
             image_size: 224,
             activation: Activation::Relu,
-            batch_norm: Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 }),
+            batch_norm: Some(BatchNormOptions { epsilon: 1e-5 }),
             lrn: false,
             dropout: 0.0,
             conv_bias: false,
@@ -121,13 +119,10 @@ impl NetworkOptions {
         if !(self.init_gain > 0.0 && self.init_gain.is_finite()) {
             return fail("init_gain", "above 0", self.init_gain.to_string());
         }
-        if let Some(batch_norm) = self.batch_norm {
-            if !(batch_norm.epsilon > 0.0 && batch_norm.epsilon.is_finite()) {
-                return fail("bn_epsilon", "above 0", batch_norm.epsilon.to_string());
-            }
-            if !(batch_norm.momentum > 0.0 && batch_norm.momentum <= 1.0) {
-                return fail("bn_momentum", "above 0, at most 1", batch_norm.momentum.to_string());
-            }
+        if let Some(BatchNormOptions { epsilon }) = self.batch_norm
+            && !(epsilon > 0.0 && epsilon.is_finite())
+        {
+            return fail("bn_epsilon", "above 0", epsilon.to_string());
         }
         Ok(())
     }

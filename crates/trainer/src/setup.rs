@@ -50,8 +50,7 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, SetupError> {
     if options.classes != 0 && options.classes != classes {
         return Err(SetupError::Classes { asked: options.classes, found: classes });
     }
-    let batch_norm =
-        BatchNormOptions { epsilon: options.bn_epsilon, momentum: options.bn_momentum };
+    let batch_norm = BatchNormOptions { epsilon: options.bn_epsilon };
     let aux = AuxOptions { weight: options.aux_weight, dropout: options.aux_dropout };
     let kind = match options.kind {
         config::NetworkKind::BnInception => Kind::BnInception,

@@ -1,8 +1,9 @@
 //! The presets are the paper's, `base.toml` is complete, and mistakes are explained.
 
 use bninception::config::{
-    Activation, Colour, Config, ConfigError, ConfigFile, Flag, MAX_FILE_BYTES, NetworkKind, Origin,
-    Resolved, ScheduleKind, Shuffle, Sources, preset_names, preset_text, preset_title, resolve,
+    Activation, Colour, Config, ConfigError, ConfigFile, Flag, MAX_FILE_BYTES, Mirror, NetworkKind,
+    Origin, Resolved, ScheduleKind, Shuffle, Sources, preset_names, preset_text, preset_title,
+    resolve,
 };
 use toml::Table;
 
@@ -71,7 +72,7 @@ fn presets_are_the_papers() {
         assert_eq!(data.image_size, 224, "{name}");
         assert_eq!(augment.crop_area, [0.08, 1.0], "{name}");
         assert_eq!(augment.crop_aspect, [3.0 / 4.0, 4.0 / 3.0], "{name}");
-        assert!(augment.mirror, "{name}");
+        assert_eq!(augment.mirror, Mirror::Random, "{name}");
         assert_eq!(train.batch_size, 32, "{name}");
         assert_eq!((train.ema, train.label_smoothing), (0.0, 0.0), "{name}");
     }
@@ -107,7 +108,7 @@ fn googlenet_is_bvlcs() {
     assert_eq!((schedule.decay, schedule.decay_epochs, schedule.staircase), (0.96, 8.0, true));
     assert_eq!((train.batch_size, data.image_size), (32, 224));
     assert!(train.ema > 0.0);
-    assert_eq!((augment.colour, augment.mirror), (Colour::Full, true));
+    assert_eq!((augment.colour, augment.mirror), (Colour::Full, Mirror::Random));
     assert_eq!(augment, base.augment);
     assert!(!base.network.aux && base.network.kind == NetworkKind::BnInception);
 }
@@ -169,7 +170,16 @@ fn base_has_every_field_in_order_with_a_comment() {
     assert_eq!(keys(&text.parse().unwrap()), keys(&config.parse().unwrap()));
 
     // A field stands behind a comment, or behind a field that shares its comment.
-    let shared = ["std", "crop_aspect", "decay_epochs", "steps", "every_minutes", "aux_dropout"];
+    let shared = [
+        "std",
+        "crop_aspect",
+        "decay_epochs",
+        "warmup_fraction",
+        "steps",
+        "ema_epochs",
+        "every_minutes",
+        "aux_dropout",
+    ];
     let lines: Vec<&str> = text.lines().collect();
     for pair in lines.windows(2) {
         let is_field = pair[1].contains(" = ") && !pair[1].starts_with('#');
@@ -255,7 +265,8 @@ fn values_of_set_are_toml_or_bare_strings() {
     assert_eq!(config.network.activation, Activation::Sigmoid);
     assert_eq!(config.data.shuffle, Shuffle::None);
     assert_eq!(config.augment.crop_area, [0.5, 1.0]);
-    assert!(!config.augment.mirror);
+    assert_eq!(config.augment.mirror, Mirror::None);
+    assert_eq!(from_file("augment.mirror = true").unwrap().config.augment.mirror, Mirror::Random);
     assert_eq!(config.log.every_steps, 1000);
     assert_eq!((config.checkpoint.keep, config.checkpoint.dir.as_str()), (9, "runs"));
     for argument in ["optimizer.lr", "=3", ""] {
@@ -302,6 +313,42 @@ fn epochs_and_steps_replace_each_other() {
     );
 }
 
+/// What a preset says in one way, a flag or `--set` may say in the other.
+#[test]
+fn the_other_way_to_say_a_thing_replaces_the_first() {
+    let of = |preset: &str, sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.into()).collect();
+        let config = resolve(&Sources { preset: Some(preset), sets: &sets, ..Sources::default() });
+        let Config { schedule, train, .. } = config.unwrap().config;
+        let warmup = (schedule.warmup_epochs, schedule.warmup_fraction);
+        (warmup, (train.ema, train.ema_epochs))
+    };
+    let base = of("base", &[]);
+    assert_eq!(base, ((0.0, 0.0), (0.0, 0.0)));
+    assert_eq!(of("demo", &["schedule.warmup_fraction=0.1"]).0, (0.0, 0.1));
+    assert_eq!(of("smoke", &["train.ema_epochs=2"]).1, (0.0, 2.0));
+    let there_and_back = ["train.ema_epochs=2", "train.ema=0.5"];
+    // One source that says both is not understood; a 0 takes nothing back.
+    let both = resolve(&Sources { sets: &there_and_back.map(String::from), ..Sources::default() });
+    check_message(
+        both,
+        "the config has a problem:\n  `train.ema_epochs = 2.0` (--set): expected 0, because train.ema = 0.5 \
+         is set too",
+    );
+    check_message(
+        from_file("schedule = { warmup_epochs = 1, warmup_fraction = 0.5 }"),
+        "the config has a problem:\n  `schedule.warmup_fraction = 0.5` (file my.toml): expected 0, because \
+         schedule.warmup_epochs = 1 is set too",
+    );
+    let kept = of("smoke", &["train.ema_epochs=0", "schedule.warmup_fraction=0.0"]);
+    assert_eq!(kept, of("smoke", &[]));
+    // The config of a run has every setting, and loads as it is.
+    let sets = ["train.ema_epochs=2".to_owned()];
+    let run = resolve(&Sources { preset: Some("smoke"), sets: &sets, ..Sources::default() });
+    let run = run.unwrap().config;
+    assert_eq!(from_file(&run.to_toml().unwrap()).unwrap().config, run);
+}
+
 #[test]
 fn unknown_names_are_answered_with_the_nearest() {
     let table = [
@@ -342,7 +389,7 @@ fn all_problems_are_reported_at_once() {
         ),
         "the config has 10 problems:\n  \
          `augment.crop_area = [1]` (file my.toml): expected a list of 2 numbers\n  \
-         `augment.mirror = \"yes\"` (file my.toml): expected true or false\n  \
+         `augment.mirror = \"yes\"` (file my.toml): expected one of `none`, `random`, `alternating`\n  \
          `checkpoint.dir = 4` (file my.toml): expected a string, in quotes\n  \
          `checkpoint.keep = { best = 3 }` (file my.toml): expected a whole number, 0 or more\n  \
          `data = 3` (file my.toml): expected a section, `[data]`\n  \

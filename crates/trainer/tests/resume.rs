@@ -140,6 +140,7 @@ fn what_is_offered_works() {
         ("optimizer.nesterov", "true"),
         ("train.batch_size", "5"),
         ("train.ema", "0"),
+        ("train.eval_statistics", "moving"),
         ("train.label_smoothing", "0.1"),
         ("train.dtype", "bf16"),
         ("train.seed", "3"),
@@ -207,8 +208,9 @@ fn advice_can_be_followed() {
     };
     let train =
         ["train", "--preset", "smoke", "--data-dir", "pictures", "--set", "schedule.kind=cosine"];
+    let moving = ["--set", "train.eval_statistics=moving"];
     let dir = "my runs/it's mine";
-    let run = |more: &[&str]| talk_of(&[&train[..], &["--run-dir", dir], more].concat());
+    let run = |more: &[&str]| talk_of(&[&train[..], &moving, &["--run-dir", dir], more].concat());
     // Out of time, then to the end.
     let talk = run(&["--steps", "6", "--max-time", "0s"]);
     assert!(talk.contains("the time is up"), "{talk}");

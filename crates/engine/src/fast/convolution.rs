@@ -221,7 +221,7 @@ impl Convolution {
                         Running {
                             mean,
                             variance,
-                            momentum: cx.settings.momentum,
+                            momentum: cx.bn_momentum,
                             bias: member.bias.clone().map(|bias| &trainable[bias]),
                         },
                     );

@@ -371,7 +371,7 @@ mod tests {
 
     /// Both networks with all their options.
     fn full(kind: Kind) -> Network {
-        let batch_norm = Some(BatchNormOptions { epsilon: 1e-5, momentum: 0.1 });
+        let batch_norm = Some(BatchNormOptions { epsilon: 1e-5 });
         let aux = Some(AuxOptions::default());
         let options = NetworkOptions { batch_norm, aux, ..NetworkOptions::default() };
         Network::new(kind, options).unwrap()

@@ -133,7 +133,6 @@ impl Fast {
             map_dtype: Algorithms::map_dtype(options.isa, options.dtype),
             winograd: options.winograd,
             epsilon: norm.map_or(0.0, |norm| norm.epsilon),
-            momentum: norm.map_or(0.0, |norm| norm.momentum),
         };
         let padded = Padded::new(&network);
         let merge = options.merge_siblings;
@@ -290,7 +289,7 @@ impl Executor for Fast {
         Ok(())
     }
 
-    fn moved_statistics(
+    fn batch_statistics(
         &mut self,
         images: Images<'_>,
         to: &mut Vec<f32>,
@@ -298,10 +297,10 @@ impl Executor for Fast {
         let Fast { network, held, training, padded, settings, team, .. } = self;
         let batch = check_images(network, images)?;
         let (plan, machine) = training_plan(training, batch, *settings, team);
-        held.moved_statistics(to, |weights| {
+        held.batch_statistics(to, |weights| {
             padded.load(weights);
             with_element!(settings.map_dtype, E => {
-                plan.move_statistics::<E>(machine, images, padded, weights)
+                plan.batch_statistics::<E>(machine, images, padded, weights)
             });
             padded.store_statistics(weights);
             Ok(())

@@ -26,8 +26,6 @@ pub(super) struct Settings {
     pub winograd: bool,
     /// Epsilon of batch norm, where the network has it.
     pub epsilon: f64,
-    /// Momentum of batch norm.
-    pub momentum: f64,
 }
 
 impl Settings {
@@ -72,6 +70,8 @@ pub(super) struct Context<'a> {
     pub team: &'a Team,
     pub settings: &'a Settings,
     pub batch: usize,
+    /// Weight of the batch in the running statistics.
+    pub bn_momentum: f64,
     pub slots: &'a Slots,
     pub arena: &'a mut [f32],
     pub partial: &'a mut [f64],

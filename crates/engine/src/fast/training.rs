@@ -35,17 +35,18 @@ pub(super) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    /// What the stages of a forward pass share that counts its batch alone in the running statistics.
     fn context(
         self,
         settings: &'a Settings,
         slots: &'a Slots,
         partial: &'a mut [f64],
         batch: usize,
-        watch: Option<Watch<'a>>,
     ) -> Context<'a> {
         let Machine { team, arena, profile } = self;
         let clock = Clock::start(profile);
-        Context { team, settings, batch, slots, arena, partial, clock, watch }
+        let (bn_momentum, watch) = (1.0, None);
+        Context { team, settings, batch, bn_momentum, slots, arena, partial, clock, watch }
     }
 }
 
@@ -145,7 +146,8 @@ impl Training {
         let Step { batch, padded, weights, gradients, logits, watch, ready } = step;
         let Training { settings, slots, stages, heads, aux_logits, partial, batch: n, .. } = self;
         let watch = watch.map(|Watch { layers, see }| Watch { layers, see });
-        let mut cx = machine.context(settings, slots, partial, *n, watch);
+        let cx = machine.context(settings, slots, partial, *n);
+        let mut cx = Context { bn_momentum: batch.bn_momentum, watch, ..cx };
         forward::<E>(stages, &mut cx, batch.images, padded, weights);
         let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
         let mut loss = 0.0_f64;
@@ -168,9 +170,9 @@ impl Training {
         loss
     }
 
-    /// The forward pass of [`Training::run`] up to the heads, for the running statistics that it
-    /// moves.
-    pub(super) fn move_statistics<E: Element>(
+    /// The forward pass of [`Training::run`] up to the heads, which puts the statistics of this batch in
+    /// place of the running ones.
+    pub(super) fn batch_statistics<E: Element>(
         &mut self,
         machine: Machine<'_>,
         images: Images<'_>,
@@ -178,7 +180,7 @@ impl Training {
         weights: &mut Weights,
     ) {
         let Training { settings, slots, stages, partial, batch, .. } = self;
-        let mut cx = machine.context(settings, slots, partial, *batch, None);
+        let mut cx = machine.context(settings, slots, partial, *batch);
         forward::<E>(stages, &mut cx, images, padded, weights);
     }
 }

@@ -49,6 +49,8 @@ pub struct TrainInput<'a> {
     pub label_smoothing: f64,
     /// Seed and number of the batch, from which dropout is drawn.
     pub draw: (u64, u64),
+    /// Weight of the batch in the running statistics.
+    pub bn_momentum: f64,
 }
 
 /// The results of a training pass besides gradients and running statistics.
@@ -62,7 +64,7 @@ pub struct TrainOutput {
 /// Whether a pass uses batch statistics and dropout.
 #[derive(Clone, Copy)]
 enum Mode {
-    Train { seed: u64, number: u64 },
+    Train { seed: u64, number: u64, bn_momentum: f64 },
     Evaluate,
 }
 
@@ -122,14 +124,14 @@ impl ReferenceExecutor {
         gradients: &mut [f32],
         stage: &mut Stage<'_>,
     ) -> Result<TrainOutput, ModelError> {
-        let TrainInput { images, labels, label_smoothing, draw: (seed, number) } = *input;
+        let TrainInput { images, labels, label_smoothing, draw, bn_momentum } = *input;
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
         check_batch(&self.network, images, labels)?;
 
         let tensors = self.tensors(weights, true)?;
         let image = self.image_tensor(images)?;
-        let (logits, statistics) =
-            self.forward(image, &tensors, Mode::Train { seed, number }, stage)?;
+        let mode = Mode::Train { seed: draw.0, number: draw.1, bn_momentum };
+        let (logits, statistics) = self.forward(image, &tensors, mode, stage)?;
 
         let mut total: Option<Tensor> = None;
         let mut reported = 0.0;
@@ -160,12 +162,13 @@ impl ReferenceExecutor {
         Ok(TrainOutput { loss: reported, logits: values(logits).map_err(in_last)? })
     }
 
-    /// The forward pass of [`Self::train`] alone, which moves the running statistics. Dropout does
-    /// not affect them, because it comes after the last batch norm.
+    /// The forward pass of [`Self::train`] alone, with all weight on this batch: its mean and unbiased
+    /// variance take the place of the running statistics. Dropout does not affect them, because it comes
+    /// after the last batch norm.
     ///
     /// # Errors
     /// Wrong lengths, a batch whose variance is undefined.
-    pub fn move_statistics(
+    pub fn batch_statistics(
         &self,
         images: Images<'_>,
         weights: &mut Weights,
@@ -173,7 +176,7 @@ impl ReferenceExecutor {
         check_images(&self.network, images)?;
         let tensors = self.tensors(weights, false)?;
         let image = self.image_tensor(images)?;
-        let mode = Mode::Train { seed: 0, number: 0 };
+        let mode = Mode::Train { seed: 0, number: 0, bn_momentum: 1.0 };
         let (_, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()))?;
         self.read_statistics(&statistics, weights)
     }
@@ -281,6 +284,10 @@ impl ReferenceExecutor {
                 let (Some(mean), Some(var)) = (mean, var) else {
                     candle_core::bail!("no running statistics")
                 };
+                let momentum = match mode {
+                    Mode::Train { bn_momentum, .. } => bn_momentum,
+                    Mode::Evaluate => 0.0,
+                };
                 let norm = BatchNorm::new_with_momentum(
                     layer.output.channels,
                     statistics[mean].clone(),
@@ -288,7 +295,7 @@ impl ReferenceExecutor {
                     required(Role::Scale)?,
                     required(Role::Shift)?,
                     options.epsilon,
-                    options.momentum,
+                    momentum,
                 )?;
                 let output = norm.forward_t(x, matches!(mode, Mode::Train { .. }))?;
                 statistics[mean] = norm.running_mean().clone();
@@ -304,7 +311,7 @@ impl ReferenceExecutor {
             Op::GlobalAveragePool => x.flatten_from(2)?.mean(2),
             Op::Dropout(probability) => match mode {
                 Mode::Evaluate => Ok(x.clone()),
-                Mode::Train { seed, number } => {
+                Mode::Train { seed, number, .. } => {
                     let mut mask = vec![0.0; x.elem_count()];
                     dropout_mask(seed, number, index, probability, &mut mask);
                     x.contiguous()?.apply_op1(MaskOp(mask))

@@ -135,7 +135,7 @@ pub struct EvalArgs {
     /// plain and mirrored) or 144 (four scales; GoogLeNet, section 7).
     #[arg(long, default_value = "1", value_name = "1|10|144", value_parser = parse_crops)]
     pub crops: Crops,
-    /// Statistics of batch norm; by default those of `calibrate` if the checkpoint has them.
+    /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,
     /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration.
@@ -192,7 +192,7 @@ pub struct PredictArgs {
     /// How many classes to name for each image.
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub topk: usize,
-    /// Statistics of batch norm; by default those of `calibrate` if the checkpoint has them.
+    /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,
     /// Engine, threads, batch size, form of the result.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bninception_data::{FileSource, Sample, Shuffle, TrainPlan};
-use bninception_engine::ModelState;
+use bninception_data::{FileSource, Sample};
+use bninception_engine::EvaluationWeights;
 use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
@@ -14,14 +14,13 @@ use crate::cli::CalibrateArgs;
 use crate::commands::print;
 use crate::config::Config;
 use crate::error::Error;
-use crate::evaluation::calibrate::{network, population_statistics};
+use crate::evaluation::calibrate::{Calibrated, check_norm, plan, population_statistics};
 use crate::images::data_dirs::DataDirs;
 use crate::images::own_images::{OwnImages, Part};
 use crate::images::scan;
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::classes;
 use crate::run::folder::RunFolder;
-use crate::run::metadata::{Calibration, Metadata};
 use crate::setup;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
@@ -31,15 +30,15 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     signals::listen()?;
     let path = RunFolder::checkpoint_in(&args.checkpoint)?;
     let checkpoint = checkpoint::load(&path)?;
-    let calibrated = network(&checkpoint.network)?;
+    check_norm(&checkpoint.network)?;
     let config = training_config(&checkpoint, &args.options)?;
     let out = output(&path, args.out.as_deref(), args.overwrite)?;
     let (dirs, train) = training_images(&config, args.data_dir.as_deref(), &checkpoint)?;
     dirs.check_outside(&out, "--out")?;
     let batch_size = config.train.batch_size;
-    let n_batches = batches(train.len(), args.images, batch_size)?;
+    let n_batches = whole_batches(train.len(), args.images, batch_size)?;
 
-    let mut executor = setup::executor(&config, calibrated)?;
+    let mut executor = setup::executor(&config, checkpoint.network.clone())?;
     tracing::info!("{}", executor.describe());
     tracing::info!(
         "calibrating with {} of {} training images of {}, augmented as in training",
@@ -48,46 +47,39 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         dirs.dir.display()
     );
     let seed = args.seed.unwrap_or(config.train.seed);
-    let plan = TrainPlan {
-        shuffle: Shuffle::Full,
-        seed,
-        accumulate: 1,
-        ..setup::train_plan(&config, 0..n_batches)
-    };
     let source = Arc::new(FileSource::new(train, setup::decode_options(&config))?);
     let start = Instant::now();
-    executor.load(ModelState::of(checkpoint.state.model.evaluation_weights().clone()))?;
-    let population = population_statistics(
+    let Checkpoint { metadata, network, mut state, .. } = checkpoint;
+    executor.prepare_evaluation(EvaluationWeights::Given(state.model.evaluation_weights()))?;
+    let Calibrated { population, failed } = population_statistics(
         executor.as_mut(),
         source,
-        &checkpoint.metadata.preprocessing,
+        &metadata.preprocessing,
         &setup::load_options(&config, batch_size),
-        &plan,
+        &plan(&config, seed, n_batches),
     )?;
     let seconds = start.elapsed().as_secs_f64();
-    for failure in &population.failed {
+    for failure in &failed {
         tracing::warn!("its batch was left out: {}", failure.error);
     }
 
-    let Checkpoint { metadata, network, state, .. } = checkpoint;
-    let made = Calibration { batches: population.batches, batch_size, seed };
-    let metadata = Metadata { calibration: Some(made), ..metadata };
-    let table = ParameterTable::new(&network);
-    checkpoint::save_with(&out, &metadata, &table, &state, Some(&population.statistics))?;
-    let images = population.batches * batch_size as u64;
+    let batches = population.made.batches;
+    state.population = Some(population);
+    checkpoint::save(&out, &metadata, &ParameterTable::new(&network), &state)?;
+    let images = batches * batch_size as u64;
     if args.options.json {
         let result = json!({
             "images": images,
-            "batches": population.batches,
+            "batches": batches,
             "batch_size": batch_size,
             "seed": seed,
             "ema": state.model.ema.is_some(),
-            "failed": print::failures_to_json(&population.failed),
+            "failed": print::failures_to_json(&failed),
             "seconds": seconds,
         });
         return print::json(&with_path("checkpoint", &out, result));
     }
-    let failed = match population.failed.len() {
+    let failed = match failed.len() {
         0 => String::new(),
         n => format!(
             "; {} could not be read, whose batches were left out",
@@ -98,7 +90,7 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         "{}: population statistics over {} of {}{failed}\n\
          evaluation and prediction use them from now on; --statistics moving takes the others",
         out.display(),
-        counted(population.batches, "batch"),
+        counted(batches, "batch"),
         counted(batch_size as u64, "training image"),
     ))
 }
@@ -158,7 +150,7 @@ fn training_images(
 }
 
 /// Whole batches in the images asked for (0 for all), of those that there are.
-fn batches(n_images: usize, asked: usize, batch_size: usize) -> Result<u64, Error> {
+fn whole_batches(n_images: usize, asked: usize, batch_size: usize) -> Result<u64, Error> {
     let images = if asked == 0 { n_images } else { asked.min(n_images) };
     match images / batch_size {
         0 => Err(Error::Usage(format!(
@@ -179,10 +171,10 @@ mod tests {
         // images, asked, batch size -> batches
         let table = [(100, 0, 32, 3), (100, 64, 32, 2), (100, 95, 32, 2), (100, 1000, 32, 3)];
         for (n_images, asked, batch_size, expected) in table {
-            assert_eq!(batches(n_images, asked, batch_size).unwrap(), expected, "{asked}");
+            assert_eq!(whole_batches(n_images, asked, batch_size).unwrap(), expected, "{asked}");
         }
         for (n_images, asked) in [(31, 0), (100, 31), (0, 0)] {
-            assert!(batches(n_images, asked, 32).is_err());
+            assert!(whole_batches(n_images, asked, 32).is_err());
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cli::InfoArgs;
 use crate::commands::print;
 use crate::error::Error;
+use crate::evaluation::statistics::lag_note;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::setup;
@@ -45,12 +46,13 @@ fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
             counted(made.batch_size as u64, "training image")
         )
     });
+    let lag = lag_note(checkpoint).map_or(String::new(), |note| format!("{note}\n"));
     let mut names: Vec<&str> = metadata.classes.iter().take(10).map(String::as_str).collect();
     if metadata.classes.len() > names.len() {
         names.push("...");
     }
     format!(
-        "\n{}: epoch {}, step {}{best}\nrecipe {}\n{}: {}\n{statistics}",
+        "\n{}: epoch {}, step {}{best}\nrecipe {}\n{}: {}\n{statistics}{lag}",
         checkpoint.path.display(),
         metadata.epoch,
         metadata.step,

@@ -95,7 +95,7 @@ fn say_place(job: &Job, progress: &RunProgress) {
         0 => ("--epochs", "train.epochs", course.last_epoch() + 1),
         steps => ("--steps", "train.steps", steps.saturating_add(course.steps_per_epoch)),
     };
-    let permit = match changes_maths(key, config.schedule.kind) {
+    let permit = match changes_maths(key, config.schedule.follows_length()) {
         true => format!(" --allow-change {key}"),
         false => String::new(),
     };
@@ -173,9 +173,11 @@ fn keep_place(
 /// Begins the moving average of the weights, or drops it, where the settings now say so. Gives whether
 /// they do.
 fn keep_average(config: &Config, state: &mut TrainState) -> bool {
-    let (wanted, has) = (config.train.ema > 0.0, state.model.ema.is_some());
+    let (wanted, has) = (config.train.keeps_average(), state.model.ema.is_some());
     if wanted != has {
         state.model.ema = wanted.then(|| state.model.weights.clone());
+        // They belong to what was evaluated before.
+        state.population = None;
     }
     wanted != has
 }
@@ -213,7 +215,7 @@ fn resumed_config(
     let mut refused = Vec::new();
     for change in diff(stored, config)? {
         let Change { key, old, new } = &change;
-        if !changes_maths(key, stored.schedule.kind) {
+        if !changes_maths(key, stored.schedule.follows_length()) {
             continue;
         }
         let remedy = match keeps_tensors(stored, &change, metadata.classes.len(), &table) {

@@ -13,6 +13,8 @@ use serde_json::json;
 use crate::commands::print;
 use crate::config::{Config, Recipe};
 use crate::error::Error;
+use crate::evaluation::calibrate::n_batches_while_training;
+use crate::evaluation::statistics::{self, Statistics};
 use crate::file_error::FileError;
 use crate::images::data_dirs::DataDirs;
 use crate::run::atomic_file;
@@ -142,6 +144,15 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
         per_update(&job.config),
         course.steps_per_epoch
     );
+    let chosen = statistics::chosen(job.config.train.eval_statistics, course.steps_per_epoch);
+    if job.network.options.batch_norm.is_some() && chosen == Statistics::Population {
+        let batch_size = job.config.train.batch_size;
+        tracing::info!(
+            "evaluated with population statistics over {} of {}",
+            counted(n_batches_while_training(batch_size, job.train.len()), "batch"),
+            counted(batch_size as u64, "training image")
+        );
+    }
 }
 
 /// Leaves a mark in the folder of a run that has diverged, for whoever looks at it later.

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::images::data_dirs::DataDirs;
 use crate::images::scan;
 use crate::run::folder::RunFolder;
-use crate::run::state::TrainState;
+use crate::run::state::{TrainState, bn_momentum};
 use crate::setup;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
@@ -66,7 +66,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
         RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
     let images = RunImages { splits, dirs };
     let job = run::job(config, recipe, images, folder, network, stop)?;
-    let with_ema = job.config.train.ema > 0.0;
+    let with_ema = job.config.train.keeps_average();
     let state = TrainState::new(&job.network, &job.table, job.config.train.seed, with_ema);
     // From here on there is a checkpoint at every moment.
     job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
@@ -148,6 +148,7 @@ impl DryRun<'_> {
             label_smoothing: config.train.label_smoothing,
             seed: config.train.seed,
             number: 0,
+            bn_momentum: bn_momentum(config.network.bn_momentum, 0),
         };
         let start = Instant::now();
         let loss = executor.gradients(&input, Hooks::default())?.loss;

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    Change, Config, ConfigError, ConfigFile, Recipe, ScheduleKind, Sources, changes_maths, diff,
-    preset_names, resolve,
+    Change, Config, ConfigError, ConfigFile, Recipe, Sources, changes_maths, diff, preset_names,
+    resolve,
 };
 use crate::error::Error;
 use crate::file_error::FileError;
@@ -146,7 +146,7 @@ impl RecordedRun {
 pub fn is_recipe(key: &str) -> bool {
     // The length counts: a longer run has more chances of a good evaluation.
     let is_length = matches!(key, "train.epochs" | "train.steps");
-    key != "train.seed" && (is_length || changes_maths(key, ScheduleKind::Exponential))
+    key != "train.seed" && (is_length || changes_maths(key, false))
 }
 
 /// The folders of runs that an argument names: itself, or those in it, or those in its folders.

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::presets::nearest;
-use super::sections::{Config, ScheduleKind};
+use super::sections::Config;
 
 /// A setting that two configs give different values.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,9 +52,11 @@ pub fn nearest_setting(config: &Config, key: &str) -> Result<Option<String>, Con
 ///
 /// Places, pace and bookkeeping may change; so may whatever alters no more than the rounding of
 /// sums, because a run has to survive a move to a machine with other cores. The length of a run
-/// matters only to a schedule that reaches down to the last step. A key that is not listed counts
-/// as maths: a new setting is refused until someone decides otherwise.
-pub fn changes_maths(key: &str, schedule: ScheduleKind) -> bool {
+/// matters only where the schedule follows it ([`ScheduleConfig::follows_length`]). A key that is not
+/// listed counts as maths: a new setting is refused until someone decides otherwise.
+///
+/// [`ScheduleConfig::follows_length`]: super::sections::ScheduleConfig::follows_length
+pub fn changes_maths(key: &str, follows_length: bool) -> bool {
     match key {
         "data.dir"
         | "data.val_dir"
@@ -64,7 +66,7 @@ pub fn changes_maths(key: &str, schedule: ScheduleKind) -> bool {
         | "data.cache_listings"
         | "data.check_headers" => false,
         "train.val_batch_size" | "train.threads" | "train.on_divergence" => false,
-        "train.epochs" | "train.steps" => schedule == ScheduleKind::Cosine,
+        "train.epochs" | "train.steps" => follows_length,
         _ => {
             let section = key.split('.').next().unwrap_or_default();
             !["checkpoint", "log", "engine"].contains(&section)
@@ -109,7 +111,7 @@ mod tests {
 
     #[test]
     fn maths_changes() {
-        use ScheduleKind::{Constant, Cosine, Exponential};
+        use crate::config::ScheduleKind::{Constant, Cosine, Exponential};
         let table = [
             ("optimizer.lr", Exponential, true),
             ("network.dropout", Exponential, true),
@@ -124,6 +126,9 @@ mod tests {
             ("train.threads", Exponential, false),
             ("train.epochs", Exponential, false),
             ("train.epochs", Constant, false),
+            ("train.eval_statistics", Exponential, true),
+            ("train.ema_epochs", Exponential, true),
+            ("schedule.warmup_fraction", Constant, true),
             ("train.epochs", Cosine, true),
             ("train.steps", Cosine, true),
             ("checkpoint.keep", Exponential, false),
@@ -132,7 +137,15 @@ mod tests {
             ("network.something_new", Exponential, true),
         ];
         for (key, kind, expected) in table {
-            assert_eq!(changes_maths(key, kind), expected, "{key}, {kind:?}");
+            let mut schedule = resolve(&Sources::default()).unwrap().config.schedule;
+            schedule.kind = kind;
+            let found = changes_maths(key, schedule.follows_length());
+            assert_eq!(found, expected, "{key}, {kind:?}");
+            // A warm-up that is part of the run follows its length, whatever the curve behind it.
+            schedule.warmup_fraction = 0.1;
+            let is_length = matches!(key, "train.epochs" | "train.steps");
+            let found = changes_maths(key, schedule.follows_length());
+            assert_eq!(found, expected || is_length, "{key}, {kind:?}, warm-up of a tenth");
         }
     }
 }

@@ -23,10 +23,10 @@ pub use presets::{BASE, preset_names, preset_text, preset_title};
 pub use recipe::Recipe;
 pub use resolve::{ConfigFile, Flag, MAX_FILE_BYTES, Resolved, Sources, resolve};
 pub use sections::{
-    Activation, CheckpointConfig, Config, DataConfig, Dtype, EngineConfig, EngineKind, LogConfig,
-    NetworkConfig, NetworkKind, OnDivergence, OptimizerConfig, ScheduleConfig, ScheduleKind,
-    TrainConfig,
+    Activation, CheckpointConfig, Config, DataConfig, Dtype, EngineConfig, EngineKind,
+    EvalStatistics, LogConfig, NetworkConfig, NetworkKind, OnDivergence, OptimizerConfig,
+    ScheduleConfig, ScheduleKind, TrainConfig,
 };
 pub(crate) use validate::MAX_COUNT;
 // The data crate's own settings, which checkpoints store too.
-pub use bninception_data::{AugmentConfig, Colour, Interpolation, Shuffle};
+pub use bninception_data::{AugmentConfig, Colour, Interpolation, Mirror, Shuffle};

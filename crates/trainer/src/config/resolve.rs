@@ -136,7 +136,7 @@ impl Resolved {
 ///
 /// A file may say `extends = "PRESET"` in place of `--preset PRESET`; two different presets are an
 /// error. A mistake counts even where a later source sets the same key again. A source that gives
-/// one of `train.epochs` and `train.steps` sets the other to 0, unless it gives both.
+/// one of two [`ALTERNATIVES`] sets the other to 0, unless it gives both.
 ///
 /// # Errors
 /// An unknown preset, text that is not TOML, or problems with settings, all of them in one error.
@@ -204,10 +204,14 @@ impl Merged {
                 self.problems.push(problem);
                 continue;
             }
-            if let Some(other) = other_length(&key, &value)
+            if let Some(other) = alternative(&key, &value)
                 && !same_source(&self.origins[other], &origin)
             {
-                self.values.insert(other.to_owned(), Value::from(0));
+                let zero = match schema.get(other) {
+                    Some(Value::Float(_)) => Value::from(0.0),
+                    _ => Value::from(0),
+                };
+                self.values.insert(other.to_owned(), zero);
                 self.origins.insert(other.to_owned(), origin.clone());
             }
             self.values.insert(key.clone(), value);
@@ -390,26 +394,42 @@ fn mismatch(
         }
         (Value::Array(example), _) => Some(format!("a list of {} numbers", example.len())),
         (_, Value::String(_)) => {
-            // Some strings are free, some name a choice; serde knows which, and the choices.
-            let mut probe = schema.clone();
-            probe.insert(key.to_owned(), value.clone());
-            let message = deserialize(&probe).err()?.message().to_owned();
+            let message = refusal(schema, key, value)?;
             let expected = message.rsplit_once("expected ").map(|(_, choices)| choices.to_owned());
             Some(expected.unwrap_or(message))
         }
+        // A choice that was one of two once is still read as such.
+        (_, Value::Boolean(_)) if refusal(schema, key, value).is_none() => None,
         (_, _) => Some("a string, in quotes".to_owned()),
     }
 }
 
-/// A run is so many epochs or so many steps long. A source that gives one of them takes back what
-/// an earlier source said of the other, whose key is returned.
-fn other_length(key: &str, value: &Value) -> Option<&'static str> {
-    match (key, value) {
-        (_, Value::Integer(0)) => None,
-        ("train.epochs", _) => Some("train.steps"),
-        ("train.steps", _) => Some("train.epochs"),
+/// What serde says against `value`, if anything: some strings are free, some name a choice, and it knows
+/// which, and the choices.
+fn refusal(schema: &BTreeMap<String, Value>, key: &str, value: &Value) -> Option<String> {
+    let mut probe = schema.clone();
+    probe.insert(key.to_owned(), value.clone());
+    Some(deserialize(&probe).err()?.message().to_owned())
+}
+
+/// Two settings that say one thing in two ways, such as the length of a run in epochs or in steps: one of
+/// them is 0.
+const ALTERNATIVES: [[&str; 2]; 3] = [
+    ["train.epochs", "train.steps"],
+    ["train.ema", "train.ema_epochs"],
+    ["schedule.warmup_epochs", "schedule.warmup_fraction"],
+];
+
+/// A source that gives one of two alternatives takes back what an earlier source said of the other, whose
+/// key is returned.
+fn alternative(key: &str, value: &Value) -> Option<&'static str> {
+    let is_zero = value.as_integer() == Some(0) || value.as_float() == Some(0.0);
+    let other = ALTERNATIVES.iter().find_map(|&[a, b]| match key {
+        _ if key == a => Some(b),
+        _ if key == b => Some(a),
         _ => None,
-    }
+    });
+    other.filter(|_| !is_zero)
 }
 
 /// Flags stand beside each other on one command line, so none of them is the later one.

@@ -207,10 +207,20 @@ pub struct ScheduleConfig {
     pub decay_epochs: f64,
     /// Whether `exponential` falls in steps, once in `decay_epochs`, and not a little every step.
     pub staircase: bool,
-    /// Epochs of linear rise to `optimizer.lr`; may be fractional.
+    /// Epochs of linear rise to `optimizer.lr`; may be fractional. 0 where `warmup_fraction` says how long.
     pub warmup_epochs: f64,
+    /// The same as a fraction of the run; 0 where `warmup_epochs` says how long.
+    #[serde(default)]
+    pub warmup_fraction: f64,
     /// The learning rate does not fall below this.
     pub min_lr: f64,
+}
+
+impl ScheduleConfig {
+    /// Whether the learning rate of an update depends on the length of the run.
+    pub fn follows_length(&self) -> bool {
+        self.kind == ScheduleKind::Cosine || self.warmup_fraction > 0.0
+    }
 }
 
 /// Shape of the learning-rate curve.
@@ -240,14 +250,21 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Images in a batch of evaluation; 0 takes `batch_size`.
     pub val_batch_size: usize,
+    /// Statistics of batch norm for the evaluations of a run. A run that was begun before the key
+    /// existed goes on with the moving ones.
+    #[serde(default)]
+    pub eval_statistics: EvalStatistics,
     /// Every random choice follows from this number.
     pub seed: u64,
     /// Number format of activations and of convolutions' inputs; parameters stay in f32.
     pub dtype: Dtype,
     /// Threads of the engine; 0 takes the number of cores.
     pub threads: usize,
-    /// Decay per step of the moving average of the parameters; 0 keeps none.
+    /// Decay per step of the moving average of the parameters; 0 keeps none, or leaves it to `ema_epochs`.
     pub ema: f64,
+    /// Epochs over which that average reaches; 0 keeps none, or leaves it to `ema`.
+    #[serde(default)]
+    pub ema_epochs: f64,
     /// Probability that the loss spreads evenly over all classes, taken from the true one.
     pub label_smoothing: f64,
     /// What follows a loss that is not finite.
@@ -264,6 +281,33 @@ impl TrainConfig {
     pub fn images_per_update(&self) -> usize {
         self.batch_size * self.accumulate
     }
+
+    /// Whether a moving average of the parameters is kept.
+    pub fn keeps_average(&self) -> bool {
+        self.ema > 0.0 || self.ema_epochs > 0.0
+    }
+
+    /// Decay per step of that average in epochs of `steps_per_epoch`: `ema`, or 1 - 1 / n for an average
+    /// over the n steps of `ema_epochs`, of which the newest then has the weight 1 / n.
+    pub fn average_decay(&self, steps_per_epoch: u64) -> f64 {
+        match self.ema_epochs > 0.0 {
+            true => (1.0 - 1.0 / (self.ema_epochs * steps_per_epoch as f64)).max(0.0),
+            false => self.ema,
+        }
+    }
+}
+
+/// Statistics of batch norm for the evaluations of a run; [`crate::evaluation::statistics`] has the rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvalStatistics {
+    /// The moving averages of training.
+    #[default]
+    Moving,
+    /// Means over some training mini-batches with the weights that are evaluated.
+    Population,
+    /// Population statistics where epochs are short or the moving ones are shown to lag.
+    Auto,
 }
 
 /// Number format.

@@ -160,6 +160,16 @@ fn schedule(config: &Config, check: &mut Check) {
         "schedule.warmup_epochs",
         "a finite number of epochs, 0 or more",
     );
+    check.that(
+        (0.0..=1.0).contains(&schedule.warmup_fraction),
+        "schedule.warmup_fraction",
+        "0 (schedule.warmup_epochs says how long) to 1: the part of the run's steps",
+    );
+    check.that(
+        !(schedule.warmup_epochs > 0.0 && schedule.warmup_fraction > 0.0),
+        "schedule.warmup_fraction",
+        format!("0, because schedule.warmup_epochs = {} is set too", schedule.warmup_epochs),
+    );
     if config.train.epochs > 0 {
         let epochs = config.train.epochs;
         check.that(
@@ -214,6 +224,16 @@ fn train(config: &Config, check: &mut Check) {
     check.that(train.seed <= i64::MAX as u64, "train.seed", "0 to 2^63 - 1");
     check.that(train.threads <= 1024, "train.threads", "0 (the number of cores) to 1024");
     check.that(below_1(train.ema), "train.ema", "at least 0 (no average), below 1");
+    check.that(
+        train.ema_epochs >= 0.0 && train.ema_epochs.is_finite(),
+        "train.ema_epochs",
+        "a finite number of epochs, 0 (no average) or more",
+    );
+    check.that(
+        !(train.ema > 0.0 && train.ema_epochs > 0.0),
+        "train.ema_epochs",
+        format!("0, because train.ema = {} is set too", train.ema),
+    );
     check.that(below_1(train.label_smoothing), "train.label_smoothing", "at least 0, below 1");
 }
 
@@ -258,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_edges_of_ranges_are_accepted() {
-        let edits: [Edit; 23] = [
+        let edits: [Edit; 25] = [
             |c| c.network.bn_momentum = 1.0,
             |c| c.network.dropout = 0.999,
             |c| c.network.pool_proj_4c4d = 128,
@@ -280,6 +300,8 @@ mod tests {
             |c| c.schedule.min_lr = c.optimizer.lr,
             |c| c.train.batch_size = 2,
             |c| c.train.ema = 0.9999,
+            |c| c.train.ema_epochs = 1e6,
+            |c| c.schedule.warmup_fraction = 1.0,
             |c| c.checkpoint.keep = 0,
             |c| c.log.every_steps = 1,
         ];
@@ -290,7 +312,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let table: [(&str, &[Edit]); 40] = [
+        let table: [(&str, &[Edit]); 42] = [
             ("network.classes", &[|c| c.network.classes = 1_000_001]),
             (
                 "network.bn_epsilon",
@@ -408,6 +430,24 @@ mod tests {
             ("train.seed", &[|c| c.train.seed = u64::MAX]),
             ("train.threads", &[|c| c.train.threads = 1025]),
             ("train.ema", &[|c| c.train.ema = 1.0]),
+            (
+                "train.ema_epochs",
+                &[
+                    |c| c.train.ema_epochs = -1.0,
+                    |c| c.train.ema_epochs = f64::NAN,
+                    |c| c.train.ema_epochs = f64::INFINITY,
+                    |c| (c.train.ema, c.train.ema_epochs) = (0.9, 2.0),
+                ],
+            ),
+            (
+                "schedule.warmup_fraction",
+                &[
+                    |c| c.schedule.warmup_fraction = -0.1,
+                    |c| c.schedule.warmup_fraction = 1.1,
+                    |c| c.schedule.warmup_fraction = f64::NAN,
+                    |c| (c.schedule.warmup_epochs, c.schedule.warmup_fraction) = (1.0, 0.1),
+                ],
+            ),
             ("data.dir", &[|c| c.data.dir.push('\n')]),
             ("data.val_dir", &[|c| c.data.val_dir.push('\u{7f}')]),
             ("checkpoint.dir", &[|c| c.checkpoint.dir.clear(), |c| c.checkpoint.dir.push('\r')]),

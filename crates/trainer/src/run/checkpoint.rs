@@ -21,7 +21,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 
 use crate::run::atomic_file;
 use crate::run::metadata::{FORMAT_VERSION, Metadata};
-use crate::run::state::{RunProgress, TrainState};
+use crate::run::state::{Population, TrainState};
 
 /// The one metadata key, beside what safetensors needs itself. One key only, because several would
 /// be written in the order of a hash map and the bytes of a file would differ from run to run.
@@ -49,11 +49,8 @@ pub struct Checkpoint {
     pub metadata: Metadata,
     /// The network it belongs to.
     pub network: Network,
-    /// Weights, momentum, averages and counters.
+    /// Weights, momentum, averages, population statistics and counters.
     pub state: TrainState,
-    /// Population statistics of the weights that evaluation uses, if `calibrate` made them. They are
-    /// no part of the state: a run that goes on changes the weights that they belong to.
-    pub population: Option<Vec<f32>>,
 }
 
 /// Why a checkpoint cannot be read or written.
@@ -102,7 +99,8 @@ impl CheckpointError {
     }
 }
 
-/// Writes a checkpoint to `path`, replacing a file there in one step.
+/// Writes a checkpoint to `path`, replacing a file there in one step. Version, checksum and the word on
+/// population statistics in the metadata are those of what is written.
 ///
 /// # Errors
 /// A value is not finite, [`load`] would refuse the file, or the folder cannot be written; the old file
@@ -113,21 +111,7 @@ pub fn save(
     table: &ParameterTable,
     state: &TrainState,
 ) -> Result<(), CheckpointError> {
-    save_with(path, metadata, table, state, None)
-}
-
-/// [`save`] with population statistics beside the running ones.
-///
-/// # Errors
-/// As [`save`].
-pub fn save_with(
-    path: &Path,
-    metadata: &Metadata,
-    table: &ParameterTable,
-    state: &TrainState,
-    population: Option<&[f32]>,
-) -> Result<(), CheckpointError> {
-    let tensors = tensors_of(table, state, population);
+    let tensors = tensors_of(table, state);
     for tensor in &tensors {
         if let Some(index) = tensor.values.iter().position(|value| !value.is_finite()) {
             let tensor = format!("{} at value {index}", tensor.name);
@@ -135,6 +119,8 @@ pub fn save_with(
         }
     }
     let io_error = |source| CheckpointError::Io { action: "write", path: path.to_owned(), source };
+    let calibration = state.population.as_ref().map(|population| population.made);
+    let metadata = Metadata { calibration, ..metadata.clone() };
     let header = header(metadata, &tensors).map_err(io_error)?;
     check_header(&header, &tensors, table)
         .map_err(|reason| CheckpointError::Unreadable { path: path.to_owned(), reason })?;
@@ -244,9 +230,8 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Checkpoint, CheckpointError> {
     if !metadata.checksum.is_empty() {
         check_sum(&file, json, &metadata.checksum).map_err(format)?;
     }
-    let (state, population) =
-        read_state(&file, &table, metadata.progress.clone()).map_err(format)?;
-    Ok(Checkpoint { path: path.to_owned(), metadata, network, state, population })
+    let state = read_state(&file, &table, &metadata).map_err(format)?;
+    Ok(Checkpoint { path: path.to_owned(), metadata, network, state })
 }
 
 /// One tensor on its way into a file.
@@ -277,11 +262,7 @@ impl Tensor<'_> {
 }
 
 /// The tensors of a state in the order of their names, which is their order in the file.
-fn tensors_of<'a>(
-    table: &'a ParameterTable,
-    state: &'a TrainState,
-    population: Option<&'a [f32]>,
-) -> Vec<Tensor<'a>> {
+fn tensors_of<'a>(table: &'a ParameterTable, state: &'a TrainState) -> Vec<Tensor<'a>> {
     let mut tensors = Vec::new();
     let mut add = |prefix: &str, specs: &'a [TensorSpec], values: &'a [f32]| {
         for spec in specs {
@@ -296,17 +277,17 @@ fn tensors_of<'a>(
         add(EMA_PREFIX, &table.trainable, &ema.trainable);
         add(EMA_PREFIX, &table.statistics, &ema.statistics);
     }
-    if let Some(population) = population {
-        add(POPULATION_PREFIX, &table.statistics, population);
+    if let Some(population) = &state.population {
+        add(POPULATION_PREFIX, &table.statistics, &population.statistics);
     }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     tensors
 }
 
 /// The header of a file of `tensors`, checksum included, filled up to a multiple of 8 bytes.
-fn header(metadata: &Metadata, tensors: &[Tensor<'_>]) -> io::Result<Vec<u8>> {
+fn header(metadata: Metadata, tensors: &[Tensor<'_>]) -> io::Result<Vec<u8>> {
     let format_version = FORMAT_VERSION;
-    let without = Metadata { format_version, checksum: String::new(), ..metadata.clone() };
+    let without = Metadata { format_version, checksum: String::new(), ..metadata };
     let mut checksum = Checksum::of_metadata(&serde_json::to_string(&without)?);
     for tensor in tensors {
         checksum.tensor(&tensor.name, tensor.len_bytes());
@@ -384,8 +365,8 @@ fn check_sum(file: &SafeTensors<'_>, json: &str, stated: &str) -> Result<(), Str
 fn read_state(
     file: &SafeTensors<'_>,
     table: &ParameterTable,
-    progress: RunProgress,
-) -> Result<(TrainState, Option<Vec<f32>>), String> {
+    metadata: &Metadata,
+) -> Result<TrainState, String> {
     // Nothing is allocated for tensors that are not there.
     let values: usize = table.n_trainable() + table.n_statistics();
     let stored: usize = file.iter().map(|(_, tensor)| tensor.data().len() / size_of::<f32>()).sum();
@@ -414,15 +395,20 @@ fn read_state(
         }),
         false => None,
     };
-    let population = match has(POPULATION_PREFIX) {
-        true => Some(read(POPULATION_PREFIX, &table.statistics)?),
-        false => None,
+    let population = match (has(POPULATION_PREFIX), metadata.calibration) {
+        (true, Some(made)) => {
+            Some(Population { statistics: read(POPULATION_PREFIX, &table.statistics)?, made })
+        }
+        (true, None) => {
+            return Err("its metadata does not say how its population statistics were made".into());
+        }
+        (false, _) => None,
     };
     if file.len() != expected {
         return Err(format!("expected {expected} tensors, found {}", file.len()));
     }
     let model = ModelState { weights, velocity, ema };
-    Ok((TrainState { model, progress }, population))
+    Ok(TrainState { model, progress: metadata.progress.clone(), population })
 }
 
 fn read_tensor(

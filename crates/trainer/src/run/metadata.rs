@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigFile, Recipe, Sources, resolve};
 use crate::run::image_lists::ImageLists;
-use crate::run::state::RunProgress;
+use crate::run::state::{Calibration, RunProgress};
 use crate::setup;
 
 /// Version of the metadata; raised when an older program could no longer read it. Version 1 had no
@@ -52,7 +52,7 @@ pub struct Metadata {
     /// Where these images were; unknown in files before version 3.
     #[serde(default)]
     pub data_dirs: StoredDirs,
-    /// How the population statistics were made, if there are any.
+    /// How the population statistics were made, if there are any. [`crate::run::checkpoint::save`] sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
     /// BLAKE3 of this JSON text, with nothing in place of the checksum, and of the tensors; empty in
@@ -70,18 +70,6 @@ pub struct StoredDirs {
     pub dir: String,
     /// The folder that `data.val_dir` means.
     pub val_dir: String,
-}
-
-/// How population statistics were made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Calibration {
-    /// Mini-batches averaged.
-    pub batches: u64,
-    /// Images in each.
-    pub batch_size: usize,
-    /// Seed of the order and the augmentation.
-    pub seed: u64,
 }
 
 impl Metadata {

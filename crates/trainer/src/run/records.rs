@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::run::state::Statistics;
+
 /// A line of `metrics.jsonl`, told apart by `kind`. A number that is not finite is written as null, and
 /// what is null or missing is read as NaN. Lines of other kinds, from a later program, are [`Record::Other`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,10 @@ pub enum Record {
         /// Which parameters were evaluated.
         #[serde(default)]
         weights: EvaluatedWeights,
+        /// Which statistics batch norm used; null without batch norm. Rows of earlier programs, which do not
+        /// say, used the moving ones.
+        #[serde(default = "moving")]
+        statistics: Option<Statistics>,
         /// Images evaluated.
         #[serde(default)]
         images: u64,
@@ -105,6 +111,10 @@ fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::
 
 fn nan() -> f64 {
     f64::NAN
+}
+
+fn moving() -> Option<Statistics> {
+    Some(Statistics::Moving)
 }
 
 /// Which parameters were evaluated.
@@ -424,6 +434,7 @@ mod tests {
             step: 100,
             epoch: 1.0,
             weights: EvaluatedWeights::Ema,
+            statistics: Some(Statistics::Population),
             images: 400,
             failed: 1,
             loss: 0.5,
@@ -447,7 +458,7 @@ mod tests {
             r#"{"kind":"train","step":50,"epoch":0.5,"loss":null,"top1":0.25,"lr":0.0015,"#,
             r#""images_per_second":30.0,"data_wait":0.125}"#,
             "\n",
-            r#"{"kind":"eval","step":100,"epoch":1.0,"weights":"ema","images":400,"failed":1,"#,
+            r#"{"kind":"eval","step":100,"epoch":1.0,"weights":"ema","statistics":"population","images":400,"failed":1,"#,
             r#""loss":0.5,"top1":0.75,"top5":1.0,"seconds":2.0}"#,
             "\n",
             r#"{"kind":"watch","step":100,"layer":"conv1_7x7_s2","p15":-1.0,"p50":0.25,"p85":1.5,"#,
@@ -455,6 +466,18 @@ mod tests {
             "\n",
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn rows_of_earlier_programs_were_evaluated_with_moving_statistics() {
+        let of = |row: &str| match serde_json::from_str(row).unwrap() {
+            Record::Eval { statistics, .. } => statistics,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(of(r#"{"kind":"eval","step":5,"loss":1.0}"#), Some(Statistics::Moving));
+        assert_eq!(of(r#"{"kind":"eval","step":5,"statistics":null}"#), None);
+        let population = r#"{"kind":"eval","step":5,"statistics":"population"}"#;
+        assert_eq!(of(population), Some(Statistics::Population));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bninception_engine::ModelState;
 use bninception_engine::metrics::Metrics;
 use bninception_engine::model::{Network, ParameterTable};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// The state of a run between two updates.
@@ -14,6 +15,52 @@ pub struct TrainState {
     pub model: ModelState,
     /// Counters and sums.
     pub progress: RunProgress,
+    /// Population statistics of the weights that evaluation uses, if some were estimated. The next
+    /// update drops them, because it changes the weights that they belong to; training never uses them.
+    pub population: Option<Population>,
+}
+
+/// Population statistics (Ioffe & Szegedy 2015, algorithm 2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Population {
+    /// Mean and unbiased variance of every batch norm, in the layout of running statistics.
+    pub statistics: Vec<f32>,
+    /// How they were made.
+    pub made: Calibration,
+}
+
+/// How population statistics were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Mini-batches averaged.
+    pub batches: u64,
+    /// Images in each.
+    pub batch_size: usize,
+    /// Seed of the order and the augmentation.
+    pub seed: u64,
+}
+
+/// What stands for the mean and variance of a layer's inputs when a network is used (Ioffe & Szegedy
+/// 2015, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Statistics {
+    /// The moving averages of training: "using moving averages instead, we can track the accuracy of
+    /// a model as it trains".
+    Moving,
+    /// Means over training mini-batches with the weights that are used (algorithm 2).
+    Population,
+}
+
+impl Statistics {
+    /// Its name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Statistics::Moving => "moving",
+            Statistics::Population => "population",
+        }
+    }
 }
 
 /// How far a run is. Stored as JSON in the checkpoint.
@@ -79,12 +126,29 @@ impl EvaluationResult {
     }
 }
 
+impl RunProgress {
+    /// Updates that changed something.
+    pub fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.skipped_batches)
+    }
+}
+
 impl TrainState {
     /// The state before the first update.
     pub fn new(network: &Network, table: &ParameterTable, seed: u64, with_ema: bool) -> TrainState {
         let model = ModelState::initial(network, table, seed, with_ema);
-        TrainState { model, progress: RunProgress::default() }
+        TrainState { model, progress: RunProgress::default(), population: None }
     }
+}
+
+/// The weight of the newest batch in the running statistics at an update, with t updates done before:
+/// `max(momentum, 1 / (t + 1))`. The first batch replaces the initial mean of 0 and variance of 1, which
+/// no layer has; up to update 1 / momentum the statistics are the plain mean over all batches, as with
+/// PyTorch's `momentum=None` (<https://pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html>).
+/// TensorFlow's `zero_debias` and Adam's bias correction (<https://arxiv.org/abs/1412.6980>, section 3)
+/// remove the same bias.
+pub fn bn_momentum(momentum: f64, updates_done: u64) -> f64 {
+    momentum.max(1.0 / (updates_done as f64 + 1.0))
 }
 
 /// The decay of the moving average at an update: `min(decay, (1 + t) / (10 + t))` with t updates
@@ -106,6 +170,35 @@ mod tests {
             [(0, 0.999, 0.1), (8, 0.999, 0.5), (1_000_000, 0.999, 0.999), (0, 0.05, 0.05)]
         {
             assert_eq!(ema_decay(decay, t), used, "{t} updates, decay {decay}");
+        }
+    }
+
+    #[test]
+    fn running_statistics_are_right_from_the_first_batch() {
+        // (updates done, momentum asked for, momentum used)
+        let table = [
+            (0, 0.1, 1.0),
+            (1, 0.1, 0.5),
+            (3, 0.1, 0.25),
+            (9, 0.1, 0.1),
+            (1_000_000, 0.1, 0.1),
+            (1, 0.9, 0.9),
+            (0, 0.9, 1.0),
+            (u64::MAX, 0.01, 0.01),
+        ];
+        for (t, momentum, used) in table {
+            assert_eq!(bn_momentum(momentum, t), used, "{t} updates, momentum {momentum}");
+        }
+        // Whatever they began with, they are the plain mean of the first ten batches.
+        let batches: Vec<f64> = (0..10).map(|t| f64::from(t * t % 7)).collect();
+        for begin in [0.0, 1.0, -1e6] {
+            let mut running = begin;
+            for (t, batch) in batches.iter().enumerate() {
+                let momentum = bn_momentum(0.1, t as u64);
+                running = (1.0 - momentum) * running + momentum * batch;
+            }
+            let mean = batches.iter().sum::<f64>() / 10.0;
+            assert!((running - mean).abs() < 1e-12, "{running} from {begin}, mean {mean}");
         }
     }
 

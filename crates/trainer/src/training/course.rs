@@ -1,10 +1,10 @@
 //! Where a step lies in its epoch and in its run.
 
-use crate::config::{Config, ScheduleConfig, ScheduleKind};
+use crate::config::{Config, ScheduleConfig, TrainConfig};
 use crate::run::folder::Name;
-use crate::run::state::RunProgress;
+use crate::run::state::{RunProgress, ema_decay};
 use crate::setup;
-use crate::training::schedule::learning_rate;
+use crate::training::schedule::{StepOf, learning_rate};
 
 /// How the updates of a run are spread over epochs.
 ///
@@ -77,14 +77,21 @@ impl Course {
         step > 0 && (is_between || step >= self.total_steps)
     }
 
-    /// The learning rate of the update behind `step`. Schedules go by epochs; a cosine goes by the length
-    /// of the run, in steps if that is given in steps.
+    /// The learning rate of the update behind `step`. Schedules go by epochs; what goes by the length of
+    /// the run goes by steps if that is given in steps.
     pub fn learning_rate(&self, schedule: &ScheduleConfig, base_lr: f64, step: u64) -> f64 {
-        let (at, total) = match self.counts_steps && schedule.kind == ScheduleKind::Cosine {
-            true => (step, self.total_steps),
-            false => (self.batches(step), self.batches(self.total_steps)),
+        let by_epochs =
+            StepOf { step: self.batches(step), total_steps: self.batches(self.total_steps) };
+        let by_length = match self.counts_steps {
+            true => StepOf { step, total_steps: self.total_steps },
+            false => by_epochs,
         };
-        learning_rate(schedule, base_lr, at, self.steps_per_epoch, total)
+        learning_rate(schedule, base_lr, self.steps_per_epoch, by_epochs, by_length)
+    }
+
+    /// The decay of the moving average of the parameters at the update behind `step`.
+    pub fn average_decay(&self, train: &TrainConfig, step: u64) -> f64 {
+        ema_decay(train.average_decay(self.steps_per_epoch), step)
     }
 }
 
@@ -252,6 +259,36 @@ mod tests {
             let lr = |course: &Course| course.learning_rate(&config.schedule, 0.1, step);
             assert_eq!(lr(&before), lr(&after), "step {step}");
         }
+    }
+
+    #[test]
+    fn an_average_reaches_over_epochs_of_any_batch_size() {
+        // 45 images: 5 steps of 8 an epoch, 11 of 4. (batch size, epochs, step, decay)
+        for (batch_size, ema_epochs, step, decay) in [
+            (8, 4.0, 1_000_000, 1.0 - 1.0 / 20.0),
+            (4, 4.0, 1_000_000, 1.0 - 1.0 / 44.0),
+            (8, 0.5, 1_000_000, 1.0 - 1.0 / 2.5),
+            // Shorter than a step: there is no average.
+            (8, 0.1, 1_000_000, 0.0),
+            // Never over more than the last ninth of what was trained.
+            (8, 1e6, 0, 0.1),
+            (8, 1e6, 80, 81.0 / 90.0),
+            (8, 4.0, 80, 81.0 / 90.0),
+        ] {
+            let sets = [
+                format!("train.ema_epochs={ema_epochs}"),
+                format!("train.batch_size={batch_size}"),
+            ];
+            let config = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config;
+            assert!(config.train.keeps_average());
+            let course = Course::new(&config, 45, &RunProgress::default());
+            let found = course.average_decay(&config.train, step);
+            assert!((found - decay).abs() < 1e-12, "{batch_size}, {ema_epochs}, {step}: {found}");
+        }
+        // By steps it is what it was.
+        let sets = ["train.ema=0.5".to_owned()];
+        let train = resolve(&Sources { sets: &sets, ..Sources::default() }).unwrap().config.train;
+        assert_eq!((train.average_decay(1), train.average_decay(99)), (0.5, 0.5));
     }
 
     #[test]

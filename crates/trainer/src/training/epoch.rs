@@ -1,35 +1,27 @@
 //! The end of an epoch: its evaluation and its row.
 
-use std::sync::Arc;
-
-use bninception_engine::EvaluationWeights;
-
 use crate::error::Error;
-use crate::evaluation::evaluate::evaluate;
 use crate::run::records::{EvaluatedWeights, Record, SummaryRow};
 use crate::run::state::EvaluationResult;
-use crate::setup;
 use crate::terminal::text::duration;
 use crate::training::session::Session;
+use crate::training::validation::{Validation, validate};
 
 /// Evaluates the present weights if there are validation images, and updates the best result.
-/// A signal meanwhile saves the state as it was before the evaluation.
+/// A signal meanwhile saves the state as it was before.
 pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationResult>, Error> {
     let (job, step) = (run.job, run.progress.step);
-    if job.val.is_empty() {
-        run.progress.evaluated_step = Some(step);
-        return Ok(None);
-    }
-    let options = setup::load_options(&job.config, setup::val_batch_size(&job.config));
-    let val = Arc::clone(&job.val);
-    let weights = EvaluationWeights::Held;
-    let outcome = evaluate(run.executor, weights, val, &job.preprocessing, &options);
-    let evaluation = match outcome {
+    let validation = match validate(run) {
         Err(Error::Interrupted { name, signal }) => {
+            run.population = None;
             run.save_now()?;
             return Err(Error::Stopped { name, signal, step, run: job.folder.path().to_owned() });
         }
         outcome => outcome?,
+    };
+    run.progress.evaluated_step = Some(step);
+    let Some(Validation { evaluation, statistics, seconds }) = validation else {
+        return Ok(None);
     };
     for failure in &evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
@@ -45,21 +37,21 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
     run.journal.record(&Record::Eval {
         step,
         epoch: run.course.epoch(step),
-        weights: match job.config.train.ema > 0.0 {
+        weights: match job.config.train.keeps_average() {
             true => EvaluatedWeights::Ema,
             false => EvaluatedWeights::Model,
         },
+        statistics,
         images: result.images,
         failed: result.failed,
         loss: evaluation.loss(),
         top1: result.top1,
         top5: result.top5,
-        seconds: evaluation.seconds,
+        seconds,
     });
     if result.beats(run.progress.best) {
         run.progress.best = Some(result);
     }
-    run.progress.evaluated_step = Some(step);
     run.progress.evaluation = Some(result);
     Ok(Some(result))
 }

@@ -5,7 +5,8 @@
 //! train:        Job, executor, state         -> the end of the run, everything saved on the way
 //! session:      the above                    -> a run while it goes on
 //! step:         micro-batches                -> one update
-//! epoch:        validation images            -> evaluation and row of an epoch
+//! epoch:        validation                   -> row of an epoch
+//! validation:   images, statistics           -> the evaluation of an epoch
 //! course:       settings, images, progress   -> epoch, position and learning rate of a step
 //! schedule:     settings, step               -> learning rate
 //! divergence:   gradients, weights           -> the first number that is not finite
@@ -24,4 +25,5 @@ pub mod schedule;
 mod session;
 mod step;
 pub mod train;
+mod validation;
 pub mod watch;

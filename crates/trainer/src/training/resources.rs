@@ -7,7 +7,7 @@ use std::path::Path;
 use bninception_engine::Executor;
 use bninception_engine::model::ParameterTable;
 
-use crate::config::Config;
+use crate::config::{Config, EvalStatistics};
 use crate::error::Error;
 use crate::setup;
 use crate::terminal::text::{bytes, counted};
@@ -44,13 +44,19 @@ impl Required {
         n_images: usize,
     ) -> Required {
         let weights = table.n_trainable() + table.n_statistics();
-        let ema = if config.train.ema > 0.0 { weights } else { 0 };
+        let ema = if config.train.keeps_average() { weights } else { 0 };
         let state = 4 * (weights + table.n_trainable() + ema) as u64;
+        // What population statistics add: themselves to a checkpoint, and to memory the weights that are
+        // evaluated with them.
+        let has_population =
+            config.network.batch_norm && config.train.eval_statistics != EvalStatistics::Moving;
+        let n_or_0 = |n: usize| if has_population { 4 * n as u64 } else { 0 };
+        let checkpoint = state + n_or_0(table.n_statistics());
         let (per_epoch, total) = setup::steps(config, n_images);
         let n_epochs = total.div_ceil(per_epoch.max(1));
         // The state, its copy on the way to the disk, and gradients, of micro-batches twice.
         let gradients = if config.train.accumulate > 1 { 2 } else { 1 };
-        let vectors = 2 * state + gradients * 4 * table.n_trainable() as u64;
+        let vectors = 2 * state + gradients * 4 * table.n_trainable() as u64 + n_or_0(weights);
         let memory = match free_memory() {
             // An engine takes memory itself to say how much it takes: it is not asked for nothing.
             Some(free) if free.bytes < vectors => Some(vectors),
@@ -61,7 +67,7 @@ impl Required {
                 engine as u64 + vectors + batches as u64 * batch as u64 * image
             }),
         };
-        Required { memory, disk: state * n_files(config, n_epochs), checkpoint: state }
+        Required { memory, disk: checkpoint * n_files(config, n_epochs), checkpoint }
     }
 
     /// Refuses what does not fit. `fewer` gives the needs with a smaller batch, for the advice.

@@ -4,12 +4,23 @@ use std::f64::consts::PI;
 
 use crate::config::{ScheduleConfig, ScheduleKind};
 
+/// A step and the length of its run, counted in one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepOf {
+    /// Updates done before it.
+    pub step: u64,
+    /// Those of the whole run.
+    pub total_steps: u64,
+}
+
 /// Learning rate of one update.
 ///
-/// `base_lr` is `optimizer.lr`; `step` counts updates from 0; `steps_per_epoch` is above 0;
-/// `total_steps` is the length of the run, which only the cosine looks at.
+/// `base_lr` is `optimizer.lr`; `steps_per_epoch` is above 0. What goes by epochs looks at `by_epochs`,
+/// and what goes by the length of the run, the cosine and a `warmup_fraction`, at `by_length`. They are
+/// the same unless the run's length is given in steps and its batch size was changed.
 ///
-/// With e = step / `steps_per_epoch`, w = the steps of the warm-up and T = `total_steps`:
+/// With e = step / `steps_per_epoch`, T = `total_steps` and w = `warmup_epochs` * `steps_per_epoch` or
+/// `warmup_fraction` * T, rounded:
 /// - warm-up, step < w: `base_lr` * (step + 1) / w, so that the first update moves already;
 /// - exponential: max(`min_lr`, `base_lr` * decay^(e / `decay_epochs`)), the exponent rounded down
 ///   with `staircase`. Epochs count from the start of training, warm-up included, as the paper's do;
@@ -20,18 +31,26 @@ use crate::config::{ScheduleConfig, ScheduleKind};
 pub fn learning_rate(
     schedule: &ScheduleConfig,
     base_lr: f64,
-    step: u64,
     steps_per_epoch: u64,
-    total_steps: u64,
+    by_epochs: StepOf,
+    by_length: StepOf,
 ) -> f64 {
-    let warmup_steps = (schedule.warmup_epochs * steps_per_epoch as f64).round();
-    let step = step as f64;
+    let at = match schedule.follows_length() {
+        true => by_length,
+        false => by_epochs,
+    };
+    let warmup_steps = match schedule.warmup_fraction > 0.0 {
+        true => (schedule.warmup_fraction * at.total_steps as f64).round(),
+        false => (schedule.warmup_epochs * steps_per_epoch as f64).round(),
+    };
+    let step = at.step as f64;
     if step < warmup_steps {
         return base_lr * (step + 1.0) / warmup_steps;
     }
     match schedule.kind {
         ScheduleKind::Exponential => {
-            let mut decays = step / steps_per_epoch as f64 / schedule.decay_epochs;
+            let epoch = by_epochs.step as f64 / steps_per_epoch as f64;
+            let mut decays = epoch / schedule.decay_epochs;
             if schedule.staircase {
                 // A fall that is due exactly at this step must not wait for the next one because a
                 // fraction such as 8/6 epochs is rounded.
@@ -40,7 +59,7 @@ pub fn learning_rate(
             (base_lr * schedule.decay.powf(decays)).max(schedule.min_lr)
         }
         ScheduleKind::Cosine => {
-            let length = total_steps as f64 - warmup_steps;
+            let length = at.total_steps as f64 - warmup_steps;
             let progress = if length > 0.0 { (step - warmup_steps) / length } else { 1.0 };
             let height = (1.0 + (PI * progress.min(1.0)).cos()) / 2.0;
             schedule.min_lr + (base_lr - schedule.min_lr) * height
@@ -59,6 +78,7 @@ mod tests {
         decay_epochs: 8.0,
         staircase: true,
         warmup_epochs: 0.0,
+        warmup_fraction: 0.0,
         min_lr: 0.0,
     };
     const EXPONENTIAL: ScheduleConfig =
@@ -69,9 +89,14 @@ mod tests {
     #[track_caller]
     fn check(schedule: &ScheduleConfig, table: &[(u64, f64)]) {
         for &(step, expected) in table {
-            let lr = learning_rate(schedule, 1.0, step, 63, 6300);
+            let lr = rate(schedule, step);
             assert!((lr - expected).abs() < 1e-12, "step {step}: {lr}, expected {expected}");
         }
+    }
+
+    fn rate(schedule: &ScheduleConfig, step: u64) -> f64 {
+        let at = StepOf { step, total_steps: 6300 };
+        learning_rate(schedule, 1.0, 63, at, at)
     }
 
     #[test]
@@ -104,7 +129,7 @@ mod tests {
             check(&schedule, &[(step, factor), (step + 83, factor)]);
         }
         // In 8 epochs it falls as far as the slow schedule in 48.
-        let slow = learning_rate(&EXPONENTIAL, 1.0, 48 * 63, 63, 6300);
+        let slow = rate(&EXPONENTIAL, 48 * 63);
         check(&schedule, &[(8 * 63, slow)]);
     }
 
@@ -167,5 +192,38 @@ mod tests {
     fn a_warmup_as_long_as_the_run_ends_at_the_base() {
         let schedule = ScheduleConfig { warmup_epochs: 100.0, ..COSINE };
         check(&schedule, &[(6299, 1.0), (6300, 0.0)]);
+    }
+
+    #[test]
+    fn a_warmup_may_be_a_fraction_of_the_run() {
+        // 2 % of 6,300 steps are 126, as 2 epochs are.
+        for schedule in [&CONSTANT, &EXPONENTIAL, &COSINE] {
+            let by_epochs = ScheduleConfig { warmup_epochs: 2.0, ..schedule.clone() };
+            let by_length = ScheduleConfig { warmup_fraction: 0.02, ..schedule.clone() };
+            for step in [0, 62, 125, 126, 504, 3213, 6299, 6300] {
+                assert_eq!(rate(&by_length, step), rate(&by_epochs, step), "step {step}");
+            }
+        }
+        // (fraction, step, learning rate) of a constant one.
+        for (warmup_fraction, step, expected) in [
+            (0.5, 0, 1.0 / 3150.0),
+            (0.5, 3149, 1.0),
+            (0.5, 6299, 1.0),
+            (1.0, 3149, 0.5),
+            (1.0, 6299, 1.0),
+            (1e-9, 0, 1.0), // no whole step
+        ] {
+            check(&ScheduleConfig { warmup_fraction, ..CONSTANT }, &[(step, expected)]);
+        }
+        // Behind a warm-up over the whole run nothing is left for a cosine.
+        check(&ScheduleConfig { warmup_fraction: 1.0, ..COSINE }, &[(6299, 1.0), (6300, 0.0)]);
+        // A run given in steps whose batches were halved: the warm-up goes by its steps, the decay by
+        // its epochs.
+        let schedule = ScheduleConfig { warmup_fraction: 0.1, ..EXPONENTIAL };
+        let lr = |step| {
+            let by_epochs = StepOf { step: step + 504, total_steps: 1504 };
+            learning_rate(&schedule, 1.0, 63, by_epochs, StepOf { step, total_steps: 1000 })
+        };
+        assert_eq!((lr(49), lr(99), lr(100)), (0.5, 1.0, 0.96));
     }
 }

@@ -12,7 +12,7 @@ use crate::run::checkpoint;
 use crate::run::error::RunError;
 use crate::run::journal::Journal;
 use crate::run::saver::{Saver, persist};
-use crate::run::state::{RunProgress, TrainState};
+use crate::run::state::{Population, RunProgress, TrainState};
 use crate::setup;
 use crate::terminal::text::quoted;
 use crate::training::course::Course;
@@ -25,6 +25,8 @@ pub(super) struct Session<'a> {
     pub(super) job: &'a Job,
     pub(super) executor: &'a mut dyn Executor,
     pub(super) progress: RunProgress,
+    /// Population statistics of the present weights, if some were estimated.
+    pub(super) population: Option<Population>,
     pub(super) course: Course,
     pub(super) loader: Loader,
     pub(super) journal: Journal,
@@ -70,7 +72,7 @@ impl<'a> Session<'a> {
         // A process that was killed may have written the checkpoint and not all its names.
         folder.keep_as(&job.names(&state.progress), keep)?;
         let saver = Saver::start(folder, table, keep, job.patience(), &state)?;
-        let TrainState { model, progress } = state;
+        let TrainState { model, progress, population } = state;
         executor.load(model)?;
         Ok(Session {
             watcher: Watcher::new(config, &job.network)?,
@@ -82,6 +84,7 @@ impl<'a> Session<'a> {
             job,
             executor,
             progress,
+            population,
             course,
             loader,
             journal,
@@ -141,7 +144,7 @@ impl<'a> Session<'a> {
     }
 
     fn hand_over(&mut self) -> Result<(), RunError> {
-        let Session { job, executor, progress, journal, saver, .. } = self;
+        let Session { job, executor, progress, population, journal, saver, .. } = self;
         let mut rows = Vec::new();
         persist(job.patience(), || {
             rows = journal.flush()?;
@@ -150,6 +153,7 @@ impl<'a> Session<'a> {
         tracing::debug!("saving the state of step {}", progress.step);
         saver.save(job.metadata(progress), job.names(progress), rows, |state| {
             state.progress.clone_from(progress);
+            state.population.clone_from(population);
             executor.store(&mut state.model)
         })
     }
@@ -159,21 +163,23 @@ impl<'a> Session<'a> {
         if matches!(&error, RunError::Checkpoint(error) if error.is_of_content()) {
             return error.into();
         }
-        let Session { job, executor, progress, .. } = self;
+        let Session { job, executor, progress, population, .. } = self;
         let name = format!("bninception-rescued-{}", std::process::id());
         let path = std::env::temp_dir().join(name).join("last.safetensors");
         let run = quoted(job.folder.path());
-        let mut state = TrainState { model: no_model(), progress: progress.clone() };
+        let (progress, population) = (progress.clone(), population.clone());
+        let mut state = TrainState { model: no_model(), progress, population };
         let saved =
             executor.store(&mut state.model).map_err(|error| error.to_string()).and_then(|()| {
-                let saved = checkpoint::save(&path, &job.metadata(progress), &job.table, &state);
+                let saved =
+                    checkpoint::save(&path, &job.metadata(&state.progress), &job.table, &state);
                 saved.map_err(|error| error.to_string())
             });
         let outcome = match saved {
             Ok(()) => format!(
                 "the state of step {} is in {} instead: make room, then put it in its place and go on \
                  with: cp {} {} && bninception resume {run}",
-                progress.step,
+                state.progress.step,
                 path.display(),
                 quoted(&path),
                 quoted(&job.folder.last())

@@ -4,7 +4,7 @@ use bninception_data::Batch;
 use bninception_engine::{Alone, Hooks, Images, StepResult, TrainBatch, Update};
 
 use crate::error::Error;
-use crate::run::state::ema_decay;
+use crate::run::state::bn_momentum;
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::text::{counted, quoted};
@@ -61,6 +61,7 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
             label_smoothing: config.train.label_smoothing,
             seed: config.train.seed,
             number: step * accumulate as u64 + micro as u64,
+            bn_momentum: bn_momentum(config.network.bn_momentum, run.progress.updates()),
         };
         let result = if std::mem::take(&mut to_watch) {
             let (journal, watcher) = (&mut run.journal, &mut run.watcher);
@@ -102,7 +103,8 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
 /// Moves the weights by what the micro-batches with these images gave.
 fn update(run: &mut Session<'_>, batch: &Batch, indices: &[u32], lr: f64) -> Result<(), Error> {
     let (job, step) = (run.job, run.progress.step);
-    let ema_decay = ema_decay(job.config.train.ema, step);
+    let ema_decay = run.course.average_decay(&job.config.train, step);
+    run.population = None;
     let finite = run.executor.update(&Update { sgd: setup::sgd(&job.config, lr), ema_decay })?;
     let mut gradients = Vec::new();
     if run.watcher.is_due(step + 1) || !finite {

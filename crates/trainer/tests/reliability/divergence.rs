@@ -119,12 +119,12 @@ impl Executor for Spoiling {
         self.inner.store_logits(to)
     }
 
-    fn moved_statistics(
+    fn batch_statistics(
         &mut self,
         images: Images<'_>,
         to: &mut Vec<f32>,
     ) -> Result<(), EngineError> {
-        self.inner.moved_statistics(images, to)
+        self.inner.batch_statistics(images, to)
     }
 
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {

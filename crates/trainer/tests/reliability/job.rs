@@ -29,8 +29,13 @@ pub(crate) struct Runs {
 
 impl Runs {
     pub(crate) fn new() -> Runs {
+        Runs::with_training_pictures(4)
+    }
+
+    /// So many training pictures of each of ten classes, and two validation pictures.
+    pub(crate) fn with_training_pictures(train_per_class: usize) -> Runs {
         let runs = Runs { dir: tempfile::tempdir().unwrap() };
-        let options = DemoOptions { train_per_class: 4, val_per_class: 2, size: 32, seed: 1 };
+        let options = DemoOptions { train_per_class, val_per_class: 2, size: 32, seed: 1 };
         write_demo(&runs.dir.path().join("pictures"), &options).unwrap();
         runs
     }
@@ -71,7 +76,7 @@ impl Runs {
             stop: Box::new(move |step| (Some(step) == stop_at).then_some(Stop::TimeIsUp)),
         };
         if is_new {
-            let with_ema = job.config.train.ema > 0.0;
+            let with_ema = job.config.train.keeps_average();
             let seed = job.config.train.seed;
             let state = TrainState::new(&job.network, &job.table, seed, with_ema);
             job.folder.save_last(&job.metadata(&state.progress), &job.table, &state).unwrap();

@@ -10,6 +10,7 @@ mod hostile;
 mod job;
 mod kill;
 mod memory;
+mod population;
 mod record;
 mod resume;
 mod signals;

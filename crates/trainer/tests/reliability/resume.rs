@@ -130,6 +130,31 @@ fn updates_of_several_micro_batches_resume_exactly() {
     assert!(runs.result("at-once").tensors[0] != whole.tensors[0]);
 }
 
+/// An average over epochs, a warm-up over half of the run, and mirroring by turns.
+#[test]
+fn what_goes_by_epochs_and_by_the_length_resumes_exactly() {
+    let runs = Runs::new();
+    let sets =
+        ["train.ema_epochs=1.5", "schedule.warmup_fraction=0.5", "augment.mirror=alternating"];
+    assert!(runs.train("whole", &sets, None).finished);
+    let whole = runs.result("whole");
+    for stops in [&[3_u64, 8][..], &[STEPS_PER_EPOCH]] {
+        let run = format!("stopped-{stops:?}");
+        for &stop in stops {
+            runs.train(&run, &sets, Some(stop));
+        }
+        assert!(runs.train(&run, &sets, None).finished);
+        runs.result(&run).assert_equals(&whole, &run);
+    }
+    // Each of them makes another run.
+    for others in [[sets[0], sets[1], "augment.mirror=random"], ["train.ema=0.5", sets[1], sets[2]]]
+    {
+        let run = others.concat();
+        assert!(runs.train(&run, &others, None).finished);
+        assert!(runs.result(&run).tensors[0] != whole.tensors[0], "{others:?}");
+    }
+}
+
 /// A reason to stop that comes inside an update leaves the state behind the one before.
 #[test]
 fn a_stop_inside_an_update_loses_nothing() {

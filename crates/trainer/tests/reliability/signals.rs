@@ -85,6 +85,7 @@ fn every_phase_saves_and_leaves() {
         // Between two steps.
         ("step 4:", &[], Signal::INT, 130),
         ("step 4:", &[], Signal::HUP, 129),
+        ("population statistics over 5 batches: begun", &[], Signal::TERM, 143),
         ("evaluating 20 images", &[], Signal::TERM, 143),
         ("saving the state of step 3", &saving, Signal::TERM, 143),
         ("saving the state of step 5", &saving, Signal::INT, 130),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bninception_data::augment::View;
 use bninception_data::decode::DecodeBuffers;
-use bninception_data::random::{Purpose, sample_rng};
+use bninception_data::random::ViewKey;
 use bninception_data::{FileSource, LoadOptions, Loader, Source};
 use serde_json::json;
 
@@ -138,10 +138,10 @@ fn stages(config: &Config, source: &Arc<FileSource>, images: usize) -> Result<St
     for index in 0..images {
         signals::check()?;
         // As for a training crop, of which not all may be decoded.
-        let mut rng = sample_rng(config.train.seed, 0, index as u64, Purpose::Augment);
+        let key = ViewKey { seed: config.train.seed, epoch: 0, index: index as u64 };
         let mut want = |width, height| {
             let size = config.data.image_size;
-            View::draw(width, height, &config.augment, size, &mut rng).wanted()
+            View::draw(width, height, &config.augment, size, &key).wanted()
         };
         let image = source.load(index % n, &mut want, &mut buffers)?;
         buffers.recycle(black_box(image));

@@ -167,6 +167,7 @@ fn time_training(
             label_smoothing: config.train.label_smoothing,
             seed: config.train.seed,
             number: step,
+            bn_momentum: config.network.bn_momentum,
         };
         let start = Instant::now();
         let loss = executor.gradients(&input, Hooks::default())?.loss;
