@@ -25,6 +25,9 @@ const TINY: u32 = 32;
 /// little of it.
 const EXTREME: u32 = 5;
 
+/// Files of a class that a person gets to see.
+pub const MAX_EXAMPLES: usize = 10;
+
 /// What [`check`] found. Lists are in the order of the data set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -61,6 +64,8 @@ pub struct Split {
     pub name: &'static str,
     /// Classes in the order of their names.
     pub classes: Vec<(String, usize)>,
+    /// Some files of each class, at most [`MAX_EXAMPLES`], spread evenly over its list.
+    pub examples: Vec<Vec<PathBuf>>,
 }
 
 /// A file, and what is to be said of it.
@@ -121,7 +126,8 @@ pub fn check(
     let mut files: Vec<File<'_>> = Vec::new();
     for (name, classes) in &trees {
         let counts = classes.iter().map(|class| (class.name.clone(), class.images.len()));
-        report.splits.push(Split { name, classes: counts.collect() });
+        let examples = classes.iter().map(|class| examples(&class.images));
+        report.splits.push(Split { name, classes: counts.collect(), examples: examples.collect() });
         for class in classes {
             let file = |path| File { split: name, class: &class.name, path };
             files.extend(class.images.iter().map(file));
@@ -182,6 +188,12 @@ pub fn check(
         })
         .collect();
     Ok(report)
+}
+
+/// At most [`MAX_EXAMPLES`] of `files`, from first to last at equal distances.
+fn examples(files: &[PathBuf]) -> Vec<PathBuf> {
+    let n = files.len().min(MAX_EXAMPLES);
+    (0..n).map(|index| files[index * files.len() / n].clone()).collect()
 }
 
 /// An image file and where it stands.

@@ -69,6 +69,21 @@ impl Format {
     }
 }
 
+/// Whether bytes that came without a name begin as an image does, and not as a text such as a list of
+/// paths. Two letters are little to tell a BMP by; the upper bytes of the size of its second header, which
+/// has at most 124, are 0.
+pub fn begins_as_image(bytes: &[u8]) -> bool {
+    match Format::of(bytes) {
+        Ok(Format::Bmp) => bytes.get(15..18) == Some(&[0; 3]),
+        Ok(_) => true,
+        Err(DecodeError::ForeignFormat { .. }) => {
+            // A character that is cut off at the end is none that is wrong.
+            std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_some())
+        }
+        Err(_) => false,
+    }
+}
+
 /// First bytes of the formats that are read; WebP has its name at the eighth byte.
 const FORMATS: [(&[u8], Format); 9] = [
     (b"\xFF\xD8\xFF", Format::Jpeg),

@@ -158,7 +158,7 @@ fn a_report_is_a_page_in_the_run_folder() {
     let page = fs::read_to_string(path.join("report.md")).unwrap();
     for part in [
         "# bn-x5-seed-7",
-        "| best | 200 | 1.00 | 400 | 75.00 % |",
+        "| best | 200 | 1.00 | 400 | 75.00 % | 70.5 to 79.0 | 100.00 % | 1.2500 |",
         "| last | 300 |",
         "![loss, accuracy and learning rate](curves.svg)",
         "| `train.seed` | `42` | `7` |",
@@ -172,7 +172,14 @@ fn a_report_is_a_page_in_the_run_folder() {
     assert!(svg.contains("validation") && svg.contains("learning rate"), "{svg}");
     assert!(fs::read(path.join("curves.png")).unwrap().starts_with(b"\x89PNG"));
 
+    // Of five classes the right one is always among the first five.
+    fs::write(path.join("classes.txt"), "a\nb\n").unwrap();
     let (output, _) = succeed(dir, &["report", ".", "--json"]);
+    let page = fs::read_to_string(path.join("report.md")).unwrap();
+    assert!(
+        page.contains("75.00 % | 70.5 to 79.0 | 1.2500 |") && !page.contains("top-5"),
+        "{page}"
+    );
     let value: Value = serde_json::from_str(output.trim_end()).unwrap();
     assert!(value["reports"][0]["report"].as_str().unwrap().ends_with("bn-x5-seed-7/report.md"));
 

@@ -52,6 +52,34 @@ fn check_reports_and_ends_with_code_3_if_a_run_would_break() {
 }
 
 #[test]
+fn check_draws_a_sheet_of_any_pictures() {
+    let dir = pictures();
+    let class = fs::read_dir(dir.path().join("pictures/train")).unwrap().next().unwrap().unwrap();
+    fs::write(class.path().join("broken.jpg"), "no picture").unwrap();
+    bninception_data::RgbImage::new(2, 3000).save(class.path().join("thin.png")).unwrap();
+    fs::create_dir_all(dir.path().join("pictures/train/蚂蚁")).unwrap();
+    let odd = format!("pictures/train/蚂蚁/{}.png", "very long ".repeat(20));
+    bninception_data::RgbImage::new(40, 40).save(dir.path().join(odd)).unwrap();
+    let output = run(dir.path(), &["data", "check", "pictures", "--sheet", "sheet.png"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "a file cannot be read: {errors}");
+    assert!(errors.contains("sheet.png"), "{errors}");
+    let sheet = fs::read(dir.path().join("sheet.png")).unwrap();
+    let sheet = bninception_data::decode(&sheet, &Default::default()).unwrap();
+    // A row of ten pictures, and one row for each of 11 classes.
+    assert!(sheet.width() > 10 * 176 && sheet.height() > 11 * 176, "{:?}", sheet.dimensions());
+
+    for (file, part) in [("pictures/sheet.png", "--sheet"), ("nowhere/sheet.png", "does not exist")]
+    {
+        let output = run(dir.path(), &["data", "check", "pictures", "--sheet", file]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(part), "{errors}");
+        assert!(!dir.path().join(file).exists());
+    }
+}
+
+#[test]
 fn split_makes_a_folder_to_train_on() {
     let dir = pictures();
     let split = ["data", "split", "pictures/train", "--out", "halves", "--val-fraction", "0.5"];

@@ -147,8 +147,13 @@ fn many_crops_count_each_image_once() {
             "statistics",
             "models",
             "ece",
+            "top1_interval",
+            "top5_interval",
+            "balanced_accuracy",
+            "majority",
             "per_class",
             "confused_pairs",
+            "mistakes",
         ];
         assert_eq!(keys(&result), expected);
         assert_eq!(result["crops"].to_string(), crops);
@@ -226,15 +231,37 @@ fn a_report_has_every_image_and_quotes_odd_names() {
         place.succeed(&["eval", LAST, "--data-dir", "pictures", "--out", "report", "--top", "2"]);
     assert!(text.starts_with("top-1 ") && text.contains(", ECE 0."), "{text}");
     assert!(text.contains("batch norm statistics: moving"), "{text}");
-    for (title, lines) in [("worst classes", 3), ("most confused", 2), ("worst mistakes", 2)] {
+    assert!(
+        text.contains("balanced accuracy ") && text.contains("always the same class"),
+        "{text}"
+    );
+    for (title, lines) in
+        [("classes", 11), ("confusion", 11), ("most confused", 2), ("worst mistakes", 2)]
+    {
         let part = text.split("\n\n").find(|part| part.starts_with(title));
         let part = part.unwrap_or_else(|| panic!("no {title} in\n{text}"));
         assert_eq!(part.trim_end().lines().count(), 1 + lines, "{text}");
     }
     let bare = place.succeed(&["eval", LAST, "--data-dir", "pictures", "--top", "0"]);
-    assert_eq!(bare.lines().count(), 2, "{bare}");
+    assert!(bare.lines().count() <= 4 && !bare.contains("\n\n"), "{bare}");
 
     let result = place.json(&["eval", LAST, "--data-dir", "pictures"]);
+    assert_intervals_hold(&result);
+    // 19 images got an answer, each for one class.
+    let rows = result["per_class"].as_array().unwrap();
+    let all = |key: &str| rows.iter().map(|row| number(row, key)).sum::<f64>();
+    assert_eq!(
+        (all("images"), all("predicted"), all("right") / 20.0),
+        (20.0, 19.0, number(&result, "top1"))
+    );
+    assert!((all("recall") / 10.0 - number(&result, "balanced_accuracy")).abs() < 1e-12);
+    for row in rows {
+        let (right, images, predicted) =
+            (number(row, "right"), number(row, "images"), number(row, "predicted"));
+        assert_eq!(row["precision"].as_f64(), (predicted > 0.0).then(|| right / predicted));
+        assert_eq!(number(row, "f1"), 2.0 * right / (images + predicted));
+    }
+    assert_eq!(number(&result["majority"], "top1"), 0.1);
     let read = |name: &str| -> Vec<String> {
         let text = fs::read_to_string(place.path("report").join(name)).unwrap();
         text.lines().map(str::to_owned).collect()
@@ -254,9 +281,91 @@ fn a_report_has_every_image_and_quotes_odd_names() {
     assert_eq!((read("calibration.csv").len(), sum("per-class.csv", 1)), (1 + 15, 20));
     let wrong = 19 - (number(&result, "top1") * 20.0).round() as usize;
     assert_eq!(read("mistakes.csv").len(), 1 + wrong);
+    let mistakes = result["mistakes"].as_array().unwrap();
+    assert_eq!(mistakes.len(), wrong);
+    let first = format!("{},", mistakes[0]["path"].as_str().unwrap());
+    assert!(read("mistakes.csv")[1].replace('"', "").starts_with(&first), "{first}");
     assert_eq!(sum("confused-pairs.csv", 2), wrong as u64);
     let pairs = result["confused_pairs"].as_array().unwrap();
     assert_eq!(read("confused-pairs.csv").len(), 1 + pairs.len());
+}
+
+/// Every rate lies in its interval.
+fn assert_intervals_hold(result: &Value) {
+    let rows = result["per_class"].as_array().unwrap();
+    let pairs = [(result, "top1", "top1_interval"), (result, "top5", "top5_interval")];
+    for (value, rate, interval) in
+        pairs.into_iter().chain(rows.iter().map(|row| (row, "recall", "recall_interval")))
+    {
+        let ends: Vec<f64> =
+            value[interval].as_array().unwrap().iter().map(|end| end.as_f64().unwrap()).collect();
+        let rate = number(value, rate);
+        assert!(0.0 <= ends[0] && ends[0] <= rate && rate <= ends[1] && ends[1] <= 1.0, "{value}");
+        assert!(ends[1] - ends[0] > 0.1, "20 images tell little: {value}");
+    }
+}
+
+/// Two classes, one much larger: what says always the same is not taken for a network that has learnt.
+#[test]
+fn a_network_that_learnt_nothing_is_told_by_the_larger_class() {
+    let place = Place { dir: tempfile::tempdir().unwrap() };
+    let options = DemoOptions { train_per_class: 12, val_per_class: 12, size: 32, seed: 1 };
+    write_demo(&place.path("all"), &options).unwrap();
+    let classes: Vec<PathBuf> = {
+        let entries = fs::read_dir(place.path("all/val")).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    for split in ["train", "val"] {
+        for (class, keep) in [(&classes[0], 12), (&classes[1], 2)] {
+            let name = class.file_name().unwrap();
+            let to = place.path("pictures").join(split).join(name);
+            fs::create_dir_all(&to).unwrap();
+            for index in 0..keep {
+                let file = format!("{index:04}.png");
+                fs::copy(place.path("all").join(split).join(name).join(&file), to.join(&file))
+                    .unwrap();
+            }
+        }
+    }
+    let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", "run"];
+    let output = place.run(&[&train[..], &["--steps", "1", "--batch-size", "4"]].concat());
+    let (text, log) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let larger = classes[0].file_name().unwrap().to_str().unwrap();
+    let line = format!("always `{larger}` would score 85.71 %");
+    assert!(log.contains(&format!("to beat in validation: {line}")), "{log}");
+    assert!(log.contains("2 of 14 training images are left over each epoch (batch 4)"), "{log}");
+    assert!(text.starts_with("top-1 ") && text.contains("(95 %: "), "{text}");
+    assert!(text.contains(&format!("{line}: this result is")), "{text}");
+    // Of two classes both are always among the first five.
+    assert!(!text.contains("top-5") && !log.contains("top-5"), "{text}{log}");
+    let evaluated = place.succeed(&["eval", LAST]);
+    assert!(evaluated.contains(&format!("{line}: this result is")), "{evaluated}");
+    assert!(!evaluated.contains("top-5"), "{evaluated}");
+    let json = place.json(&["eval", LAST]);
+    assert_eq!((&json["top5"], &json["majority"]["class"]), (&1.0.into(), &larger.into()));
+}
+
+/// Pictures of mistakes whatever becomes of the files, and names that no font has.
+#[test]
+fn mistakes_and_confusion_are_drawn() {
+    let place = Place::with_run(&[]);
+    let classes = fs::read_to_string(place.path("run/classes.txt")).unwrap();
+    let first = classes.lines().next().unwrap();
+    let odd = place.path(&format!("pictures/val/{first}/蚂蚁 {}.png", "long".repeat(40)));
+    fs::rename(place.path(&format!("pictures/val/{first}/0000.png")), odd).unwrap();
+    RgbImage::new(3, 900).save(place.path(&format!("pictures/val/{first}/0001.png"))).unwrap();
+    place.succeed(&["eval", LAST, "--data-dir", "pictures", "--out", "report"]);
+    for name in ["mistakes.png", "confusion.png"] {
+        let bytes = fs::read(place.path("report").join(name)).unwrap();
+        let picture = bninception_data::decode(&bytes, &Default::default()).unwrap();
+        let (width, height) = picture.dimensions();
+        assert!(width > 600 && height > 200, "{name}: {width} x {height}");
+        let white = picture.pixels().filter(|pixel| pixel.0 == [255; 3]).count();
+        assert!(white < (width * height) as usize, "{name} is empty");
+    }
 }
 
 #[test]

@@ -85,6 +85,128 @@ fn answers_come_in_the_order_of_the_arguments_whatever_the_batches() {
     }
 }
 
+/// Runs the binary with `input` on standard input, and gives the code and the output.
+fn with_input(place: &Place, arguments: &[&str], input: &[u8]) -> (Option<i32>, String) {
+    use std::io::Write;
+    use std::process::Stdio;
+
+    let mut command = place.command(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn standard_input_is_a_list_or_an_image() {
+    let place = with_run(&[]);
+    let pictures = &pictures(&place)[..3];
+    let expected = place.json(
+        &[&["predict", LAST, "--json"], &*pictures.iter().map(String::as_str).collect::<Vec<_>>()]
+            .concat(),
+    );
+    let call = |more: &[&str], input: &[u8]| -> Value {
+        let arguments = [&["predict", LAST, "--json", "-"], more].concat();
+        let (code, text) = with_input(&place, &arguments, input);
+        assert_eq!(code, Some(0), "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    for separator in ["\n", "\0", "\r\n"] {
+        assert_eq!(call(&[], pictures.join(separator).as_bytes()), expected);
+    }
+    // An image between others, in its place.
+    let bytes = fs::read(place.path(&pictures[0])).unwrap();
+    let mixed = call(&[&pictures[1]], &bytes);
+    assert_eq!(paths(&mixed), ["-", pictures[1].as_str()]);
+    for (found, expected) in [(&mixed[0], &expected[0]), (&mixed[1], &expected[1])] {
+        let (found, expected) = (probabilities(found), probabilities(expected));
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+    // What is damaged is an error in its place.
+    let (code, text) = with_input(&place, &["predict", LAST, "--json", "-"], &bytes[..40]);
+    let answers: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, paths(&answers)), (Some(3), vec!["-"]));
+    assert!(answers[0]["error"].as_str().unwrap().starts_with("-: "), "{text}");
+    let (code, text) = with_input(&place, &["predict", LAST, "-"], b"");
+    assert_eq!((code, text.as_str()), (Some(3), ""));
+    place.fail(&["predict", LAST, "-", "-"], 2, &["twice"]);
+}
+
+#[test]
+fn answers_have_the_form_that_is_asked_for() {
+    let place = with_run(&[]);
+    fs::write(place.path("broken, \"png\".png"), "not a picture").unwrap();
+    let names = [pictures(&place)[0].clone(), "broken, \"png\".png".to_owned()];
+    let call_for = |topk: &str, more: &[&str]| {
+        let images = ["predict", LAST, &names[0], &names[1], "--topk", topk];
+        let output = place.run(&[images.as_slice(), more].concat());
+        assert_eq!(output.status.code(), Some(3));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let call = |more: &[&str]| call_for("2", more);
+    let (array, log) = call(&["--json"]);
+    let array: Value = serde_json::from_str(&array).unwrap();
+    assert!(log.contains("2 images in ") && log.contains(" img/s"), "{log}");
+
+    let (lines, _) = call(&["--jsonl"]);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(Value::Array(lines), array);
+
+    let best = &array[0]["predictions"][0];
+    let class = best["class"].as_str().unwrap();
+    let (table, _) = call(&["--csv"]);
+    let table: Vec<&str> = table.lines().collect();
+    assert_eq!((table[0], table.len()), ("path,class,probability,error", 4));
+    assert_eq!(table[1], format!("{},{class},{},", names[0], best["probability"]));
+    assert!(table[3].starts_with("\"broken, \"\"png\"\".png\",,,"), "{}", table[3]);
+    assert!(table[3].contains("not a picture"), "{}", table[3]);
+
+    // Nothing is as sure as 1, anything as sure as 0.
+    for (threshold, answer) in [("1", Value::Null), ("0", class.into())] {
+        let (found, log) = call(&["--json", "--threshold", threshold]);
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!((&found[0]["answer"], &found[1]["answer"]), (&answer, &Value::Null));
+        assert_eq!(found[0]["predictions"], array[0]["predictions"]);
+        let n_unsure = usize::from(answer.is_null());
+        assert!(log.contains(&format!("{n_unsure} of them unsure")), "{log}");
+        let (table, _) = call(&["--csv", "--threshold", threshold]);
+        let row = table.lines().nth(1).unwrap().to_owned();
+        assert!(row.ends_with(&format!(",{},", answer.as_str().unwrap_or(""))), "{row}");
+        let (text, _) = call(&["--threshold", threshold]);
+        assert_eq!(text.lines().next().unwrap().ends_with(": unsure"), answer.is_null(), "{text}");
+        let (line, _) = call_for("1", &["--threshold", threshold]);
+        let fields: Vec<&str> = line.lines().next().unwrap().split('\t').collect();
+        assert_eq!(fields[..2], [names[0].as_str(), answer.as_str().unwrap_or("unsure")]);
+        assert!(fields[2].ends_with(" %"), "{line}");
+    }
+    for (arguments, parts) in [
+        (["--threshold", "1.5"], ["--threshold 1.5", "from 0 to 1"]),
+        (["--threshold", "-1"], ["--threshold -1", "from 0 to 1"]),
+        (["--threshold", "nan"], ["--threshold NaN", "from 0 to 1"]),
+        (["--jsonl", "--csv"], ["--jsonl", "--csv"]),
+        (["--csv", "--json"], ["--json", "--csv"]),
+    ] {
+        place.fail(&[&["predict", LAST, "a.png"], arguments.as_slice()].concat(), 2, &parts);
+    }
+}
+
+#[test]
+fn patterns_are_replaced_where_the_shell_has_not() {
+    let place = with_run(&[]);
+    let classes = fs::read_to_string(place.path("run/classes.txt")).unwrap();
+    let first = classes.lines().next().unwrap();
+    let answers = place.json(&["predict", LAST, "--json", &format!("pictures/val/{first}/*.png")]);
+    let expected = ["0000", "0001"].map(|name| format!("pictures/val/{first}/{name}.png"));
+    assert_eq!(paths(&answers), expected);
+    let answers = place.json(&["predict", LAST, "--json", "pictures/**/0001.png"]);
+    assert_eq!(answers.as_array().unwrap().len(), 20);
+    place.fail(&["predict", LAST, "pictures/*.jpg"], 3, &["no file or folder matches"]);
+    fs::copy(place.path(&expected[0]), place.path("[01].png")).unwrap();
+    let answers = place.json(&["predict", LAST, "--json", "[01].png"]);
+    assert_eq!(paths(&answers), ["[01].png"]);
+}
+
 #[test]
 fn images_are_found_as_training_finds_them() {
     let place = with_run(&["--set", "data.max_pixels=2000"]);
@@ -145,7 +267,7 @@ fn arguments_in_the_wrong_place_get_the_right_command() {
         (vec!["pics", "c.safetensors"], ["checkpoint comes first", "predict c.safetensors pics"]),
         (vec!["a.jpg", "run"], ["a.jpg is an image", "predict CHECKPOINT a.jpg"]),
         (vec!["a.jpg"], ["a.jpg is an image", "predict CHECKPOINT a.jpg"]),
-        (vec!["c.safetensors"], ["no image", "predict c.safetensors IMAGE..."]),
+        (vec!["c.safetensors"], ["no image", "standard input"]),
         (vec!["a.safetensors", "b.safetensors", "c.jpg"], ["takes one", "b.safetensors"]),
     ] {
         place.fail(&[&["predict"], arguments.as_slice()].concat(), 2, &parts);

@@ -49,6 +49,9 @@ pub struct DataCheckArgs {
     /// Show long lists whole.
     #[arg(long)]
     pub all: bool,
+    /// Also draw some images of each class, with the number of its images, as a PNG.
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
     /// Threads; 0 takes the number of cores.
     #[arg(short = 'j', long, default_value_t = 0, value_name = "N")]
     pub workers: usize,

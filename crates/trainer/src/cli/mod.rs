@@ -138,10 +138,12 @@ pub struct EvalArgs {
     /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,
-    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration.
+    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration;
+    /// and the worst mistakes and the confusion of classes as pictures.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Lines of each list behind the result: worst classes, confused pairs, worst mistakes.
+    /// Lines of each list behind the result: worst classes of more than 20, confused pairs, worst
+    /// mistakes; 0 leaves out the tables of classes as well.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub top: usize,
     /// Engine, threads, batch size, form of the result.
@@ -186,12 +188,23 @@ pub struct CalibrateArgs {
 pub struct PredictArgs {
     /// The checkpoint, or the folder of a run, whose best checkpoint is taken.
     pub checkpoint: PathBuf,
-    /// Images, or folders of images, whose own folders are entered; packed ones too.
+    /// Images, or folders of images, whose own folders are entered; packed ones too. Patterns such as
+    /// 'photos/**/*.jpg'. `-` is standard input: paths, one a line, or the bytes of one image.
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// How many classes to name for each image.
+    /// How many classes to name for each image; with 1, an image has one line.
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub topk: usize,
+    /// An image whose likeliest class is less probable than this gets the answer `unsure`.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub threshold: Option<f64>,
+    /// Print a JSON object a line, as answers come.
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    pub jsonl: bool,
+    /// Print CSV with a header, as answers come: path, class, probability, error; a row for each image
+    /// and class.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
     /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,

@@ -15,17 +15,20 @@ use crate::config::{Config, Recipe};
 use crate::error::Error;
 use crate::evaluation::calibrate::n_batches_while_training;
 use crate::evaluation::statistics::{self, Statistics};
+use crate::evaluation::interval::Interval;
 use crate::file_error::FileError;
 use crate::images::data_dirs::DataDirs;
 use crate::run::atomic_file;
 use crate::run::folder::RunFolder;
-use crate::run::state::TrainState;
+use crate::run::state::{EvaluationResult, TrainState};
 use crate::setup;
 use crate::terminal::logging;
+use crate::terminal::loss::{is_far_above_guessing, loss_text};
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
-use crate::terminal::text::{counted, duration, percent, quoted};
+use crate::terminal::text::{counted, duration, has_top5, percent, quoted};
 use crate::training::job::{Job, Stop};
+use crate::training::left_over::left_over;
 use crate::training::resources::Room;
 use crate::training::train::{Outcome, train};
 
@@ -153,6 +156,12 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
             counted(batch_size as u64, "training image")
         );
     }
+    if let Some(line) = left_over(&job.config.train, job.config.data.shuffle, job.train.len()) {
+        tracing::info!("{line}");
+    }
+    if let Some(majority) = job.majority() {
+        tracing::info!("to beat in validation: {}", majority.to_text(&job.classes));
+    }
 }
 
 /// Leaves a mark in the folder of a run that has diverged, for whoever looks at it later.
@@ -185,6 +194,13 @@ pub(super) fn finish(
             "seconds": progress.seconds,
             "finished": finished,
             "skipped_batches": progress.skipped_batches,
+            "top1_interval": progress
+                .evaluation
+                .and_then(|result| Interval::of_rate(result.top1, result.images))
+                .map(|interval| [interval.low, interval.high]),
+            "majority": job.majority().map(|majority| {
+                json!({ "class": job.classes[majority.class as usize], "top1": majority.top1() })
+            }),
         });
         return print::json(&with_path("run_dir", job.folder.path(), result));
     }
@@ -202,19 +218,9 @@ pub(super) fn finish(
             quoted(job.folder.path())
         ));
     }
-    let result = match (progress.evaluation, progress.best) {
-        (Some(result), best) => format!(
-            "top-1 {}, top-5 {}, loss {} on {} ({})",
-            percent(result.top1),
-            percent(result.top5),
-            result.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}")),
-            counted(result.images, "validation image"),
-            best.map_or(
-                "no evaluation had a finite loss, so none is the best".to_owned(),
-                |best| format!("best top-1 {}", percent(best.top1))
-            )
-        ),
-        (None, _) => "no validation images, so nothing was evaluated".to_owned(),
+    let result = match progress.evaluation {
+        Some(result) => result_to_text(job, &result, progress.best),
+        None => "no validation images, so nothing was evaluated".to_owned(),
     };
     let checkpoint = job.folder.best_or_last().unwrap_or_else(|| job.folder.last());
     print::text(&format!(
@@ -223,4 +229,34 @@ pub(super) fn finish(
         duration(progress.seconds),
         quoted(&checkpoint)
     ))
+}
+
+/// The last evaluation, the best one, and what they have to beat.
+fn result_to_text(job: &Job, result: &EvaluationResult, best: Option<EvaluationResult>) -> String {
+    let n_classes = job.classes.len();
+    let interval = Interval::of_rate(result.top1, result.images);
+    let interval = interval.map_or(String::new(), |found| format!(" (95 %: {})", found.to_text()));
+    let top5 = match has_top5(n_classes) {
+        true => format!(", top-5 {}", percent(result.top5)),
+        false => String::new(),
+    };
+    let loss = result.loss.unwrap_or(f64::NAN);
+    let mut text = format!(
+        "top-1 {}{interval}{top5}, loss {} on {} ({})",
+        percent(result.top1),
+        loss_text(loss, n_classes),
+        counted(result.images, "validation image"),
+        best.map_or("no evaluation had a finite loss, so none is the best".to_owned(), |best| {
+            format!("best top-1 {}", percent(best.top1))
+        })
+    );
+    if let Some(majority) = job.majority() {
+        text.push_str(&format!("\n{}", majority.verdict(&job.classes, result.top1)));
+    }
+    if is_far_above_guessing(loss, n_classes) {
+        let statistics = job.network.options.batch_norm.map(|_| Statistics::Moving);
+        let reason = statistics::reason_for_loss(statistics);
+        text.push_str(&format!("\nthe loss is so far above guessing because {reason}"));
+    }
+    text
 }

@@ -20,6 +20,7 @@ use crate::images::scan;
 use crate::run::folder::RunFolder;
 use crate::run::state::{TrainState, bn_momentum};
 use crate::setup;
+use crate::terminal::loss::loss_text;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
@@ -163,7 +164,7 @@ impl DryRun<'_> {
              recipe {}\n\
              {}\n\
              plan: {} of {}, {steps_per_epoch} an epoch\n\
-             first step: loss {:.4} in {:.2} s (it includes setting up)\n\
+             first step: loss {} in {:.2} s (it includes setting up)\n\
              {}\n\
              dry run: nothing was written",
             self.dirs.dir.display(),
@@ -174,7 +175,7 @@ impl DryRun<'_> {
             executor.describe(),
             counted(total_steps, "step"),
             run::per_update(self.config),
-            first.loss,
+            loss_text(first.loss, splits.classes.len()),
             first.seconds,
             self.room,
         )

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::comparison::recorded_run::{EvalRow, RecordedRun, TrainingRow};
 use crate::comparison::watch_figure::watch_figure;
 use crate::error::Error;
+use crate::evaluation::interval::Interval;
 use crate::figure::{Axis, Figure, Panel, Series};
 use crate::file_error::FileError;
 use crate::images::own_images::check_outside_of_run;
-use crate::terminal::text::{percent, quoted};
+use crate::terminal::loss::{loss_number, loss_text};
+use crate::terminal::text::{has_top5, percent, quoted};
 
 /// Writes `report.md`, and the figures that it shows: `curves`, and `watch` where layers were watched.
 /// Gives the page's path.
@@ -84,6 +86,12 @@ fn curves(run: &RecordedRun) -> Figure {
     Figure { title: name(run.folder.path()), panels }
 }
 
+/// How many classes a run has, if its folder says so.
+fn n_classes(run: &RecordedRun) -> Option<usize> {
+    let names = fs::read_to_string(run.folder.classes()).ok()?;
+    Some(names.lines().count())
+}
+
 fn to_text(run: &RecordedRun) -> Result<String, Error> {
     let folder = run.folder.path();
     let (preset, changes) = run.preset()?;
@@ -108,17 +116,27 @@ fn to_text(run: &RecordedRun) -> Result<String, Error> {
     text.push_str("\n## Result\n\n");
     match (run.best(), run.evaluations.last()) {
         (Some(best), Some(last)) => {
-            text.push_str("| evaluation | step | epoch | images | top-1 | top-5 | loss |\n");
-            text.push_str("|---|---:|---:|---:|---:|---:|---:|\n");
+            let n_classes = n_classes(run);
+            let shows_top5 = n_classes.is_none_or(has_top5);
+            let (title, line) = if shows_top5 { (" top-5 |", "---:|") } else { ("", "") };
+            text.push_str(&format!(
+                "| evaluation | step | epoch | images | top-1 | 95 % |{title} loss |\n\
+                 |---|---:|---:|---:|---:|---:|{line}---:|\n"
+            ));
             for (which, row) in [("best", best), ("last", last)] {
+                let interval = Interval::of_rate(row.top1, row.images);
+                let top5 = match shows_top5 {
+                    true => format!(" {} |", percent(row.top5)),
+                    false => String::new(),
+                };
                 text.push_str(&format!(
-                    "| {which} | {} | {:.2} | {} | {} | {} | {:.4} |\n",
+                    "| {which} | {} | {:.2} | {} | {} | {} |{top5} {} |\n",
                     row.step,
                     row.epoch,
                     row.images,
                     percent(row.top1),
-                    percent(row.top5),
-                    row.loss
+                    interval.map_or_else(String::new, |found| found.to_text()),
+                    loss_text(row.loss, n_classes.unwrap_or(0)),
                 ));
             }
         }
@@ -126,10 +144,10 @@ fn to_text(run: &RecordedRun) -> Result<String, Error> {
     }
     if let Some(row) = run.training.last() {
         text.push_str(&format!(
-            "\nTraining is at step {}: loss {:.4}, top-1 {} of the latest training images, learning \
+            "\nTraining is at step {}: loss {}, top-1 {} of the latest training images, learning \
              rate {:.3e}.\n",
             row.step,
-            row.loss,
+            loss_number(row.loss),
             percent(row.top1),
             row.lr
         ));

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
-use bninception_engine::metrics::Metrics;
+use bninception_engine::metrics::{Metrics, Score};
 
 /// What an evaluation found.
 pub struct Evaluation {
@@ -18,8 +18,32 @@ pub struct Evaluation {
     pub metrics: Metrics,
     /// Images that could not be read.
     pub failed: Vec<Failure>,
+    /// The images of each class, in the order of the classes.
+    pub by_class: Vec<ClassCount>,
     /// Seconds from the first batch to the last.
     pub seconds: f64,
+}
+
+/// The images of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassCount {
+    /// All of them, those that could not be read included; they count as wrong.
+    pub images: u64,
+    /// Those whose class came first.
+    pub right: u64,
+}
+
+impl ClassCount {
+    /// Counts an image.
+    pub fn add(&mut self, is_right: bool) {
+        self.images += 1;
+        self.right += u64::from(is_right);
+    }
+
+    /// Fraction of the images whose class came first; `None` without images.
+    pub fn recall(&self) -> Option<f64> {
+        (self.images > 0).then(|| self.right as f64 / self.images as f64)
+    }
 }
 
 impl Evaluation {
@@ -44,9 +68,27 @@ impl Evaluation {
         self.metrics.loss().unwrap_or(f64::NAN)
     }
 
+    /// Balanced accuracy: the mean of the recall of all classes that have images (Brodersen et al. 2010,
+    /// <https://doi.org/10.1109/ICPR.2010.764>). A network that always says the largest of k classes gets
+    /// 1 / k. 0 without images.
+    pub fn balanced_accuracy(&self) -> f64 {
+        balanced_accuracy(&self.by_class)
+    }
+
+    /// All images over the time that they took.
+    pub fn images_per_second(&self) -> f64 {
+        self.images() as f64 / self.seconds.max(1e-9)
+    }
+
     fn of_all(&self, rate: Option<f64>) -> f64 {
         rate.map_or(0.0, |rate| rate * self.metrics.images() as f64 / self.images() as f64)
     }
+}
+
+/// The mean recall of the classes that have images; 0 if none has.
+fn balanced_accuracy(by_class: &[ClassCount]) -> f64 {
+    let recalls: Vec<f64> = by_class.iter().filter_map(ClassCount::recall).collect();
+    recalls.iter().sum::<f64>() / recalls.len().max(1) as f64
 }
 
 /// Evaluates the centre of every image of `source` once.
@@ -62,17 +104,27 @@ pub fn evaluate(
 ) -> Result<Evaluation, Error> {
     let classes = executor.network().options.classes;
     let mut metrics = Metrics::default();
+    let mut by_class = vec![ClassCount::default(); classes];
     let pass = run_all(
         executor,
         weights,
-        source,
+        Arc::clone(&source),
         Crops::One,
         preprocessing,
         options,
-        &mut |batch, logits| metrics.add_batch(logits, &batch.labels, classes, 0.0),
+        &mut |batch, logits| {
+            for (logits_k, &label) in logits.chunks_exact(classes).zip(&batch.labels) {
+                let score = Score::of_logits(logits_k, label as usize, 0.0);
+                metrics.add(&score);
+                by_class[label as usize].add(score.is_in_top(1));
+            }
+        },
     )?;
+    for failure in &pass.failed {
+        by_class[source.label(failure.index as usize) as usize].add(false);
+    }
     warn_of_not_finite(&metrics);
-    Ok(Evaluation { metrics, failed: pass.failed, seconds: pass.seconds })
+    Ok(Evaluation { metrics, failed: pass.failed, by_class, seconds: pass.seconds })
 }
 
 /// Says how many images got no usable answer.
@@ -155,6 +207,20 @@ fn crop_options(options: &LoadOptions, crops: Crops, n_values: usize) -> LoadOpt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_class_with_images_weighs_the_same() {
+        let count = |images, right| ClassCount { images, right };
+        for (by_class, expected) in [
+            (vec![], 0.0),
+            (vec![count(0, 0)], 0.0),
+            (vec![count(90, 90), count(10, 0)], 0.5),
+            (vec![count(90, 45), count(10, 10), count(0, 0)], 0.75),
+            (vec![count(3, 0), count(1, 0)], 0.0),
+        ] {
+            assert_eq!(balanced_accuracy(&by_class), expected, "{by_class:?}");
+        }
+    }
 
     #[test]
     fn many_crops_wait_in_small_batches() {

@@ -5,6 +5,9 @@
 //! ensemble:   checkpoints, crops      -> the mean of their class probabilities
 //! outcomes:   answers, labels         -> classes, confused pairs, mistakes, calibration
 //! tables:     outcomes                -> CSV files in a folder
+//! pictures:   outcomes                -> pictures of mistakes and of confusion beside them
+//! interval:   counts                -> how far a rate can be believed
+//! majority:   counts                -> what a network that learnt nothing would score
 //! statistics: checkpoint              -> the statistics of batch norm that are used
 //! calibrate:  executor, mini-batches  -> population statistics
 //! ```
@@ -12,6 +15,9 @@
 pub mod calibrate;
 pub mod ensemble;
 pub mod evaluate;
+pub mod interval;
+pub mod majority;
 pub mod outcomes;
+pub mod pictures;
 pub mod statistics;
 pub mod tables;

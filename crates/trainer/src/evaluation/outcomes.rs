@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use bninception_data::{Failure, Sample};
 
-use crate::evaluation::evaluate::Evaluation;
+use crate::evaluation::evaluate::{ClassCount, Evaluation};
+use crate::evaluation::majority::Majority;
 use bninception_engine::metrics::{Metrics, Score, top_k};
 
 /// Bins of the expected calibration error.
@@ -61,15 +62,15 @@ impl ImageOutcome {
     }
 }
 
-/// The images of one class.
+/// One class: its images, and the images that were taken for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ClassRow {
-    /// All images, those that could not be read included; they count as wrong.
-    pub images: u64,
-    /// Images whose class came first.
-    pub top1: u64,
+    /// Its images and how many of them came out right.
+    pub count: ClassCount,
     /// Images whose class was among the first five.
     pub top5: u64,
+    /// Images of any class for which this one was likeliest.
+    pub predicted: u64,
     /// Sum of the class's probability over the images that got an answer: that could be read, and
     /// with finite logits.
     probability: f64,
@@ -77,14 +78,22 @@ pub struct ClassRow {
 }
 
 impl ClassRow {
-    /// Fraction of all images whose class came first; `None` without images.
-    pub fn top1_rate(&self) -> Option<f64> {
-        (self.images > 0).then(|| self.top1 as f64 / self.images as f64)
-    }
-
     /// Fraction of all images whose class was among the first five; `None` without images.
     pub fn top5_rate(&self) -> Option<f64> {
-        (self.images > 0).then(|| self.top5 as f64 / self.images as f64)
+        (self.count.images > 0).then(|| self.top5 as f64 / self.count.images as f64)
+    }
+
+    /// Fraction of the images that were taken for the class and are of it; `None` if none was.
+    pub fn precision(&self) -> Option<f64> {
+        (self.predicted > 0).then(|| self.count.right as f64 / self.predicted as f64)
+    }
+
+    /// The harmonic mean of precision and recall (van Rijsbergen 1979, chapter 7,
+    /// <http://www.dcs.gla.ac.uk/Keith/Preface.html>), which is 2 right / (images + predicted) and so 0
+    /// where one of them is none; `None` if there is neither an image nor an answer.
+    pub fn f1(&self) -> Option<f64> {
+        let both = self.count.images + self.predicted;
+        (both > 0).then(|| 2.0 * self.count.right as f64 / both as f64)
     }
 
     /// Mean probability of the class, over the images that got an answer; `None` without such.
@@ -153,21 +162,27 @@ impl Outcomes {
         seconds: f64,
     ) -> Outcomes {
         let mut metrics = Metrics::default();
-        images.iter().for_each(|outcome| metrics.add(&outcome.score));
-        let evaluation = Evaluation { metrics, failed, seconds };
+        let mut by_class = vec![ClassCount::default(); classes.len()];
+        for outcome in &images {
+            metrics.add(&outcome.score);
+            by_class[outcome.label as usize].add(outcome.score.is_in_top(1));
+        }
+        for failure in &failed {
+            by_class[samples[failure.index as usize].label as usize].add(false);
+        }
+        let evaluation = Evaluation { metrics, failed, by_class, seconds };
         Outcomes { classes, samples, evaluation, images }
     }
 
     /// One row for each class, in their order.
     pub fn per_class(&self) -> Vec<ClassRow> {
-        let mut rows = vec![ClassRow::default(); self.classes.len()];
-        for failure in &self.evaluation.failed {
-            rows[self.samples[failure.index as usize].label as usize].images += 1;
-        }
+        let row = |&count: &ClassCount| ClassRow { count, ..ClassRow::default() };
+        let mut rows: Vec<ClassRow> = self.evaluation.by_class.iter().map(row).collect();
         for outcome in &self.images {
+            if let Some((predicted, _)) = outcome.predicted() {
+                rows[predicted as usize].predicted += 1;
+            }
             let row = &mut rows[outcome.label as usize];
-            row.images += 1;
-            row.top1 += u64::from(outcome.score.is_in_top(1));
             row.top5 += u64::from(outcome.score.is_in_top(5));
             if outcome.score.rank.is_some() {
                 row.probability += outcome.probability;
@@ -175,6 +190,12 @@ impl Outcomes {
             }
         }
         rows
+    }
+
+    /// What a network that learnt nothing would score on these images.
+    pub fn majority(&self) -> Option<Majority> {
+        let counts: Vec<u64> = self.evaluation.by_class.iter().map(|class| class.images).collect();
+        Majority::of_counts(&counts)
     }
 
     /// How many images of each class were taken for each class, right ones too: the cells of the
@@ -278,13 +299,27 @@ mod tests {
             &[1, 2],
         );
         let rows = outcomes.per_class();
-        let counts: Vec<(u64, u64, u64)> =
-            rows.iter().map(|row| (row.images, row.top1, row.top5)).collect();
-        assert_eq!(counts, [(3, 1, 3), (3, 0, 1), (1, 0, 0)]);
+        let counts: Vec<(u64, u64, u64, u64)> = rows
+            .iter()
+            .map(|row| (row.count.images, row.count.right, row.top5, row.predicted))
+            .collect();
+        assert_eq!(counts, [(3, 1, 3, 1), (3, 0, 1, 2), (1, 0, 0, 1)]);
+        assert_eq!(
+            rows.iter().map(ClassRow::precision).collect::<Vec<_>>(),
+            [1.0, 0.0, 0.0].map(Some)
+        );
+        // 2 x 1 right / (3 images + 1 answer).
+        assert_eq!(rows.iter().map(ClassRow::f1).collect::<Vec<_>>(), [0.5, 0.0, 0.0].map(Some));
+        assert_eq!(ClassRow::default().f1(), None);
+        assert_eq!(ClassRow { predicted: 2, ..ClassRow::default() }.f1(), Some(0.0));
+        assert_eq!(
+            outcomes.majority().map(|majority| (majority.class, majority.images)),
+            Some((0, 3))
+        );
         assert!((rows[0].mean_probability().unwrap() - 1.1 / 3.0).abs() < 1e-12);
         assert!((rows[1].mean_probability().unwrap() - 0.3).abs() < 1e-12);
         assert_eq!(rows[2].mean_probability(), None);
-        assert_eq!(rows[2].top1_rate(), Some(0.0));
+        assert_eq!(rows[2].count.recall(), Some(0.0));
         let confusion: Vec<((u32, u32), u64)> = outcomes.confusion().into_iter().collect();
         assert_eq!(confusion, [((0, 0), 1), ((0, 1), 2), ((1, 2), 1)]);
         let pairs: Vec<(u32, u32, u64)> = outcomes
@@ -297,6 +332,7 @@ mod tests {
         assert_eq!(mistakes, [2, 1, 3], "by the probability of their class: 0.1, 0.3, 0.3");
         assert_eq!(outcomes.evaluation.images(), 7);
         assert!((outcomes.evaluation.top1() - 1.0 / 7.0).abs() < 1e-12);
+        assert!((outcomes.evaluation.balanced_accuracy() - 1.0 / 9.0).abs() < 1e-12);
     }
 
     /// Two images at 0.9, one right: |1 - 1.8|. Three at 0.59, two right: |2 - 1.77|.

@@ -38,6 +38,20 @@ pub fn name(statistics: Option<Statistics>) -> &'static str {
     statistics.map_or("none", Statistics::name)
 }
 
+/// Why a loss may be far above that of guessing, with these statistics of batch norm.
+pub fn reason_for_loss(statistics: Option<Statistics>) -> &'static str {
+    match statistics {
+        Some(Statistics::Moving) => {
+            "wrong answers are given as certain: batch norm's moving averages may lag behind the weights, \
+             as in short runs; population statistics do not, make them with `bninception calibrate`"
+        }
+        Some(Statistics::Population) | None => {
+            "wrong answers are given as certain: training may have gone astray; try a lower \
+             optimizer.lr or more schedule.warmup_epochs"
+        }
+    }
+}
+
 /// The weights of `checkpoint` that evaluation and prediction use, with the statistics asked for, and
 /// which those are: `None` for a network without batch norm. By default the population statistics if
 /// the checkpoint has some.

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::evaluation::interval::Interval;
 use crate::evaluation::outcomes::{KEPT_CLASSES, Outcomes, bin_ends};
 use crate::file_error::FileError;
 use crate::terminal::csv_file;
@@ -55,14 +56,33 @@ fn number(value: Option<f64>) -> String {
 }
 
 fn per_class(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
-    table.write_record(["class", "images", "top1", "top5", "mean_probability"])?;
+    table.write_record([
+        "class",
+        "images",
+        "top1",
+        "top5",
+        "mean_probability",
+        "right",
+        "predicted",
+        "recall_low",
+        "recall_high",
+        "precision",
+        "f1",
+    ])?;
     for (name, class) in outcomes.classes.iter().zip(outcomes.per_class()) {
+        let interval = Interval::wilson(class.count.right, class.count.images);
         table.write_record([
             name.clone(),
-            class.images.to_string(),
-            number(class.top1_rate()),
+            class.count.images.to_string(),
+            number(class.count.recall()),
             number(class.top5_rate()),
             number(class.mean_probability()),
+            class.count.right.to_string(),
+            class.predicted.to_string(),
+            number(interval.map(|found| found.low)),
+            number(interval.map(|found| found.high)),
+            number(class.precision()),
+            number(class.f1()),
         ])?;
     }
     Ok(())
@@ -81,7 +101,7 @@ fn confused_pairs(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
     table.write_record(["true", "predicted", "count", "share_of_true"])?;
     let rows = outcomes.per_class();
     for pair in outcomes.confused_pairs().iter().take(MAX_ROWS) {
-        let share = pair.count as f64 / rows[pair.label as usize].images as f64;
+        let share = pair.count as f64 / rows[pair.label as usize].count.images as f64;
         let [label, predicted] = [pair.label, pair.predicted].map(|class| name(outcomes, class));
         table.write_record([label, predicted, &pair.count.to_string(), &share.to_string()])?;
     }

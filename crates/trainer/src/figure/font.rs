@@ -51,6 +51,11 @@ impl Face {
         size / self.units_per_em
     }
 
+    /// Whether it has a character; for others it draws a box.
+    pub(super) fn has(&self, c: char) -> bool {
+        self.characters.map(c).is_some()
+    }
+
     /// How far the pen moves for a character, in units of the font.
     pub(super) fn advance(&self, c: char) -> f32 {
         let glyph = self.characters.map(c).unwrap_or_default();

@@ -1,11 +1,15 @@
-//! Line charts as SVG and PNG, both from one description.
+//! Line charts as SVG and PNG, both from one description; sheets of pictures and confusion matrices as
+//! PNG.
 //!
 //! A [`Figure`] is laid out once, as a list of shapes with places in pixels; the SVG is those shapes
 //! as text, the PNG the same shapes painted at twice the size. The font is part of the program, so
 //! that a figure has the same bytes on every machine of a kind, whatever fonts are installed.
 
 mod chart;
+mod contact_sheet;
 mod font;
+mod heat_map;
+mod label;
 mod layout;
 mod png;
 mod scene;
@@ -15,6 +19,9 @@ mod ticks;
 pub use chart::{
     Axis, Band, Direction, Figure, Format, Mark, PALETTE, Panel, Scale, Series, Style, Weight,
 };
+pub use contact_sheet::{Cell, ContactSheet, Group, PIXELS_PER_UNIT, Thumbnail};
+pub use heat_map::HeatMap;
+pub use label::{Caption, Tone};
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +59,7 @@ impl Figure {
     /// # Errors
     /// No panel has a point that can be drawn.
     pub fn to_png(&self) -> Result<Vec<u8>, Error> {
-        png::bytes(&layout::scene(self)?)
+        png::bytes(&layout::scene(self)?, &[])
     }
 }
 

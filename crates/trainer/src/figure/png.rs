@@ -2,19 +2,19 @@
 
 use skrifa::outline::OutlinePen;
 use tiny_skia::{
-    FillRule, LineCap, LineJoin, Mask, Paint, Path, PathBuilder, Pixmap, Rect, StrokeDash,
-    Transform,
+    FillRule, FilterQuality, IntSize, LineCap, LineJoin, Mask, Paint, Path, PathBuilder, Pixmap,
+    PixmapPaint, Rect, StrokeDash, Transform,
 };
 
 use super::font::Face;
-use super::scene::{Anchor, Colour, Place, Rectangle, Scene, Shape, Stroke, Text};
+use super::scene::{Anchor, Colour, Picture, Place, Rectangle, Scene, Shape, Stroke, Text};
 use crate::error::Error;
 
 /// Pixels for each unit of the scene: sharp on dense screens and in print.
-const SCALE: f32 = 2.0;
+pub(super) const SCALE: f32 = 2.0;
 
-/// The bytes of the file.
-pub(super) fn bytes(scene: &Scene) -> Result<Vec<u8>, Error> {
+/// The bytes of the file. A picture whose pixels are not as many as its sides say is left out.
+pub(super) fn bytes(scene: &Scene, pictures: &[Picture]) -> Result<Vec<u8>, Error> {
     let (width, height) = (SCALE * scene.width as f32, SCALE * scene.height as f32);
     let mut pixmap = Pixmap::new(width.ceil() as u32, height.ceil() as u32).ok_or_else(|| {
         Error::Unusable(format!("a figure of {width} x {height} pixels cannot be painted"))
@@ -25,7 +25,34 @@ pub(super) fn bytes(scene: &Scene) -> Result<Vec<u8>, Error> {
     for shape in &scene.shapes {
         paint_shape(&mut pixmap, shape, &masks, &face);
     }
+    for picture in pictures {
+        paint_picture(&mut pixmap, picture);
+    }
     pixmap.encode_png().map_err(|error| Error::Unusable(format!("cannot encode a PNG: {error}")))
+}
+
+fn paint_picture(pixmap: &mut Pixmap, picture: &Picture) {
+    let rgba = picture.rgb.chunks_exact(3).flat_map(|rgb| [rgb[0], rgb[1], rgb[2], 255]).collect();
+    let size = IntSize::from_wh(picture.width, picture.height);
+    let Some(source) = size.and_then(|size| Pixmap::from_vec(rgba, size)) else { return };
+    let place = &picture.place;
+    let scale = |length: f64, pixels: u32| SCALE * length as f32 / pixels as f32;
+    // On whole pixels, so that its edges are sharp.
+    let at = |length: f64| (SCALE * length as f32).round();
+    let transform = Transform::from_row(
+        scale(place.width, picture.width),
+        0.0,
+        0.0,
+        scale(place.height, picture.height),
+        at(place.left),
+        at(place.top),
+    );
+    let quality = match picture.is_smooth {
+        true => FilterQuality::Bicubic,
+        false => FilterQuality::Nearest,
+    };
+    let paint = PixmapPaint { quality, ..PixmapPaint::default() };
+    pixmap.draw_pixmap(0, 0, source.as_ref(), &paint, transform, None);
 }
 
 fn mask(pixmap: &Pixmap, clip: &Rectangle) -> Option<Mask> {

@@ -47,6 +47,32 @@ pub(super) enum Shape {
     Text(Text),
 }
 
+impl Shape {
+    /// A filled rectangle.
+    pub(super) fn area(place: &Rectangle, colour: Colour) -> Shape {
+        let (left, right, top, bottom) = (place.left, place.right(), place.top, place.bottom());
+        let places = vec![(left, top), (right, top), (right, bottom), (left, bottom)];
+        Shape::Area { places, colour, opacity: 1.0, clip: None }
+    }
+
+    /// A line from one place to another.
+    pub(super) fn thin_line(from: Place, to: Place, colour: Colour) -> Shape {
+        Shape::Line { places: vec![from, to], stroke: Stroke::solid(colour, 1.0), clip: None }
+    }
+}
+
+/// Pixels at a place. They are painted above the areas, lines and texts of a scene.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) place: Rectangle,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// Red, green and blue, height x width x 3.
+    pub(super) rgb: Vec<u8>,
+    /// Whether its pixels run into each other, as of a photograph, or are areas of one colour.
+    pub(super) is_smooth: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stroke {
     pub(super) colour: Colour,

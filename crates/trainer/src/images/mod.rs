@@ -4,8 +4,10 @@
 //! data_dirs:  settings           -> folders; what may not be written there
 //! scan:       settings, folders  -> training and validation images
 //! own_images: checkpoint         -> exactly the images of its run
+//! named:      a command line     -> the images that it names
 //! ```
 
 pub mod data_dirs;
+pub mod named;
 pub mod own_images;
 pub mod scan;

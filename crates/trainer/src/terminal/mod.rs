@@ -2,6 +2,7 @@
 
 pub mod csv_file;
 pub mod logging;
+pub mod loss;
 pub mod output;
 pub mod progress;
 pub mod signals;

@@ -16,6 +16,16 @@ pub fn line(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Writes bytes that end their lines themselves.
+///
+/// # Errors
+/// Stdout is closed or full.
+pub fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
 /// Writes one JSON value as one line.
 ///
 /// # Errors
@@ -42,9 +52,7 @@ impl JsonArray {
             text.push_str(&serde_json::to_string(value)?);
             self.has_elements = true;
         }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
+        raw(text.as_bytes())
     }
 
     /// Writes what ends the array and the line.

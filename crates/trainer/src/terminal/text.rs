@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use console::measure_text_width;
 use indicatif::HumanCount;
 
 pub use bninception_data::counted;
@@ -43,6 +44,25 @@ pub fn percent(fraction: f64) -> String {
     format!("{:.2} %", 100.0 * fraction)
 }
 
+/// Whether the rate of the right class among the first five says anything: of five classes it is always
+/// 100 %.
+pub fn has_top5(n_classes: usize) -> bool {
+    n_classes > 5
+}
+
+/// A name on one line, whatever is in it.
+pub fn one_line(name: &str) -> String {
+    match name.chars().any(char::is_control) {
+        true => name.escape_debug().to_string(),
+        false => name.to_owned(),
+    }
+}
+
+/// A name in at most `width` columns of a terminal; what is cut off shows as `…`.
+pub fn shortened(name: &str, width: usize) -> String {
+    console::truncate_str(name, width, "…").into_owned()
+}
+
 /// A count with a comma between thousands.
 pub fn grouped(count: u64) -> String {
     HumanCount(count).to_string()
@@ -59,8 +79,8 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         .iter()
         .enumerate()
         .map(|(column, title)| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([title.chars().count()]).max().unwrap_or(0)
+            let cells = rows.iter().map(|row| measure_text_width(&row[column]));
+            cells.chain([measure_text_width(title)]).max().unwrap_or(0)
         })
         .collect();
     let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
@@ -68,9 +88,11 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            // A character of some scripts takes two columns.
+            let room = " ".repeat(width.saturating_sub(measure_text_width(cell)));
             match column {
-                0 => line.push_str(&format!("{cell:<width$}")),
-                _ => line.push_str(&format!("  {cell:>width$}")),
+                0 => line.push_str(&format!("{cell}{room}")),
+                _ => line.push_str(&format!("  {room}{cell}")),
             }
         }
         text.push_str(line.trim_end());
@@ -130,5 +152,21 @@ mod tests {
     fn columns_are_aligned() {
         let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["bcd".to_owned(), "22".to_owned()]];
         assert_eq!(table(&["name", "n"], &rows), "name   n\na      1\nbcd   22\n");
+        let rows = [vec!["蚂蚁".to_owned(), "1".to_owned()], vec!["a".to_owned(), "2".to_owned()]];
+        assert_eq!(table(&["", "n"], &rows), "      n\n蚂蚁  1\na     2\n");
+    }
+
+    #[test]
+    fn names_fit_into_a_line() {
+        for (name, width, text) in [
+            ("ants", 4, "ants"),
+            ("automobile", 4, "aut…"),
+            ("蚂蚁和蜜蜂", 5, "蚂蚁…"),
+            ("", 3, ""),
+        ] {
+            assert_eq!(shortened(name, width), text);
+        }
+        assert_eq!(one_line("a\nb"), "a\\nb");
+        assert_eq!(one_line("a b"), "a b");
     }
 }

@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::run::records::{EvaluatedWeights, Record, SummaryRow};
 use crate::run::state::EvaluationResult;
-use crate::terminal::text::duration;
+use crate::terminal::loss::{loss_number, loss_text};
+use crate::terminal::text::{duration, has_top5, percent};
 use crate::training::session::Session;
 use crate::training::validation::{Validation, validate};
 
@@ -59,6 +60,7 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
 /// Writes the row of an epoch and says how it went.
 pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResult>) {
     let lr = run.learning_rate(run.progress.step - 1);
+    let n_classes = run.job.classes.len();
     let Session { progress, course, journal, .. } = run;
     let metrics = std::mem::take(&mut progress.epoch_metrics);
     let seconds = progress.seconds - progress.epoch_start_seconds;
@@ -80,10 +82,13 @@ pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResu
     let n_epochs = course.last_epoch();
     let validation = evaluation.map_or("no validation images".to_owned(), |result| {
         format!(
-            "val loss {:.4} top-1 {:.2} % top-5 {:.2} %{}",
-            result.loss.unwrap_or(f64::NAN),
-            100.0 * result.top1,
-            100.0 * result.top5,
+            "val loss {} top-1 {}{}{}",
+            loss_text(result.loss.unwrap_or(f64::NAN), n_classes),
+            percent(result.top1),
+            match has_top5(n_classes) {
+                true => format!(" top-5 {}", percent(result.top5)),
+                false => String::new(),
+            },
             match result.loss {
                 None => " (no finite loss: never the best)",
                 Some(_) if is_best => " (best)",
@@ -96,9 +101,9 @@ pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResu
         _ => format!(", {} left", duration(run.seconds_left())),
     };
     tracing::info!(
-        "epoch {epoch}/{n_epochs}: train loss {:.4} top-1 {:.2} %, {validation}, lr {lr:.2e}, {}{eta}",
-        row.train_loss,
-        100.0 * row.train_top1,
+        "epoch {epoch}/{n_epochs}: train loss {} top-1 {}, {validation}, lr {lr:.2e}, {}{eta}",
+        loss_number(row.train_loss),
+        percent(row.train_top1),
         duration(seconds),
     );
 }

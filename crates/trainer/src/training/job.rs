@@ -8,6 +8,7 @@ use bninception_engine::Normaliser;
 use bninception_engine::model::{Network, ParameterTable};
 
 use crate::config::{Config, Recipe};
+use crate::evaluation::majority::Majority;
 use crate::images::data_dirs::DataDirs;
 use crate::run::folder::{Name, RunFolder};
 use crate::run::image_lists::ImageLists;
@@ -58,6 +59,12 @@ impl Job {
     /// How the steps of a run with this progress lie in its epochs.
     pub fn course(&self, progress: &RunProgress) -> Course {
         Course::new(&self.config, self.train.len(), progress)
+    }
+
+    /// What a network that learnt nothing would score on the validation images; `None` without such.
+    pub fn majority(&self) -> Option<Majority> {
+        let labels = (0..self.val.len()).map(|index| self.val.label(index));
+        Majority::of_labels(labels, self.classes.len())
     }
 
     /// What a checkpoint of a run with this progress says about itself.

@@ -19,6 +19,7 @@ pub mod course;
 pub mod divergence;
 mod epoch;
 pub mod job;
+pub mod left_over;
 pub mod memory_limit;
 pub mod resources;
 pub mod schedule;

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::run::checkpoint;
 use crate::run::records::Record;
 use crate::run::state::{RunProgress, TrainState};
+use crate::terminal::loss::loss_number;
 use crate::terminal::progress::ProgressBar;
 use crate::training::course::Course;
 use crate::training::divergence::{self, lr_factor, may_roll_back};
@@ -151,7 +152,8 @@ fn write_line(run: &mut Session<'_>) {
             images_per_second: run.line.images as f64 / seconds,
             data_wait: run.line.waited.as_secs_f64() / seconds,
         });
-        tracing::debug!("step {step}: loss {loss:.4}, top-1 {:.1} %, lr {lr:.2e}", 100.0 * top1);
+        let loss = loss_number(loss);
+        tracing::debug!("step {step}: loss {loss}, top-1 {:.1} %, lr {lr:.2e}", 100.0 * top1);
     }
     run.line = LineClock::start();
 }

@@ -6,20 +6,32 @@ use bninception_data::check::{Duplicate, Finding, Report};
 use bninception_data::{DecodeOptions, Lister};
 use serde_json::{Value, json};
 
+use super::sheet;
 use crate::cli::DataCheckArgs;
 use crate::commands::print;
 use crate::error::Error;
+use crate::images::data_dirs::check_outside;
 use crate::images::scan;
 use crate::terminal::output::{with_path, with_paths};
 use crate::terminal::progress::SharedProgress;
 use crate::terminal::signals;
-use crate::terminal::text::counted;
+use crate::terminal::text::{counted, one_line};
 
 /// Entries of a list that are shown without `--all`.
 const SHOWN: usize = 10;
 
 pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
     signals::listen()?;
+    if let Some(file) = &args.sheet {
+        check_outside(&args.dir, file, "--sheet")?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            let file = file.display();
+            return Err(Error::Usage(format!(
+                "--sheet {file}: its folder does not exist; make it first"
+            )));
+        }
+    }
     let stop = || signals::received().is_some();
     let lister = Lister::new(args.workers).with_stop(&stop);
     let progress = SharedProgress::new("checking");
@@ -29,6 +41,10 @@ pub(super) fn check(args: &DataCheckArgs) -> Result<(), Error> {
     let report = bninception_data::check(&lister, &args.dir, &options, start, &advance);
     drop(progress);
     let report = scan::stopped_by_signal(report)?;
+    if let Some(file) = &args.sheet {
+        sheet::sheet(&args.dir, &report)?.write_png(file)?;
+        tracing::info!("some images of each class: {}", file.display());
+    }
     if args.json {
         print::json(&to_json(&report))?;
     } else {
@@ -127,10 +143,9 @@ fn duplicate(duplicate: &Duplicate) -> String {
     format!("{}{what}", names.join(" = "))
 }
 
-/// A path on one line, whatever is in its name.
+/// A path on one line.
 fn name(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
+    one_line(&path.display().to_string())
 }
 
 fn to_json(report: &Report) -> Value {

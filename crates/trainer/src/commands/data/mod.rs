@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod index;
 mod pack;
+mod sheet;
 mod split;
 
 use crate::cli::DataCommand;
