@@ -19,7 +19,8 @@ const SMOKE: [&str; 6] = ["--preset", "smoke", "--data-dir", "pictures", "--run-
 #[test]
 fn a_run_from_training_to_prediction() {
     let place = Place::with_pictures();
-    let train = [&["train"], SMOKE.as_slice(), &["--json"]].concat();
+    let keep = ["--set", "checkpoint.keep=2", "--json"];
+    let train = [&["train"], SMOKE.as_slice(), &keep].concat();
     let result = place.json(&train);
     let expected =
         ["run_dir", "epochs", "steps", "best_top1", "top1", "top5", "loss", "seconds", "finished"];

@@ -69,7 +69,12 @@ fn two_runs_are_compared() {
     let value: Value = serde_json::from_str(output.trim_end()).unwrap();
     let keys =
         |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
-    assert_eq!(keys(&value), ["baseline", "target_top1", "models"]);
+    // The runs, and the paper's figure 3 because one of them is its Inception.
+    assert_eq!(keys(&value), ["runs", "baseline", "target_top1", "models"]);
+    let run = &value["runs"][1];
+    assert_eq!((&run["run"], &run["preset"]), (&"bn-x5-seed-1".into(), &"bn-x5".into()));
+    assert_eq!((&run["last_top1"], &run["images_seen"]), (&0.75.into(), &3200.into()));
+    assert_eq!(run["settings"]["optimizer.lr"], 0.0075);
     assert_eq!((&value["baseline"], &value["target_top1"]), (&"inception".into(), &0.5.into()));
     let fast = &value["models"][1];
     let expected = [
@@ -96,8 +101,11 @@ fn two_runs_are_compared() {
     let read = |name: &str| fs::read(dir.join("out").join(name)).unwrap();
     assert!(read("compare.png").starts_with(b"\x89PNG"));
     for (name, part) in [
-        ("compare.svg", "bn-x5 (lr 0.0075)"),
-        ("compare.csv", "\nbn-x5,bn-x5,bn-x5-seed-1,1,0.0075,false,0.5,50,0.75,100,50,100,false\n"),
+        ("compare.svg", "training images seen"),
+        ("compare.csv", "\nbn-x5-seed-1,bn-x5,224,32,1,400,0.75,"),
+        ("compare.md", "| bn-x5-seed-1 | bn-x5 | 224 | 32 | 75.00 % | 70.5 to 79.0 | 75.00 % |"),
+        ("figure3.svg", "bn-x5 (lr 0.0075)"),
+        ("figure3.csv", "\nbn-x5,bn-x5,bn-x5-seed-1,1,0.0075,false,0.5,50,0.75,100,50,100,false\n"),
         ("compare.md", "| bn-x5 | 0.0075 | 1 | 50 | 4.0 | 75.00 % | 100 | 50 | 100 |"),
     ] {
         let text = String::from_utf8(read(name)).unwrap();
@@ -117,6 +125,44 @@ fn two_runs_are_compared() {
 }
 
 #[test]
+fn ordinary_runs_are_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    make_run(dir, "bn-x5", 1, &[(50, 0.5), (100, 0.75)]);
+    let other = make_run(dir, "modern", 2, &[(50, 0.6)]);
+    let config = fs::read_to_string(other.join("config.toml")).unwrap();
+    fs::write(other.join("config.toml"), config.replace("image_size = 224", "image_size = 64"))
+        .unwrap();
+    // A run that is validated on nothing, known by its summary alone.
+    let summary = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,seconds\n\
+                   1,40,0.1,1.5,0.25,,,,90.000\n";
+    let blind = make_run(dir, "bn-x30", 3, &[]);
+    fs::write(blind.join("summary.csv"), summary).unwrap();
+
+    let (output, errors) = succeed(dir, &["compare", ".", "--out", "out"]);
+    for part in ["last top-1", "75.00 %", "70.5 to 79.0", "optimizer.lr", "equal steps are not"] {
+        assert!(output.contains(part), "no `{part}` in\n{output}");
+    }
+    assert!(!output.contains("Baseline") && !errors.contains("baseline"), "{output}{errors}");
+    let row = output.lines().find(|line| line.starts_with("bn-x30-seed-3")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(
+        cells,
+        ["bn-x30-seed-3", "bn-x30", "224", "32", "-", "-", "-", "-", "-", "1.5", "1,280"]
+    );
+    assert!(dir.join("out/compare.png").is_file() && !dir.join("out/figure3.svg").exists());
+    let (output, _) = succeed(dir, &["compare", ".", "--json"]);
+    let value: Value = serde_json::from_str(output.trim_end()).unwrap();
+    assert_eq!(value.as_object().unwrap().len(), 1);
+    assert_eq!(value["runs"][1]["seconds"], Value::Null);
+
+    // With a baseline there is the paper's figure, with a word on the sizes.
+    let (output, _) = succeed(dir, &["compare", ".", "--baseline", "bn-x5", "--out", "out"]);
+    assert!(output.contains("Baseline: bn-x5") && output.contains("not equal work"), "{output}");
+    assert!(dir.join("out/figure3.svg").is_file());
+}
+
+#[test]
 fn runs_that_cannot_be_compared_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -126,7 +172,7 @@ fn runs_that_cannot_be_compared_are_named() {
         dir,
         &["compare", "inception-seed-1", "bn-x5-seed-1"],
         3,
-        &["bn-x5-seed-1 has no evaluation"],
+        &["bn-x5-seed-1 has recorded nothing"],
     );
     // In a folder, a run that has just begun is passed over.
     let (output, errors) = succeed(dir, &["compare", "."]);
@@ -183,6 +229,15 @@ fn a_report_is_a_page_in_the_run_folder() {
     let value: Value = serde_json::from_str(output.trim_end()).unwrap();
     assert!(value["reports"][0]["report"].as_str().unwrap().ends_with("bn-x5-seed-7/report.md"));
 
-    make_run(dir, "bn-x30", 1, &[]);
+    // A short run that logged nothing, and was never validated, is drawn from its summary.
+    let short = make_run(dir, "bn-x30", 1, &[]);
     fail(dir, &["report", "bn-x30-seed-1"], 3, &["bn-x30-seed-1", "nothing yet"]);
+    let header = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,seconds\n";
+    let rows = "1,7,0.1,2.5,0.25,,,,1.0\n2,14,0.05,2.0,0.5,,,,1.0\n";
+    fs::write(short.join("summary.csv"), format!("{header}{rows}")).unwrap();
+    succeed(dir, &["report", "bn-x30-seed-1"]);
+    let svg = fs::read_to_string(short.join("curves.svg")).unwrap();
+    assert!(svg.contains(">training<") && !svg.contains(">validation<"), "{svg}");
+    fs::write(short.join("summary.csv"), format!("{header}1,7\n")).unwrap();
+    fail(dir, &["report", "bn-x30-seed-1"], 3, &["summary.csv", "bninception resume"]);
 }

@@ -72,7 +72,8 @@ fn another_batch_size_goes_on_in_its_epoch() {
 fn an_epoch_that_begins_again_is_no_end_of_one() {
     let place = Place::with_pictures();
     let epochs = ["--set", "checkpoint.every_epochs=1", "--set", "train.steps=0", "--epochs", "2"];
-    place.succeed(&[&SMOKE[..], &epochs, &["--run-dir", "run"]].concat());
+    let keep = ["--set", "checkpoint.keep=3", "--run-dir", "run"];
+    place.succeed(&[&SMOKE[..], &epochs, &keep].concat());
     // One step into epoch 3.
     let stop = ["--set", "checkpoint.every_steps=1", "--set", "train.epochs=0", "--steps", "11"];
     place.succeed(&[&["resume", "run"], &stop[..]].concat());

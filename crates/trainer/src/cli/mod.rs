@@ -18,7 +18,7 @@ pub use data::{
 };
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
-pub use settings::{ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FlagArgs, UseArgs};
+pub use settings::{BatchSize, ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FlagArgs, UseArgs};
 
 use self::settings::text;
 use crate::evaluation::statistics::Statistics;
@@ -40,6 +40,9 @@ pub struct Cli {
 pub enum Command {
     /// Train a network; without arguments, on embedded pictures.
     Train(TrainArgs),
+    /// Look for a learning rate: updates at rising rates on a state that is thrown away, over one pass of
+    /// the training images at most.
+    LrFind(LrFindArgs),
     /// Go on with a run that was stopped.
     Resume(ResumeArgs),
     /// Evaluate a checkpoint, or several as one, on a folder of images.
@@ -50,8 +53,12 @@ pub enum Command {
     Calibrate(CalibrateArgs),
     /// Name the class of images.
     Predict(PredictArgs),
-    /// Set runs side by side: steps to the best accuracy of a baseline, best accuracy, curves.
+    /// Set runs side by side: settings that differ, accuracies, time; beside a baseline the paper's
+    /// figure 3.
     Compare(CompareArgs),
+    /// List the runs in a folder: state, best accuracy, date, size. `runs prune` removes earlier
+    /// checkpoints.
+    Runs(RunsArgs),
     /// Write a page on a run into its folder: result, curves, settings, commands.
     Report(ReportArgs),
     /// Show the layers, parameters and multiply-accumulates of a network.
@@ -91,13 +98,37 @@ pub struct TrainArgs {
     /// Replace a run that is in the folder already.
     #[arg(long)]
     pub overwrite: bool,
-    /// Build everything, run one step, print the plan, and write nothing.
+    /// Build everything, run a few steps, print the plan with its time, and write nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Save and leave after this time, such as 90m or 7h30m; `resume` goes on.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub max_time: Option<Duration>,
     /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lr-find`.
+#[derive(Debug, Args)]
+pub struct LrFindArgs {
+    /// Settings of the run, as for `train`.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The first rate.
+    #[arg(long, default_value_t = 1e-5, value_name = "RATE")]
+    pub from: f64,
+    /// The last rate.
+    #[arg(long, default_value_t = 10.0, value_name = "RATE")]
+    pub to: f64,
+    /// Updates at the most; an epoch's are never exceeded.
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub most_steps: u64,
+    /// Folder for lr-find.svg, lr-find.png and lr-find.csv, which replace those of another test there; by
+    /// default `lr-find` inside checkpoint.dir.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }
@@ -216,17 +247,54 @@ pub struct PredictArgs {
 /// `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// Folders of runs, or folders that hold such folders. Runs that differ in their seed alone are
-    /// one model.
+    /// Folders of runs, or folders that hold such folders.
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// What the others are measured by, a path or a name; by default the paper's Inception, which
-    /// has no batch norm.
+    /// Also give the paper's figure 3: the steps to the best accuracy of this run, a path or a name. By
+    /// default so where a run of the preset `inception` is there. Runs that differ in their seed alone are
+    /// one model there.
     #[arg(long, value_name = "RUN", value_parser = text())]
     pub baseline: Option<String>,
-    /// Folder for compare.svg, compare.png, compare.csv and compare.md.
+    /// Folder for compare.svg, compare.png, compare.csv and compare.md, and the same of figure3.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `runs`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct RunsArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: Option<RunsCommand>,
+    /// A folder that holds the folders of runs, up to three levels down; by default `checkpoints`.
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `runs` does beside listing.
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// Show the checkpoints of epochs that no run needs, and with --yes remove them. A run keeps its last
+    /// and its best checkpoint; one that is training now, has diverged or is damaged keeps all.
+    Prune(RunsPruneArgs),
+}
+
+/// `runs prune`.
+#[derive(Debug, Args)]
+pub struct RunsPruneArgs {
+    /// A folder that holds the folders of runs; by default `checkpoints`.
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Remove the files; without it they are only shown.
+    #[arg(long)]
+    pub yes: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

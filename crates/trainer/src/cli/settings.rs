@@ -1,7 +1,8 @@
 //! Settings on the command line.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -11,6 +12,7 @@ use crate::config::{
     BASE, ConfigError, ConfigFile, Flag, MAX_COUNT, RecipeChoice, Resolved, Sources, resolve,
 };
 use crate::error::Error;
+use crate::terminal::text::quoted;
 
 /// Settings of a run. Later ones win: preset, files, --set, plain flags.
 #[derive(Clone, Debug, Default, Args)]
@@ -79,12 +81,34 @@ pub struct ExecutionArgs {
     /// Threads of the engine; 0 for one a core.
     #[arg(long, value_name = "N")]
     pub threads: Option<i64>,
-    /// Images in a batch.
+    /// Images in a batch; in training also `auto`, by the number of images and the free memory.
     #[arg(short, long, value_name = "N")]
-    pub batch_size: Option<i64>,
+    pub batch_size: Option<BatchSize>,
     /// Threads that read and prepare images; 0 for one a core.
     #[arg(short = 'j', long, value_name = "N")]
     pub workers: Option<i64>,
+}
+
+/// Images in a batch, as the command line says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// As images and memory suggest.
+    Auto,
+    /// So many.
+    Of(i64),
+}
+
+impl FromStr for BatchSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BatchSize, String> {
+        match text {
+            "auto" => Ok(BatchSize::Auto),
+            text => {
+                text.parse().map(BatchSize::Of).map_err(|_| "expected a number or auto".to_owned())
+            }
+        }
+    }
 }
 
 /// Takes an argument that is a text, and names it where its bytes are none.
@@ -108,13 +132,17 @@ impl FlagArgs {
     fn settings(&self) -> Vec<Flag> {
         let text = |value: &Option<String>| value.clone().map(Value::from);
         let int = |value: Option<i64>| value.map(Value::from);
+        let batch_size = match self.execution.batch_size {
+            Some(BatchSize::Of(size)) => Some(size),
+            Some(BatchSize::Auto) | None => None,
+        };
         let table: [(&'static str, &'static str, Option<Value>); 13] = [
             ("--data-dir", "data.dir", text(&self.data_dir)),
             ("--val-dir", "data.val_dir", text(&self.val_dir)),
             ("--engine", "engine.kind", text(&self.execution.engine)),
             ("--dtype", "train.dtype", text(&self.execution.dtype)),
             ("--threads", "train.threads", int(self.execution.threads)),
-            ("--batch-size", "train.batch_size", int(self.execution.batch_size)),
+            ("--batch-size", "train.batch_size", int(batch_size)),
             ("--accumulate", "train.accumulate", int(self.accumulate)),
             ("--workers", "data.workers", int(self.execution.workers)),
             ("--image-size", "data.image_size", int(self.image_size)),
@@ -163,6 +191,9 @@ impl ConfigArgs {
         default_preset: Option<&str>,
         of_images: &[(&'static str, Value)],
     ) -> Result<Resolved, ConfigError> {
+        if self.flags.execution.batch_size == Some(BatchSize::Auto) {
+            return Err(ConfigError::AutoBatch);
+        }
         let mut files: Vec<ConfigFile> = stored.into_iter().collect();
         for path in &self.config {
             files.push(ConfigFile::read(path)?);
@@ -185,7 +216,10 @@ impl ConfigArgs {
     /// # Errors
     /// A size out of its range.
     pub fn for_evaluation(mut self) -> Result<ConfigArgs, Error> {
-        if let Some(size) = self.flags.execution.batch_size.take() {
+        if self.flags.execution.batch_size == Some(BatchSize::Auto) {
+            return Err(ConfigError::AutoBatch.into());
+        }
+        if let Some(BatchSize::Of(size)) = self.flags.execution.batch_size.take() {
             if !(1..=MAX_COUNT as i64).contains(&size) {
                 let message = format!("--batch-size {size}: expected 1 to {MAX_COUNT} images");
                 return Err(Error::Usage(message));
@@ -195,6 +229,42 @@ impl ConfigArgs {
         Ok(self)
     }
 
+    /// The same without `--batch-size auto`, and whether that was given.
+    pub fn split_auto_batch(&self) -> (ConfigArgs, bool) {
+        let mut args = self.clone();
+        let is_auto = args.flags.execution.batch_size == Some(BatchSize::Auto);
+        if is_auto {
+            args.flags.execution.batch_size = None;
+        }
+        (args, is_auto)
+    }
+
+    /// The same settings as words of a command line, with the learning rate `lr` in the place of their own,
+    /// and `batch_size` in that of `auto`.
+    pub fn to_words(&self, lr: f64, batch_size: usize) -> String {
+        let mut args = self.clone();
+        let flags = &mut args.flags;
+        flags.lr = Some(lr);
+        if flags.execution.batch_size == Some(BatchSize::Auto) {
+            flags.execution.batch_size = Some(BatchSize::Of(batch_size as i64));
+        }
+        let mut words: Vec<(&str, String)> = Vec::new();
+        words.extend(args.preset.iter().map(|name| ("--preset", quoted(Path::new(name)))));
+        words.extend(args.config.iter().map(|file| ("-c", quoted(file))));
+        let sets = args.set.iter().filter(|set| setting_of(set) != Some("optimizer.lr"));
+        words.extend(sets.map(|set| ("--set", quoted(Path::new(set)))));
+        for flag in args.flags.settings() {
+            let value = match flag.value {
+                Value::String(text) => quoted(Path::new(&text)),
+                value => value.to_string(),
+            };
+            words.push((flag.name, value));
+        }
+        let words: Vec<String> =
+            words.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+        words.join(" ")
+    }
+
     /// Whether the recipe is the program's own choice.
     pub fn leaves_recipe_open(&self) -> bool {
         self.preset.is_none() && self.config.is_empty()
@@ -202,9 +272,14 @@ impl ConfigArgs {
 
     /// Whether a flag or `--set` gives the setting `key`.
     pub fn names(&self, key: &str) -> bool {
-        let names = |set: &String| set.split('=').next().is_some_and(|found| found.trim() == key);
+        let names = |set: &String| setting_of(set) == Some(key);
         self.flags.settings().iter().any(|flag| flag.key == key) || self.set.iter().any(names)
     }
+}
+
+/// The key of an argument of `--set`.
+fn setting_of(set: &str) -> Option<&str> {
+    set.split('=').next().map(str::trim)
 }
 
 /// The preset of a training run for which nothing is named.
@@ -226,5 +301,63 @@ impl UseArgs {
     pub fn config_args(&self) -> ConfigArgs {
         let flags = FlagArgs { execution: self.execution.clone(), ..FlagArgs::default() };
         ConfigArgs { flags, ..ConfigArgs::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        config: ConfigArgs,
+    }
+
+    fn args(words: &[&str]) -> ConfigArgs {
+        Line::try_parse_from([&["bn"], words].concat()).unwrap().config
+    }
+
+    #[test]
+    fn settings_become_words_again() {
+        for (words, text) in [
+            (&[][..], "--lr 0.01"),
+            (&["--lr", "3", "--epochs", "5"], "--lr 0.01 --epochs 5"),
+            (
+                &["-p", "small", "-c", "my run.toml", "--data-dir", "my pictures", "-b", "auto"],
+                "--preset small -c 'my run.toml' --data-dir 'my pictures' --batch-size 16 --lr 0.01",
+            ),
+            (
+                &[
+                    "--set",
+                    "optimizer.lr=3",
+                    "--set",
+                    "log.watch=[\"a\"]",
+                    "-b",
+                    "8",
+                    "--seed",
+                    "7",
+                ],
+                "--set 'log.watch=[\"a\"]' --batch-size 8 --lr 0.01 --seed 7",
+            ),
+        ] {
+            assert_eq!(args(words).to_words(0.01, 16), text, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_batch_size_is_only_for_who_looks() {
+        let open = args(&["-b", "auto"]);
+        for outcome in [open.resolve(None, None), open.resolve_to_train(None)] {
+            assert!(outcome.unwrap_err().to_string().contains("only `train` and `lr-find`"));
+        }
+        assert!(open.clone().for_evaluation().is_err());
+        let (rest, is_auto) = open.split_auto_batch();
+        assert!(is_auto && rest.flags.execution.batch_size.is_none());
+        let (rest, is_auto) = args(&["-b", "7"]).split_auto_batch();
+        assert_eq!((rest.flags.execution.batch_size, is_auto), (Some(BatchSize::Of(7)), false));
+        assert!(Line::try_parse_from(["bn", "-b", "much"]).is_err());
     }
 }

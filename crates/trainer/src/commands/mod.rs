@@ -5,10 +5,13 @@ mod calibrate;
 mod compare;
 mod config;
 mod data;
+mod dry_run;
 mod eval;
 mod info;
+mod lr_find;
 #[cfg(feature = "mnist")]
 mod mnist;
+mod plan;
 mod predict;
 mod presets;
 mod print;
@@ -16,6 +19,7 @@ mod recipe;
 mod report;
 mod resume;
 mod run;
+mod runs;
 mod stored;
 mod train;
 
@@ -32,10 +36,12 @@ pub fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Train(args) => train::train(&args),
         Command::Resume(args) => resume::resume(&args),
+        Command::LrFind(args) => lr_find::lr_find(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Runs(args) => runs::runs(&args),
         Command::Report(args) => report::report(&args),
         Command::Info(args) => info::info(&args),
         Command::Presets(command) => presets::presets(&command),

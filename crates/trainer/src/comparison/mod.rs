@@ -1,5 +1,5 @@
-//! Runs side by side, as in figure 3 of the paper: the steps that each model takes to the best
-//! accuracy of a baseline, and the best accuracy of its own.
+//! Runs side by side. [`run_table`] has any runs; the [`Comparison`] here is figure 3 of the paper: the
+//! steps that each model takes to the best accuracy of a baseline, and the best accuracy of its own.
 //!
 //! Nothing is interpolated. A model reaches a mark at the first evaluated step whose top-1 is the
 //! mark or more, so steps are known to the interval of the evaluations.
@@ -9,12 +9,18 @@
 //! top-1 of the baseline's seeds, and the baseline's own steps are those to the best of each seed. A
 //! model has a mean of steps only if every seed reaches the mark.
 
+pub mod epoch_rows;
+pub mod files;
+pub mod inventory;
 pub mod page;
+pub mod pruning;
 pub mod recorded_run;
+pub mod run_table;
 pub mod tables;
 pub mod watch_figure;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use bninception_data::folder::is_same;
 use serde::Serialize;
@@ -195,6 +201,16 @@ impl Comparison {
         Some(baseline.mean / self.steps_to_target(model)?.mean)
     }
 
+    /// Whether a step of one model is other work than that of another: its image size or the images of its
+    /// updates differ.
+    pub fn has_other_steps(&self) -> bool {
+        let work = |model: &ComparedModel| {
+            let config = model.config();
+            (config.data.image_size, config.train.images_per_update())
+        };
+        self.models.iter().map(work).collect::<BTreeSet<_>>().len() > 1
+    }
+
     /// The comparison as one JSON object.
     ///
     /// Keys: `baseline` (a model's name), `target_top1`, and `models`, each with `model`, `preset`,
@@ -304,7 +320,8 @@ fn group(runs: Vec<RecordedRun>) -> Result<Vec<ComparedModel>, ConfigError> {
     for model in &mut models {
         model.runs.sort_by_key(|run| run.config.train.seed);
     }
-    let names = names(&models);
+    let paths: Vec<&Path> = models.iter().map(|model| model.runs[0].folder.path()).collect();
+    let names = names(&paths, |name| without_seed(name).to_owned());
     models.iter_mut().zip(names).for_each(|(model, name)| model.name = name);
     Ok(models)
 }
@@ -313,26 +330,23 @@ fn same_recipe(a: &Config, b: &Config) -> Result<bool, ConfigError> {
     Ok(!diff(a, b)?.iter().any(|change| is_recipe(&change.key)))
 }
 
-/// A name for each model, all different: the folder's, without `-seed-N`; where two would be equal,
-/// the path of the first run.
-fn names(models: &[ComparedModel]) -> Vec<String> {
-    let path = |model: &ComparedModel| model.runs[0].folder.path().to_owned();
-    let short = |model: &ComparedModel| {
-        let path = path(model);
+/// A name for each folder, all different: its own, made shorter by `shorten`; where two would be equal, the
+/// path.
+fn names(folders: &[&Path], shorten: impl Fn(&str) -> String) -> Vec<String> {
+    let short = |folder: &&Path| {
         // `.` has no name of its own.
-        let whole = path.canonicalize().unwrap_or(path);
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = name.unwrap_or_else(|| whole.display().to_string());
-        without_seed(&name).to_owned()
+        shorten(&name.unwrap_or_else(|| whole.display().to_string()))
     };
-    let short: Vec<String> = models.iter().map(short).collect();
+    let short: Vec<String> = folders.iter().map(short).collect();
     let mut seen = BTreeSet::new();
     let twice: BTreeSet<&String> = short.iter().filter(|name| !seen.insert(*name)).collect();
-    let name = |(model, short): (&ComparedModel, &String)| match twice.contains(short) {
-        true => path(model).display().to_string(),
+    let name = |(folder, short): (&&Path, &String)| match twice.contains(short) {
+        true => folder.display().to_string(),
         false => short.clone(),
     };
-    models.iter().zip(&short).map(name).collect()
+    folders.iter().zip(&short).map(name).collect()
 }
 
 /// `bn-x5` for `bn-x5-seed-2`.
@@ -344,7 +358,7 @@ fn without_seed(name: &str) -> &str {
 }
 
 fn named_baseline(models: &[ComparedModel], name: &str) -> Result<usize, Error> {
-    let wanted = std::path::Path::new(name);
+    let wanted = Path::new(name);
     let is_it = |model: &ComparedModel| {
         let is_run = |run: &RecordedRun| {
             let path = run.folder.path();

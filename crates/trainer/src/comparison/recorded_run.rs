@@ -1,4 +1,4 @@
-//! A run as its folder tells of it: settings, and what `metrics.jsonl` recorded.
+//! A run as its folder tells of it: settings, and what `metrics.jsonl` and `summary.csv` recorded.
 //!
 //! Nothing here changes a folder, so a run that is still going on can be read at any time.
 
@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::comparison::epoch_rows::{self, EpochRow};
 use crate::config::{
     Change, Config, ConfigError, ConfigFile, Recipe, Sources, changes_maths, diff, preset_names,
     resolve,
@@ -29,6 +30,8 @@ pub struct RecordedRun {
     pub training: Vec<TrainingRow>,
     /// Evaluations in the order of the steps, each step once.
     pub evaluations: Vec<EvalRow>,
+    /// Epochs in their order.
+    pub epochs: Vec<EpochRow>,
     /// What was watched of layers (`log.watch`), in the order of the steps.
     pub watched: Vec<Watched>,
     /// Whether the loss ceased to be a number.
@@ -55,7 +58,7 @@ pub struct EvalRow {
     pub step: u64,
     /// Passes over the training images done.
     pub epoch: f64,
-    /// Images evaluated.
+    /// Images evaluated; 0 where that is not known.
     pub images: u64,
     /// Mean loss.
     pub loss: f64,
@@ -93,9 +96,16 @@ impl RecordedRun {
             Err(error) => return Err(FileError::of("read", &metrics)(error).into()),
         };
         let rows = parse(&text).map_err(|reason| damaged(&metrics, &reason))?;
-        let Rows { training, evaluations, watched } = rows;
+        let Rows { training, mut evaluations, watched } = rows;
+        let epochs = epoch_rows::read(&folder.summary())?;
+        add_evaluations(&mut evaluations, &epochs);
         let diverged = folder.diverged().exists();
-        Ok(RecordedRun { folder, config, recipe, training, evaluations, watched, diverged })
+        Ok(RecordedRun { folder, config, recipe, training, evaluations, epochs, watched, diverged })
+    }
+
+    /// Whether nothing at all is known of it yet.
+    pub fn is_empty(&self) -> bool {
+        self.training.is_empty() && self.evaluations.is_empty() && self.epochs.is_empty()
     }
 
     /// The evaluation with the most images right, the earlier one of equals. As in training, one
@@ -196,13 +206,13 @@ pub fn find_all_runs(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     Ok(runs)
 }
 
-fn holds_run(path: &Path) -> bool {
+pub(super) fn holds_run(path: &Path) -> bool {
     let folder = RunFolder::at(path);
     // A file of settings alone may be anyone's.
     folder.metrics().is_file() || folder.last().is_file() || folder.diverged().is_file()
 }
 
-fn folders_in(path: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn folders_in(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(path).map_err(FileError::of("list", path))? {
         let path = entry.map_err(FileError::of("list", path))?.path();
@@ -238,6 +248,25 @@ fn damaged(path: &Path, reason: &str) -> Error {
         "{}: {reason}; `bninception resume` of the run cuts off what is damaged and makes it again",
         path.display()
     ))
+}
+
+/// Adds the evaluations that `summary.csv` alone has: somebody may have lost the other file, or cut it.
+fn add_evaluations(evaluations: &mut Vec<EvalRow>, epochs: &[EpochRow]) {
+    for row in epochs {
+        let Some(top1) = row.val_top1 else { continue };
+        if evaluations.iter().any(|known| known.step == row.step) {
+            continue;
+        }
+        evaluations.push(EvalRow {
+            step: row.step,
+            epoch: row.epoch as f64,
+            images: 0,
+            loss: row.val_loss.unwrap_or(f64::NAN),
+            top1,
+            top5: row.val_top5.unwrap_or(f64::NAN),
+        });
+    }
+    evaluations.sort_by_key(|row| row.step);
 }
 
 /// The rows of a record, by kind.
@@ -292,7 +321,9 @@ mod tests {
         let config = resolve(&Sources::default()).unwrap().config;
         let folder = RunFolder::at(Path::new("run"));
         let recipe = Recipe::default();
-        RecordedRun { folder, config, recipe, training, evaluations, watched, diverged: false }
+        let epochs = Vec::new();
+        let diverged = false;
+        RecordedRun { folder, config, recipe, training, evaluations, epochs, watched, diverged }
     }
 
     #[test]
@@ -322,6 +353,28 @@ mod tests {
             assert_eq!(run.first_step_at(0.5), first, "{text}");
             assert_eq!(run.longest_interval(), interval, "{text}");
         }
+    }
+
+    #[test]
+    fn what_the_record_lost_is_in_the_summary() {
+        let epoch = |epoch: u64, val_top1| EpochRow {
+            epoch,
+            step: 10 * epoch,
+            lr: 0.1,
+            train_loss: 1.0,
+            train_top1: 0.5,
+            val_loss: None,
+            val_top1,
+            val_top5: None,
+            seconds: 1.0,
+        };
+        let mut evaluations = run(&eval(20, 0.4)).evaluations;
+        add_evaluations(
+            &mut evaluations,
+            &[epoch(1, Some(0.3)), epoch(2, Some(0.9)), epoch(3, None)],
+        );
+        let found: Vec<(u64, f64)> = evaluations.iter().map(|row| (row.step, row.top1)).collect();
+        assert_eq!(found, [(10, 0.3), (20, 0.4)]);
     }
 
     #[test]

@@ -1,13 +1,8 @@
-//! A comparison as tables: text, Markdown and CSV, with its figures beside them.
+//! Figure 3 of the paper as tables: text and CSV.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs::File;
 
 use super::{Comparison, Spread};
-use crate::comparison::watch_figure::watch_figure;
-use crate::error::Error;
-use crate::file_error::FileError;
-use crate::terminal::csv_file;
 use crate::terminal::text::{percent, whole};
 
 /// The table's header and rows, a row for each model.
@@ -70,6 +65,12 @@ pub fn notes(comparison: &Comparison) -> String {
     if several {
         text.push_str(" Several seeds: mean (least to greatest).");
     }
+    if comparison.has_other_steps() {
+        text.push_str(
+            " Not all models have one image size and batch size: their steps are not equal work, and times \
+             fewer tells of steps alone.",
+        );
+    }
     text
 }
 
@@ -84,47 +85,11 @@ fn spread(spread: Spread, write: impl Fn(f64) -> String) -> String {
     }
 }
 
-/// Writes figures, CSV and Markdown into `dir`, which is made if it is missing.
+/// A row for each run; a model's numbers are means over its rows.
 ///
 /// # Errors
-/// A figure without a point, or a file that cannot be written.
-pub fn write_files(comparison: &Comparison, dir: &Path) -> Result<(), Error> {
-    fs::create_dir_all(dir).map_err(FileError::of("create", dir))?;
-    let figure = comparison.figure();
-    figure.write_svg(&dir.join("compare.svg"))?;
-    figure.write_png(&dir.join("compare.png"))?;
-    // One run of each model that watched layers.
-    let watched = comparison.models.iter().filter_map(|model| {
-        let run = model.runs.iter().find(|run| !run.watched.is_empty())?;
-        Some((model.name.clone(), run))
-    });
-    if let Some(figure) = watch_figure(&watched.collect::<Vec<_>>()) {
-        figure.write_svg(&dir.join("watch.svg"))?;
-        figure.write_png(&dir.join("watch.png"))?;
-    }
-    csv_file::write(&dir.join("compare.csv"), |table| csv(comparison, table))?;
-    let path = dir.join("compare.md");
-    fs::write(&path, markdown(comparison)).map_err(FileError::of("write", &path))?;
-    Ok(())
-}
-
-fn markdown(comparison: &Comparison) -> String {
-    let (header, rows) = table(comparison);
-    let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
-    let rule = format!("|---{}|\n", "|---:".repeat(header.len() - 1));
-    let rows: String = rows.iter().map(|row| line(row)).collect();
-    format!(
-        "{}{rule}{rows}\n{}\n\n![validation accuracy against training steps](compare.svg)\n",
-        line(&header),
-        notes(comparison)
-    )
-}
-
-/// A row for each run; a model's numbers are means over its rows.
-fn csv(comparison: &Comparison, table: &mut csv::Writer<File>) -> csv::Result<()> {
+/// The file cannot be written.
+pub fn csv(comparison: &Comparison, table: &mut csv::Writer<File>) -> csv::Result<()> {
     table.write_record([
         "model",
         "preset",

@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use super::*;
 use crate::run::folder::RunFolder;
 
@@ -23,6 +21,7 @@ fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun 
         recipe: Default::default(),
         training: Vec::new(),
         evaluations: rows.iter().map(row).collect(),
+        epochs: Vec::new(),
         watched: Vec::new(),
         diverged: false,
     }

@@ -64,6 +64,7 @@ mod tests {
             recipe: Default::default(),
             training: Vec::new(),
             evaluations: Vec::new(),
+            epochs: Vec::new(),
             watched,
             diverged: false,
         };

@@ -62,6 +62,12 @@ pub enum ConfigError {
         /// The argument.
         argument: String,
     },
+    /// A batch size that only a look at images and memory gives, where there is no such look.
+    #[error(
+        "`--batch-size auto`: only `train` and `lr-find` look at images and memory to choose one; give a \
+         number"
+    )]
+    AutoBatch,
     /// `extends` cannot be followed.
     #[error("{origin}: `extends = {}`: {reason}", printable(found))]
     Extends {

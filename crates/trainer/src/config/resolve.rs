@@ -95,6 +95,17 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// The same settings with another batch size, which came about by the flag `name`.
+    ///
+    /// # Errors
+    /// None for a config that came from [`resolve`].
+    pub fn with_batch_size(mut self, images: usize, name: &str) -> Result<Resolved, ConfigError> {
+        self.config.train.batch_size = images;
+        self.origins.insert("train.batch_size".to_owned(), Origin::Flag(name.to_owned()));
+        self.recipe = self.recipe_over(&self.recipe.preset.clone())?;
+        Ok(self)
+    }
+
     /// The recipe as changes of the preset `name`; as it is if there is no such preset.
     ///
     /// # Errors

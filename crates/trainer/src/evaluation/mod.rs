@@ -6,8 +6,8 @@
 //! outcomes:   answers, labels         -> classes, confused pairs, mistakes, calibration
 //! tables:     outcomes                -> CSV files in a folder
 //! pictures:   outcomes                -> pictures of mistakes and of confusion beside them
-//! interval:   counts                -> how far a rate can be believed
-//! majority:   counts                -> what a network that learnt nothing would score
+//! interval:   counts                  -> how far a rate can be believed
+//! majority:   counts                  -> what a network that learnt nothing would score
 //! statistics: checkpoint              -> the statistics of batch norm that are used
 //! calibrate:  executor, mini-batches  -> population statistics
 //! ```

@@ -109,7 +109,8 @@ pub fn lag_note(checkpoint: &Checkpoint) -> Option<String> {
             _ => return None,
         };
     Some(format!(
-        "{} has moving statistics of batch norm alone, {reason}; for better ones: bninception calibrate {}",
+        "{} holds moving statistics of batch norm alone, {reason}; for better ones: bninception \
+         calibrate {}",
         checkpoint.path.display(),
         quoted(&checkpoint.path)
     ))

@@ -31,22 +31,24 @@ const MOST_Y_TICKS: usize = 6;
 /// # Errors
 /// No panel has a point that can be drawn.
 pub(super) fn scene(figure: &Figure) -> Result<Scene, Error> {
-    let is_empty = |panel: &Panel| Frame::spans(panel).is_none();
-    if figure.panels.iter().all(is_empty) {
+    // A panel that nothing has a place in is not drawn.
+    let panels: Vec<&Panel> =
+        figure.panels.iter().filter(|panel| Frame::spans(panel).is_some()).collect();
+    if panels.is_empty() {
         let title = &figure.title;
         return Err(Error::Unusable(format!(
             "there is nothing to draw in the figure `{title}`: no series has a finite value"
         )));
     }
     let face = Face::read()?;
-    let columns = columns(figure.panels.len());
+    let columns = columns(panels.len());
     let (plot_width, plot_height) = match columns {
         1 => (640.0, 360.0),
         2 => (430.0, 310.0),
         _ => (330.0, 260.0),
     };
     // Panels that show the same curves share one legend at the foot of the figure.
-    let entries: Vec<Vec<&Series>> = figure.panels.iter().map(legend_entries).collect();
+    let entries: Vec<Vec<&Series>> = panels.iter().map(|panel| legend_entries(panel)).collect();
     let shared = entries.windows(2).all(|pair| same_entries(&pair[0], &pair[1]));
 
     let mut scene = Scene::default();
@@ -56,9 +58,9 @@ pub(super) fn scene(figure: &Figure) -> Result<Scene, Error> {
     }
     let mut right = 0.0_f64;
     // The same room for the labels of every y axis, so that the panels of a column stand in line.
-    let widths = figure.panels.iter().map(|panel| y_labels_width(panel, &face));
+    let widths = panels.iter().map(|panel| y_labels_width(panel, &face));
     let y_room = widths.fold(0.0, f64::max);
-    for (row, panels) in figure.panels.chunks(columns).enumerate() {
+    for (row, panels) in panels.chunks(columns).enumerate() {
         let title_room =
             if panels.iter().any(|p| !p.title.is_empty()) { PANEL_TITLE_SIZE + 10.0 } else { 4.0 };
         let mut left = MARGIN;
@@ -127,7 +129,6 @@ struct Frame {
     y_ticks: (Vec<Tick>, Vec<f64>),
     /// Where the middle of the y label stands.
     y_label_x: f64,
-    is_empty: bool,
 }
 
 impl Frame {
@@ -165,8 +166,7 @@ impl Frame {
     }
 
     fn new(panel: &Panel, plot: Rectangle, left: f64) -> Frame {
-        let spans = Frame::spans(panel);
-        let (x_span, y_span) = spans.unwrap_or(((1.0, 10.0), (1.0, 10.0)));
+        let (x_span, y_span) = Frame::spans(panel).unwrap_or(((1.0, 10.0), (1.0, 10.0)));
         let most_x = (plot.width / 60.0) as usize;
         Frame {
             plot,
@@ -176,7 +176,6 @@ impl Frame {
             x_ticks: ticks(x_span, panel.x.scale, panel.x.format, most_x),
             y_ticks: ticks(y_span, panel.y.scale, panel.y.format, MOST_Y_TICKS),
             y_label_x: left + LABEL_SIZE,
-            is_empty: spans.is_none(),
         }
     }
 
@@ -199,11 +198,6 @@ impl Frame {
             height: height + 2.0,
         });
         self.draw_axes(panel, scene);
-        if self.is_empty {
-            let middle = (left + width / 2.0, top + height / 2.0);
-            scene.shapes.push(text("no values", middle, LABEL_SIZE, Anchor::Middle));
-            return;
-        }
         for band in &panel.bands {
             self.draw_band(band, clip, scene);
         }
@@ -413,10 +407,12 @@ fn thinned(places: Vec<Place>) -> Vec<Place> {
     kept
 }
 
-/// The curves that a legend names, each name once.
+/// The curves that a legend names: each name once, and none that is not to be seen.
 fn legend_entries(panel: &Panel) -> Vec<&Series> {
     let mut entries: Vec<&Series> = Vec::new();
-    for series in panel.series.iter().filter(|series| !series.name.is_empty()) {
+    let is_seen = |&(x, y): &Place| has_place(x, panel.x.scale) && has_place(y, panel.y.scale);
+    let is_named = |series: &&Series| !series.name.is_empty() && series.points.iter().any(is_seen);
+    for series in panel.series.iter().filter(is_named) {
         if !entries.iter().any(|known| same_entry(known, series)) {
             entries.push(series);
         }

@@ -120,11 +120,15 @@ fn an_empty_figure_is_an_error() {
         let error = figure(panels).to_svg().unwrap_err().to_string();
         assert!(error.contains("nothing to draw"), "{error}");
     }
-    // One empty panel beside a full one is drawn as such.
-    let panels = vec![panel(vec![]), panel(vec![curve("a", 0, rising(0.1))])];
-    let figure = figure(panels);
-    assert!(figure.to_svg().unwrap().contains("no values"));
-    figure.to_png().unwrap();
+    // An empty panel beside a full one is left out, and so is the name of a curve without points.
+    let full = || panel(vec![curve("a", 0, rising(0.1)), curve("unseen", 1, vec![])]);
+    let empty = || Panel { title: "blank".to_owned(), ..panel(vec![curve("b", 0, vec![])]) };
+    let with_empty = figure(vec![empty(), full(), empty()]).to_svg().unwrap();
+    assert_eq!(with_empty, figure(vec![full()]).to_svg().unwrap());
+    assert!(!with_empty.contains("blank") && !with_empty.contains("unseen"), "{with_empty}");
+    // One point is a dot with axes around it.
+    let one = figure(vec![panel(vec![curve("a", 0, vec![(5.0, 0.5)])])]).to_svg().unwrap();
+    assert!(one.contains("<circle") && !one.contains("NaN"), "{one}");
 }
 
 #[test]

@@ -262,6 +262,22 @@ impl RunFolder {
         Ok(self.names()?.iter().filter_map(|name| number(name)).collect())
     }
 
+    /// The checkpoints of epochs, in the order of the epochs.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn epoch_files(&self) -> Result<Vec<PathBuf>, RunError> {
+        let mut epochs = self.epochs()?;
+        epochs.sort_unstable();
+        epochs.dedup();
+        // A file of such a name that this program would have called otherwise is somebody's own.
+        Ok(epochs
+            .into_iter()
+            .map(|epoch| self.epoch(epoch))
+            .filter(|path| path.is_file())
+            .collect())
+    }
+
     /// The names of the files in the folder, in no order.
     fn names(&self) -> Result<Vec<String>, RunError> {
         let entries = fs::read_dir(&self.path).map_err(FileError::of("list", &self.path))?;

@@ -73,6 +73,20 @@ impl RunLock {
     }
 }
 
+/// Whether a process holds the lock of `folder`, that is, trains there. Changes nothing.
+///
+/// A file without a number says no: who has the lock has written one, but for the instant between the two.
+/// With a number the lock itself is asked, because a process that was killed leaves its number behind; a
+/// process that begins to train in that instant would be told that the folder is taken.
+pub fn is_held(folder: &Path) -> bool {
+    let path = folder.join(LOCK_FILE);
+    let Ok(file) = File::open(&path) else { return false };
+    let mut holder = String::new();
+    let _ = (&file).take(MAX_BYTES).read_to_string(&mut holder);
+    // Where files have no locks, whoever is named may still be at work.
+    !holder.trim().is_empty() && file.try_lock_shared().is_err()
+}
+
 impl Drop for RunLock {
     fn drop(&mut self) {
         // The file stays: were it removed, a process that had opened it before would lock a file that
@@ -98,6 +112,20 @@ mod tests {
         assert_eq!(Error::from(error).exit_code(), 2);
         drop(lock);
         assert_eq!(fs::read_to_string(dir.path().join(LOCK_FILE)).unwrap(), "");
+        RunLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_can_be_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_held(dir.path()));
+        let lock = RunLock::take(dir.path()).unwrap();
+        assert!(is_held(dir.path()) && is_held(dir.path()));
+        drop(lock);
+        assert!(!is_held(dir.path()));
+        // What a killed process left.
+        fs::write(dir.path().join(LOCK_FILE), "4194304\n").unwrap();
+        assert!(!is_held(dir.path()));
         RunLock::take(dir.path()).unwrap();
     }
 

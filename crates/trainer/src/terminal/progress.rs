@@ -106,7 +106,9 @@ impl Write for Stderr {
 
 /// Counts units of work (images) and shows rate, time left and the share of waiting for data.
 pub struct ProgressBar {
-    what: &'static str,
+    what: String,
+    /// Stands in front of the rate; may be empty.
+    said: String,
     total: u64,
     done: u64,
     start: Instant,
@@ -117,26 +119,34 @@ pub struct ProgressBar {
 
 impl ProgressBar {
     /// Starts showing `total` units of `what`.
-    pub fn start(what: &'static str, total: u64) -> ProgressBar {
+    pub fn start(what: impl Into<String>, total: u64) -> ProgressBar {
+        let what = what.into();
         let bar = io::stderr().is_terminal().then(|| {
             let bar = bars().add(indicatif::ProgressBar::new(total));
             let template = "{prefix} {wide_bar} {pos}/{len} {msg} ETA {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            bar.set_prefix(what);
+            bar.set_prefix(what.clone());
             bar
         });
         let now = Instant::now();
         let waited = Duration::ZERO;
-        ProgressBar { what, total, done: 0, start: now, waited, bar, last_line: now }
+        let said = String::new();
+        ProgressBar { what, said, total, done: 0, start: now, waited, bar, last_line: now }
+    }
+
+    /// Shows `text` in front of the rate from now on.
+    pub fn say(&mut self, text: &str) {
+        text.clone_into(&mut self.said);
     }
 
     /// Counts `units` more, for which `wait` was spent waiting for data.
     pub fn advance(&mut self, units: u64, wait: Duration) {
         self.done += units;
         self.waited += wait;
-        let mut rate = format!("{:.1} img/s", self.rate());
+        let gap = if self.said.is_empty() { "" } else { ", " };
+        let mut rate = format!("{}{gap}{:.1} img/s", self.said, self.rate());
         if !self.waited.is_zero() {
             rate.push_str(&format!(", data wait {:.0} %", 100.0 * self.wait_share()));
         }
@@ -147,9 +157,9 @@ impl ProgressBar {
             }
             None if self.last_line.elapsed() >= PLAIN_INTERVAL && self.done < self.total => {
                 self.last_line = Instant::now();
-                let (what, done, total) = (self.what, self.done, self.total);
+                let (what, done, total) = (&self.what, self.done, self.total);
                 let left = (total - done) as f64 / self.rate();
-                tracing::info!("{what} {done}/{total}, {rate}, {} left", duration(left));
+                tracing::info!("{what}: {done}/{total}, {rate}, {} left", duration(left));
             }
             None => {}
         }

@@ -71,6 +71,11 @@ impl Course {
         self.epoch_number(self.total_steps)
     }
 
+    /// Steps between two lines of the log: [`log_interval`].
+    pub fn log_interval(&self, every_steps: u64) -> u64 {
+        log_interval(every_steps, self.steps_per_epoch)
+    }
+
     /// Whether `step` is the end of an epoch or of the run.
     pub fn is_epoch_end(&self, step: u64) -> bool {
         let is_between = self.position(step) == 0 && self.epoch_begun_again != Some(step);
@@ -93,6 +98,16 @@ impl Course {
     pub fn average_decay(&self, train: &TrainConfig, step: u64) -> f64 {
         ema_decay(train.average_decay(self.steps_per_epoch), step)
     }
+}
+
+/// Lines of the log that an epoch has at least, as far as its steps allow: five points draw the course
+/// of an epoch.
+const LINES_PER_EPOCH: u64 = 5;
+
+/// Steps between two lines of the log: `every_steps`, but no more than a fifth of an epoch, rounded up, and
+/// at least one.
+pub fn log_interval(every_steps: u64, steps_per_epoch: u64) -> u64 {
+    every_steps.min(steps_per_epoch.div_ceil(LINES_PER_EPOCH)).max(1)
 }
 
 /// The names that the checkpoint of a state gets: `best` if its evaluation is the best so far, and
@@ -172,6 +187,31 @@ mod tests {
                 (found, course.is_epoch_end(step)),
                 ((done, position, number), end),
                 "{step}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_epoch_has_five_lines_at_least() {
+        // (log.every_steps, steps an epoch, steps between two lines)
+        for (every_steps, steps_per_epoch, interval) in [
+            (50, 1000, 50),
+            (50, 250, 50),
+            (50, 249, 50),
+            (50, 200, 40),
+            (50, 15, 3),
+            (50, 16, 4),
+            (50, 5, 1),
+            (50, 1, 1),
+            (2, 15, 2),
+            (1, 1000, 1),
+            (0, 10, 1),
+            (u64::MAX, u64::MAX, u64::MAX.div_ceil(5)),
+        ] {
+            assert_eq!(
+                log_interval(every_steps, steps_per_epoch),
+                interval,
+                "{every_steps}, {steps_per_epoch}"
             );
         }
     }

@@ -9,22 +9,32 @@
 //! validation:   images, statistics           -> the evaluation of an epoch
 //! course:       settings, images, progress   -> epoch, position and learning rate of a step
 //! schedule:     settings, step               -> learning rate
+//! trial:        settings, images             -> updates of a state that is thrown away
+//! pace:         trial                        -> how long the run will take
+//! range_test:   trial, rates                 -> losses
+//! lr_choice:    losses                       -> a learning rate
+//! batch_size:   images, memory               -> a batch size
 //! divergence:   gradients, weights           -> the first number that is not finite
 //! watch:        a layer's inputs             -> rows of the record
 //! resources:    settings, executor           -> memory and disk that the run takes
 //! memory_limit: files of the system          -> memory that is free, and what limits it
 //! ```
 
+pub mod batch_size;
 pub mod course;
 pub mod divergence;
 mod epoch;
 pub mod job;
 pub mod left_over;
+pub mod lr_choice;
 pub mod memory_limit;
+pub mod pace;
+pub mod range_test;
 pub mod resources;
 pub mod schedule;
 mod session;
 mod step;
 pub mod train;
+pub mod trial;
 mod validation;
 pub mod watch;

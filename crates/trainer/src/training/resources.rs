@@ -190,6 +190,25 @@ impl Room {
     }
 }
 
+impl Room {
+    /// [`Room::of`] for what writes no checkpoint.
+    ///
+    /// # Errors
+    /// More memory is needed than is free.
+    pub fn of_memory(
+        config: &Config,
+        table: &ParameterTable,
+        executor: &dyn Executor,
+        n_images: usize,
+    ) -> Result<Room, Error> {
+        let batch = config.train.batch_size;
+        let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
+        let (needs, free) = (needs_with(batch), Available { memory: free_memory(), disk: None });
+        needs.check(&free, batch, needs_with)?;
+        Ok(Room { needs, free })
+    }
+}
+
 impl fmt::Display for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Room { needs, free } = self;

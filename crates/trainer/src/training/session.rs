@@ -39,16 +39,23 @@ pub(super) struct Session<'a> {
     steps_before: u64,
 }
 
-/// Time and images since the last line of the log.
+/// Time and images since the last line of the log, and what that said.
 pub(super) struct LineClock {
     pub(super) start: Instant,
     pub(super) waited: Duration,
     pub(super) images: u64,
+    /// Loss and top-1 of the last line, for the bar; empty before the first.
+    pub(super) said: String,
 }
 
 impl LineClock {
-    pub(super) fn start() -> LineClock {
-        LineClock { start: Instant::now(), waited: Duration::ZERO, images: 0 }
+    fn start() -> LineClock {
+        LineClock { start: Instant::now(), waited: Duration::ZERO, images: 0, said: String::new() }
+    }
+
+    /// Counts from now on.
+    pub(super) fn restart(&mut self) {
+        *self = LineClock { said: std::mem::take(&mut self.said), ..LineClock::start() };
     }
 }
 

@@ -14,7 +14,7 @@ use crate::training::course::Course;
 use crate::training::divergence::{self, lr_factor, may_roll_back};
 use crate::training::epoch::{end_epoch, evaluate_now};
 use crate::training::job::{Job, Stop};
-use crate::training::session::{LineClock, Session};
+use crate::training::session::Session;
 use crate::training::step::step;
 
 /// How a call of [`train`] ended well.
@@ -79,7 +79,7 @@ fn train_until_divergence(
             run.count_seconds();
             end_epoch(&mut run, evaluation);
             run.save()?;
-            run.line = LineClock::start();
+            run.line.restart();
         }
         if finished {
             run.save_now()?;
@@ -90,7 +90,11 @@ fn train_until_divergence(
         let mut stop = (job.stop)(at);
         if stop.is_none() {
             let bar = bar.get_or_insert_with(|| {
-                ProgressBar::start("training", images_left_in_epoch(job, &run.course, at))
+                let epoch = run.course.epoch_number(at + 1);
+                let what = format!("epoch {epoch}/{}", run.course.last_epoch());
+                let mut bar = ProgressBar::start(what, images_left_in_epoch(job, &run.course, at));
+                bar.say(&run.line.said);
+                bar
             });
             stop = step(&mut run, bar)?;
         }
@@ -100,9 +104,13 @@ fn train_until_divergence(
         }
 
         // ---- A line of the log
-        let (at, log) = (run.progress.step, &job.config.log);
-        if at.is_multiple_of(log.every_steps) || at == run.course.total_steps {
+        let at = run.progress.step;
+        let interval = run.course.log_interval(job.config.log.every_steps);
+        if at.is_multiple_of(interval) || at == run.course.total_steps {
             write_line(&mut run);
+            if let Some(bar) = &mut bar {
+                bar.say(&run.line.said);
+            }
         }
 
         // ---- Checkpoints inside an epoch, by steps or by minutes
@@ -152,8 +160,9 @@ fn write_line(run: &mut Session<'_>) {
             images_per_second: run.line.images as f64 / seconds,
             data_wait: run.line.waited.as_secs_f64() / seconds,
         });
+        run.line.said = format!("loss {} top-1 {:.0} %", loss_number(loss), 100.0 * top1);
         let loss = loss_number(loss);
         tracing::debug!("step {step}: loss {loss}, top-1 {:.1} %, lr {lr:.2e}", 100.0 * top1);
     }
-    run.line = LineClock::start();
+    run.line.restart();
 }

@@ -13,7 +13,7 @@ use super::job::Runs;
 fn a_loss_that_is_not_finite_is_no_best_and_no_end() {
     let runs = Runs::new();
     // The evaluation of epoch 1 overflows; behind it a step diverges, and the run goes back to it.
-    let sets = ["train.on_divergence=rollback", "train.steps=10"];
+    let sets = ["train.on_divergence=rollback", "train.steps=10", "checkpoint.keep=0"];
     let wrap = |inner| spoil(Spoilt::Loss, 7, 1)(spoil(Spoilt::Logit, 0, 1)(inner));
     let outcome = runs.train_on("run", &sets, wrap).unwrap();
     assert!(outcome.finished);

@@ -74,6 +74,20 @@ fn in_bf16_and_by_the_reference_engine() {
     }
 }
 
+/// The sums since the last line of the log go on where they were.
+#[test]
+fn between_two_lines_of_the_log() {
+    let runs = Runs::new();
+    // Ten steps an epoch, two between two lines, whatever log.every_steps says.
+    let sets = ["train.batch_size=4", "train.steps=6", "log.every_steps=1000"];
+    runs.train("whole", &sets, None);
+    let whole = runs.result("whole");
+    assert_eq!(whole.metrics.matches("\"train\"").count(), 3, "{}", whole.metrics);
+    runs.train("stopped", &sets, Some(3));
+    runs.train("stopped", &sets, None);
+    runs.result("stopped").assert_equals(&whole, "stopped between two lines");
+}
+
 #[test]
 fn what_was_best_stays_best() {
     // A process killed behind the checkpoint of a best evaluation, before it had its name.

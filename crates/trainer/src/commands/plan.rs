@@ -1,0 +1,130 @@
+//! What the command line of a training run stands for: settings, images, network and engine, before
+//! anything is written.
+
+use std::path::PathBuf;
+
+use bninception_data::Splits;
+use bninception_engine::Executor;
+use bninception_engine::model::{Network, ParameterTable};
+
+use super::{recipe, run};
+use crate::cli::ConfigArgs;
+use crate::config::{Config, Recipe, Resolved};
+use crate::error::Error;
+use crate::file_error::FileError;
+use crate::images::data_dirs::DataDirs;
+use crate::images::scan;
+use crate::setup;
+use crate::terminal::signals;
+use crate::training::batch_size::choose_batch;
+use crate::training::memory_limit::free_memory;
+use crate::training::resources::Required;
+use crate::training::watch::Watcher;
+
+/// The presets that are made for the embedded pictures.
+const EMBEDDED_PRESETS: [&str; 2] = ["demo", "smoke"];
+
+/// Where the embedded pictures are drawn, if the run is on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drawing {
+    /// Inside `checkpoint.dir`, for this run and the next.
+    Kept,
+    /// In a temporary folder that goes with the plan.
+    Dropped,
+}
+
+/// A training run that could begin.
+pub(super) struct RunPlan {
+    pub(super) config: Config,
+    pub(super) recipe: Recipe,
+    pub(super) dirs: DataDirs,
+    pub(super) splits: Splits,
+    pub(super) network: Network,
+    pub(super) table: ParameterTable,
+    pub(super) executor: Box<dyn Executor>,
+    /// Holds the embedded pictures that are not kept.
+    _pictures: Option<tempfile::TempDir>,
+}
+
+impl RunPlan {
+    /// Resolves the settings, finds the images, and builds network and engine.
+    ///
+    /// # Errors
+    /// Settings, images, network or engine that are not as they must be; a signal that asks to stop.
+    pub(super) fn of(args: &ConfigArgs, drawing: Drawing) -> Result<RunPlan, Error> {
+        let (args, auto_batch) = args.split_auto_batch();
+        let first = args.resolve_to_train(None)?;
+        let is_embedded = first.config.data.dir.is_empty();
+        if is_embedded && !EMBEDDED_PRESETS.contains(&first.recipe.preset.as_str()) {
+            return Err(Error::Usage(
+                "no images: give --data-dir DIR with DIR/train/CLASS/* and DIR/val/CLASS/*, \
+                 or train the embedded pictures with --preset demo"
+                    .to_owned(),
+            ));
+        }
+        let pictures = match is_embedded && drawing == Drawing::Dropped {
+            true => Some(tempfile::tempdir().map_err(|error| {
+                Error::from(FileError::of("create", &std::env::temp_dir())(error))
+            })?),
+            false => None,
+        };
+        let parent = match &pictures {
+            Some(pictures) => pictures.path().to_owned(),
+            None => PathBuf::from(&first.config.checkpoint.dir),
+        };
+        let dirs = DataDirs::of_config(&first.config, &parent)?;
+        let splits = scan::scan_to_train(&first.config, &dirs)?;
+        signals::check()?;
+        let mut resolved = recipe::of_images(&args, first, &splits)?;
+        let network = setup::network(&resolved.config, splits.classes.len())?;
+        Watcher::new(&resolved.config, &network)?;
+        let table = ParameterTable::new(&network);
+        let executor = setup::executor(&resolved.config, network.clone())?;
+        if auto_batch {
+            resolved = with_auto_batch(resolved, &table, executor.as_ref(), splits.train.len())?;
+        }
+        let Resolved { config, recipe, .. } = resolved;
+        run::check_batch(&config, &splits)?;
+        let _pictures = pictures;
+        Ok(RunPlan { config, recipe, dirs, splits, network, table, executor, _pictures })
+    }
+
+    /// Where the images are, for a person.
+    pub(super) fn data_name(&self) -> String {
+        match self.config.data.dir.is_empty() {
+            true => "the embedded pictures".to_owned(),
+            false => self.dirs.dir.display().to_string(),
+        }
+    }
+}
+
+/// The same settings with the batch size that images and memory suggest, which is told.
+fn with_auto_batch(
+    resolved: Resolved,
+    table: &ParameterTable,
+    executor: &dyn Executor,
+    n_images: usize,
+) -> Result<Resolved, Error> {
+    let config = &resolved.config;
+    let free = free_memory();
+    let fits = |batch: usize| {
+        let needed = Required::of(config, table, executor, batch, n_images).memory;
+        match (needed, &free) {
+            (Some(needed), Some(free)) => needed <= free.bytes,
+            _ => true,
+        }
+    };
+    let fewest = config.network.fewest_images();
+    let choice = choose_batch(n_images, config.train.accumulate, fewest, fits);
+    tracing::info!("--batch-size auto: {choice}");
+    if choice.images != config.train.batch_size {
+        tracing::info!(
+            "the learning rate stays {}, which {} has for batches of {}; `lr-find` looks for one of this \
+             size",
+            config.optimizer.lr,
+            resolved.recipe.preset,
+            config.train.batch_size
+        );
+    }
+    Ok(resolved.with_batch_size(choice.images, "--batch-size")?)
+}
