@@ -15,6 +15,7 @@
 //! colour:  planes in [0, 1]       -> the same planes, distorted
 //! augment / preprocess: the above -> RGB u8, size x size x 3
 //! order:   seed, epoch            -> the order of the samples
+//! balance: seed, epoch, classes   -> the same with rare classes more often
 //! loader:  order, source          -> Batch { images, labels, ... }
 //! ```
 //!
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 pub mod augment;
+pub mod balance;
 pub mod check;
 mod class_folders;
 mod class_name;
@@ -74,6 +76,7 @@ mod thumbnail;
 mod tiff;
 
 pub use augment::AugmentConfig;
+pub use balance::Balance;
 pub use check::check;
 pub use class_folders::{IMAGE_EXTENSIONS, is_image_path};
 pub use class_name::check_class_name;

@@ -19,6 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::augment::{AugmentConfig, RenderMemory, View};
+use crate::balance::{Balance, Draw, balanced_order, images_by_class};
 use crate::crops::Crops;
 use crate::decode::{DecodeBuffers, Wanted};
 use crate::error::DataError;
@@ -56,6 +57,8 @@ pub struct TrainPlan {
     pub shuffle: Shuffle,
     /// Samples in a shard, for the orders that have shards.
     pub shard_size: usize,
+    /// How often each class comes in an epoch; any but [`Balance::None`] needs [`Shuffle::Full`].
+    pub balance: Balance,
     /// The seed of the order and of the augmentation.
     pub seed: u64,
     /// Batches that make one update together: an epoch ends with the last update that it fills.
@@ -72,6 +75,7 @@ impl TrainPlan {
             augment: AugmentConfig::default(),
             shuffle: Shuffle::Full,
             shard_size: DEFAULT_SHARD_SIZE,
+            balance: Balance::None,
             seed,
             accumulate: 1,
             batches,
@@ -171,7 +175,20 @@ impl Loader {
                 expected: "a batch that is no larger than the training set",
             });
         }
-        let kind = Kind::Train { plan: plan.clone(), order: Mutex::new(None) };
+        let classes = match plan.balance {
+            Balance::None => Vec::new(),
+            _ if plan.shuffle != Shuffle::Full => {
+                let found = format!("{:?} with {:?}", plan.balance, plan.shuffle);
+                let expected = "a full shuffle where classes are balanced";
+                return Err(DataError::Setting { field: "balance", found, expected });
+            }
+            _ => {
+                let labels = || (0..source.len()).map(|index| source.label(index));
+                let n_classes = labels().max().map_or(0, |label| label as usize + 1);
+                images_by_class(labels(), n_classes)
+            }
+        };
+        let kind = Kind::Train { plan: plan.clone(), classes, order: Mutex::new(None) };
         Loader::start(source, preprocessing, options, kind, plan.batches.clone())
     }
 
@@ -324,6 +341,8 @@ struct Recipe {
 enum Kind {
     Train {
         plan: TrainPlan,
+        /// The samples of each class, if classes are balanced.
+        classes: Vec<Vec<u32>>,
         /// The order of the latest epoch that a worker asked for.
         order: Mutex<Option<EpochOrder>>,
     },
@@ -340,7 +359,28 @@ impl Kind {
 }
 
 /// An epoch and its order.
-type EpochOrder = (u64, Arc<[u32]>);
+type EpochOrder = (u64, Arc<Order>);
+
+/// The samples of an epoch.
+enum Order {
+    /// Each once.
+    Once(Vec<u32>),
+    /// Some more often than others.
+    Balanced(Vec<Draw>),
+}
+
+impl Order {
+    /// The samples at `places` of epoch `epoch`.
+    fn draws(&self, epoch: u64, places: Range<usize>) -> Vec<Draw> {
+        match self {
+            Order::Once(indices) => {
+                let draw = |&index: &u32| Draw { index, round: epoch };
+                indices[places].iter().map(draw).collect()
+            }
+            Order::Balanced(draws) => draws[places].to_vec(),
+        }
+    }
+}
 
 /// A recipe with the memory to follow it.
 struct Worker {
@@ -371,20 +411,20 @@ impl Worker {
 
     fn make_unguarded(&mut self, step: u64) -> Option<Batch> {
         let recipe = Arc::clone(&self.recipe);
-        let (epoch, indices) = self.samples_of(&recipe, step);
+        let draws = self.samples_of(&recipe, step);
         let crops = recipe.kind.crops();
         let n_values = crops.count() * recipe.preprocessing.n_values();
         let mut images = lock(&recipe.spare).pop().unwrap_or_default();
-        images.resize(indices.len() * n_values, 0);
+        images.resize(draws.len() * n_values, 0);
         let mut batch = Batch {
             images,
-            labels: Vec::with_capacity(indices.len()),
-            indices: Vec::with_capacity(indices.len()),
+            labels: Vec::with_capacity(draws.len()),
+            indices: Vec::with_capacity(draws.len()),
             failed: Vec::new(),
             step,
             wait: Duration::ZERO,
         };
-        for index in indices {
+        for Draw { index, round } in draws {
             if recipe.stop.load(Ordering::Relaxed) {
                 return None;
             }
@@ -392,7 +432,7 @@ impl Worker {
                 Kind::Eval(_) => None,
                 Kind::Train { plan, .. } => {
                     let size = recipe.preprocessing.image_size;
-                    let key = ViewKey { seed: plan.seed, epoch, index: index.into() };
+                    let key = ViewKey { seed: plan.seed, epoch: round, index: index.into() };
                     Some(View::draw(width, height, &plan.augment, size, &key))
                 }
             };
@@ -427,28 +467,28 @@ impl Worker {
         Some(batch)
     }
 
-    /// The epoch of batch `step` and its samples.
-    fn samples_of(&mut self, recipe: &Recipe, step: u64) -> (u64, Vec<u32>) {
+    /// The samples of batch `step`.
+    fn samples_of(&mut self, recipe: &Recipe, step: u64) -> Vec<Draw> {
         let n_samples = recipe.source.len();
         let batch_size = recipe.batch_size;
         match &recipe.kind {
             Kind::Eval(_) => {
                 let start = step as usize * batch_size;
                 let end = n_samples.min(start + batch_size);
-                (0, (start as u32..end as u32).collect())
+                (start as u32..end as u32).map(|index| Draw { index, round: 0 }).collect()
             }
-            Kind::Train { plan, order: shared } => {
+            Kind::Train { plan, classes, order: shared } => {
                 let n_batches = batches_per_epoch(n_samples, batch_size, plan.accumulate);
                 let (epoch, position) = (step / n_batches, step % n_batches);
                 let order = match &self.order {
                     Some((known, order)) if *known == epoch => order,
                     _ => {
-                        let order = shared_order(shared, plan, n_samples, epoch);
+                        let order = shared_order(shared, plan, classes, n_samples, epoch);
                         &self.order.insert((epoch, order)).1
                     }
                 };
                 let start = position as usize * batch_size;
-                (epoch, order[start..start + batch_size].to_vec())
+                order.draws(epoch, start..start + batch_size)
             }
         }
     }
@@ -458,15 +498,21 @@ impl Worker {
 fn shared_order(
     shared: &Mutex<Option<EpochOrder>>,
     plan: &TrainPlan,
+    classes: &[Vec<u32>],
     n_samples: usize,
     epoch: u64,
-) -> Arc<[u32]> {
+) -> Arc<Order> {
     let mut latest = lock(shared);
     match &*latest {
         Some((known, order)) if *known == epoch => Arc::clone(order),
         _ => {
-            let order = epoch_order(n_samples, plan.shuffle, plan.shard_size, plan.seed, epoch);
-            let order: Arc<[u32]> = order.into();
+            let TrainPlan { shuffle, shard_size, balance, seed, .. } = *plan;
+            let order = Arc::new(match balance {
+                Balance::None => {
+                    Order::Once(epoch_order(n_samples, shuffle, shard_size, seed, epoch))
+                }
+                _ => Order::Balanced(balanced_order(classes, balance, seed, epoch)),
+            });
             *latest = Some((epoch, Arc::clone(&order)));
             order
         }

@@ -28,6 +28,8 @@ pub enum Purpose {
     Demo = 5,
     /// Whether sample `index` is mirrored in the first epoch, where it is by turns.
     Mirror = 6,
+    /// The order in which round `epoch` of class `index` shows its samples.
+    ClassRound = 7,
 }
 
 /// What the random view of a training image depends on.

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bninception_data::decode::{DecodeBuffers, Want};
 use bninception_data::loader::batches_per_epoch;
 use bninception_data::{
-    AugmentConfig, Batch, Colour, Crops, DataError, DecodeOptions, FileSource, Interpolation,
-    LoadOptions, Loader, Mirror, Preprocessing, RgbImage, Sample, Shuffle, Source, TrainPlan,
-    preprocess_file,
+    AugmentConfig, Balance, Batch, Colour, Crops, DataError, DecodeOptions, FileSource,
+    Interpolation, LoadOptions, Loader, Mirror, Preprocessing, RgbImage, Sample, Shuffle, Source,
+    TrainPlan, preprocess_file,
 };
 
 /// What of a batch must repeat: step, pixels, labels, indices, names of the failures.
@@ -196,6 +196,59 @@ fn an_epoch_shows_each_sample_once_and_drops_the_rest() {
     }
 }
 
+/// The pictures with four of the first class and 22 of the second.
+struct Skewed(Pictures);
+
+impl Source for Skewed {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        u32::from(index >= 4)
+    }
+
+    fn path(&self, index: usize) -> &Path {
+        self.0.path(index)
+    }
+
+    fn load(
+        &self,
+        index: usize,
+        want: Want<'_>,
+        buffers: &mut DecodeBuffers,
+    ) -> Result<RgbImage, DataError> {
+        self.0.load(index, want, buffers)
+    }
+}
+
+#[test]
+fn balanced_classes_come_equally_often_and_no_picture_twice_the_same() {
+    let run = |workers, steps| -> Vec<Content> {
+        let plan = TrainPlan { balance: Balance::Classes, ..plan(steps) };
+        let source = Arc::new(Skewed(Pictures::new()));
+        let loader = Loader::train(source, &preprocessing(), &options(workers, 2), &plan).unwrap();
+        loader.map(|batch| content(&batch.unwrap())).collect()
+    };
+    let whole = run(0, 0..20);
+    for workers in [1, 3] {
+        assert!(run(workers, 0..20) == whole, "{workers} workers");
+    }
+    for start in [1, 6, 7, 19] {
+        assert!(run(2, start..20) == whole[start as usize..], "from {start}");
+    }
+    // Of 26 images of an epoch 13 are of each class; two of them are dropped.
+    for epoch in whole[..18].chunks(6) {
+        let rare = epoch.iter().flat_map(|batch| &batch.2).filter(|&&label| label == 0).count();
+        assert!((11..=13).contains(&rare), "{rare} of 24");
+    }
+    let mut views: Vec<&[u8]> = whole.iter().flat_map(|batch| batch.1.chunks(768)).collect();
+    let n_views = views.len();
+    views.sort_unstable();
+    views.dedup();
+    assert_eq!((n_views, views.len()), (80, 80), "a picture came twice with one variation");
+}
+
 #[test]
 fn evaluation_shows_each_sample_once_in_order() {
     for workers in [0, 1, 3] {
@@ -289,6 +342,9 @@ fn impossible_settings_are_refused() {
     assert!(error.contains("27 with 26 training images"), "{error}");
     let bad = Preprocessing { image_size: 0, ..preprocessing() };
     assert!(refused(&bad, 4, &plan(0..1)).starts_with("image_size"));
+    let bad = TrainPlan { balance: Balance::Sqrt, shuffle: Shuffle::Shards, ..plan(0..1) };
+    let error = refused(&preprocessing(), 4, &bad);
+    assert!(error.contains("balance = Sqrt with Shards"), "{error}");
     let mut bad = plan(0..1);
     bad.augment.crop_area = [0.0, 1.0];
     assert!(refused(&preprocessing(), 4, &bad).starts_with("crop_area"));

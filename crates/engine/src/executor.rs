@@ -21,6 +21,9 @@ pub struct TrainBatch<'a> {
     pub labels: &'a [u32],
     /// Share of the target that is spread evenly over all classes (0 for none).
     pub label_smoothing: f64,
+    /// Factor on the loss of each class's images, one for each class; 1 for all where there is none. The
+    /// batch's loss is divided by its number of images, whatever their weights.
+    pub class_weights: Option<&'a [f64]>,
     /// Seed of the run, from which dropout is drawn.
     pub seed: u64,
     /// Number of the micro-batch in the run, from which dropout is drawn.
@@ -67,7 +70,8 @@ impl BatchResult {
     pub(crate) fn new(loss: f64, batch: &TrainBatch<'_>, logits: &[f32]) -> BatchResult {
         let mut metrics = Metrics::default();
         let classes = logits.len() / batch.labels.len();
-        metrics.add_batch(logits, batch.labels, classes, batch.label_smoothing);
+        let TrainBatch { labels, label_smoothing, class_weights, .. } = *batch;
+        metrics.add_batch(logits, labels, classes, label_smoothing, class_weights);
         BatchResult { loss, metrics }
     }
 }
@@ -88,8 +92,22 @@ pub struct StepResult {
 pub struct Update {
     /// The optimizer's constants.
     pub sgd: SgdStep,
+    /// Largest Euclidean norm of the gradient; a longer one is scaled down to it. 0 for no limit.
+    pub clip_norm: f64,
+    /// Whether to tell the norm of the gradient, which takes a pass over it.
+    pub tell_norm: bool,
     /// Decay of the moving average, where the state has one.
     pub ema_decay: f64,
+}
+
+/// What an update did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpdateResult {
+    /// Whether all weights and statistics are finite.
+    pub is_finite: bool,
+    /// Euclidean norm of the gradient over all parameters, before it is clipped and without weight decay,
+    /// if it was asked for or needed. Not finite if and only if a gradient is not.
+    pub gradient_norm: Option<f64>,
 }
 
 /// The weights that an evaluation runs with.
@@ -145,15 +163,15 @@ pub trait Executor: Send {
     /// Nothing was loaded, or the exchange fails.
     fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError>;
 
-    /// Ends the update under way: divides gradients and statistics by the number of micro-batches, moves
-    /// weights, momentum and running statistics, and then the moving average. Returns whether all weights
-    /// and statistics are finite; if they are not, the moving average stays as it was.
+    /// Ends the update under way: divides gradients and statistics by the number of micro-batches, clips
+    /// the gradient, moves weights, momentum and running statistics, and then the moving average. If not
+    /// all weights and statistics are finite, the moving average stays as it was.
     ///
     /// # Errors
     /// No micro-batch took part.
-    fn update(&mut self, update: &Update) -> Result<bool, EngineError>;
+    fn update(&mut self, update: &Update) -> Result<UpdateResult, EngineError>;
 
-    /// Copies the gradients of the last update, or of that under way, to `to`.
+    /// Copies the gradients of the last update, or of that under way, to `to`; they are not clipped.
     ///
     /// # Errors
     /// Nothing was loaded.

@@ -7,9 +7,9 @@ use bninception_model::{Network, ParameterTable, Weights};
 
 use crate::error::EngineError;
 use crate::exchange::{Exchange, Sums};
-use crate::executor::{BatchResult, EvaluationWeights, Ready, StepResult, Update};
+use crate::executor::{BatchResult, EvaluationWeights, Ready, StepResult, Update, UpdateResult};
 use crate::metrics::Metrics;
-use crate::sgd::sgd_step;
+use crate::sgd::{clip_scale, sgd_step};
 use crate::state::{ModelState, check_weights};
 
 /// A state and an update under way.
@@ -23,6 +23,8 @@ pub(crate) struct Held {
     gradients: Vec<f32>,
     /// Gradients of one micro-batch behind the first.
     partial: Vec<f32>,
+    /// Scratch of the gradient's norm.
+    norm_sums: Vec<f64>,
     /// Sum of the running statistics that the micro-batches would leave.
     statistics: Vec<f32>,
     micro_batches: u32,
@@ -49,6 +51,7 @@ impl Held {
             settled: vec![0.0; table.n_statistics()],
             gradients: Vec::new(),
             partial: Vec::new(),
+            norm_sums: Vec::new(),
             statistics: vec![0.0; table.n_statistics()],
             micro_batches: 0,
             loss: 0.0,
@@ -213,31 +216,39 @@ impl Held {
         Ok(StepResult { micro_batches: self.micro_batches, loss, metrics: self.metrics })
     }
 
-    pub(crate) fn update(&mut self, team: &Team, update: &Update) -> Result<bool, EngineError> {
+    pub(crate) fn update(
+        &mut self,
+        team: &Team,
+        update: &Update,
+    ) -> Result<UpdateResult, EngineError> {
         let n = self.micro_batches;
         self.state_changes();
         let model = self.model.as_mut().ok_or(EngineError::NotLoaded)?;
         if n == 0 {
             return Err(EngineError::NoGradients);
         }
+        let isa = Isa::chosen();
         if n > 1 {
-            sgd::divide(team, Isa::chosen(), n as f32, &mut self.gradients);
-            sgd::divide(team, Isa::chosen(), n as f32, &mut self.statistics);
+            sgd::divide(team, isa, n as f32, &mut self.gradients);
+            sgd::divide(team, isa, n as f32, &mut self.statistics);
         }
+        let gradient_norm = (update.tell_norm || update.clip_norm > 0.0)
+            .then(|| sgd::squared_norm(team, isa, &self.gradients, &mut self.norm_sums).sqrt());
+        let scale = clip_scale(update.clip_norm, gradient_norm.unwrap_or(0.0)) as f32;
         self.settled.copy_from_slice(&self.statistics);
         let ModelState { weights, velocity, ema } = model;
         weights.statistics.copy_from_slice(&self.settled);
         let trainable = &mut weights.trainable;
-        let mut finite =
-            sgd_step(team, &self.table, &update.sgd, &self.gradients, velocity, trainable);
-        finite &= self.settled.iter().all(|value| value.is_finite());
-        if let (true, Some(ema)) = (finite, ema) {
+        let gradients = &self.gradients;
+        let mut is_finite =
+            sgd_step(team, &self.table, &update.sgd, scale, gradients, velocity, trainable);
+        is_finite &= self.settled.iter().all(|value| value.is_finite());
+        if let (true, Some(ema)) = (is_finite, ema) {
             let share = (1.0 - update.ema_decay) as f32;
-            let isa = Isa::chosen();
             sgd::average(team, isa, share, &weights.trainable, &mut ema.trainable);
             sgd::average(team, isa, share, &weights.statistics, &mut ema.statistics);
         }
         self.begin_update();
-        Ok(finite)
+        Ok(UpdateResult { is_finite, gradient_norm })
     }
 }

@@ -74,7 +74,8 @@ impl Metrics {
     /// `logits_nk` holds n rows of `classes` logits and `labels_n` the n true classes. An image is
     /// right at top-k when fewer than k classes beat its label; a class beats another by a greater
     /// logit, or by an equal one and a lower index. With fewer than 5 classes top-5 is top-`classes`
-    /// and so 1. A row with a logit that is NaN or infinite is never right and is counted apart.
+    /// and so 1. The loss of an image is multiplied by the weight of its class, if there are weights; the
+    /// mean still divides by the number of images. A row with a logit that is NaN or infinite is never right and is counted apart.
     ///
     /// # Panics
     /// Lengths that do not fit each other, a label that is not below `classes`.
@@ -84,10 +85,14 @@ impl Metrics {
         labels_n: &[u32],
         classes: usize,
         label_smoothing: f64,
+        class_weights: Option<&[f64]>,
     ) {
         assert_eq!(logits_nk.len(), labels_n.len() * classes, "logits of another batch");
         for (logits_k, &label) in logits_nk.chunks_exact(classes).zip(labels_n) {
-            self.add(&Score::of_logits(logits_k, label as usize, label_smoothing));
+            let label = label as usize;
+            let mut score = Score::of_logits(logits_k, label, label_smoothing);
+            score.loss *= class_weights.map_or(1.0, |weights| weights[label]);
+            self.add(&score);
         }
     }
 
@@ -215,7 +220,7 @@ mod tests {
 
     fn metrics(logits_nk: &[f32], labels_n: &[u32], classes: usize) -> Metrics {
         let mut metrics = Metrics::default();
-        metrics.add_batch(logits_nk, labels_n, classes, 0.0);
+        metrics.add_batch(logits_nk, labels_n, classes, 0.0, None);
         metrics
     }
 
@@ -342,6 +347,17 @@ mod tests {
         assert_eq!((whole.images(), parts.images()), (10, 10));
         assert_eq!((whole.top1(), whole.top5()), (parts.top1(), parts.top5()));
         assert!((whole.loss().unwrap() - parts.loss().unwrap()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_loss_of_an_image_weighs_as_its_class() {
+        let logits_nk = [0.5, -1.0, 2.0, 1.0, 1.0, 1.0];
+        let losses = [metrics(&logits_nk[..3], &[2], 3), metrics(&logits_nk[3..], &[0], 3)];
+        let [a, b] = losses.map(|metrics| metrics.loss().unwrap());
+        let mut found = Metrics::default();
+        found.add_batch(&logits_nk, &[2, 0], 3, 0.0, Some(&[0.25, 7.0, 3.0]));
+        assert!((found.loss().unwrap() - (3.0 * a + 0.25 * b) / 2.0).abs() < 1e-12);
+        assert_eq!((found.images(), found.top1()), (2, Some(1.0)));
     }
 
     #[test]

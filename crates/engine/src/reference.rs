@@ -8,7 +8,7 @@ use bninception_model::reference::{ReferenceExecutor, TrainInput, values};
 use crate::error::EngineError;
 use crate::exchange::Exchange;
 use crate::executor::{
-    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update,
+    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, UpdateResult,
 };
 use crate::held::Held;
 use crate::state::ModelState;
@@ -81,6 +81,7 @@ impl Executor for Reference {
                 images: batch.images,
                 labels: batch.labels,
                 label_smoothing: batch.label_smoothing,
+                class_weights: batch.class_weights,
                 draw: (batch.seed, batch.number),
                 bn_momentum: batch.bn_momentum,
             };
@@ -101,7 +102,7 @@ impl Executor for Reference {
         self.held.exchange(exchange)
     }
 
-    fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
+    fn update(&mut self, update: &Update) -> Result<UpdateResult, EngineError> {
         self.held.update(&self.team, update)
     }
 

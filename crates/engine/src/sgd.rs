@@ -1,4 +1,4 @@
-//! Stochastic gradient descent with momentum and weight decay.
+//! Stochastic gradient descent with momentum, weight decay, and clipping of the gradient's norm.
 //!
 //! For every trainable value w with gradient g and velocity v:
 //! `g <- g + weight_decay * w` (filters and matrices only), `v <- momentum * v + g`,
@@ -24,8 +24,19 @@ pub struct SgdStep {
     pub nesterov: bool,
 }
 
-/// Moves `weights` and `velocity` by one step, on the threads of `team`; their number never changes
-/// a bit. All vectors have the trainable layout of `table`; velocity starts as zeros. Returns whether
+/// The factor on a gradient of Euclidean norm `norm` that makes it no longer than `clip_norm`, where that is
+/// not 0: `min(1, clip_norm / norm)` (Pascanu et al. 2013, algorithm 1, <https://arxiv.org/abs/1211.5063>).
+///
+/// PyTorch's `clip_grad_norm_` adds 1e-6 to the norm, which is not needed here: a norm of 0 is not above the
+/// limit. A norm that is not finite gives 1, so that the number that made it so reaches the weights and is
+/// found there; `clip_norm / infinity` would make an update of nothing.
+pub fn clip_scale(clip_norm: f64, norm: f64) -> f64 {
+    let is_clipped = clip_norm > 0.0 && norm > clip_norm && norm.is_finite();
+    if is_clipped { clip_norm / norm } else { 1.0 }
+}
+
+/// Moves `weights` and `velocity` by one step with `scale` times `gradients`, on the threads of `team`;
+/// their number never changes a bit. All vectors have the trainable layout of `table`; velocity starts as zeros. Returns whether
 /// all weights are finite afterwards.
 ///
 /// # Panics
@@ -34,6 +45,7 @@ pub fn sgd_step(
     team: &Team,
     table: &ParameterTable,
     step: &SgdStep,
+    scale: f32,
     gradients: &[f32],
     velocity: &mut [f32],
     weights: &mut [f32],
@@ -46,6 +58,7 @@ pub fn sgd_step(
         let range = spec.range.clone();
         let decay = if spec.role.decays() { step.weight_decay } else { 0.0 };
         let step = sgd::Step {
+            scale,
             lr: step.lr as f32,
             momentum: step.momentum as f32,
             weight_decay: decay as f32,
@@ -55,4 +68,25 @@ pub fn sgd_step(
         finite &= sgd::step(team, Isa::chosen(), &step, gradients, velocity, &mut weights[range]);
     }
     finite
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_finite_norm_above_the_limit_is_scaled() {
+        for (clip_norm, norm, scale) in [
+            (0.0, 5.0, 1.0),
+            (1.0, 0.0, 1.0),
+            (1.0, 1.0, 1.0),
+            (1.0, 4.0, 0.25),
+            (2.0, 4.0, 0.5),
+            (1e-3, 1e3, 1e-6),
+            (1.0, f64::INFINITY, 1.0),
+            (1.0, f64::NAN, 1.0),
+        ] {
+            assert_eq!(clip_scale(clip_norm, norm), scale, "clip {clip_norm}, norm {norm}");
+        }
+    }
 }

@@ -18,8 +18,13 @@ mod common;
 
 const UPDATE: Update = Update {
     sgd: SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 1e-4, nesterov: false },
+    clip_norm: 0.5,
+    tell_norm: false,
     ema_decay: 0.5,
 };
+
+/// Factors on the losses of the classes' images.
+const CLASS_WEIGHTS: [f64; 10] = [0.5, 3.0, 1.0, 0.25, 1.0, 2.0, 1.0, 1.5, 1.0, 0.75];
 
 fn network(kind: Kind) -> Network {
     let options = NetworkOptions {
@@ -59,6 +64,7 @@ impl Data {
                 images: Images::Levels { levels, normaliser: &self.normaliser },
                 labels,
                 label_smoothing: 0.1,
+                class_weights: Some(&CLASS_WEIGHTS),
                 seed: 5,
                 number: number as u64,
                 bn_momentum: 0.1,
@@ -172,7 +178,7 @@ fn ranks_make_what_one_process_makes_of_as_many_micro_batches() {
                     let found = executor.exchange(&mut Receives(sent.clone())).unwrap();
                     assert_eq!(found.micro_batches, 3, "{what}");
                     assert_eq!((found.loss, found.metrics), (expected.loss, expected.metrics));
-                    assert!(executor.update(&UPDATE).unwrap());
+                    assert!(executor.update(&UPDATE).unwrap().is_finite);
                     let same = common::stored(&mut **executor) == common::stored(&mut *alone);
                     assert!(same, "{what}");
                 }
@@ -209,7 +215,7 @@ fn an_update_follows_its_definition() {
             assert!(held == start, "{name}: the state changes in an update alone");
         }
         let result = executor.exchange(&mut Alone).unwrap();
-        assert!(executor.update(&UPDATE).unwrap());
+        assert!(executor.update(&UPDATE).unwrap().is_finite);
         let mut gradients = Vec::new();
         executor.store_gradients(&mut gradients).unwrap();
         assert!(gradients == mean(&|step| &step.gradients), "{name}: gradients");
@@ -226,6 +232,65 @@ fn an_update_follows_its_definition() {
         assert!(trainable == half(&found.weights.trainable, &start.weights.trainable));
         assert!(statistics == half(&found.weights.statistics, &start.weights.statistics));
         assert!(found.velocity.iter().any(|&velocity| velocity != 0.0));
+    }
+}
+
+#[test]
+fn a_gradient_longer_than_the_limit_is_scaled_to_it() {
+    let network = network(Kind::BnInception);
+    let data = Data::new(&network, &[4, 3]);
+    let batches = data.lend();
+    // Without momentum and decay the velocity is the gradient that the weights moved by.
+    let sgd = SgdStep { lr: 0.1, momentum: 0.0, weight_decay: 0.0, nesterov: false };
+    for (name, make) in executors(&network) {
+        let mut executor = make();
+        let mut run = |clip_norm: f64, tell_norm: bool, exchange: &mut dyn Exchange| {
+            executor.load(initial(&network)).unwrap();
+            for batch in &batches {
+                executor.gradients(batch, Hooks::default()).unwrap();
+            }
+            executor.exchange(exchange).unwrap();
+            let update = Update { sgd, clip_norm, tell_norm, ema_decay: 0.5 };
+            let result = executor.update(&update).unwrap();
+            let mut gradients = Vec::new();
+            executor.store_gradients(&mut gradients).unwrap();
+            (result, gradients, common::stored(&mut *executor))
+        };
+        let (plain, gradients, plain_state) = run(0.0, false, &mut Alone);
+        assert_eq!((plain.is_finite, plain.gradient_norm), (true, None), "{name}");
+        assert!(plain_state.velocity == gradients, "{name}");
+
+        let (told, _, state) = run(0.0, true, &mut Alone);
+        let expected = gradients.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        let norm = told.gradient_norm.unwrap();
+        assert!((norm - expected).abs() < 1e-12 * norm, "{name}: {norm} for {expected}");
+        assert!(state == plain_state, "{name}: to tell the norm changes the update");
+
+        let (above, _, state) = run(norm * 1.001, false, &mut Alone);
+        assert_eq!(above.gradient_norm, Some(norm), "{name}");
+        assert!(state == plain_state, "{name}: a limit that is not reached changes the update");
+
+        let (clipped, unclipped, state) = run(norm / 4.0, false, &mut Alone);
+        assert_eq!(clipped.gradient_norm, Some(norm), "{name}: the norm before the clipping");
+        assert!(unclipped == gradients, "{name}: the gradients that are kept are clipped");
+        let quarter: Vec<f32> = gradients.iter().map(|g| g * 0.25).collect();
+        assert!(state.velocity == quarter, "{name}");
+
+        // A gradient that is not finite is told, and is not made an update of nothing.
+        let (spoilt, _, _) = run(1.0, false, &mut SpoilsGradient);
+        assert!(!spoilt.is_finite && !spoilt.gradient_norm.unwrap().is_finite(), "{name}");
+    }
+}
+
+/// Makes a gradient infinite.
+struct SpoilsGradient;
+
+impl Exchange for SpoilsGradient {
+    fn ready(&mut self, _: Range<usize>, _: &[f32]) {}
+
+    fn sum(&mut self, sums: Sums<'_>) -> Result<(), EngineError> {
+        sums.gradients[7] = f32::INFINITY;
+        Ok(())
     }
 }
 
@@ -298,7 +363,7 @@ fn what_is_not_finite_is_told_and_the_average_stays() {
             }
         }
         executor.exchange(&mut Spoils).unwrap();
-        assert!(!executor.update(&UPDATE).unwrap(), "{name}");
+        assert!(!executor.update(&UPDATE).unwrap().is_finite, "{name}");
         assert!(common::stored(&mut *executor).ema == start.ema, "{name}");
         // What was loaded anew goes on from there.
         executor.load(start).unwrap();

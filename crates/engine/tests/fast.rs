@@ -73,13 +73,14 @@ struct Batch {
     images: Vec<f32>,
     labels: Vec<u32>,
     label_smoothing: f64,
+    class_weights: Option<Vec<f64>>,
 }
 
 impl Batch {
     fn new(network: &Network, n: usize) -> Batch {
         let images = random(2, n * network.layers[0].output.len());
         let labels = (0..n).map(|i| (i * 7 % CLASSES) as u32).collect();
-        Batch { images, labels, label_smoothing: 0.1 }
+        Batch { images, labels, label_smoothing: 0.1, class_weights: None }
     }
 
     fn images(&self) -> Images<'_> {
@@ -91,6 +92,7 @@ impl Batch {
             images: self.images(),
             labels: &self.labels,
             label_smoothing: self.label_smoothing,
+            class_weights: self.class_weights.as_deref(),
             seed: 5,
             number: 7,
             bn_momentum: 0.3,
@@ -259,6 +261,43 @@ fn matches_reference(what: &str, network: &Network, n: usize) {
     }
 }
 
+/// With auxiliary heads and label smoothing.
+#[test]
+fn weighted_classes_match_the_reference() {
+    let activation = Activation::Sigmoid;
+    let options = NetworkOptions { activation, aux: Some(AuxOptions::default()), ..options(64) };
+    let network = Network::bn_inception(options).unwrap();
+    let weights = weights(&network);
+    let plain = Batch::new(&network, 6);
+    let class_weights: Vec<f64> = (0..CLASSES).map(|class| 0.2 + 0.3 * class as f64).collect();
+    let batch = Batch { class_weights: Some(class_weights.clone()), ..Batch::new(&network, 6) };
+    let expected = step(&mut Reference::in_f64(network.clone()), &weights, &batch);
+    let mut engine = fast(&network, 2);
+    let found = step(&mut engine, &weights, &batch);
+    compare("weighted", &ParameterTable::new(&network), &found, &expected, SIGMOID);
+
+    // The loss is that of the definition, and all that is counted of the images agrees with it.
+    let smoothing = f64::from(0.1_f32);
+    let loss = |(logits, &label): (&[f32], &u32)| {
+        let sum: f64 = logits.iter().map(|&z| f64::from(z).exp()).sum();
+        let log = |class: usize| f64::from(logits[class]) - sum.ln();
+        let even: f64 = (0..CLASSES).map(log).sum::<f64>() / CLASSES as f64;
+        -class_weights[label as usize]
+            * ((1.0 - smoothing) * log(label as usize) + smoothing * even)
+    };
+    let losses = found.logits.chunks(CLASSES).zip(&batch.labels).map(loss);
+    let mean = losses.sum::<f64>() / batch.labels.len() as f64;
+    assert!((found.loss - mean).abs() < 1e-6 * mean, "{} for {mean}", found.loss);
+    let result = engine.gradients(&batch.lend(), Hooks::default()).unwrap();
+    let counted = result.metrics.loss().unwrap();
+    assert!((counted - result.loss).abs() < 1e-9 * counted, "{counted} for {}", result.loss);
+
+    // Weights of one keep every bit.
+    let even = Batch { class_weights: Some(vec![1.0; CLASSES]), ..Batch::new(&network, 6) };
+    let (plain, even) = (step(&mut engine, &weights, &plain), step(&mut engine, &weights, &even));
+    assert!(plain == even && plain != found);
+}
+
 /// bf16 if nothing amplifies its rounding: each factor is off by up to 2^-9.
 #[test]
 fn googlenet_in_bf16_matches_the_reference_within_its_rounding() {
@@ -387,14 +426,18 @@ fn an_update_is_the_same_on_any_number_of_threads() {
             engine.gradients(&batch.lend(), Hooks::default()).unwrap();
             let mut gradients = Given(random(8, state.velocity.len()));
             engine.exchange(&mut gradients).unwrap();
-            assert!(engine.update(&Update { sgd, ema_decay: 0.75 }).unwrap());
-            common::stored(&mut engine)
+            // Random values of 10 M have a norm of some 2,000: the update is clipped.
+            let update = Update { sgd, clip_norm: 1.0, tell_norm: false, ema_decay: 0.75 };
+            let result = engine.update(&update).unwrap();
+            assert!(result.is_finite && result.gradient_norm.unwrap() > 100.0);
+            (common::stored(&mut engine), result)
         };
-        let plain = run(1);
+        let (plain, result) = run(1);
         let (w, v) = (&state.weights.trainable, &state.velocity);
         assert!(plain.weights.trainable != *w && plain.velocity != *v && plain.ema != state.ema);
         for threads in 2..=3 {
-            let found = run(threads);
+            let (found, found_result) = run(threads);
+            assert_eq!(found_result, result, "{threads} threads");
             assert!(found.velocity == plain.velocity, "{threads} threads");
             assert!(found.weights.trainable == plain.weights.trainable, "{threads} threads");
             let ema = |state: &ModelState| state.ema.as_ref().unwrap().trainable.clone();
@@ -440,6 +483,8 @@ fn mistakes_are_refused() {
     let images = |images| Images::Values(images);
     refused(TrainBatch { images: images(&batch.images[1..]), ..batch.lend() }, "images");
     refused(TrainBatch { labels: &[0, 10], ..batch.lend() }, "label 10 of image 1");
+    let class_weights = Some(&[1.0; 9][..]);
+    refused(TrainBatch { class_weights, ..batch.lend() }, "weights of classes");
     refused(TrainBatch { images: images(&[]), labels: &[], ..batch.lend() }, "labels");
     let one = images(&batch.images[..batch.images.len() / 2]);
     refused(TrainBatch { images: one, labels: &[0], ..batch.lend() }, "no variance");
@@ -568,6 +613,7 @@ fn levels_are_the_values_that_they_stand_for() {
                     images,
                     labels,
                     label_smoothing: 0.0,
+                    class_weights: None,
                     seed: 1,
                     number: 0,
                     bn_momentum: 0.1,

@@ -56,6 +56,7 @@ fn no_allocation_per_step_after_the_first() {
         engine.prepare_evaluation(EvaluationWeights::Given(&state.weights)).unwrap();
         engine.load(state).unwrap();
         let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 1e-4, nesterov: false };
+        let class_weights = vec![1.5; network.options.classes];
         let mut counts = Vec::new();
         for step in 0..3 {
             let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -63,6 +64,7 @@ fn no_allocation_per_step_after_the_first() {
                 images,
                 labels: &[0, 1, 2, 3],
                 label_smoothing: 0.1,
+                class_weights: Some(&class_weights),
                 seed: 0,
                 number: step,
                 bn_momentum: 0.1,
@@ -71,7 +73,9 @@ fn no_allocation_per_step_after_the_first() {
                 engine.gradients(&batch, Hooks::default()).unwrap();
             }
             engine.exchange(&mut Alone).unwrap();
-            engine.update(&Update { sgd, ema_decay: 0.9 }).unwrap();
+            engine
+                .update(&Update { sgd, clip_norm: 0.5, tell_norm: true, ema_decay: 0.9 })
+                .unwrap();
             engine.evaluate(images, &mut evaluated).unwrap();
             counts.push(ALLOCATIONS.load(Ordering::Relaxed) - before);
         }

@@ -143,6 +143,7 @@ fn check_case(
         images,
         labels: &labels,
         label_smoothing,
+        class_weights: None,
         seed: 0,
         number: 0,
         bn_momentum: 0.1,

@@ -54,7 +54,7 @@ fn matches_pytorch() {
             };
             let range = index * n..(index + 1) * n;
             let gradients = &gradients[range.clone()];
-            sgd_step(&Team::new(2), &table, &step, gradients, &mut velocity, &mut weights);
+            sgd_step(&Team::new(2), &table, &step, 1.0, gradients, &mut velocity, &mut weights);
             let what = format!("{name}, step {index}");
             assert_close(&what, &weights, &expected[range.clone()]);
             if step.momentum > 0.0 {
@@ -77,7 +77,7 @@ fn batch_norm_and_biases_do_not_decay() {
     ] {
         let mut weights = [2.0];
         let table = table(1, role);
-        sgd_step(&Team::new(1), &table, &step, &[0.0], &mut [0.0], &mut weights);
+        sgd_step(&Team::new(1), &table, &step, 1.0, &[0.0], &mut [0.0], &mut weights);
         assert!((weights[0] - expected).abs() < 1e-6, "{role:?}: {}", weights[0]);
     }
 }

@@ -33,6 +33,7 @@ fn step(
         images,
         labels: &LABELS,
         label_smoothing: 0.0,
+        class_weights: None,
         seed: 5,
         number: 7,
         bn_momentum: 0.1,

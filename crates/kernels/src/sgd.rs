@@ -13,6 +13,8 @@ const PIECE: usize = 1 << 16;
 /// Constants of one step of stochastic gradient descent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
+    /// Factor on the gradient, by which a gradient is clipped; 1 leaves it as it is, bit by bit.
+    pub scale: f32,
     /// Learning rate.
     pub lr: f32,
     /// Share of the velocity that is kept.
@@ -23,7 +25,7 @@ pub struct Step {
     pub nesterov: bool,
 }
 
-/// One step: `g <- g + weight_decay * w`, `v <- momentum * v + g`, `w <- w - lr * v`, or with
+/// One step: `g <- scale * g + weight_decay * w`, `v <- momentum * v + g`, `w <- w - lr * v`, or with
 /// Nesterov's form `w <- w - lr * (g + momentum * v)`
 /// (<https://pytorch.org/docs/stable/generated/torch.optim.SGD.html>).
 ///
@@ -46,14 +48,14 @@ pub fn step(
     assert_eq!(gradients.len(), weights.len(), "lengths of gradients and weights");
     let total = weights.len().div_ceil(PIECE);
     let pieces = (chunks(velocity, PIECE), chunks(weights, PIECE));
-    let Step { lr, momentum, weight_decay, nesterov } = *step;
+    let Step { scale, lr, momentum, weight_decay, nesterov } = *step;
     let finite = AtomicBool::new(true);
     split(team, total, pieces, |index, (velocity, weights)| {
         let gradients = &gradients[index * PIECE..][..weights.len()];
         let mut largest = 0;
         dispatch!(isa, _simd => {
             for ((w, v), &g) in weights.iter_mut().zip(velocity).zip(gradients) {
-                let g = g + weight_decay * *w;
+                let g = scale * g + weight_decay * *w;
                 *v = momentum * *v + g;
                 *w -= lr * if nesterov { g + momentum * *v } else { *v };
                 // As integers, absolute values of floats keep their order, and NaN comes last.
@@ -65,6 +67,33 @@ pub fn step(
         }
     });
     finite.into_inner()
+}
+
+/// Values whose squares are added side by side: enough sums that none waits for the one before.
+const SUMS: usize = 16;
+
+/// The sum of the squares of `values` in f64. `sums` is scratch, which grows at the first call.
+///
+/// The order of the additions is fixed by the length alone: neither threads nor the instruction set change a
+/// bit. Not finite if and only if a value is not: the square of the largest f32 is 1e77, of which f64 holds
+/// 1e231.
+pub fn squared_norm(team: &Team, isa: Isa, values: &[f32], sums: &mut Vec<f64>) -> f64 {
+    let total = values.len().div_ceil(PIECE);
+    sums.resize(total, 0.0);
+    split(team, total, chunks(sums, 1), |index, sum| {
+        let end = values.len().min((index + 1) * PIECE);
+        let values = &values[index * PIECE..end];
+        let mut side_by_side = [0.0_f64; SUMS];
+        dispatch!(isa, _simd => {
+            for values in values.chunks(SUMS) {
+                for (sum, &value) in side_by_side.iter_mut().zip(values) {
+                    *sum += f64::from(value) * f64::from(value);
+                }
+            }
+        });
+        sum[0] = side_by_side.iter().sum();
+    });
+    sums.iter().sum()
 }
 
 /// Moves an exponential moving average towards `values`: `a <- a + share * (value - a)`, where share

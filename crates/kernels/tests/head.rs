@@ -4,8 +4,9 @@
 mod common;
 
 use bninception_kernels::linear::Linear;
-use bninception_kernels::loss::softmax_cross_entropy;
+use bninception_kernels::loss::{Targets, softmax_cross_entropy};
 use bninception_kernels::sgd::{self, Step};
+use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use common::{assert_close, each_way, random};
 
@@ -58,35 +59,32 @@ fn linear_matches_the_definition() {
 #[test]
 fn loss_and_its_gradient_match_the_definition() {
     for (images, classes) in [(32, 1000), (1, 1), (5, 10)] {
-        for smoothing in [0.0, 0.1] {
+        let class_weights: Vec<f64> = (0..classes).map(|class| 0.25 + class as f64).collect();
+        for (smoothing, weighted) in [(0.0, false), (0.1, false), (0.0, true), (0.1, true)] {
+            let class_weights = weighted.then_some(&class_weights[..]);
             let logits: Vec<f32> = random(1, images * classes).iter().map(|v| v * 30.0).collect();
             let labels: Vec<u32> = (0..images).map(|n| (n * 7 % classes) as u32).collect();
             let (mut losses, mut gradient) = (Vec::new(), Vec::new());
             for (logits, &label) in logits.chunks(classes).zip(&labels) {
+                let weight = if weighted { 0.25 + f64::from(label) } else { 1.0 };
                 let sum: f64 = logits.iter().map(|&z| f64::from(z).exp()).sum();
                 let mut loss = 0.0;
                 for (class, &logit) in logits.iter().enumerate() {
                     let hard = f64::from(class == label as usize) * (1.0 - smoothing);
                     let target = hard + smoothing / classes as f64;
                     let log_probability = f64::from(logit) - sum.ln();
-                    loss -= target * log_probability;
-                    gradient.push((log_probability.exp() - target) / images as f64);
+                    loss -= weight * target * log_probability;
+                    gradient.push(weight * (log_probability.exp() - target) / images as f64);
                 }
                 losses.push(loss);
             }
+            let largest = gradient.iter().fold(1.0_f64, |most, g| most.max(g.abs()));
             for threads in 1..=3 {
                 let team = Team::new(threads);
                 let (mut found, mut found_losses) = (vec![7.0; logits.len()], vec![7.0; images]);
-                softmax_cross_entropy(
-                    &team,
-                    classes,
-                    &logits,
-                    &labels,
-                    smoothing,
-                    &mut found,
-                    &mut found_losses,
-                );
-                assert_close("gradient", &found, &gradient, 1e-7);
+                let targets = Targets { classes, labels: &labels, smoothing, class_weights };
+                softmax_cross_entropy(&team, &targets, &logits, &mut found, &mut found_losses);
+                assert_close("gradient", &found, &gradient, 1e-7 * largest);
                 for (found, expected) in found_losses.iter().zip(&losses) {
                     assert!(
                         (found - expected).abs() < 1e-12 * (1.0 + expected),
@@ -99,13 +97,54 @@ fn loss_and_its_gradient_match_the_definition() {
 }
 
 #[test]
+fn weights_of_one_keep_every_bit_of_the_loss() {
+    let (images, classes) = (16, 40);
+    let logits: Vec<f32> = random(1, images * classes).iter().map(|v| v * 10.0).collect();
+    let labels: Vec<u32> = (0..images).map(|n| (n * 7 % classes) as u32).collect();
+    let team = Team::new(2);
+    let run = |class_weights: Option<&[f64]>| {
+        let (mut gradient, mut losses) = (vec![0.0; logits.len()], vec![0.0; images]);
+        let targets = Targets { classes, labels: &labels, smoothing: 0.1, class_weights };
+        softmax_cross_entropy(&team, &targets, &logits, &mut gradient, &mut losses);
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        (bits(&gradient), losses.iter().map(|loss| loss.to_bits()).collect::<Vec<_>>())
+    };
+    assert_eq!(run(None), run(Some(&vec![1.0; classes])));
+    assert_ne!(run(None), run(Some(&vec![1.5; classes])));
+}
+
+#[test]
 fn a_logit_that_is_not_finite_shows_in_the_loss() {
     let team = Team::new(1);
     for bad in [f32::NAN, f32::INFINITY] {
         let (mut gradient, mut losses) = ([0.0; 3], [0.0]);
         let logits = [0.5, bad, 1.0];
-        softmax_cross_entropy(&team, 3, &logits, &[0], 0.0, &mut gradient, &mut losses);
+        let targets = Targets { classes: 3, labels: &[0], smoothing: 0.0, class_weights: None };
+        softmax_cross_entropy(&team, &targets, &logits, &mut gradient, &mut losses);
         assert!(!losses[0].is_finite(), "loss {} from {bad}", losses[0]);
+    }
+}
+
+#[test]
+fn the_norm_is_that_of_the_definition_with_the_same_bits_everywhere() {
+    for len in [0, 1, 15, 16, 17, 65_536, 65_537, 200_003] {
+        let values: Vec<f32> = random(3, len).iter().map(|value| value * 1e18).collect();
+        let expected: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+        let mut first = None;
+        each_way(|isa, team| {
+            let mut sums = vec![7.0; 2];
+            let found = sgd::squared_norm(team, isa, &values, &mut sums);
+            let what = format!("{len} values, {isa:?}, {} threads", team.len());
+            assert!((found - expected).abs() <= 1e-12 * expected, "{what}: {found} {expected}");
+            assert_eq!(*first.get_or_insert(found.to_bits()), found.to_bits(), "{what}");
+        });
+    }
+    let team = Team::new(2);
+    for (bad, is_finite) in [(f32::MAX, true), (f32::INFINITY, false), (f32::NAN, false)] {
+        let mut values = vec![1.0; 70_000];
+        values[66_000] = bad;
+        let norm = sgd::squared_norm(&team, Isa::chosen(), &values, &mut Vec::new());
+        assert_eq!(norm.is_finite(), is_finite, "{bad}");
     }
 }
 
@@ -113,14 +152,14 @@ fn a_logit_that_is_not_finite_shows_in_the_loss() {
 fn steps_of_momentum_and_average_match_the_definition() {
     let len = 200_003;
     let (gradients, start) = (random(1, len), random(2, len));
-    for nesterov in [false, true] {
-        let step = Step { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov };
+    for (nesterov, scale) in [(false, 1.0), (true, 1.0), (false, 0.25)] {
+        let step = Step { scale, lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov };
         let mut expected_v = vec![0.0; len];
         let mut expected_w: Vec<f64> = start.iter().map(|&w| f64::from(w)).collect();
         let mut expected_a = vec![0.0; len];
         for _ in 0..3 {
             for i in 0..len {
-                let g = f64::from(gradients[i]) + 0.01 * expected_w[i];
+                let g = f64::from(scale * gradients[i]) + 0.01 * expected_w[i];
                 expected_v[i] = 0.9 * expected_v[i] + g;
                 let direction = if nesterov { g + 0.9 * expected_v[i] } else { expected_v[i] };
                 expected_w[i] -= 0.1 * direction;

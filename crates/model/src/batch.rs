@@ -116,6 +116,15 @@ pub fn check_batch(
     check_images(network, images).map(|_| ())
 }
 
+/// Fails unless there is one weight for each class of `network`, or none at all.
+///
+/// # Errors
+/// [`ModelError::Length`].
+pub fn check_class_weights(network: &Network, weights: Option<&[f64]>) -> Result<(), ModelError> {
+    let classes = network.options.classes;
+    check_len("weights of classes", classes, weights.map_or(classes, <[f64]>::len))
+}
+
 /// Fails unless batch statistics of `images` are defined in every layer. Returns the number of images.
 ///
 /// # Errors

@@ -163,7 +163,9 @@ impl From<RunError> for Error {
 impl From<SetupError> for Error {
     fn from(error: SetupError) -> Error {
         match error {
-            SetupError::Classes { .. } => Error::Usage(error.to_string()),
+            SetupError::Classes { .. } | SetupError::ClassWeights(_) => {
+                Error::Usage(error.to_string())
+            }
             SetupError::Engine(error) => Error::Engine(error),
         }
     }

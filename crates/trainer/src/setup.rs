@@ -28,6 +28,9 @@ pub enum SetupError {
         /// Classes of the data.
         found: usize,
     },
+    /// `train.class_weights` does not fit the classes.
+    #[error("train.class_weights: {0}")]
+    ClassWeights(String),
     /// The network cannot be built, or the executor does not offer it.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -155,10 +158,26 @@ pub fn train_plan(config: &Config, batches: Range<u64>) -> data::TrainPlan {
         augment: config.augment.clone(),
         shuffle: config.data.shuffle,
         shard_size: config.data.shard_size,
+        balance: config.data.balance,
         seed: config.train.seed,
         accumulate: config.train.accumulate,
         batches,
     }
+}
+
+/// The weight of each class in the training loss, for classes with `counts` training images; `None` where
+/// all weigh the same.
+///
+/// # Errors
+/// A class without a weight, or a weight of something that is no class.
+pub fn class_weights(
+    config: &Config,
+    classes: &[String],
+    counts: &[u64],
+) -> Result<Option<Vec<f64>>, SetupError> {
+    let shares = config.data.balance.shares(counts);
+    let weights = config.train.class_weights.of_classes(classes, counts, &shares);
+    weights.map_err(SetupError::ClassWeights)
 }
 
 /// Updates of an epoch, and of the whole run, on `n_images` training images.

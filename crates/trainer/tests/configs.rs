@@ -1,9 +1,9 @@
 //! The presets are the paper's, `base.toml` is complete, and mistakes are explained.
 
 use bninception::config::{
-    Activation, Colour, Config, ConfigError, ConfigFile, Flag, MAX_FILE_BYTES, Mirror, NetworkKind,
-    Origin, Resolved, ScheduleKind, Shuffle, Sources, preset_names, preset_text, preset_title,
-    resolve,
+    Activation, ClassWeights, Colour, Config, ConfigError, ConfigFile, Flag, MAX_FILE_BYTES,
+    Mirror, NetworkKind, Origin, Resolved, ScheduleKind, Shuffle, Sources, preset_names,
+    preset_text, preset_title, resolve,
 };
 use toml::Table;
 
@@ -275,6 +275,63 @@ fn values_of_set_are_toml_or_bare_strings() {
             &format!("`--set {argument}`: expected key=value, such as `--set optimizer.lr=0.01`"),
         );
     }
+}
+
+#[test]
+fn weights_of_classes_are_a_word_or_a_table() {
+    let weights =
+        |resolved: Result<Resolved, ConfigError>| resolved.unwrap().config.train.class_weights;
+    let table = ClassWeights::Table([("Honey Bees".into(), 1.0), ("a.b".into(), 3.0)].into());
+    let inline = "{ \"a.b\" = 3, \"Honey Bees\" = 1.0 }";
+    for (text, expected) in [
+        ("\"none\"", &ClassWeights::None),
+        ("\"balanced\"", &ClassWeights::Balanced),
+        (inline, &table),
+    ] {
+        let file = format!("[train]\nclass_weights = {text}");
+        assert_eq!(weights(from_file(&file)), *expected, "{text}");
+        assert_eq!(weights(from_sets(&[&format!("train.class_weights={text}")])), *expected);
+        let resolved = from_file(&file).unwrap();
+        let (written, annotated) =
+            (resolved.config.to_toml().unwrap(), resolved.to_annotated_toml().unwrap());
+        assert_eq!(weights(from_file(&written)), *expected, "{written}");
+        assert_eq!(weights(from_file(&annotated)), *expected, "{annotated}");
+    }
+    let section = "[train.class_weights]\n\"a.b\" = 3\n\"Honey Bees\" = 1.0";
+    assert_eq!(weights(from_file(section)), table);
+    let shown = from_file(section).unwrap().to_annotated_toml().unwrap();
+    let line = shown.lines().find(|line| line.starts_with("\"a.b\" = 3.0")).unwrap();
+    assert!(line.ends_with("  # file my.toml"), "{line}");
+    // A later source replaces the whole.
+    assert_eq!(
+        weights(from_sets(&["train.class_weights={a=1}", "train.class_weights=none"])),
+        ClassWeights::None
+    );
+
+    let expected = "expected \"none\", \"balanced\", or a weight for every class, such as \
+                    { ants = 3.0, bees = 1.0 }";
+    for (text, found) in [
+        ("\"even\"", "\"even\""),
+        ("{ ants = \"3\" }", "{ ants = \"3\" }"),
+        ("{ ants = { bees = 1 } }", "{ ants = { bees = 1 } }"),
+        ("{}", "{}"),
+    ] {
+        check_message(
+            from_sets(&[&format!("train.class_weights={text}")]),
+            &format!(
+                "the config has a problem:\n  `train.class_weights = {found}` (--set): {expected}"
+            ),
+        );
+    }
+    // No other string may be a table.
+    check_message(
+        from_sets(&["data.dir={ a = 1 }"]),
+        "the config has a problem:\n  `data.dir = { a = 1 }` (--set): expected a string, in quotes",
+    );
+    check_message(
+        from_sets(&["data.shuffle={}"]),
+        "the config has a problem:\n  `data.shuffle = {}` (--set): expected a string, in quotes",
+    );
 }
 
 #[test]

@@ -159,10 +159,12 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
     let result = |rng: &mut _| EvaluationResult {
         step: any_u64(rng),
+        epoch: Some(any_u64(rng)).filter(|epoch| epoch % 2 == 0),
         images: any_u64(rng),
         failed: any_u64(rng),
         top1: finite(any_f64(rng)).unwrap_or(1.0),
         top5: finite(any_f64(rng)).unwrap_or(0.0),
+        balanced: finite(any_f64(rng)),
         loss: finite(any_f64(rng)),
     };
     // The loss of a training image may be anything.

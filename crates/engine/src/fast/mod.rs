@@ -20,7 +20,7 @@ use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
 use bninception_model::Network;
-use bninception_model::batch::{Images, check_batch, check_images, check_len};
+use bninception_model::batch::{Images, check_batch, check_class_weights, check_images, check_len};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Purpose, lower};
@@ -30,7 +30,8 @@ use self::training::{Machine, Step, Training};
 use crate::error::EngineError;
 use crate::exchange::Exchange;
 use crate::executor::{
-    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, Watch,
+    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, UpdateResult,
+    Watch,
 };
 use crate::held::Held;
 use crate::profile::Profile;
@@ -238,6 +239,7 @@ impl Executor for Fast {
     ) -> Result<BatchResult, EngineError> {
         let Fast { network, held, logits, training, padded, settings, team, .. } = self;
         check_batch(network, batch.images, batch.labels)?;
+        check_class_weights(network, batch.class_weights)?;
         let (images, classes) = (batch.labels.len(), network.options.classes);
         logits.resize(images * classes, 0.0);
         let Hooks { watch, exchange } = hooks;
@@ -275,7 +277,7 @@ impl Executor for Fast {
         self.held.exchange(exchange)
     }
 
-    fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
+    fn update(&mut self, update: &Update) -> Result<UpdateResult, EngineError> {
         self.held.update(&self.team, update)
     }
 

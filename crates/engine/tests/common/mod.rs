@@ -10,6 +10,8 @@ use bninception_engine::{
 /// An update that moves nothing but the running statistics.
 pub const NO_UPDATE: Update = Update {
     sgd: SgdStep { lr: 0.0, momentum: 0.0, weight_decay: 0.0, nesterov: false },
+    clip_norm: 0.0,
+    tell_norm: false,
     ema_decay: 0.0,
 };
 

@@ -20,7 +20,7 @@ pub use lrn::LrnOp;
 pub use pointwise::{MaskOp, ReluOp};
 pub use pool::PoolOp;
 
-use crate::batch::{Images, check_batch, check_images, check_len};
+use crate::batch::{Images, check_batch, check_class_weights, check_images, check_len};
 use crate::dropout::dropout_mask;
 use crate::error::ModelError;
 use crate::layer::{Activation, Layer, Op};
@@ -47,6 +47,8 @@ pub struct TrainInput<'a> {
     pub labels: &'a [u32],
     /// Share of the target that is spread evenly over all classes (0 for none).
     pub label_smoothing: f64,
+    /// Factor on the loss of each class's images, one for each class.
+    pub class_weights: Option<&'a [f64]>,
     /// Seed and number of the batch, from which dropout is drawn.
     pub draw: (u64, u64),
     /// Weight of the batch in the running statistics.
@@ -124,9 +126,10 @@ impl ReferenceExecutor {
         gradients: &mut [f32],
         stage: &mut Stage<'_>,
     ) -> Result<TrainOutput, ModelError> {
-        let TrainInput { images, labels, label_smoothing, draw, bn_momentum } = *input;
+        let TrainInput { images, labels, draw, bn_momentum, .. } = *input;
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
         check_batch(&self.network, images, labels)?;
+        check_class_weights(&self.network, input.class_weights)?;
 
         let tensors = self.tensors(weights, true)?;
         let image = self.image_tensor(images)?;
@@ -139,7 +142,7 @@ impl ReferenceExecutor {
         for (loss, logits) in self.network.losses.iter().zip(&logits) {
             let name = &self.network.layers[loss.logits].name;
             let in_loss = |source| ModelError::Candle { layer: format!("{name} (loss)"), source };
-            let value = cross_entropy(logits, labels, label_smoothing).map_err(in_loss)?;
+            let value = cross_entropy(logits, input).map_err(in_loss)?;
             let number = value.to_dtype(DType::F64).and_then(|value| value.to_scalar::<f64>());
             if all_finite {
                 reported = number.map_err(in_loss)?;
@@ -409,11 +412,18 @@ pub fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
-/// Mean over the batch of `-sum_k q_k log softmax(logits)_k`, where the target q gives
+/// Mean over the batch of `-w sum_k q_k log softmax(logits)_k`, where the target q gives
 /// `1 - smoothing` to the label and spreads `smoothing` evenly over all classes (section 7 of
-/// Szegedy et al. 2015, <https://arxiv.org/abs/1512.00567>).
-fn cross_entropy(logits: &Tensor, labels: &[u32], smoothing: f64) -> candle_core::Result<Tensor> {
-    let log_probabilities = candle_nn::ops::log_softmax(logits, 1)?;
+/// Szegedy et al. 2015, <https://arxiv.org/abs/1512.00567>), and w is the weight of the label's class.
+fn cross_entropy(logits: &Tensor, input: &TrainInput<'_>) -> candle_core::Result<Tensor> {
+    let TrainInput { labels, label_smoothing: smoothing, class_weights, .. } = *input;
+    let mut log_probabilities = candle_nn::ops::log_softmax(logits, 1)?;
+    if let Some(weights) = class_weights {
+        let weights: Vec<f64> = labels.iter().map(|&label| weights[label as usize]).collect();
+        let weights = Tensor::from_vec(weights, (labels.len(), 1), logits.device())?;
+        let weights = weights.to_dtype(logits.dtype())?;
+        log_probabilities = log_probabilities.broadcast_mul(&weights)?;
+    }
     let labels = Tensor::from_slice(labels, (labels.len(), 1), logits.device())?;
     let at_label = log_probabilities.gather(&labels, 1)?.mean_all()?;
     let everywhere = log_probabilities.mean_all()?;

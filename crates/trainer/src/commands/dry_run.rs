@@ -34,7 +34,9 @@ impl<'a> DryRun<'a> {
         let train: Arc<dyn Source> = Arc::new(FileSource::new(plan.splits.train.clone(), decode)?);
         let val: Arc<dyn Source> = Arc::new(FileSource::new(plan.splits.val.clone(), decode)?);
         let (steps_per_epoch, total_steps) = setup::steps(&plan.config, train.len());
-        let (first, pace) = measure(&plan.config, plan.executor.as_mut(), train, val)?;
+        run::warn_of_splits(&plan.config, &plan.splits);
+        let weights = run::class_weights(&plan.config, &plan.splits)?;
+        let (first, pace) = measure(&plan.config, plan.executor.as_mut(), train, val, weights)?;
         Ok(DryRun { plan, room, first, pace, steps_per_epoch, total_steps })
     }
 

@@ -12,7 +12,7 @@ use crate::evaluation::statistics::lag_note;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::setup;
-use crate::terminal::text::{counted, grouped, percent, table};
+use crate::terminal::text::{counted, grouped, table};
 
 pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
     let mut about = String::new();
@@ -37,7 +37,8 @@ pub(super) fn info(args: &InfoArgs) -> Result<(), Error> {
 fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
     let metadata = &checkpoint.metadata;
     let best = metadata.progress.best.map_or(String::new(), |best| {
-        format!(", best top-1 {} at step {}", percent(best.top1), best.step)
+        let by = metadata.config.checkpoint.best_by;
+        format!(", best {} {} at step {}", by.name(), best.shown(by), best.step)
     });
     let statistics = metadata.calibration.map_or(String::new(), |made| {
         format!(

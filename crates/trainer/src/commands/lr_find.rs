@@ -8,6 +8,7 @@ use bninception_data::FileSource;
 use serde_json::json;
 
 use super::plan::{Drawing, RunPlan};
+use super::run;
 use crate::cli::LrFindArgs;
 use crate::commands::print;
 use crate::error::Error;
@@ -64,7 +65,8 @@ pub(super) fn lr_find(args: &LrFindArgs) -> Result<(), Error> {
     let decode = setup::decode_options(&plan.config);
     let source = Arc::new(FileSource::new(plan.splits.train.clone(), decode)?);
     let n_batches = n_steps * plan.config.train.accumulate as u64;
-    let mut trial = Trial::start(&plan.config, plan.executor.as_mut(), source, n_batches)?;
+    let weights = run::class_weights(&plan.config, &plan.splits)?;
+    let mut trial = Trial::start(&plan.config, plan.executor.as_mut(), source, weights, n_batches)?;
     let points = range_test(&mut trial, &range, &plan.config.train)?;
 
     let suggestion = suggest(&points);

@@ -85,6 +85,7 @@ impl RunPlan {
         }
         let Resolved { config, recipe, .. } = resolved;
         run::check_batch(&config, &splits)?;
+        run::check_classes(&config, &splits)?;
         let _pictures = pictures;
         Ok(RunPlan { config, recipe, dirs, splits, network, table, executor, _pictures })
     }

@@ -49,6 +49,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     check_images(&metadata, &images, others_allowed)?;
     Watcher::new(&config, &network)?;
     run::check_batch(&config, &images.splits).map_err(with_permit)?;
+    run::check_classes(&config, &images.splits)?;
     let mut executor = setup::executor(&config, network.clone())?;
     let table = ParameterTable::new(&network);
     let n_images = images.splits.train.len();
@@ -86,11 +87,21 @@ fn with_permit(error: Error) -> Error {
 
 fn say_place(job: &Job, progress: &RunProgress) {
     let (course, step) = (job.course(progress), progress.step);
-    if step < course.total_steps || progress.evaluated_step != Some(step) {
+    let is_at_end = step >= course.total_steps || course.is_stopped_early(progress);
+    if !is_at_end || progress.evaluated_step != Some(step) {
         tracing::info!("going on at step {step}, epoch {:.2}", course.epoch(step));
         return;
     }
     let config = &job.config;
+    if course.is_stopped_early(progress) {
+        tracing::info!(
+            "the run is at its end: it stopped early at step {step} of {}; let it go on with: bninception \
+             resume {} --set train.patience=0",
+            course.total_steps,
+            quoted(job.folder.path())
+        );
+        return;
+    }
     let (flag, key, more) = match config.train.steps {
         0 => ("--epochs", "train.epochs", course.last_epoch() + 1),
         steps => ("--steps", "train.steps", steps.saturating_add(course.steps_per_epoch)),

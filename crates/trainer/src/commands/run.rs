@@ -4,29 +4,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bninception_data::{FileSource, Splits};
+use bninception_data::{Balance, FileSource, Sample, Source, Splits};
 use bninception_engine::Executor;
 use bninception_engine::model::summary::summarise;
 use bninception_engine::model::{Network, ParameterTable};
 use serde_json::json;
 
 use crate::commands::print;
-use crate::config::{Config, Recipe};
+use crate::config::{BestBy, ClassWeights, Config, Recipe, Shuffle};
 use crate::error::Error;
 use crate::evaluation::calibrate::n_batches_while_training;
 use crate::evaluation::interval::Interval;
 use crate::evaluation::statistics::{self, Statistics};
 use crate::file_error::FileError;
+use crate::images::class_counts::{class_counts, imbalance, without_validation};
 use crate::images::data_dirs::DataDirs;
 use crate::run::atomic_file;
 use crate::run::folder::RunFolder;
-use crate::run::state::{EvaluationResult, TrainState};
+use crate::run::state::{EvaluationResult, RunProgress, TrainState};
 use crate::setup;
 use crate::terminal::logging;
 use crate::terminal::loss::{is_far_above_guessing, loss_text};
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
 use crate::terminal::text::{counted, duration, has_top5, percent, quoted};
+use crate::training::course::Course;
 use crate::training::job::{Job, Stop};
 use crate::training::left_over::left_over;
 use crate::training::resources::Room;
@@ -69,6 +71,63 @@ pub(super) fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error>
     Ok(())
 }
 
+/// Checks what the settings say of classes, and of the validation images that they need.
+pub(super) fn check_classes(config: &Config, splits: &Splits) -> Result<(), Error> {
+    class_weights(config, splits)?;
+    if config.train.patience > 0 && splits.val.is_empty() {
+        return Err(Error::Usage(format!(
+            "train.patience = {} stops a run that no longer improves on validation images, but there \
+             are none; name some with --val-dir, or use --set train.patience=0",
+            config.train.patience
+        )));
+    }
+    Ok(())
+}
+
+/// The weight of each class in the training loss, if they differ.
+pub(super) fn class_weights(config: &Config, splits: &Splits) -> Result<Option<Vec<f64>>, Error> {
+    let labels = splits.train.iter().map(|sample| sample.label);
+    let counts = class_counts(labels, splits.classes.len());
+    Ok(setup::class_weights(config, &splits.classes, &counts)?)
+}
+
+/// Warns of classes of `splits` that are rare, or that nothing is known of.
+pub(super) fn warn_of_splits(config: &Config, splits: &Splits) {
+    let counts = |samples: &[Sample]| {
+        class_counts(samples.iter().map(|sample| sample.label), splits.classes.len())
+    };
+    warn_of_classes(config, &splits.classes, &counts(&splits.train), &counts(&splits.val));
+}
+
+/// Warns of classes that are rare, or that nothing is known of. `train` and `val` are the images of each
+/// class.
+fn warn_of_classes(config: &Config, classes: &[String], train: &[u64], val: &[u64]) {
+    let named = |counts: &[u64]| -> Vec<(&str, u64)> {
+        classes.iter().map(String::as_str).zip(counts.iter().copied()).collect()
+    };
+    if let Some(imbalance) = imbalance(&named(train)) {
+        let is_met = config.data.balance != Balance::None
+            || config.train.class_weights != ClassWeights::None;
+        let shuffle = match config.data.shuffle {
+            Shuffle::Full => "",
+            _ => " --set data.shuffle=full",
+        };
+        match is_met {
+            true => {
+                tracing::info!("{imbalance}; data.balance or train.class_weights makes up for it")
+            }
+            false => tracing::warn!(
+                "{imbalance}; to show rare classes more often use --set data.balance=classes{shuffle}, to \
+                 let their images weigh more --set train.class_weights=balanced, and to keep the state \
+                 that is best for all classes --set checkpoint.best_by=balanced"
+            ),
+        }
+    }
+    if let Some(without) = without_validation(&named(val)) {
+        tracing::warn!("{without}");
+    }
+}
+
 pub(super) fn job(
     config: Config,
     recipe: Recipe,
@@ -79,9 +138,11 @@ pub(super) fn job(
 ) -> Result<Job, Error> {
     let decode = setup::decode_options(&config);
     let lists = images.dirs.lists(&images.splits);
+    let class_weights = class_weights(&config, &images.splits)?;
     let RunImages { splits, dirs } = images;
     Ok(Job {
         classes: splits.classes,
+        class_weights,
         train: Arc::new(FileSource::new(splits.train, decode)?),
         val: Arc::new(FileSource::new(splits.val, decode)?),
         images: lists,
@@ -133,6 +194,11 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
         counted(job.train.len() as u64, "training image"),
         counted(job.val.len() as u64, "validation image")
     );
+    let counts = |source: &dyn Source| {
+        class_counts((0..source.len()).map(|index| source.label(index)), job.classes.len())
+    };
+    let (train, val) = (counts(job.train.as_ref()), counts(job.val.as_ref()));
+    warn_of_classes(&job.config, &job.classes, &train, &val);
     tracing::info!(
         "network: {:.2} M parameters, {:.3} GMAC an image of {} px",
         parameters as f64 / 1e6,
@@ -180,7 +246,7 @@ pub(super) fn finish(
     state: TrainState,
     as_json: bool,
 ) -> Result<(), Error> {
-    let Outcome { progress, finished } =
+    let Outcome { progress, finished, stopped_early } =
         train(job, executor, state).inspect_err(|error| mark_if_diverged(job, error))?;
     let course = job.course(&progress);
     if as_json {
@@ -201,6 +267,10 @@ pub(super) fn finish(
             "majority": job.majority().map(|majority| {
                 json!({ "class": job.classes[majority.class as usize], "top1": majority.top1() })
             }),
+            "stopped_early": stopped_early,
+            "balanced": progress.evaluation.and_then(|result| result.balanced),
+            "best_by": job.config.checkpoint.best_by,
+            "best_epoch": progress.best.map(|best| course.epoch_of(&best)),
         });
         return print::json(&with_path("run_dir", job.folder.path(), result));
     }
@@ -219,7 +289,7 @@ pub(super) fn finish(
         ));
     }
     let result = match progress.evaluation {
-        Some(result) => result_to_text(job, &result, progress.best),
+        Some(result) => result_to_text(job, &course, &progress, &result),
         None => "no validation images, so nothing was evaluated".to_owned(),
     };
     let checkpoint = job.folder.best_or_last().unwrap_or_else(|| job.folder.last());
@@ -231,8 +301,13 @@ pub(super) fn finish(
     ))
 }
 
-/// The last evaluation, the best one, and what they have to beat.
-fn result_to_text(job: &Job, result: &EvaluationResult, best: Option<EvaluationResult>) -> String {
+/// The last evaluation, which is the best, and what they have to beat.
+fn result_to_text(
+    job: &Job,
+    course: &Course,
+    progress: &RunProgress,
+    result: &EvaluationResult,
+) -> String {
     let n_classes = job.classes.len();
     let interval = Interval::of_rate(result.top1, result.images);
     let interval = interval.map_or(String::new(), |found| format!(" (95 %: {})", found.to_text()));
@@ -242,13 +317,11 @@ fn result_to_text(job: &Job, result: &EvaluationResult, best: Option<EvaluationR
     };
     let loss = result.loss.unwrap_or(f64::NAN);
     let mut text = format!(
-        "top-1 {}{interval}{top5}, loss {} on {} ({})",
+        "top-1 {}{interval}{top5}, loss {} on {}\n{}",
         percent(result.top1),
         loss_text(loss, n_classes),
         counted(result.images, "validation image"),
-        best.map_or("no evaluation had a finite loss, so none is the best".to_owned(), |best| {
-            format!("best top-1 {}", percent(best.top1))
-        })
+        choice_of_best(job.config.checkpoint.best_by, course, progress, result)
     );
     if let Some(majority) = job.majority() {
         text.push_str(&format!("\n{}", majority.verdict(&job.classes, result.top1)));
@@ -259,4 +332,25 @@ fn result_to_text(job: &Job, result: &EvaluationResult, best: Option<EvaluationR
         text.push_str(&format!("\nthe loss is so far above guessing because {reason}"));
     }
     text
+}
+
+/// Which evaluation is the best, and by what: `best by top-1: epoch 24 of 30, 72.55 %; last 71.24 %`.
+fn choice_of_best(
+    by: BestBy,
+    course: &Course,
+    progress: &RunProgress,
+    last: &EvaluationResult,
+) -> String {
+    let (name, n_epochs) = (by.name(), course.epoch_number(progress.step));
+    match progress.best {
+        None => "no evaluation had a finite loss, so none is the best".to_owned(),
+        Some(best) => {
+            let (epoch, value) = (course.epoch_of(&best), best.shown(by));
+            let last = match best.step == last.step {
+                true => ", the last".to_owned(),
+                false => format!("; last {}", last.shown(by)),
+            };
+            format!("best by {name}: epoch {epoch} of {n_epochs}, {value}{last}")
+        }
+    }
 }

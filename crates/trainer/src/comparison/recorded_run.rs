@@ -155,7 +155,7 @@ impl RecordedRun {
 /// Whether a setting belongs to what a model is, and not to its seed, to places or to pace.
 pub fn is_recipe(key: &str) -> bool {
     // The length counts: a longer run has more chances of a good evaluation.
-    let is_length = matches!(key, "train.epochs" | "train.steps");
+    let is_length = matches!(key, "train.epochs" | "train.steps" | "train.patience");
     key != "train.seed" && (is_length || changes_maths(key, false))
 }
 

@@ -66,6 +66,9 @@ pub fn changes_maths(key: &str, follows_length: bool) -> bool {
         | "data.cache_listings"
         | "data.check_headers" => false,
         "train.val_batch_size" | "train.threads" | "train.on_divergence" => false,
+        // How long a run may go on, as train.epochs; and which of its states are kept as the best.
+        "train.patience" => false,
+        "checkpoint.best_by" => true,
         "train.epochs" | "train.steps" => follows_length,
         _ => {
             let section = key.split('.').next().unwrap_or_default();
@@ -131,6 +134,11 @@ mod tests {
             ("schedule.warmup_fraction", Constant, true),
             ("train.epochs", Cosine, true),
             ("train.steps", Cosine, true),
+            ("train.patience", Cosine, false),
+            ("train.class_weights", Exponential, true),
+            ("data.balance", Exponential, true),
+            ("optimizer.clip_norm", Exponential, true),
+            ("checkpoint.best_by", Exponential, true),
             ("checkpoint.keep", Exponential, false),
             ("log.every_steps", Cosine, false),
             ("engine.winograd", Exponential, false),

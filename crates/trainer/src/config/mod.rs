@@ -1,10 +1,12 @@
 //! Settings of a run: typed, merged from presets, files and the command line, and checked once.
 //!
 //! Later sources win: `configs/base.toml`, the preset and what it extends, what was chosen by the
-//! images, `-c FILE` in order, `--set key=value` in order, plain flags. [`resolve`] remembers which source gave each value.
-//! From then on a config is read-only; the run folder gets a copy that loads back equal.
+//! images, `-c FILE` in order, `--set key=value` in order, plain flags. [`resolve`] remembers which
+//! source gave each value. From then on a config is read-only; the run folder gets a copy that loads
+//! back equal.
 
 mod choice;
+mod class_weights;
 mod diff;
 mod error;
 mod origin;
@@ -15,6 +17,7 @@ mod sections;
 mod validate;
 
 pub use choice::{ImageFacts, RecipeChoice, size_advice};
+pub use class_weights::ClassWeights;
 pub use diff::{Change, changes_maths, diff, nearest_setting};
 pub use error::{ConfigError, Problem};
 pub use origin::Origin;
@@ -23,10 +26,10 @@ pub use presets::{BASE, preset_names, preset_text, preset_title};
 pub use recipe::Recipe;
 pub use resolve::{ConfigFile, Flag, MAX_FILE_BYTES, Resolved, Sources, resolve};
 pub use sections::{
-    Activation, CheckpointConfig, Config, DataConfig, Dtype, EngineConfig, EngineKind,
+    Activation, BestBy, CheckpointConfig, Config, DataConfig, Dtype, EngineConfig, EngineKind,
     EvalStatistics, LogConfig, NetworkConfig, NetworkKind, OnDivergence, OptimizerConfig,
     ScheduleConfig, ScheduleKind, TrainConfig,
 };
 pub(crate) use validate::MAX_COUNT;
 // The data crate's own settings, which checkpoints store too.
-pub use bninception_data::{AugmentConfig, Colour, Interpolation, Mirror, Shuffle};
+pub use bninception_data::{AugmentConfig, Balance, Colour, Interpolation, Mirror, Shuffle};

@@ -132,7 +132,12 @@ impl Resolved {
             if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
                 section = name;
             } else if let Some((field, _)) = line.split_once(" = ")
-                && let Some(origin) = self.origins.get(&format!("{section}.{field}"))
+                && let Some(origin) =
+                    // A setting that is a table has a section of its own.
+                    self
+                        .origins
+                        .get(&format!("{section}.{field}"))
+                        .or(self.origins.get(section))
             {
                 let gap = width - line.chars().count();
                 annotated.push_str(&format!("{:gap$}  # {}", "", one_line(origin)));
@@ -278,8 +283,12 @@ fn gather(sources: &Sources, n_settings: usize) -> Result<Gathered, ConfigError>
         // What is not TOML is a string without quotes, such as --set data.dir=my pictures.
         let value = value.trim();
         let value = value.parse::<Value>().unwrap_or_else(|_| Value::from(value));
-        let table = Table::from_iter([(key.trim().to_owned(), value)]);
-        others.extend(settings(table, &Origin::Set));
+        let key = key.trim().to_owned();
+        // A table behind the key of a setting is its value, one behind a section has its settings.
+        match key.contains('.') {
+            true => others.push(Setting { key, value, origin: Origin::Set }),
+            false => others.extend(settings(Table::from_iter([(key, value)]), &Origin::Set)),
+        }
     }
     for flag in sources.flags {
         let origin = Origin::Flag(flag.name.to_owned());
@@ -404,10 +413,21 @@ fn mismatch(
             None
         }
         (Value::Array(example), _) => Some(format!("a list of {} numbers", example.len())),
-        (_, Value::String(_)) => {
-            let message = refusal(schema, key, value)?;
-            let expected = message.rsplit_once("expected ").map(|(_, choices)| choices.to_owned());
-            Some(expected.unwrap_or(message))
+        (_, Value::String(_) | Value::Table(_)) => {
+            // One setting may be a table in place of a string.
+            let choices = |value: &Value| {
+                let message = refusal(schema, key, value)?;
+                let choices =
+                    message.rsplit_once("expected ").map(|(_, choices)| choices.to_owned());
+                Some(choices.unwrap_or(message))
+            };
+            let refused = choices(value)?;
+            match value {
+                Value::String(_) => Some(refused),
+                // What is wrong inside a table is told as for a word that is no choice.
+                _ if choices(&Value::Table(Table::new())).is_none() => choices(&Value::from("")),
+                _ => Some("a string, in quotes".to_owned()),
+            }
         }
         // A choice that was one of two once is still read as such.
         (_, Value::Boolean(_)) if refusal(schema, key, value).is_none() => None,

@@ -3,10 +3,11 @@
 //! A field's doc comment gives its unit; `configs/base.toml` gives its value, where that value
 //! comes from and, where the paper leaves it open, the reason for our reading.
 
-use bninception_data::{AugmentConfig, Shuffle};
+use bninception_data::{AugmentConfig, Balance, Shuffle};
 use bninception_engine::model::AuxOptions;
 use serde::{Deserialize, Serialize};
 
+use super::class_weights::ClassWeights;
 use super::error::ConfigError;
 
 /// All settings of a run.
@@ -159,6 +160,9 @@ pub struct DataConfig {
     pub shuffle: Shuffle,
     /// Images in a shard, the unit of `shuffle = "shards"` and `"within-shards"`.
     pub shard_size: usize,
+    /// How often the images of each class come in an epoch.
+    #[serde(default)]
+    pub balance: Balance,
     /// Whether a run looks at the header of every image before its first step, and does not
     /// begin if one cannot be read.
     pub check_headers: bool,
@@ -193,6 +197,9 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Nesterov's momentum in place of the classical one.
     pub nesterov: bool,
+    /// Largest Euclidean norm of the gradient, to which a longer one is scaled down; 0 for no limit.
+    #[serde(default)]
+    pub clip_norm: f64,
 }
 
 /// The learning rate over time: `[schedule]`; [`crate::training::schedule`] has the formulas.
@@ -269,6 +276,13 @@ pub struct TrainConfig {
     pub label_smoothing: f64,
     /// What follows a loss that is not finite.
     pub on_divergence: OnDivergence,
+    /// Epochs without a better evaluation after which a run ends; 0 to train to the end.
+    #[serde(default)]
+    pub patience: u64,
+    /// How much the images of each class weigh in the training loss. The last of the section, because
+    /// TOML writes tables behind values.
+    #[serde(default)]
+    pub class_weights: ClassWeights,
 }
 
 /// Of checkpoints that know no accumulation.
@@ -354,9 +368,36 @@ pub struct CheckpointConfig {
     pub every_minutes: u64,
     /// How many `epoch-NNNN.safetensors` are kept, the newest; 0 keeps all.
     pub keep: usize,
+    /// What makes an evaluation the best, whose state `best.safetensors` is.
+    #[serde(default)]
+    pub best_by: BestBy,
     /// Seconds for which a write that fails is tried again before the run ends.
     #[serde(default = "default_retry_seconds")]
     pub retry_seconds: u64,
+}
+
+/// What makes an evaluation the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BestBy {
+    /// The most images whose class came first.
+    #[default]
+    Top1,
+    /// The highest mean recall of the classes.
+    Balanced,
+    /// The lowest mean loss.
+    Loss,
+}
+
+impl BestBy {
+    /// What is measured, in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            BestBy::Top1 => "top-1",
+            BestBy::Balanced => "balanced accuracy",
+            BestBy::Loss => "loss",
+        }
+    }
 }
 
 fn default_retry_seconds() -> u64 {

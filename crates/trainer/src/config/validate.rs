@@ -2,6 +2,8 @@
 
 use bninception_engine::model::NetworkOptions;
 
+use bninception_data::{Balance, Shuffle};
+
 use super::sections::{Config, NetworkKind, OptimizerConfig};
 
 /// A setting that is out of range.
@@ -109,6 +111,12 @@ fn data(config: &Config, check: &mut Check) {
     check.that(data.workers <= 1024, "data.workers", "0 (the number of cores) to 1024");
     check.that((1..=1024).contains(&data.prefetch), "data.prefetch", "1 to 1024 batches");
     check.that(data.shard_size >= 1, "data.shard_size", "at least 1 image");
+    check.that(
+        data.balance == Balance::None || data.shuffle == Shuffle::Full,
+        "data.balance",
+        "\"none\" unless data.shuffle = \"full\": in the other orders a place in the list says which \
+         images meet in a batch, and balanced classes have no such places",
+    );
     check.that(data.max_pixels >= 1, "data.max_pixels", "at least 1 pixel");
     check.that(data.max_bytes >= 1, "data.max_bytes", "at least 1 byte");
 }
@@ -140,6 +148,11 @@ fn optimizer(optimizer: &OptimizerConfig, check: &mut Check) {
         !optimizer.nesterov || optimizer.momentum > 0.0,
         "optimizer.nesterov",
         "false, because optimizer.momentum is 0",
+    );
+    check.that(
+        optimizer.clip_norm >= 0.0 && optimizer.clip_norm.is_finite(),
+        "optimizer.clip_norm",
+        "a finite number, 0 (no limit) or more",
     );
 }
 
@@ -235,6 +248,9 @@ fn train(config: &Config, check: &mut Check) {
         format!("0, because train.ema = {} is set too", train.ema),
     );
     check.that(below_1(train.label_smoothing), "train.label_smoothing", "at least 0, below 1");
+    if let Some(expected) = train.class_weights.expected() {
+        check.that(false, "train.class_weights", expected);
+    }
 }
 
 fn bookkeeping(config: &Config, check: &mut Check) {
@@ -265,7 +281,7 @@ fn below_1(x: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Sources, resolve};
+    use crate::config::{ClassWeights, Sources, resolve};
 
     /// Changes one setting of `base` at a time.
     type Edit = fn(&mut Config);
@@ -278,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_edges_of_ranges_are_accepted() {
-        let edits: [Edit; 25] = [
+        let edits: [Edit; 29] = [
             |c| c.network.bn_momentum = 1.0,
             |c| c.network.dropout = 0.999,
             |c| c.network.pool_proj_4c4d = 128,
@@ -304,6 +320,10 @@ mod tests {
             |c| c.schedule.warmup_fraction = 1.0,
             |c| c.checkpoint.keep = 0,
             |c| c.log.every_steps = 1,
+            |c| c.optimizer.clip_norm = 1e-9,
+            |c| (c.data.balance, c.data.shuffle) = (Balance::Sqrt, Shuffle::Full),
+            |c| c.train.patience = u64::MAX >> 1,
+            |c| c.train.class_weights = ClassWeights::Table([("a".to_owned(), 1e-9)].into()),
         ];
         for (i, edit) in edits.iter().enumerate() {
             assert_eq!(violations(edit), [] as [&str; 0], "edit {i}");
@@ -312,7 +332,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let table: [(&str, &[Edit]); 42] = [
+        let table: [(&str, &[Edit]); 45] = [
             ("network.classes", &[|c| c.network.classes = 1_000_001]),
             (
                 "network.bn_epsilon",
@@ -405,6 +425,28 @@ mod tests {
             (
                 "optimizer.nesterov",
                 &[|c| (c.optimizer.nesterov, c.optimizer.momentum) = (true, 0.0)],
+            ),
+            (
+                "optimizer.clip_norm",
+                &[
+                    |c| c.optimizer.clip_norm = -1.0,
+                    |c| c.optimizer.clip_norm = f64::NAN,
+                    |c| c.optimizer.clip_norm = f64::INFINITY,
+                ],
+            ),
+            (
+                "data.balance",
+                &[
+                    |c| (c.data.balance, c.data.shuffle) = (Balance::Sqrt, Shuffle::Shards),
+                    |c| (c.data.balance, c.data.shuffle) = (Balance::Classes, Shuffle::None),
+                ],
+            ),
+            (
+                "train.class_weights",
+                &[
+                    |c| c.train.class_weights = ClassWeights::Table([("a".to_owned(), 0.0)].into()),
+                    |c| c.train.class_weights = ClassWeights::Table([].into()),
+                ],
             ),
             ("schedule.decay", &[|c| c.schedule.decay = 0.0, |c| c.schedule.decay = 1.5]),
             ("schedule.decay_epochs", &[|c| c.schedule.decay_epochs = 0.0]),

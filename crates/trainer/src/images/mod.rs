@@ -5,8 +5,10 @@
 //! scan:       settings, folders  -> training and validation images
 //! own_images: checkpoint         -> exactly the images of its run
 //! named:      a command line     -> the images that it names
+//! class_counts: labels           -> images of each class, and warnings about them
 //! ```
 
+pub mod class_counts;
 pub mod data_dirs;
 pub mod named;
 pub mod own_images;

@@ -65,18 +65,26 @@ impl Journal {
         self.note(written, &self.folder.metrics());
         let Some(events) = &mut self.events else { return };
         let written = match *record {
-            Record::Train { step, loss, top1, lr, images_per_second, data_wait, .. } => {
+            Record::Train {
+                step, loss, top1, lr, grad_norm, images_per_second, data_wait, ..
+            } => {
                 let scalars = [
                     ("train/loss", loss),
                     ("train/top1", top1),
                     ("train/lr", lr),
+                    ("train/grad_norm", grad_norm),
                     ("train/images_per_second", images_per_second),
                     ("train/data_wait", data_wait),
                 ];
                 events.scalars(step, &scalars)
             }
-            Record::Eval { step, loss, top1, top5, .. } => {
-                let scalars = [("val/loss", loss), ("val/top1", top1), ("val/top5", top5)];
+            Record::Eval { step, loss, top1, top5, balanced, .. } => {
+                let scalars = [
+                    ("val/loss", loss),
+                    ("val/top1", top1),
+                    ("val/top5", top5),
+                    ("val/balanced", balanced),
+                ];
                 events.scalars(step, &scalars)
             }
             Record::Watch { .. } | Record::Other => Ok(()),

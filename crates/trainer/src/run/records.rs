@@ -34,6 +34,10 @@ pub enum Record {
         /// Learning rate of the last update.
         #[serde(default = "nan", deserialize_with = "number_or_null")]
         lr: f64,
+        /// Euclidean norm of the last update's gradient over all parameters, before it is clipped and
+        /// without weight decay.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
+        grad_norm: f64,
         /// Speed since the last line.
         #[serde(default = "nan", deserialize_with = "number_or_null")]
         images_per_second: f64,
@@ -70,6 +74,9 @@ pub enum Record {
         /// Fraction of the images whose label was among the first five.
         #[serde(default = "nan", deserialize_with = "number_or_null")]
         top5: f64,
+        /// Mean recall of the classes that have images.
+        #[serde(default = "nan", deserialize_with = "number_or_null")]
+        balanced: f64,
         /// How long it took.
         #[serde(default = "nan", deserialize_with = "number_or_null")]
         seconds: f64,
@@ -396,6 +403,7 @@ mod tests {
             loss: 1.0 / step as f64,
             top1: 0.5,
             lr: 0.0075,
+            grad_norm: 2.0,
             images_per_second: 30.0,
             data_wait: 0.0,
         }
@@ -426,6 +434,7 @@ mod tests {
             loss: f64::NAN,
             top1: 0.25,
             lr: 0.0015,
+            grad_norm: f64::NAN,
             images_per_second: 30.0,
             data_wait: 0.125,
         })
@@ -440,6 +449,7 @@ mod tests {
             loss: 0.5,
             top1: 0.75,
             top5: 1.0,
+            balanced: 0.625,
             seconds: 2.0,
         })
         .unwrap();
@@ -456,10 +466,10 @@ mod tests {
         .unwrap();
         let expected = concat!(
             r#"{"kind":"train","step":50,"epoch":0.5,"loss":null,"top1":0.25,"lr":0.0015,"#,
-            r#""images_per_second":30.0,"data_wait":0.125}"#,
+            r#""grad_norm":null,"images_per_second":30.0,"data_wait":0.125}"#,
             "\n",
             r#"{"kind":"eval","step":100,"epoch":1.0,"weights":"ema","statistics":"population","images":400,"failed":1,"#,
-            r#""loss":0.5,"top1":0.75,"top5":1.0,"seconds":2.0}"#,
+            r#""loss":0.5,"top1":0.75,"top5":1.0,"balanced":0.625,"seconds":2.0}"#,
             "\n",
             r#"{"kind":"watch","step":100,"layer":"conv1_7x7_s2","p15":-1.0,"p50":0.25,"p85":1.5,"#,
             r#""mean":0.125,"variance":1.0,"gradient_norm":null}"#,

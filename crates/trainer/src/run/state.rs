@@ -8,6 +8,9 @@ use bninception_engine::model::{Network, ParameterTable};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::config::BestBy;
+use crate::terminal::text::percent;
+
 /// The state of a run between two updates.
 #[derive(Clone, Debug)]
 pub struct TrainState {
@@ -73,7 +76,7 @@ pub struct RunProgress {
     pub evaluated_step: Option<u64>,
     /// Result of that evaluation.
     pub evaluation: Option<EvaluationResult>,
-    /// The best evaluation so far, by top-1; the earlier one of equals.
+    /// The best evaluation so far, by `checkpoint.best_by`; the earlier one of equals.
     pub best: Option<EvaluationResult>,
     /// Training images since the last row of `summary.csv`.
     pub epoch_metrics: Metrics,
@@ -106,6 +109,9 @@ pub struct RunProgress {
 pub struct EvaluationResult {
     /// Updates done when it was made.
     pub step: u64,
+    /// The epoch that it ended, counted from 1; unknown of earlier programs.
+    #[serde(default)]
+    pub epoch: Option<u64>,
     /// Images evaluated, those that could not be read included.
     pub images: u64,
     /// Images that could not be read; they count as wrong.
@@ -114,15 +120,45 @@ pub struct EvaluationResult {
     pub top1: f64,
     /// Fraction whose class was among the first five.
     pub top5: f64,
+    /// Mean recall of the classes that have images; unknown of earlier programs.
+    #[serde(default)]
+    pub balanced: Option<f64>,
     /// Mean loss of the images that could be read; none if it is not finite, or no image could be read.
     pub loss: Option<f64>,
 }
 
 impl EvaluationResult {
-    /// Whether it is better than the best so far: more images right, and a loss that is finite.
-    pub fn beats(&self, best: Option<EvaluationResult>) -> bool {
+    /// Whether it is better than the best so far by the measure `by`. One whose loss is not finite never is.
+    pub fn beats(&self, best: Option<EvaluationResult>, by: BestBy) -> bool {
+        // The best of an earlier program may have no measure; then any is better.
         let best = best.filter(|best| best.loss.is_some());
-        self.loss.is_some() && best.is_none_or(|best| self.top1 > best.top1)
+        let best = best.and_then(|best| best.measure(by));
+        let own = self.measure(by).filter(|_| self.loss.is_some());
+        own.is_some_and(|own| {
+            best.is_none_or(|best| match by {
+                BestBy::Top1 | BestBy::Balanced => own > best,
+                BestBy::Loss => own < best,
+            })
+        })
+    }
+
+    /// What `by` measures.
+    fn measure(&self, by: BestBy) -> Option<f64> {
+        match by {
+            BestBy::Top1 => Some(self.top1),
+            BestBy::Balanced => self.balanced,
+            BestBy::Loss => self.loss,
+        }
+    }
+
+    /// What `by` measures, as a person reads it.
+    pub fn shown(&self, by: BestBy) -> String {
+        match (by, self.measure(by)) {
+            (BestBy::Loss, Some(loss)) => format!("{loss:.4}"),
+            (BestBy::Loss, None) => "not finite".to_owned(),
+            (_, Some(rate)) => percent(rate),
+            (_, None) => "unknown".to_owned(),
+        }
     }
 }
 
@@ -204,21 +240,52 @@ mod tests {
 
     #[test]
     fn only_a_finite_evaluation_is_best() {
-        let result =
-            |top1, loss| EvaluationResult { step: 1, images: 4, failed: 0, top1, top5: 1.0, loss };
-        let (good, better) = (result(0.5, Some(2.0)), result(0.75, Some(9.0)));
-        let broken = result(1.0, None);
-        for (new, best, beats) in [
-            (good, None, true),
-            (better, Some(good), true),
-            (good, Some(good), false),
-            (good, Some(better), false),
-            (broken, None, false),
-            (broken, Some(good), false),
+        use BestBy::{Balanced, Loss, Top1};
+        let result = |top1, balanced, loss| EvaluationResult {
+            step: 1,
+            epoch: Some(1),
+            images: 4,
+            failed: 0,
+            top1,
+            top5: 1.0,
+            balanced,
+            loss,
+        };
+        let good = result(0.5, Some(0.75), Some(2.0));
+        let better = result(0.75, Some(0.5), Some(9.0));
+        let broken = result(1.0, Some(1.0), None);
+        // Of a program that knew no balanced accuracy.
+        let old = result(0.5, None, Some(2.0));
+        for (new, best, by, beats) in [
+            (good, None, Top1, true),
+            (better, Some(good), Top1, true),
+            (good, Some(good), Top1, false),
+            (good, Some(better), Top1, false),
+            (broken, None, Top1, false),
+            (broken, Some(good), Top1, false),
             // Of a program that took it for the best.
-            (good, Some(broken), true),
+            (good, Some(broken), Top1, true),
+            (better, Some(good), Balanced, false),
+            (good, Some(better), Balanced, true),
+            (good, Some(good), Balanced, false),
+            (broken, Some(good), Balanced, false),
+            (better, Some(old), Balanced, true),
+            (old, None, Balanced, false),
+            (better, Some(good), Loss, false),
+            (good, Some(better), Loss, true),
+            (good, Some(good), Loss, false),
+            (broken, None, Loss, false),
+            (good, Some(broken), Loss, true),
         ] {
-            assert_eq!(new.beats(best), beats, "{new:?} after {best:?}");
+            assert_eq!(new.beats(best, by), beats, "{new:?} after {best:?} by {by:?}");
         }
+        assert_eq!(
+            [Top1, Balanced, Loss].map(|by| good.shown(by)),
+            ["50.00 %", "75.00 %", "2.0000"]
+        );
+        assert_eq!(
+            (old.shown(Balanced), broken.shown(Loss)),
+            ("unknown".into(), "not finite".into())
+        );
     }
 }

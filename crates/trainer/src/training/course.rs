@@ -2,7 +2,7 @@
 
 use crate::config::{Config, ScheduleConfig, TrainConfig};
 use crate::run::folder::Name;
-use crate::run::state::{RunProgress, ema_decay};
+use crate::run::state::{EvaluationResult, RunProgress, ema_decay};
 use crate::setup;
 use crate::training::schedule::{StepOf, learning_rate};
 
@@ -21,6 +21,8 @@ pub struct Course {
     epoch_begun_again: Option<u64>,
     /// Whether the run's length is given in steps.
     counts_steps: bool,
+    /// Epochs without a better evaluation after which the run ends; 0 for never.
+    patience: u64,
 }
 
 impl Course {
@@ -38,6 +40,7 @@ impl Course {
             batch_shift,
             epoch_begun_again,
             counts_steps: config.train.steps > 0,
+            patience: config.train.patience,
         }
     }
 
@@ -82,6 +85,30 @@ impl Course {
         step > 0 && (is_between || step >= self.total_steps)
     }
 
+    /// The epoch of an evaluation, counted from 1.
+    pub fn epoch_of(&self, evaluation: &EvaluationResult) -> u64 {
+        evaluation.epoch.unwrap_or_else(|| self.epoch_number(evaluation.step))
+    }
+
+    /// Epochs that ended since the best evaluation, or in all if none is the best.
+    pub fn epochs_since_best(&self, progress: &RunProgress) -> u64 {
+        let best = progress.best.map_or(0, |best| self.epoch_of(&best));
+        self.epoch_number(progress.step).saturating_sub(best)
+    }
+
+    /// Whether the run ends before its last step, because no evaluation has been better for
+    /// `train.patience` epochs. It follows from the progress alone, so a run that is killed between the
+    /// evaluation and its end comes to the same end.
+    pub fn is_stopped_early(&self, progress: &RunProgress) -> bool {
+        let step = progress.step;
+        let is_evaluated = progress.evaluation.is_some_and(|evaluation| evaluation.step == step);
+        self.patience > 0
+            && step < self.total_steps
+            && is_evaluated
+            && self.is_epoch_end(step)
+            && self.epochs_since_best(progress) >= self.patience
+    }
+
     /// The learning rate of the update behind `step`. Schedules go by epochs; what goes by the length of
     /// the run goes by steps if that is given in steps.
     pub fn learning_rate(&self, schedule: &ScheduleConfig, base_lr: f64, step: u64) -> f64 {
@@ -123,7 +150,7 @@ pub fn names_of(progress: &RunProgress, course: &Course, every_epochs: u64) -> V
         names.push(Name::Best);
     }
     let epoch = course.epoch_number(step);
-    let finished = step >= course.total_steps;
+    let finished = step >= course.total_steps || course.is_stopped_early(progress);
     if every_epochs > 0 && (epoch.is_multiple_of(every_epochs) || finished) {
         names.push(Name::Epoch(epoch));
     }
@@ -160,7 +187,6 @@ pub fn shift_to(place: &EpochPlace, batch_size: usize, steps_per_epoch: u64) -> 
 mod tests {
     use super::*;
     use crate::config::{Sources, resolve};
-    use crate::run::state::EvaluationResult;
 
     fn course(sets: &[&str], n_images: usize, shift: i64) -> Course {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
@@ -220,10 +246,12 @@ mod tests {
     fn names_follow_evaluations_at_the_ends_of_epochs() {
         let result = |step| EvaluationResult {
             step,
+            epoch: None,
             images: 1,
             failed: 0,
             top1: 0.5,
             top5: 1.0,
+            balanced: None,
             loss: Some(1.0),
         };
         let (best, epoch) = (Name::Best, Name::Epoch);
@@ -252,6 +280,66 @@ mod tests {
             let course = Course::new(&config, 40, &progress);
             assert_eq!(names_of(&progress, &course, every), names, "step {step}, every {every}");
         }
+    }
+
+    #[test]
+    fn a_run_is_stopped_when_patience_is_over() {
+        let result = |step, epoch, loss| EvaluationResult {
+            step,
+            epoch,
+            images: 1,
+            failed: 0,
+            top1: 0.5,
+            top5: 1.0,
+            balanced: None,
+            loss,
+        };
+        // 5 steps an epoch, 30 in all: (patience, step, best step, whether it is stopped, epochs since).
+        let table = [
+            (0, 25, Some(5), false, 4),
+            (3, 15, Some(5), false, 2),
+            (3, 20, Some(5), true, 3),
+            (3, 25, Some(5), true, 4),
+            (3, 20, Some(20), false, 0),
+            (3, 22, Some(5), false, 4),
+            (1, 10, Some(5), true, 1),
+            (1, 10, Some(10), false, 0),
+            // No evaluation had a finite loss.
+            (3, 10, None, false, 2),
+            (3, 15, None, true, 3),
+            // The end of the run is no early one.
+            (3, 30, Some(5), false, 5),
+        ];
+        for (patience, step, best, stopped, since) in table {
+            let sets =
+                [&format!("train.patience={patience}"), "train.epochs=6", "train.batch_size=4"];
+            let course = course(&sets, 20, 0);
+            let evaluated = result(step, None, Some(1.0));
+            let progress = RunProgress {
+                step,
+                evaluated_step: Some(step),
+                evaluation: Some(evaluated),
+                best: best.map(|step| result(step, None, Some(1.0))),
+                ..RunProgress::default()
+            };
+            let what = format!("patience {patience}, step {step}, best {best:?}");
+            assert_eq!(course.is_stopped_early(&progress), stopped, "{what}");
+            assert_eq!(course.epochs_since_best(&progress), since, "{what}");
+            // Before the evaluation nothing is known.
+            let before = result(step - 5, None, Some(1.0));
+            let pending = RunProgress { evaluation: Some(before), ..progress.clone() };
+            assert!(!course.is_stopped_early(&pending), "{what}");
+            assert_eq!(names_of(&progress, &course, 4).contains(&Name::Epoch(step / 5)), {
+                step % 20 == 0 || step == 30 || stopped
+            });
+        }
+        // After a change of the batch size the epoch that was stored counts.
+        let course = course(&["train.patience=3", "train.epochs=6", "train.batch_size=8"], 20, -10);
+        let best = Some(result(15, Some(3), Some(1.0)));
+        let evaluation = Some(result(20, Some(5), Some(1.0)));
+        let progress = RunProgress { step: 20, best, evaluation, ..RunProgress::default() };
+        assert_eq!((course.epoch_number(20), course.epochs_since_best(&progress)), (5, 2));
+        assert!(!course.is_stopped_early(&progress));
     }
 
     #[test]

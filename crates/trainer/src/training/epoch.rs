@@ -27,12 +27,15 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
     for failure in &evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
     }
+    let best_by = job.config.checkpoint.best_by;
     let result = EvaluationResult {
         step,
+        epoch: Some(run.course.epoch_number(step)),
         images: evaluation.images(),
         failed: evaluation.failed.len() as u64,
         top1: evaluation.top1(),
         top5: evaluation.top5(),
+        balanced: Some(evaluation.balanced_accuracy()),
         loss: Some(evaluation.loss()).filter(|loss| loss.is_finite()),
     };
     run.journal.record(&Record::Eval {
@@ -48,9 +51,10 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
         loss: evaluation.loss(),
         top1: result.top1,
         top5: result.top5,
+        balanced: evaluation.balanced_accuracy(),
         seconds,
     });
-    if result.beats(run.progress.best) {
+    if result.beats(run.progress.best, best_by) {
         run.progress.best = Some(result);
     }
     run.progress.evaluation = Some(result);
@@ -96,9 +100,9 @@ pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResu
             }
         )
     });
-    let eta = match course.total_steps - progress.step {
-        0 => String::new(),
-        _ => format!(", {} left", duration(run.seconds_left())),
+    let eta = match progress.step >= course.total_steps || course.is_stopped_early(progress) {
+        true => String::new(),
+        false => format!(", {} left", duration(run.seconds_left())),
     };
     tracing::info!(
         "epoch {epoch}/{n_epochs}: train loss {} top-1 {}, {validation}, lr {lr:.2e}, {}{eta}",

@@ -24,6 +24,8 @@ pub struct Job {
     pub recipe: Recipe,
     /// Class names, in the order of the labels.
     pub classes: Vec<String>,
+    /// Factor on the training loss of each class's images, if they differ.
+    pub class_weights: Option<Vec<f64>>,
     /// Training images.
     pub train: Arc<dyn Source>,
     /// Validation images; may be empty.

@@ -186,7 +186,8 @@ mod tests {
         ];
         for (what, loss, edge) in table {
             let found = suggest(&curve(loss)).unwrap();
-            assert!((found.edge / edge).log10().abs() < 0.12, "{what}: {found:?}");
+            // Smoothing reaches 0.3 decades to either side.
+            assert!((found.edge / edge).log10().abs() < 0.2, "{what}: {found:?}");
             assert!((found.lr / found.edge / BELOW_EDGE - 1.0).abs() < 0.06, "{what}: {found:?}");
             // Two digits.
             let shown = format!("{:.1e}", found.lr).parse::<f64>().unwrap();

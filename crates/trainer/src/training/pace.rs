@@ -84,11 +84,12 @@ pub fn measure(
     executor: &mut dyn Executor,
     train: Arc<dyn Source>,
     val: Arc<dyn Source>,
+    class_weights: Option<Vec<f64>>,
 ) -> Result<(FirstStep, Pace), Error> {
     let workers = setup::load_options(config, config.train.batch_size).workers.max(1);
     let n_batches = workers.max(1 + MOST_TIMED);
     let start = Instant::now();
-    let mut trial = Trial::start(config, executor, train, n_batches as u64)?;
+    let mut trial = Trial::start(config, executor, train, class_weights, n_batches as u64)?;
     // Each worker makes a whole batch: as many come at about the same time.
     let mut loaded: Vec<Batch> = Vec::new();
     for _ in 0..workers {

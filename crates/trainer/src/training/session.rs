@@ -39,18 +39,27 @@ pub(super) struct Session<'a> {
     steps_before: u64,
 }
 
-/// Time and images since the last line of the log, and what that said.
+/// Time and images since the last line of the log, what that said, and what the next one tells of its
+/// own step.
 pub(super) struct LineClock {
     pub(super) start: Instant,
     pub(super) waited: Duration,
     pub(super) images: u64,
     /// Loss and top-1 of the last line, for the bar; empty before the first.
     pub(super) said: String,
+    /// Norm of the gradient of the last update, if it is known.
+    pub(super) gradient_norm: Option<f64>,
 }
 
 impl LineClock {
     fn start() -> LineClock {
-        LineClock { start: Instant::now(), waited: Duration::ZERO, images: 0, said: String::new() }
+        LineClock {
+            start: Instant::now(),
+            waited: Duration::ZERO,
+            images: 0,
+            said: String::new(),
+            gradient_norm: None,
+        }
     }
 
     /// Counts from now on.
@@ -104,6 +113,12 @@ impl<'a> Session<'a> {
         let config = &self.job.config;
         let lr = self.course.learning_rate(&config.schedule, config.optimizer.lr, step);
         lr_factor(self.progress.rollbacks) * lr
+    }
+
+    /// Whether a line of the log follows the update before `step`.
+    pub(super) fn is_log_step(&self, step: u64) -> bool {
+        let interval = self.course.log_interval(self.job.config.log.every_steps);
+        step.is_multiple_of(interval) || step == self.course.total_steps
     }
 
     /// Brings the seconds of the run up to now.

@@ -1,7 +1,7 @@
 //! One update: its micro-batches, what they gave, and what may be wrong with them.
 
 use bninception_data::Batch;
-use bninception_engine::{Alone, Hooks, Images, StepResult, TrainBatch, Update};
+use bninception_engine::{Alone, Hooks, Images, StepResult, TrainBatch, Update, UpdateResult};
 
 use crate::error::Error;
 use crate::run::state::bn_momentum;
@@ -59,6 +59,7 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
             images: Images::Levels { levels: &batch.images, normaliser: &job.normaliser },
             labels: &batch.labels,
             label_smoothing: config.train.label_smoothing,
+            class_weights: job.class_weights.as_deref(),
             seed: config.train.seed,
             number: step * accumulate as u64 + micro as u64,
             bn_momentum: bn_momentum(config.network.bn_momentum, run.progress.updates()),
@@ -89,7 +90,10 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
 
     let result = run.executor.exchange(&mut Alone)?;
     match last {
-        None => run.progress.skipped_batches += 1,
+        None => {
+            run.progress.skipped_batches += 1;
+            run.line.gradient_norm = None;
+        }
         Some(batch) => {
             update(run, &batch, &indices, lr)?;
             count(run, &result);
@@ -103,17 +107,23 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
 /// Moves the weights by what the micro-batches with these images gave.
 fn update(run: &mut Session<'_>, batch: &Batch, indices: &[u32], lr: f64) -> Result<(), Error> {
     let (job, step) = (run.job, run.progress.step);
-    let ema_decay = run.course.average_decay(&job.config.train, step);
+    let update = Update {
+        sgd: setup::sgd(&job.config, lr),
+        clip_norm: job.config.optimizer.clip_norm,
+        tell_norm: run.is_log_step(step + 1),
+        ema_decay: run.course.average_decay(&job.config.train, step),
+    };
     run.population = None;
-    let finite = run.executor.update(&Update { sgd: setup::sgd(&job.config, lr), ema_decay })?;
+    let UpdateResult { is_finite, gradient_norm } = run.executor.update(&update)?;
+    run.line.gradient_norm = gradient_norm;
     let mut gradients = Vec::new();
-    if run.watcher.is_due(step + 1) || !finite {
+    if run.watcher.is_due(step + 1) || !is_finite {
         run.executor.store_gradients(&mut gradients)?;
     }
     for record in run.watcher.records(step + 1, &gradients) {
         run.journal.record(&record);
     }
-    if finite {
+    if is_finite {
         return Ok(());
     }
     let mut model = no_model();

@@ -10,6 +10,7 @@ use crate::run::records::Record;
 use crate::run::state::{RunProgress, TrainState};
 use crate::terminal::loss::loss_number;
 use crate::terminal::progress::ProgressBar;
+use crate::terminal::text::counted;
 use crate::training::course::Course;
 use crate::training::divergence::{self, lr_factor, may_roll_back};
 use crate::training::epoch::{end_epoch, evaluate_now};
@@ -24,6 +25,8 @@ pub struct Outcome {
     pub progress: RunProgress,
     /// Whether the run is at its end; otherwise its time was up.
     pub finished: bool,
+    /// Whether that end came before the last step, by `train.patience`.
+    pub stopped_early: bool,
 }
 
 /// Trains from `state` to the end of the run, or until [`Job::stop`] says so.
@@ -70,7 +73,6 @@ fn train_until_divergence(
     loop {
         run.count_seconds();
         let at = run.progress.step;
-        let finished = at >= run.course.total_steps;
 
         // ---- End of an epoch: evaluate, write its row, keep its checkpoint
         if run.course.is_epoch_end(at) && run.progress.evaluated_step != Some(at) {
@@ -81,9 +83,13 @@ fn train_until_divergence(
             run.save()?;
             run.line.restart();
         }
-        if finished {
+        let stopped_early = run.course.is_stopped_early(&run.progress);
+        if at >= run.course.total_steps || stopped_early {
+            if stopped_early {
+                tracing::info!("{}", why_stopped(&run));
+            }
             run.save_now()?;
-            return Ok(Outcome { progress: run.progress, finished });
+            return Ok(Outcome { progress: run.progress, finished: true, stopped_early });
         }
 
         // ---- One update, unless there is a reason to stop: then save and leave
@@ -105,8 +111,7 @@ fn train_until_divergence(
 
         // ---- A line of the log
         let at = run.progress.step;
-        let interval = run.course.log_interval(job.config.log.every_steps);
-        if at.is_multiple_of(interval) || at == run.course.total_steps {
+        if run.is_log_step(at) {
             write_line(&mut run);
             if let Some(bar) = &mut bar {
                 bar.say(&run.line.said);
@@ -125,6 +130,18 @@ fn train_until_divergence(
     }
 }
 
+/// Why the run ends before its last step.
+fn why_stopped(run: &Session<'_>) -> String {
+    let Session { course, progress, job, .. } = run;
+    let epochs = counted(course.epochs_since_best(progress), "epoch");
+    let by = job.config.checkpoint.best_by;
+    let what = progress.best.map_or("no evaluation had a finite loss".to_owned(), |best| {
+        let (name, value, epoch) = (by.name(), best.shown(by), course.epoch_of(&best));
+        format!("no better {name} than {value} of epoch {epoch}")
+    });
+    format!("stopped early: {what} for {epochs} (train.patience)")
+}
+
 /// Images from `step` to the end of its epoch, or of the run if that comes first.
 fn images_left_in_epoch(job: &Job, course: &Course, step: u64) -> u64 {
     let in_epoch = course.steps_per_epoch - course.position(step);
@@ -136,7 +153,9 @@ fn images_left_in_epoch(job: &Job, course: &Course, step: u64) -> u64 {
 fn leave(mut run: Session<'_>, stop: Stop) -> Result<Outcome, Error> {
     run.save_now()?;
     match stop {
-        Stop::TimeIsUp => Ok(Outcome { progress: run.progress, finished: false }),
+        Stop::TimeIsUp => {
+            Ok(Outcome { progress: run.progress, finished: false, stopped_early: false })
+        }
         Stop::Signal(signal, name) => {
             let (step, path) = (run.progress.step, run.job.folder.path());
             Err(Error::Stopped { name, signal, step, run: path.to_owned() })
@@ -157,6 +176,7 @@ fn write_line(run: &mut Session<'_>) {
             loss,
             top1,
             lr,
+            grad_norm: run.line.gradient_norm.unwrap_or(f64::NAN),
             images_per_second: run.line.images as f64 / seconds,
             data_wait: run.line.waited.as_secs_f64() / seconds,
         });

@@ -21,6 +21,7 @@ pub struct Trial<'a> {
     executor: &'a mut dyn Executor,
     loader: Loader,
     normaliser: Normaliser,
+    class_weights: Option<Vec<f64>>,
     /// Micro-batches that gave gradients.
     number: u64,
 }
@@ -34,6 +35,7 @@ impl<'a> Trial<'a> {
         config: &'a Config,
         executor: &'a mut dyn Executor,
         source: Arc<dyn Source>,
+        class_weights: Option<Vec<f64>>,
         n_batches: u64,
     ) -> Result<Trial<'a>, Error> {
         let network = executor.network();
@@ -44,7 +46,7 @@ impl<'a> Trial<'a> {
         let options = setup::load_options(config, config.train.batch_size);
         let loader = Loader::train(source, &setup::preprocessing(config), &options, &plan)?;
         let normaliser = setup::normaliser(config);
-        Ok(Trial { config, executor, loader, normaliser, number: 0 })
+        Ok(Trial { config, executor, loader, normaliser, class_weights, number: 0 })
     }
 
     /// The next micro-batch; `None` behind the last. Images that cannot be read are told.
@@ -75,6 +77,7 @@ impl<'a> Trial<'a> {
             images: Images::Levels { levels: &batch.images, normaliser: &self.normaliser },
             labels: &batch.labels,
             label_smoothing: self.config.train.label_smoothing,
+            class_weights: self.class_weights.as_deref(),
             seed: self.config.train.seed,
             number: self.number,
             bn_momentum: bn_momentum(self.config.network.bn_momentum, update),
@@ -89,8 +92,13 @@ impl<'a> Trial<'a> {
     /// No micro-batch took part, or the executor fails.
     pub fn update(&mut self, lr: f64) -> Result<bool, Error> {
         self.executor.exchange(&mut Alone)?;
-        let update = Update { sgd: setup::sgd(self.config, lr), ema_decay: 0.0 };
-        Ok(self.executor.update(&update)?)
+        let update = Update {
+            sgd: setup::sgd(self.config, lr),
+            clip_norm: self.config.optimizer.clip_norm,
+            tell_norm: false,
+            ema_decay: 0.0,
+        };
+        Ok(self.executor.update(&update)?.is_finite)
     }
 
     /// Takes back the memory of a micro-batch.

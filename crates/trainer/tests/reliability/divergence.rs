@@ -8,7 +8,7 @@ use bninception::run::checkpoint::{self, CheckpointError};
 use bninception_engine::model::{Network, Weights};
 use bninception_engine::{
     BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Hooks, Images, ModelState,
-    StepResult, Sums, TrainBatch, Update,
+    StepResult, Sums, TrainBatch, Update, UpdateResult,
 };
 use serde_json::Value;
 
@@ -97,10 +97,10 @@ impl Executor for Spoiling {
         }
     }
 
-    fn update(&mut self, update: &Update) -> Result<bool, EngineError> {
-        let finite = self.inner.update(update)?;
+    fn update(&mut self, update: &Update) -> Result<UpdateResult, EngineError> {
+        let result = self.inner.update(update)?;
         if !self.is_due(&[Spoilt::Parameter]) {
-            return Ok(finite);
+            return Ok(result);
         }
         let weights = Weights { trainable: Vec::new(), statistics: Vec::new() };
         let mut state = ModelState::of(weights);
@@ -108,7 +108,7 @@ impl Executor for Spoiling {
         let middle = state.weights.trainable.len() / 2;
         state.weights.trainable[middle] = f32::INFINITY;
         self.inner.load(state)?;
-        Ok(false)
+        Ok(UpdateResult { is_finite: false, ..result })
     }
 
     fn store_gradients(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
@@ -173,6 +173,10 @@ fn every_kind_of_number_stops_the_run_in_its_step() {
         let last = checkpoint::load(&runs.path(&run).join("last.safetensors")).unwrap();
         assert_eq!(last.metadata.step, 6, "{spoilt:?}");
     }
+    // Clipping does not make an update of nothing out of a gradient that is not finite.
+    let sets = ["optimizer.clip_norm=0.01"];
+    let error = runs.train_on("clipped", &sets, spoil(Spoilt::Gradient, 6, 1)).unwrap_err();
+    assert!(error.to_string().contains("the gradient "), "{error}");
     // What was resumed without the fault ends as if there had been none.
     runs.train("whole", &[], None);
     runs.train("Gradient", &[], None);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bninception::config::BestBy;
 use bninception::run::checkpoint::{self, CheckpointError};
 use bninception::run::metadata::Metadata;
 
@@ -62,7 +63,7 @@ fn old_files_with_null_are_read() {
         top1: 0.1,
         ..progress.best.unwrap()
     };
-    assert!(next.beats(progress.best), "any evaluation that is one is better");
+    assert!(next.beats(progress.best, BestBy::Top1), "any evaluation that is one is better");
 }
 
 #[test]

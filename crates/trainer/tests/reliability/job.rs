@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bninception::config::{Config, Recipe, Sources, resolve};
 use bninception::error::Error;
+use bninception::images::class_counts::class_counts;
 use bninception::images::data_dirs::DataDirs;
 use bninception::run::checkpoint::{self, Checkpoint};
 use bninception::run::folder::RunFolder;
@@ -60,11 +61,15 @@ impl Runs {
         };
         drop(lock);
         let decode = setup::decode_options(&config);
+        let labels = splits.train.iter().map(|sample| sample.label);
+        let counts = class_counts(labels, splits.classes.len());
+        let class_weights = setup::class_weights(&config, &splits.classes, &counts).unwrap();
         let job = Job {
             images: ImageLists::of(&splits, &pictures, &pictures),
             recipe: Recipe::default(),
             data_dirs: DataDirs { dir: pictures, val_dir: None },
             classes: splits.classes,
+            class_weights,
             train: Arc::new(FileSource::new(splits.train, decode).unwrap()),
             val: Arc::new(FileSource::new(splits.val, decode).unwrap()),
             folder,

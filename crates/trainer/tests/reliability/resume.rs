@@ -188,3 +188,103 @@ fn a_stop_inside_an_update_loses_nothing() {
     assert!(runs.train("stopped", &sets, None).finished);
     runs.result("stopped").assert_equals(&runs.result("whole"), "stopped inside an update");
 }
+
+/// Rare classes that come more often and weigh more, and gradients that are clipped: all follow from the
+/// settings and the place in the run.
+#[test]
+fn balanced_weighted_and_clipped_runs_resume_exactly() {
+    let runs = Runs::new();
+    // The first class keeps one of its four pictures: 37 are left, in four batches of eight.
+    let classes = std::fs::read_dir(runs.path("pictures/train")).unwrap();
+    let rare = classes.map(|entry| entry.unwrap().path()).min().unwrap();
+    let mut pictures: Vec<_> =
+        std::fs::read_dir(rare).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pictures.sort();
+    pictures[1..].iter().for_each(|picture| std::fs::remove_file(picture).unwrap());
+    let plain = ["data.shuffle=full", "log.every_steps=1"];
+    let own = ["data.balance=classes", "train.class_weights=balanced", "optimizer.clip_norm=2.0"];
+    let sets = [&plain[..], &own, &["checkpoint.best_by=balanced"]].concat();
+    assert!(runs.train("whole", &sets, None).finished);
+    let whole = runs.result("whole");
+    for stops in [&[1_u64, 6][..], &[4], &[11]] {
+        let run = format!("stopped-{stops:?}");
+        for &stop in stops {
+            assert_eq!(runs.train(&run, &sets, Some(stop)).progress.step, stop);
+        }
+        assert!(runs.train(&run, &sets, None).finished);
+        runs.result(&run).assert_equals(&whole, &run);
+    }
+    // Each of the three makes another run, and the norm is written down without a limit too.
+    for without in own {
+        let others: Vec<&str> = sets.iter().copied().filter(|&set| set != without).collect();
+        let run = format!("without {without}");
+        assert!(runs.train(&run, &others, None).finished);
+        let other = runs.result(&run);
+        assert!(other.tensors[0] != whole.tensors[0], "{run} is the same");
+        for metrics in [&other.metrics, &whole.metrics] {
+            let trained = || metrics.lines().filter(|line| line.contains("\"kind\":\"train\""));
+            assert_eq!(trained().count(), 12);
+            for line in trained() {
+                let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert!(row["grad_norm"].as_f64().is_some_and(|norm| norm > 0.0), "{line}");
+            }
+        }
+    }
+}
+
+/// A run whose first evaluation nothing beats ends when its patience does, wherever it was stopped.
+#[test]
+fn a_run_that_stops_early_is_at_its_end() {
+    let runs = Runs::new();
+    let sets = ["train.steps=40", "train.patience=2", "checkpoint.every_steps=1"];
+    // The same beginning for all: the evaluation of epoch 1 is called perfect.
+    let begin = |run: &str| {
+        runs.train(run, &sets, Some(STEPS_PER_EPOCH));
+        let (job, mut state) = runs.job(run, &sets, None);
+        state.progress.best.as_mut().unwrap().top1 = 1.0;
+        job.folder.save_last(&job.metadata(&state.progress), &job.table, &state).unwrap();
+    };
+    begin("whole");
+    let outcome = runs.train("whole", &sets, None);
+    assert!(outcome.finished && outcome.stopped_early);
+    let end = 3 * STEPS_PER_EPOCH;
+    assert_eq!((outcome.progress.step, outcome.progress.evaluated_step), (end, Some(end)));
+    let whole = runs.result("whole");
+    assert!(runs.path("whole").join("epoch-0003.safetensors").is_file(), "the end has its name");
+
+    // Resumed, it is still at its end.
+    let outcome = runs.train("whole", &sets, None);
+    assert!(outcome.finished && outcome.stopped_early && outcome.progress.step == end);
+    runs.result("whole").assert_equals(&whole, "resumed at its end");
+    for stop in [STEPS_PER_EPOCH + 1, end - 1] {
+        let run = format!("stopped-{stop}");
+        begin(&run);
+        assert!(!runs.train(&run, &sets, Some(stop)).finished);
+        assert!(runs.train(&run, &sets, None).stopped_early);
+        runs.result(&run).assert_equals(&whole, &run);
+    }
+    // Killed in front of the evaluation, which is then made again: the state is that of the last step.
+    begin("killed");
+    let (job, _) = runs.job("killed", &sets, None);
+    let mut before = checkpoint::load(&runs.path("whole").join("last.safetensors")).unwrap().state;
+    let earlier = before.progress.clone();
+    runs.train("killed", &sets, Some(end - 1));
+    let reached = runs.job("killed", &sets, None).1.progress;
+    before.progress.evaluated_step = reached.evaluated_step;
+    before.progress.evaluation = reached.evaluation;
+    assert!(before.progress != earlier);
+    // Sums of an epoch are emptied at its end; a row is then written of none.
+    job.folder.save_last(&job.metadata(&before.progress), &job.table, &before).unwrap();
+    let outcome = runs.train("killed", &sets, None);
+    assert!(outcome.stopped_early);
+    assert_eq!(outcome.progress.evaluation, earlier.evaluation);
+    assert_eq!(outcome.progress.step, end);
+
+    // With more patience it goes on, as if there had been no end.
+    let patient = ["train.steps=20", "train.patience=0", "checkpoint.every_steps=1"];
+    begin("patient");
+    runs.train("patient", &patient, None);
+    let outcome = runs.train("whole", &patient, None);
+    assert!(outcome.finished && !outcome.stopped_early);
+    runs.result("whole").assert_equals(&runs.result("patient"), "went on with more patience");
+}

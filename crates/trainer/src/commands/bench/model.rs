@@ -149,7 +149,12 @@ fn time_training(
     args: &BenchModelArgs,
 ) -> Result<Vec<f64>, Error> {
     // Small, so that the same batch over and over does not leave the realm of usual numbers.
-    let update = Update { sgd: setup::sgd(config, 1e-3), ema_decay: 0.0 };
+    let update = Update {
+        sgd: setup::sgd(config, 1e-3),
+        clip_norm: config.optimizer.clip_norm,
+        tell_norm: false,
+        ema_decay: 0.0,
+    };
     let normaliser = setup::normaliser(config);
     let images = Images::Levels { levels: &batch.levels, normaliser: &normaliser };
     let mut seconds = Vec::new();
@@ -165,6 +170,7 @@ fn time_training(
             images,
             labels: &batch.labels,
             label_smoothing: config.train.label_smoothing,
+            class_weights: None,
             seed: config.train.seed,
             number: step,
             bn_momentum: config.network.bn_momentum,
@@ -172,9 +178,9 @@ fn time_training(
         let start = Instant::now();
         let loss = executor.gradients(&input, Hooks::default())?.loss;
         executor.exchange(&mut Alone)?;
-        let finite = executor.update(&update)?;
+        let is_finite = executor.update(&update)?.is_finite;
         seconds.push(start.elapsed().as_secs_f64());
-        if !loss.is_finite() || !finite {
+        if !loss.is_finite() || !is_finite {
             return Err(Error::Unusable(format!("the loss of step {step} is {loss}")));
         }
     }

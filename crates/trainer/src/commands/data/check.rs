@@ -10,6 +10,7 @@ use super::sheet;
 use crate::cli::DataCheckArgs;
 use crate::commands::print;
 use crate::error::Error;
+use crate::images::class_counts::{imbalance, without_validation};
 use crate::images::data_dirs::check_outside;
 use crate::images::scan;
 use crate::terminal::output::{with_path, with_paths};
@@ -81,6 +82,7 @@ fn to_text(report: &Report, shown: usize) -> String {
         let empty: Vec<String> = empty.map(|(name, _)| name.clone()).collect();
         list(&mut lines, "empty classes", &empty, shown);
     }
+    lines.extend(about_classes(report));
     let formats: Vec<String> =
         report.formats.iter().map(|(format, files)| format!("{files} {format}")).collect();
     lines.push(format!("formats: {}", formats.join(", ")));
@@ -113,6 +115,23 @@ fn to_text(report: &Report, shown: usize) -> String {
         });
     }
     lines.join("\n")
+}
+
+/// What a run would say of rare classes, and of those without validation images.
+fn about_classes(report: &Report) -> Vec<String> {
+    let split = |names: &[&str]| report.splits.iter().find(|split| names.contains(&split.name));
+    let Some(train) = split(&["train", "all"]) else { return Vec::new() };
+    let counts: Vec<(&str, u64)> =
+        train.classes.iter().map(|(name, images)| (name.as_str(), *images as u64)).collect();
+    let without = split(&["val"]).and_then(|val| {
+        let images = |name: &str| val.classes.iter().find(|(class, _)| class == name);
+        let counts: Vec<(&str, u64)> = counts
+            .iter()
+            .map(|&(name, _)| (name, images(name).map_or(0, |(_, images)| *images as u64)))
+            .collect();
+        without_validation(&counts)
+    });
+    imbalance(&counts).into_iter().chain(without).collect()
 }
 
 /// Adds a titled list, cut at `shown` entries; nothing if it is empty.
