@@ -8,6 +8,8 @@ const MAX_NAMES: usize = 10;
 /// A number with its noun: `1 step`, `2 steps`, `2 classes`.
 pub fn counted<N: Display + From<u8> + PartialEq>(n: N, noun: &str) -> String {
     let hisses = ["s", "x", "ch", "sh"].iter().any(|end| noun.ends_with(end));
+    // An epoch ends in a k, not in a hiss.
+    let hisses = hisses && noun != "epoch";
     match n == N::from(1) {
         true => format!("1 {noun}"),
         false if hisses => format!("{n} {noun}es"),
@@ -38,6 +40,7 @@ mod tests {
             (2, "class", "2 classes"),
             (2, "batch", "2 batches"),
             (2, "path", "2 paths"),
+            (2, "epoch", "2 epochs"),
         ] {
             assert_eq!(counted(n, noun), text);
         }

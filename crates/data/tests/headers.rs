@@ -139,7 +139,7 @@ fn the_short_side_of_a_data_set_is_the_median() {
     let train = scan_of(&photos).train;
     // Short sides 20, 30, 32, 50 and 70, twice; what cannot be read has none.
     assert_eq!(median_short_side(&train, &options).unwrap(), Some(32));
-    let few = DecodeOptions { max_pixels: 1_000, ..options.clone() };
+    let few = DecodeOptions { max_pixels: 1_000, ..options };
     assert_eq!(
         median_short_side(&train, &few).unwrap(),
         Some(20),
@@ -147,7 +147,7 @@ fn the_short_side_of_a_data_set_is_the_median() {
     );
     assert_eq!(median_short_side(&train[..0], &options).unwrap(), None);
     let packed = dir.path().join("packed");
-    let to_28 = PackOptions { short_side: 28, decode: options.clone() };
+    let to_28 = PackOptions { short_side: 28, decode: options };
     pack(&Lister::new(1), &photos, &packed, &to_28, |_, _| (), &|_| ()).unwrap();
     let train = scan_of(&packed).train;
     assert_eq!(median_short_side(&train, &options).unwrap(), Some(28));

@@ -176,7 +176,7 @@ pub fn class_weights(
     counts: &[u64],
 ) -> Result<Option<Vec<f64>>, SetupError> {
     let shares = config.data.balance.shares(counts);
-    let weights = config.train.class_weights.of_classes(classes, counts, &shares);
+    let weights = config.train.class_weights.of_classes(classes, &shares);
     weights.map_err(SetupError::ClassWeights)
 }
 

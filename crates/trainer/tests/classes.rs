@@ -201,7 +201,8 @@ fn a_run_stops_when_nothing_gets_better_and_goes_on_when_asked() {
     assert!(again.contains("it stopped early") && again.contains(command), "{again}");
     let steps = (epochs + 1) * 3;
     let more = ["resume", "run", "--set", "train.patience=0", "--steps", &steps.to_string()];
-    let more = [&more[..], &["--allow-change", "train.steps", "--json"]].concat();
+    let permits = ["--allow-change", "train.steps", "--allow-change", "train.epochs", "--json"];
+    let more = [&more[..], &permits].concat();
     let result = place.json(&more);
     assert_eq!((&result["steps"], &result["stopped_early"]), (&steps.into(), &false.into()));
 

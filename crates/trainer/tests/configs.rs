@@ -117,7 +117,7 @@ fn googlenet_is_bvlcs() {
 fn own_presets_are_what_they_promise() {
     let modern = preset("modern").config;
     assert_eq!(modern.schedule.kind, ScheduleKind::Cosine);
-    assert!(modern.train.label_smoothing > 0.0 && modern.train.ema > 0.0);
+    assert!(modern.train.label_smoothing > 0.0 && modern.train.keeps_average());
     let demo = preset("demo").config;
     assert_eq!((demo.data.dir.as_str(), demo.data.image_size), ("", 64));
     assert_eq!(demo.augment.crop_area, [0.5, 1.0]);

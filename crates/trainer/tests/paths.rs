@@ -89,7 +89,7 @@ fn every_command_names_them_in_json() {
     assert!(index["cache_bytes"].is_array(), "{index}");
     // Two runs are compared, or one with itself.
     let result = answer(&place, &[b"compare", &run_dir, b"--json"], 0);
-    is_at(&result["models"][0]["runs"][0], "run", &run_dir);
+    is_at(&result["runs"][0], "run", &run_dir);
     let result = answer(&place, &[b"report", &run_dir, b"--json"], 0);
     is_at(&result["reports"][0], "run", &run_dir);
     is_at(&result["reports"][0], "report", &[&run_dir, b"/report.md".as_slice()].concat());

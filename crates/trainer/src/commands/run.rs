@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bninception_data::{Balance, FileSource, Sample, Source, Splits};
+use bninception_data::{FileSource, Sample, Source, Splits};
 use bninception_engine::Executor;
 use bninception_engine::model::summary::summarise;
 use bninception_engine::model::{Network, ParameterTable};
 use serde_json::json;
 
 use crate::commands::print;
-use crate::config::{BestBy, ClassWeights, Config, Recipe, Shuffle};
+use crate::config::{Balance, BestBy, ClassWeights, Config, EvalStatistics, Recipe, Shuffle};
 use crate::error::Error;
 use crate::evaluation::calibrate::n_batches_while_training;
 use crate::evaluation::interval::Interval;
@@ -222,7 +222,9 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
             counted(batch_size as u64, "training image")
         );
     }
-    if let Some(line) = left_over(&job.config.train, job.config.data.shuffle, job.train.len()) {
+    let line = left_over(&job.config.train, job.config.data.shuffle, job.train.len());
+    // Balanced epochs draw as many images as there are, some of them more than once.
+    if let Some(line) = line.filter(|_| job.config.data.balance == Balance::None) {
         tracing::info!("{line}");
     }
     if let Some(majority) = job.majority() {
@@ -327,7 +329,12 @@ fn result_to_text(
         text.push_str(&format!("\n{}", majority.verdict(&job.classes, result.top1)));
     }
     if is_far_above_guessing(loss, n_classes) {
-        let statistics = job.network.options.batch_norm.map(|_| Statistics::Moving);
+        // With `auto`, such a loss under moving statistics was looked at again with others.
+        let used = match job.config.train.eval_statistics {
+            EvalStatistics::Moving => Statistics::Moving,
+            EvalStatistics::Population | EvalStatistics::Auto => Statistics::Population,
+        };
+        let statistics = job.network.options.batch_norm.map(|_| used);
         let reason = statistics::reason_for_loss(statistics);
         text.push_str(&format!("\nthe loss is so far above guessing because {reason}"));
     }

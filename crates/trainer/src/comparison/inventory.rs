@@ -105,8 +105,9 @@ fn course(metadata: &Metadata) -> Course {
 }
 
 fn is_finished(metadata: &Metadata) -> bool {
-    let step = metadata.step;
-    step >= course(metadata).total_steps && metadata.progress.evaluated_step == Some(step)
+    let (step, course) = (metadata.step, course(metadata));
+    let is_at_end = step >= course.total_steps && metadata.progress.evaluated_step == Some(step);
+    is_at_end || course.is_stopped_early(&metadata.progress)
 }
 
 /// The folders of all runs in `path` and in its folders, in the order of their names. Of a run nothing

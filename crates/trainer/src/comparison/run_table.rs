@@ -13,6 +13,7 @@ use crate::comparison::recorded_run::{EvalRow, RecordedRun};
 use crate::config::{Config, ConfigError, diff};
 use crate::evaluation::interval::Interval;
 use crate::figure::{Axis, Figure, Panel, Series};
+use crate::terminal::loss::loss_number;
 use crate::terminal::output::with_path;
 use crate::terminal::text::{grouped, percent};
 
@@ -84,7 +85,7 @@ impl<'a> RunTable<'a> {
                 ends(last),
                 top1(best),
                 ends(best),
-                or_dash(last.map(|row| format!("{:.3}", row.loss))),
+                or_dash(last.map(|row| loss_number(row.loss))),
                 or_dash(seconds(run).map(|seconds| format!("{:.1}", seconds / 60.0))),
                 or_dash(images_seen(run).map(grouped)),
             ]
@@ -414,7 +415,10 @@ mod tests {
         let (header, rows) = table.results();
         assert!(rows.iter().all(|row| row.len() == header.len()));
         let row = |index: usize| rows[index].join("|");
-        assert_eq!(row(0), "a|bn-x5|224|8|40.00 %|30.9 to 49.8|50.00 %|40.4 to 59.6|1.250|1.0|160");
+        assert_eq!(
+            row(0),
+            "a|bn-x5|224|8|40.00 %|30.9 to 49.8|50.00 %|40.4 to 59.6|1.2500|1.0|160"
+        );
         // A loss that is not finite is never the best.
         assert_eq!(row(1), "b|bn-x5|224|2 x 4|60.00 %|50.2 to 69.1|-|-|NaN|0.5|80");
         assert_eq!(row(2), "c|bn-x5|224|8|-|-|-|-|-|-|-");

@@ -33,8 +33,7 @@ pub struct RecipeChoice {
 /// The presets that take settings from the images.
 const ADAPTIVE: [&str; 2] = ["small", "modern"];
 
-/// Below so many training images the preset is `small`. It was measured on 250 and 1,000 images of
-/// CIFAR-10 and on 244 photographs, `modern` on 10,000 images of CIFAR-10: see the heads of the two.
+/// Below so many training images the preset is `small`. Our choice.
 const SMALL_BELOW: usize = 5_000;
 
 /// The image size in pixels for images of at most this side. They are enlarged to it, because the network
@@ -42,8 +41,7 @@ const SMALL_BELOW: usize = 5_000;
 /// three epochs, and 41.6 % at 32 px, after four.
 const SIZE_OF_SMALL_IMAGES: usize = 64;
 
-/// The image size in pixels for larger images: time grows with its square. At 128 px photographs gave
-/// no more in the same time (see the head of `small`).
+/// The image size in pixels for larger images: time grows with its square. Our choice.
 const SIZE_OF_LARGE_IMAGES: usize = 96;
 
 impl RecipeChoice {

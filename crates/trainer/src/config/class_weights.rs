@@ -14,7 +14,7 @@ pub enum ClassWeights {
     /// All the same.
     #[default]
     None,
-    /// Inversely to the number of the class's training images.
+    /// So that all classes weigh the same in an epoch.
     Balanced,
     /// As given, by the names of the classes. Only their ratios matter.
     Table(BTreeMap<String, f64>),
@@ -67,12 +67,15 @@ impl<'de> Deserialize<'de> for ClassWeights {
 }
 
 impl ClassWeights {
-    /// The weight of each class, in the order of `classes`; `None` where all weigh the same. `counts` are
-    /// the training images of the classes, `shares` the fractions of an epoch's images that they have.
+    /// The weight of each class, in the order of `classes`; `None` where all weigh the same. `shares` are the
+    /// fractions of an epoch's images that the classes have.
     ///
-    /// `balanced` takes scikit-learn's rule, images / (classes * images of the class)
-    /// (<https://scikit-learn.org/stable/modules/generated/sklearn.utils.class_weight.compute_class_weight.html>).
-    /// All weights are then divided by their mean over the images of an epoch. So the loss keeps its size, and
+    /// `balanced` gives all classes the same weight in an epoch. Where each image comes once this is
+    /// scikit-learn's rule, images / (classes * images of the class)
+    /// (<https://scikit-learn.org/stable/modules/generated/sklearn.utils.class_weight.compute_class_weight.html>);
+    /// where rare classes come more often already, it makes up for the rest.
+    ///
+    /// All weights are divided by their mean over the images of an epoch. So the loss keeps its size, and
     /// with it the learning rate its meaning; a batch's loss can be divided by its number of images,
     /// which keeps micro-batches and ranks exact. PyTorch's `CrossEntropyLoss(weight)` divides by the sum of
     /// the weights in the batch instead, so that the same image counts for more in some batches.
@@ -82,20 +85,13 @@ impl ClassWeights {
     pub fn of_classes(
         &self,
         classes: &[String],
-        counts: &[u64],
         shares: &[f64],
     ) -> Result<Option<Vec<f64>>, String> {
         let weights: Vec<f64> = match self {
             ClassWeights::None => return Ok(None),
+            // No image will have the weight of a class without images.
             ClassWeights::Balanced => {
-                let n_images = counts.iter().sum::<u64>() as f64;
-                let n_classes = counts.iter().filter(|&&count| count > 0).count() as f64;
-                let rule = |&count: &u64| match count {
-                    // No image will have this weight.
-                    0 => 1.0,
-                    count => n_images / (n_classes * count as f64),
-                };
-                counts.iter().map(rule).collect()
+                shares.iter().map(|&share| if share > 0.0 { 1.0 / share } else { 1.0 }).collect()
             }
             ClassWeights::Table(table) => {
                 if let Some(stranger) = table.keys().find(|name| !classes.contains(name)) {
@@ -147,44 +143,27 @@ mod tests {
         let (ants, three) = (names(&["ants", "bees"]), names(&["a", "b", "c"]));
         let even = vec![0.5, 0.5];
         let rule = ClassWeights::Balanced;
-        // (setting, classes, counts, shares, weights)
+        // (setting, classes, shares of an epoch, weights)
         let cases = [
-            (rule.clone(), &ants, vec![5, 120], natural(&[5, 120]), vec![12.5, 125.0 / 240.0]),
-            (rule.clone(), &ants, vec![7, 7], natural(&[7, 7]), vec![1.0, 1.0]),
-            // The class without images weighs nothing in the mean.
-            (rule.clone(), &three, vec![1, 0, 3], natural(&[1, 0, 3]), vec![2.0, 1.0, 2.0 / 3.0]),
-            (
-                table(&[("ants", 3.0), ("bees", 1.0)]),
-                &ants,
-                vec![1, 1],
-                even.clone(),
-                vec![1.5, 0.5],
-            ),
-            (
-                table(&[("ants", 30.0), ("bees", 10.0)]),
-                &ants,
-                vec![9, 1],
-                even.clone(),
-                vec![1.5, 0.5],
-            ),
-            (
-                table(&[("ants", 2.0), ("bees", 1.0)]),
-                &ants,
-                vec![1, 3],
-                natural(&[1, 3]),
-                vec![1.6, 0.8],
-            ),
-            // Where an epoch shows classes equally often, the mean is that over what it shows.
-            (rule, &ants, vec![1, 3], even, vec![1.5, 0.5]),
+            (rule.clone(), &ants, natural(&[5, 120]), vec![12.5, 125.0 / 240.0]),
+            (rule.clone(), &ants, natural(&[7, 7]), vec![1.0, 1.0]),
+            // The class without images weighs nothing in the mean: 4 images of 2 classes.
+            (rule.clone(), &three, natural(&[1, 0, 3]), vec![2.0, 0.5, 2.0 / 3.0]),
+            // What comes equally often already weighs the same; half way, the rest is made up for.
+            (rule.clone(), &ants, even.clone(), vec![1.0, 1.0]),
+            (rule, &ants, vec![0.25, 0.75], vec![2.0, 2.0 / 3.0]),
+            (table(&[("ants", 3.0), ("bees", 1.0)]), &ants, even.clone(), vec![1.5, 0.5]),
+            (table(&[("ants", 30.0), ("bees", 10.0)]), &ants, even, vec![1.5, 0.5]),
+            (table(&[("ants", 2.0), ("bees", 1.0)]), &ants, natural(&[1, 3]), vec![1.6, 0.8]),
         ];
-        for (setting, classes, counts, shares, expected) in cases {
-            let found = setting.of_classes(classes, &counts, &shares).unwrap().unwrap();
+        for (setting, classes, shares, expected) in cases {
+            let found = setting.of_classes(classes, &shares).unwrap().unwrap();
             let is_close = found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12);
-            assert!(is_close, "{setting:?} {counts:?} {shares:?}: {found:?} for {expected:?}");
+            assert!(is_close, "{setting:?} {shares:?}: {found:?} for {expected:?}");
             let mean: f64 = found.iter().zip(&shares).map(|(w, share)| w * share).sum();
             assert!((mean - 1.0).abs() < 1e-12, "{setting:?}");
         }
-        assert_eq!(ClassWeights::None.of_classes(&ants, &[1, 2], &[0.5, 0.5]), Ok(None));
+        assert_eq!(ClassWeights::None.of_classes(&ants, &[0.5, 0.5]), Ok(None));
     }
 
     #[test]
@@ -197,7 +176,7 @@ mod tests {
             ),
             (table(&[("ants", 1.0)]), "class `Honey Bees` has no weight; every class needs one"),
         ] {
-            let error = weights.of_classes(&classes, &[1, 1], &[0.5, 0.5]).unwrap_err();
+            let error = weights.of_classes(&classes, &[0.5, 0.5]).unwrap_err();
             assert_eq!(error, message);
         }
     }

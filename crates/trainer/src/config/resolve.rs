@@ -152,7 +152,7 @@ impl Resolved {
 ///
 /// A file may say `extends = "PRESET"` in place of `--preset PRESET`; two different presets are an
 /// error. A mistake counts even where a later source sets the same key again. A source that gives
-/// one of two [`ALTERNATIVES`] sets the other to 0, unless it gives both.
+/// one of two alternatives sets the other to 0, unless it gives both.
 ///
 /// # Errors
 /// An unknown preset, text that is not TOML, or problems with settings, all of them in one error.

@@ -188,6 +188,12 @@ impl Sums {
     }
 }
 
+/// The statistics that all models use; `None` if they differ.
+pub fn common_statistics(models: &[Member]) -> Option<Option<Statistics>> {
+    let first = models.first()?.statistics;
+    models.iter().all(|model| model.statistics == first).then_some(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

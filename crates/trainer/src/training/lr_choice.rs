@@ -181,7 +181,7 @@ mod tests {
                     ..-1.0 => 0.7,
                     d => 0.7 + 3.0 * (d + 1.0),
                 },
-                0.1,
+                0.05,
             ),
         ];
         for (what, loss, edge) in table {

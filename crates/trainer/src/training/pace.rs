@@ -8,6 +8,8 @@ use bninception_engine::{EvaluationWeights, Executor, Images};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::evaluation::calibrate::n_batches_while_training;
+use crate::evaluation::statistics::{self, Statistics};
 use crate::setup;
 use crate::terminal::signals;
 use crate::training::trial::Trial;
@@ -30,7 +32,7 @@ pub struct Pace {
     pub update_seconds: f64,
     /// A micro-batch that all workers together load, while nothing else runs.
     pub loading_seconds: f64,
-    /// An evaluation of all validation images; 0 without any.
+    /// An evaluation of all validation images, with the statistics of batch norm that it needs.
     pub evaluation_seconds: f64,
     /// Micro-batches that were timed.
     pub n_timed: usize,
@@ -86,6 +88,7 @@ pub fn measure(
     val: Arc<dyn Source>,
     class_weights: Option<Vec<f64>>,
 ) -> Result<(FirstStep, Pace), Error> {
+    let n_images = train.len();
     let workers = setup::load_options(config, config.train.batch_size).workers.max(1);
     let n_batches = workers.max(1 + MOST_TIMED);
     let start = Instant::now();
@@ -114,6 +117,15 @@ pub fn measure(
     let first =
         FirstStep { images: batch.labels.len(), loss, seconds: start.elapsed().as_secs_f64() };
     trial.update(0.0)?;
+    let statistics_seconds = match batch_norm_is_estimated(config, n_images) {
+        true => {
+            let start = Instant::now();
+            trial.statistics(&batch)?;
+            let n_batches = n_batches_while_training(config.train.batch_size, n_images);
+            n_batches as f64 * start.elapsed().as_secs_f64()
+        }
+        false => 0.0,
+    };
     trial.recycle(batch);
 
     let (mut gradients, mut updates) = (Vec::new(), Vec::new());
@@ -140,10 +152,17 @@ pub fn measure(
         gradients_seconds: median(&mut gradients).unwrap_or(first.seconds),
         update_seconds: median(&mut updates).unwrap_or(0.0),
         loading_seconds,
-        evaluation_seconds: time_evaluation(config, executor, val)?,
+        evaluation_seconds: statistics_seconds + time_evaluation(config, executor, val)?,
         accumulate: config.train.accumulate as u64,
     };
     Ok((first, pace))
+}
+
+/// Whether evaluations of the run begin with population statistics of batch norm.
+fn batch_norm_is_estimated(config: &Config, n_images: usize) -> bool {
+    let (steps_per_epoch, _) = setup::steps(config, n_images);
+    let chosen = statistics::chosen(config.train.eval_statistics, steps_per_epoch);
+    config.network.batch_norm && chosen == Statistics::Population
 }
 
 /// Seconds of an evaluation of all images of `val`, from those of a few batches with the weights that

@@ -89,9 +89,9 @@ pub fn range_test(
 fn has_run_away(points: &[RangePoint]) -> bool {
     let mean =
         |few: &[RangePoint]| few.iter().map(|point| point.loss).sum::<f64>() / few.len() as f64;
-    let means = points.windows(FEW.min(points.len()).max(1)).map(mean);
+    let mut means = points.windows(FEW.min(points.len()).max(1)).map(mean);
     let lowest = means.clone().fold(f64::INFINITY, f64::min);
-    means.last().is_some_and(|last| !last.is_finite() || last > RUNAWAY * lowest)
+    means.next_back().is_some_and(|last| !last.is_finite() || last > RUNAWAY * lowest)
 }
 
 /// The loss of a micro-batch, whose gradients are added; `None` if too few of its images can be read.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bninception_data::{Batch, Loader, Source};
 use bninception_engine::model::ParameterTable;
 use bninception_engine::{
-    Alone, BatchResult, Executor, Hooks, Images, ModelState, Normaliser, TrainBatch, Update,
+    Alone, BatchResult, EvaluationWeights, Executor, Hooks, Images, ModelState, Normaliser,
+    TrainBatch, Update,
 };
 
 use crate::config::Config;
@@ -84,6 +85,16 @@ impl<'a> Trial<'a> {
         };
         self.number += 1;
         Ok(self.executor.gradients(&input, Hooks::default())?)
+    }
+
+    /// The statistics of a micro-batch that batch norm is evaluated with, which are dropped.
+    ///
+    /// # Errors
+    /// The executor fails.
+    pub fn statistics(&mut self, batch: &Batch) -> Result<(), Error> {
+        let images = Images::Levels { levels: &batch.images, normaliser: &self.normaliser };
+        self.executor.prepare_evaluation(EvaluationWeights::Held)?;
+        Ok(self.executor.batch_statistics(images, &mut Vec::new())?)
     }
 
     /// Ends the update under way, at the rate `lr`. Gives whether all weights are finite.

@@ -12,6 +12,7 @@ use crate::evaluation::evaluate::{Evaluation, evaluate};
 use crate::evaluation::statistics::{self, Statistics};
 use crate::run::state::Population;
 use crate::setup;
+use crate::terminal::loss::loss_number;
 use crate::training::session::Session;
 
 /// An evaluation, and what it was made with.
@@ -50,9 +51,10 @@ pub(super) fn validate(run: &mut Session<'_>) -> Result<Option<Validation>, Erro
             run.population = estimate(run)?;
             if run.population.is_some() {
                 tracing::info!(
-                    "the moving statistics of batch norm lag: under them the validation loss is {:.4}, that \
-                     of training {train_loss:.4}; evaluated again with population statistics",
-                    evaluation.loss()
+                    "the moving statistics of batch norm lag: under them the validation loss is {}, that \
+                     of training {}; evaluated again with population statistics",
+                    loss_number(evaluation.loss()),
+                    loss_number(train_loss)
                 );
                 evaluation = evaluate_images(run)?;
             }

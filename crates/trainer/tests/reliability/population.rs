@@ -121,7 +121,7 @@ fn a_checkpoint_answers_as_the_log_said() {
     let place = Place::with_pictures();
     let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", "run"];
     // Two epochs of five steps, evaluated with the moving average of the weights.
-    let log = ["--epochs", "2", "--set", "checkpoint.every_epochs=1"];
+    let log = ["--epochs", "2", "--set", "checkpoint.every_epochs=1", "--set", "checkpoint.keep=2"];
     let talk = place.run(&[&train[..], &log].concat());
     let talk = String::from_utf8_lossy(&talk.stderr).into_owned();
     assert!(talk.contains("population statistics over 5 batches of 8 training images"), "{talk}");

@@ -202,7 +202,7 @@ fn balanced_weighted_and_clipped_runs_resume_exactly() {
     pictures.sort();
     pictures[1..].iter().for_each(|picture| std::fs::remove_file(picture).unwrap());
     let plain = ["data.shuffle=full", "log.every_steps=1"];
-    let own = ["data.balance=classes", "train.class_weights=balanced", "optimizer.clip_norm=2.0"];
+    let own = ["data.balance=sqrt", "train.class_weights=balanced", "optimizer.clip_norm=2.0"];
     let sets = [&plain[..], &own, &["checkpoint.best_by=balanced"]].concat();
     assert!(runs.train("whole", &sets, None).finished);
     let whole = runs.result("whole");

@@ -3,9 +3,8 @@
 use bninception_data::Crops;
 use serde_json::{Value, json};
 
-use super::common_statistics;
 use crate::commands::print;
-use crate::evaluation::ensemble::Member;
+use crate::evaluation::ensemble::{Member, common_statistics};
 use crate::evaluation::interval::Interval;
 use crate::evaluation::majority::Majority;
 use crate::evaluation::outcomes::{ClassRow, ImageOutcome, Outcomes};

@@ -14,7 +14,6 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::evaluation::ensemble::{self, Member};
 use crate::evaluation::pictures;
-use crate::evaluation::statistics::Statistics;
 use crate::evaluation::tables::OutcomeTables;
 use crate::images::data_dirs::check_outside;
 use crate::images::own_images::{Look, Part};
@@ -154,10 +153,4 @@ fn warn_of_training_images(model: &Member, look: Option<&Look>, dir: &Path, samp
             dir.display()
         );
     }
-}
-
-/// The statistics that all models use; `None` if they differ.
-fn common_statistics(models: &[Member]) -> Option<Option<Statistics>> {
-    let first = models.first()?.statistics;
-    models.iter().all(|model| model.statistics == first).then_some(first)
 }

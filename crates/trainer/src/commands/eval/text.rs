@@ -2,8 +2,7 @@
 
 use bninception_data::Crops;
 
-use super::common_statistics;
-use crate::evaluation::ensemble::Member;
+use crate::evaluation::ensemble::{Member, common_statistics};
 use crate::evaluation::interval::Interval;
 use crate::evaluation::outcomes::{ClassRow, ConfusedPair, Outcomes};
 use crate::evaluation::statistics;
