@@ -420,7 +420,7 @@ mod tests {
             "a|bn-x5|224|8|40.00 %|30.9 to 49.8|50.00 %|40.4 to 59.6|1.2500|1.0|160"
         );
         // A loss that is not finite is never the best.
-        assert_eq!(row(1), "b|bn-x5|224|2 x 4|60.00 %|50.2 to 69.1|-|-|NaN|0.5|80");
+        assert_eq!(row(1), "b|bn-x5|224|2 x 4|60.00 %|50.2 to 69.1|-|-|not finite|0.5|80");
         assert_eq!(row(2), "c|bn-x5|224|8|-|-|-|-|-|-|-");
         assert_eq!(table.settings(), None);
         assert!(!table.has_other_steps(), "updates of eight images are of eight images");
