@@ -7,6 +7,13 @@ use crate::config::{ImageFacts, RecipeChoice, Resolved, size_advice};
 use crate::error::Error;
 use crate::setup;
 
+/// Whether the settings of a run depend on its images: it has a folder of them, and no recipe is named, or
+/// one that adapts.
+pub(super) fn depends_on_images(args: &ConfigArgs, first: &Resolved) -> bool {
+    let adapts = args.leaves_recipe_open() || RecipeChoice::adapts(&first.recipe.preset);
+    adapts && !first.config.data.dir.is_empty()
+}
+
 /// The settings of a run on `splits`, which were found with those of `first`. Where the command line
 /// names neither a preset nor a file, a recipe is chosen by the images, and told with its reason. A
 /// preset that adapts to the images gets what suits them, also where it was named. With any other, an
