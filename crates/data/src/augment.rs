@@ -26,6 +26,10 @@ pub struct AugmentConfig {
     pub colour: Colour,
     /// The filter with which a crop is resized.
     pub interpolation: Interpolation,
+    /// The alpha of mixup, at most 1; 0 mixes no images. A batch is mixed at a share that is drawn from
+    /// Beta(alpha, alpha) (Zhang et al. 2018, <https://arxiv.org/abs/1710.09412>).
+    #[serde(default)]
+    pub mixup: f64,
 }
 
 impl Default for AugmentConfig {
@@ -38,6 +42,7 @@ impl Default for AugmentConfig {
             mirror: Mirror::Random,
             colour: Colour::Full,
             interpolation: Interpolation::Bilinear,
+            mixup: 0.0,
         }
     }
 }
@@ -57,6 +62,9 @@ impl AugmentConfig {
         if !(low > 0.0 && low <= high && high.is_finite()) {
             let expected = "two ratios of width to height, 0 < smallest <= largest";
             return Err(DataError::setting("crop_aspect", self.crop_aspect, expected));
+        }
+        if !(0.0..=1.0).contains(&self.mixup) {
+            return Err(DataError::setting("mixup", self.mixup, "a number from 0 (none) to 1"));
         }
         Ok(())
     }

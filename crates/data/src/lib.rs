@@ -58,6 +58,7 @@ pub mod likeness;
 pub mod listing;
 pub mod loader;
 mod mirror;
+mod mixup;
 mod open;
 pub mod order;
 pub mod packing;

@@ -24,6 +24,7 @@ use crate::crops::Crops;
 use crate::decode::{DecodeBuffers, Wanted};
 use crate::error::DataError;
 use crate::guard::{lock, panic_message};
+use crate::mixup::Mixture;
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
 use crate::preprocess::{Preprocessing, preprocess};
 use crate::random::ViewKey;
@@ -111,6 +112,10 @@ pub struct Batch {
     pub images: Vec<u8>,
     /// Classes of the n images.
     pub labels: Vec<u32>,
+    /// The share of an image's own label in its target, where images were mixed in pairs
+    /// ([`AugmentConfig::mixup`]): the first with the last, and so on inwards. The other image's label has
+    /// the rest.
+    pub own_share: Option<f64>,
     /// Positions of the n images in the source.
     pub indices: Vec<u32>,
     /// Samples of this batch that could not be used. They are missing above and never replaced, so
@@ -419,6 +424,7 @@ impl Worker {
         let mut batch = Batch {
             images,
             labels: Vec::with_capacity(draws.len()),
+            own_share: None,
             indices: Vec::with_capacity(draws.len()),
             failed: Vec::new(),
             step,
@@ -464,6 +470,12 @@ impl Worker {
             batch.indices.push(index);
         }
         batch.images.truncate(batch.labels.len() * n_values);
+        if let Kind::Train { plan, .. } = &recipe.kind
+            && let Some(mixture) = Mixture::draw(plan.augment.mixup, plan.seed, step)
+        {
+            mixture.apply(&mut batch.images, batch.labels.len());
+            batch.own_share = Some(mixture.own_share());
+        }
         Some(batch)
     }
 

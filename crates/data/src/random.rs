@@ -30,6 +30,8 @@ pub enum Purpose {
     Mirror = 6,
     /// The order in which round `epoch` of class `index` shows its samples.
     ClassRound = 7,
+    /// The share at which batch `index` is mixed.
+    Mixup = 8,
 }
 
 /// What the random view of a training image depends on.

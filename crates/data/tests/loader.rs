@@ -105,6 +105,7 @@ fn by_turns_every_image_is_seen_both_ways() {
         mirror: Mirror::Alternating,
         colour: Colour::None,
         interpolation: Interpolation::Bilinear,
+        mixup: 0.0,
     };
     // Two pictures of 26 are left out of each epoch of 24.
     let plan = |steps| TrainPlan { augment: augment.clone(), ..plan(steps) };
@@ -135,6 +136,40 @@ fn by_turns_every_image_is_seen_both_ways() {
     for start in [1, 6, 11, 23] {
         let found = train(Pictures::new(), &options(1, 1), &plan(start..24));
         assert!(found == all[start as usize..], "from batch {start}");
+    }
+}
+
+#[test]
+fn mixed_batches_are_mixtures_of_the_same_images_whoever_makes_them() {
+    let augment = |mixup| AugmentConfig { mixup, ..plan(0..1).augment };
+    let plan = |mixup, steps| TrainPlan { augment: augment(mixup), ..plan(steps) };
+    let load = |workers, plan: &TrainPlan| -> Vec<Batch> {
+        let source = Arc::new(Pictures::new());
+        let loader = Loader::train(source, &preprocessing(), &options(workers, 1), plan).unwrap();
+        loader.map(Result::unwrap).collect()
+    };
+    let (plain, mixed) = (load(0, &plan(0.0, 0..12)), load(0, &plan(1.0, 0..12)));
+    let mut shares = Vec::new();
+    for (plain, mixed) in plain.iter().zip(&mixed) {
+        assert_eq!((&plain.labels, &plain.indices), (&mixed.labels, &mixed.indices));
+        assert_eq!(plain.own_share, None);
+        let share = mixed.own_share.unwrap();
+        let image_len = plain.images.len() / plain.labels.len();
+        let partners = plain.images.chunks_exact(image_len).rev().flatten();
+        for ((&own, &other), &level) in plain.images.iter().zip(partners).zip(&mixed.images) {
+            let expected = share * f64::from(own) + (1.0 - share) * f64::from(other);
+            assert!((f64::from(level) - expected).abs() <= 0.5, "{own} {other} {share}: {level}");
+        }
+        shares.push(share);
+    }
+    shares.dedup();
+    assert_eq!(shares.len(), 12, "a share for each batch: {shares:?}");
+    // With other workers, and from any start.
+    for (workers, start) in [(1, 0), (3, 0), (2, 5), (0, 11)] {
+        let again = load(workers, &plan(1.0, start..12));
+        for (again, mixed) in again.iter().zip(&mixed[start as usize..]) {
+            assert_eq!((&again.images, again.own_share), (&mixed.images, mixed.own_share));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bninception_kernels::loss::Targets;
 use bninception_model::batch::Images;
 use bninception_model::{Network, Weights};
 
@@ -24,6 +25,9 @@ pub struct TrainBatch<'a> {
     /// Factor on the loss of each class's images, one for each class; 1 for all where there is none. The
     /// batch's loss is divided by its number of images, whatever their weights.
     pub class_weights: Option<&'a [f64]>,
+    /// Where images were mixed in pairs, the first with the last and so on inwards: the share of each one's own
+    /// label in its target. The other's has the rest.
+    pub own_share: Option<f64>,
     /// Seed of the run, from which dropout is drawn.
     pub seed: u64,
     /// Number of the micro-batch in the run, from which dropout is drawn.
@@ -31,6 +35,19 @@ pub struct TrainBatch<'a> {
     /// Weight of the micro-batch in the running statistics that it would leave, above 0 and at most 1:
     /// PyTorch's sense of momentum. The same for all micro-batches of an update.
     pub bn_momentum: f64,
+}
+
+impl<'a> TrainBatch<'a> {
+    /// What its images should be taken for.
+    pub(crate) fn targets(&self, classes: usize) -> Targets<'a> {
+        Targets {
+            classes,
+            labels: self.labels,
+            smoothing: self.label_smoothing,
+            class_weights: self.class_weights,
+            own_share: self.own_share,
+        }
+    }
 }
 
 /// The layers that a step of training shows, and who sees them.
@@ -70,8 +87,7 @@ impl BatchResult {
     pub(crate) fn new(loss: f64, batch: &TrainBatch<'_>, logits: &[f32]) -> BatchResult {
         let mut metrics = Metrics::default();
         let classes = logits.len() / batch.labels.len();
-        let TrainBatch { labels, label_smoothing, class_weights, .. } = *batch;
-        metrics.add_batch(logits, labels, classes, label_smoothing, class_weights);
+        metrics.add_batch(logits, &batch.targets(classes));
         BatchResult { loss, metrics }
     }
 }

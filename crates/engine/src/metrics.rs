@@ -3,6 +3,7 @@
 //! Everything is counted in whole images or summed in f64, so that batch size and order of the
 //! images change at most the last digits of the loss.
 
+use bninception_kernels::loss::Targets;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Counts and sums over the images seen so far.
@@ -71,27 +72,21 @@ impl Metrics {
 
     /// Adds a batch.
     ///
-    /// `logits_nk` holds n rows of `classes` logits and `labels_n` the n true classes. An image is
+    /// `logits_nk` holds n rows of logits, one for each of the n labels of `targets`. An image is
     /// right at top-k when fewer than k classes beat its label; a class beats another by a greater
     /// logit, or by an equal one and a lower index. With fewer than 5 classes top-5 is top-`classes`
-    /// and so 1. The loss of an image is multiplied by the weight of its class, if there are weights; the
-    /// mean still divides by the number of images. A row with a logit that is NaN or infinite is never right and is counted apart.
+    /// and so 1. The loss of an image is that of training, with the weights of classes and the shares of
+    /// mixed labels; the mean divides by the number of images. A row with a logit that is NaN or infinite is never right and is counted apart.
     ///
     /// # Panics
-    /// Lengths that do not fit each other, a label that is not below `classes`.
-    pub fn add_batch(
-        &mut self,
-        logits_nk: &[f32],
-        labels_n: &[u32],
-        classes: usize,
-        label_smoothing: f64,
-        class_weights: Option<&[f64]>,
-    ) {
-        assert_eq!(logits_nk.len(), labels_n.len() * classes, "logits of another batch");
-        for (logits_k, &label) in logits_nk.chunks_exact(classes).zip(labels_n) {
-            let label = label as usize;
-            let mut score = Score::of_logits(logits_k, label, label_smoothing);
-            score.loss *= class_weights.map_or(1.0, |weights| weights[label]);
+    /// Lengths that do not fit each other, a label that is not below the number of classes.
+    pub fn add_batch(&mut self, logits_nk: &[f32], targets: &Targets<'_>) {
+        let Targets { classes, labels, smoothing, .. } = *targets;
+        assert_eq!(logits_nk.len(), labels.len() * classes, "logits of another batch");
+        for (image, logits_k) in logits_nk.chunks_exact(classes).enumerate() {
+            let mut score = Score::of_logits(logits_k, labels[image] as usize, smoothing);
+            score.loss =
+                targets.over_labels(image, |label| cross_entropy(logits_k, label, smoothing));
             self.add(&score);
         }
     }
@@ -218,9 +213,13 @@ fn rank<T: PartialOrd + Copy>(values_k: &[T], label: usize) -> usize {
 mod tests {
     use super::*;
 
+    fn targets(labels: &[u32], classes: usize) -> Targets<'_> {
+        Targets { classes, labels, smoothing: 0.0, class_weights: None, own_share: None }
+    }
+
     fn metrics(logits_nk: &[f32], labels_n: &[u32], classes: usize) -> Metrics {
         let mut metrics = Metrics::default();
-        metrics.add_batch(logits_nk, labels_n, classes, 0.0, None);
+        metrics.add_batch(logits_nk, &targets(labels_n, classes));
         metrics
     }
 
@@ -355,9 +354,22 @@ mod tests {
         let losses = [metrics(&logits_nk[..3], &[2], 3), metrics(&logits_nk[3..], &[0], 3)];
         let [a, b] = losses.map(|metrics| metrics.loss().unwrap());
         let mut found = Metrics::default();
-        found.add_batch(&logits_nk, &[2, 0], 3, 0.0, Some(&[0.25, 7.0, 3.0]));
+        let class_weights = Some(&[0.25, 7.0, 3.0][..]);
+        found.add_batch(&logits_nk, &Targets { class_weights, ..targets(&[2, 0], 3) });
         assert!((found.loss().unwrap() - (3.0 * a + 0.25 * b) / 2.0).abs() < 1e-12);
         assert_eq!((found.images(), found.top1()), (2, Some(1.0)));
+    }
+
+    #[test]
+    fn the_loss_of_a_mixed_image_is_that_of_both_labels() {
+        let logits_nk = [0.5, -1.0, 2.0, 1.0, 1.5, 1.0];
+        let mut found = Metrics::default();
+        found.add_batch(&logits_nk, &Targets { own_share: Some(0.75), ..targets(&[2, 0], 3) });
+        let loss = |image: usize, label| cross_entropy(&logits_nk[3 * image..][..3], label, 0.0);
+        let expected = 0.75 * (loss(0, 2) + loss(1, 0)) + 0.25 * (loss(0, 0) + loss(1, 2));
+        assert!((found.loss().unwrap() - expected / 2.0).abs() < 1e-12);
+        // An image counts as right by the label that has most of it.
+        assert_eq!(found.top1(), Some(0.5));
     }
 
     #[test]

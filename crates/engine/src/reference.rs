@@ -82,6 +82,7 @@ impl Executor for Reference {
                 labels: batch.labels,
                 label_smoothing: batch.label_smoothing,
                 class_weights: batch.class_weights,
+                own_share: batch.own_share,
                 draw: (batch.seed, batch.number),
                 bn_momentum: batch.bn_momentum,
             };

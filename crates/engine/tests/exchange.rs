@@ -65,6 +65,7 @@ impl Data {
                 labels,
                 label_smoothing: 0.1,
                 class_weights: Some(&CLASS_WEIGHTS),
+                own_share: None,
                 seed: 5,
                 number: number as u64,
                 bn_momentum: 0.1,

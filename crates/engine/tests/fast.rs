@@ -74,13 +74,14 @@ struct Batch {
     labels: Vec<u32>,
     label_smoothing: f64,
     class_weights: Option<Vec<f64>>,
+    own_share: Option<f64>,
 }
 
 impl Batch {
     fn new(network: &Network, n: usize) -> Batch {
         let images = random(2, n * network.layers[0].output.len());
         let labels = (0..n).map(|i| (i * 7 % CLASSES) as u32).collect();
-        Batch { images, labels, label_smoothing: 0.1, class_weights: None }
+        Batch { images, labels, label_smoothing: 0.1, class_weights: None, own_share: None }
     }
 
     fn images(&self) -> Images<'_> {
@@ -93,6 +94,7 @@ impl Batch {
             labels: &self.labels,
             label_smoothing: self.label_smoothing,
             class_weights: self.class_weights.as_deref(),
+            own_share: self.own_share,
             seed: 5,
             number: 7,
             bn_momentum: 0.3,
@@ -259,6 +261,33 @@ fn matches_reference(what: &str, network: &Network, n: usize) {
             compare(&what, &table, &step(&mut fast, &weights, &batch), &expected, limits);
         }
     }
+}
+
+/// With auxiliary heads, label smoothing and weights of classes; an odd number of images, whose middle one is
+/// its own partner.
+#[test]
+fn mixed_labels_match_the_reference() {
+    let activation = Activation::Sigmoid;
+    let options = NetworkOptions { activation, aux: Some(AuxOptions::default()), ..options(64) };
+    let network = Network::bn_inception(options).unwrap();
+    let weights = weights(&network);
+    let class_weights = Some((0..CLASSES).map(|class| 0.2 + 0.3 * class as f64).collect());
+    let mixed = |own_share| Batch {
+        own_share,
+        class_weights: Option::clone(&class_weights),
+        ..Batch::new(&network, 7)
+    };
+    let expected = step(&mut Reference::in_f64(network.clone()), &weights, &mixed(Some(0.6875)));
+    let mut engine = fast(&network, 2);
+    let found = step(&mut engine, &weights, &mixed(Some(0.6875)));
+    compare("mixed", &ParameterTable::new(&network), &found, &expected, SIGMOID);
+    let result = engine.gradients(&mixed(Some(0.6875)).lend(), Hooks::default()).unwrap();
+    let counted = result.metrics.loss().unwrap();
+    assert!((counted - result.loss).abs() < 1e-9 * counted, "{counted} for {}", result.loss);
+
+    // All of an image itself is not mixed, bit by bit.
+    let plain = step(&mut engine, &weights, &mixed(None));
+    assert!(plain == step(&mut engine, &weights, &mixed(Some(1.0))) && plain != found);
 }
 
 /// With auxiliary heads and label smoothing.
@@ -614,6 +643,7 @@ fn levels_are_the_values_that_they_stand_for() {
                     labels,
                     label_smoothing: 0.0,
                     class_weights: None,
+                    own_share: None,
                     seed: 1,
                     number: 0,
                     bn_momentum: 0.1,

@@ -65,6 +65,7 @@ fn no_allocation_per_step_after_the_first() {
                 labels: &[0, 1, 2, 3],
                 label_smoothing: 0.1,
                 class_weights: Some(&class_weights),
+                own_share: None,
                 seed: 0,
                 number: step,
                 bn_momentum: 0.1,

@@ -60,6 +60,7 @@ fn total_loss(
         labels,
         label_smoothing: 0.0,
         class_weights: Some(&WEIGHTS),
+        own_share: None,
         draw: (5, 7),
         bn_momentum: 0.1,
     };
@@ -153,6 +154,7 @@ fn evaluation_and_the_reported_loss_are_those_of_the_main_head() {
                 labels,
                 label_smoothing: 0.0,
                 class_weights: Some(&WEIGHTS),
+                own_share: None,
                 seed: 5,
                 number: 7,
                 bn_momentum: 0.1,
@@ -195,6 +197,7 @@ fn a_head_that_diverges_is_reported() {
         labels,
         label_smoothing: 0.0,
         class_weights: None,
+        own_share: None,
         seed: 0,
         number: 0,
         bn_momentum: 0.1,

@@ -144,6 +144,7 @@ fn check_case(
         labels: &labels,
         label_smoothing,
         class_weights: None,
+        own_share: None,
         seed: 0,
         number: 0,
         bn_momentum: 0.1,

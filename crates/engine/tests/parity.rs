@@ -160,6 +160,7 @@ fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
             labels: &labels,
             label_smoothing: 0.0,
             class_weights: None,
+            own_share: None,
             seed: 0,
             number: index as u64,
             // That of PyTorch, which made the fixture.

@@ -34,6 +34,7 @@ fn step(
         labels: &LABELS,
         label_smoothing: 0.0,
         class_weights: None,
+        own_share: None,
         seed: 5,
         number: 7,
         bn_momentum: 0.1,

@@ -60,21 +60,34 @@ fn linear_matches_the_definition() {
 fn loss_and_its_gradient_match_the_definition() {
     for (images, classes) in [(32, 1000), (1, 1), (5, 10)] {
         let class_weights: Vec<f64> = (0..classes).map(|class| 0.25 + class as f64).collect();
-        for (smoothing, weighted) in [(0.0, false), (0.1, false), (0.0, true), (0.1, true)] {
+        for (smoothing, weighted, own_share) in [
+            (0.0, false, None),
+            (0.1, false, None),
+            (0.0, true, None),
+            (0.1, true, None),
+            (0.0, false, Some(0.5)),
+            (0.1, true, Some(0.8125)),
+        ] {
             let class_weights = weighted.then_some(&class_weights[..]);
             let logits: Vec<f32> = random(1, images * classes).iter().map(|v| v * 30.0).collect();
             let labels: Vec<u32> = (0..images).map(|n| (n * 7 % classes) as u32).collect();
             let (mut losses, mut gradient) = (Vec::new(), Vec::new());
-            for (logits, &label) in logits.chunks(classes).zip(&labels) {
-                let weight = if weighted { 0.25 + f64::from(label) } else { 1.0 };
+            for (image, logits) in logits.chunks(classes).enumerate() {
+                let share = own_share.unwrap_or(1.0);
+                let both = [(labels[image], share), (labels[images - 1 - image], 1.0 - share)];
                 let sum: f64 = logits.iter().map(|&z| f64::from(z).exp()).sum();
                 let mut loss = 0.0;
                 for (class, &logit) in logits.iter().enumerate() {
-                    let hard = f64::from(class == label as usize) * (1.0 - smoothing);
-                    let target = hard + smoothing / classes as f64;
                     let log_probability = f64::from(logit) - sum.ln();
-                    loss -= weight * target * log_probability;
-                    gradient.push(weight * (log_probability.exp() - target) / images as f64);
+                    let mut slope = 0.0;
+                    for (label, share) in both {
+                        let weight = share * if weighted { 0.25 + f64::from(label) } else { 1.0 };
+                        let hard = f64::from(class == label as usize) * (1.0 - smoothing);
+                        let target = hard + smoothing / classes as f64;
+                        loss -= weight * target * log_probability;
+                        slope += weight * (log_probability.exp() - target);
+                    }
+                    gradient.push(slope / images as f64);
                 }
                 losses.push(loss);
             }
@@ -82,7 +95,8 @@ fn loss_and_its_gradient_match_the_definition() {
             for threads in 1..=3 {
                 let team = Team::new(threads);
                 let (mut found, mut found_losses) = (vec![7.0; logits.len()], vec![7.0; images]);
-                let targets = Targets { classes, labels: &labels, smoothing, class_weights };
+                let labels = &labels;
+                let targets = Targets { classes, labels, smoothing, class_weights, own_share };
                 softmax_cross_entropy(&team, &targets, &logits, &mut found, &mut found_losses);
                 assert_close("gradient", &found, &gradient, 1e-7 * largest);
                 for (found, expected) in found_losses.iter().zip(&losses) {
@@ -104,7 +118,8 @@ fn weights_of_one_keep_every_bit_of_the_loss() {
     let team = Team::new(2);
     let run = |class_weights: Option<&[f64]>| {
         let (mut gradient, mut losses) = (vec![0.0; logits.len()], vec![0.0; images]);
-        let targets = Targets { classes, labels: &labels, smoothing: 0.1, class_weights };
+        let (labels, own_share) = (&labels[..], None);
+        let targets = Targets { classes, labels, smoothing: 0.1, class_weights, own_share };
         softmax_cross_entropy(&team, &targets, &logits, &mut gradient, &mut losses);
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         (bits(&gradient), losses.iter().map(|loss| loss.to_bits()).collect::<Vec<_>>())
@@ -119,7 +134,8 @@ fn a_logit_that_is_not_finite_shows_in_the_loss() {
     for bad in [f32::NAN, f32::INFINITY] {
         let (mut gradient, mut losses) = ([0.0; 3], [0.0]);
         let logits = [0.5, bad, 1.0];
-        let targets = Targets { classes: 3, labels: &[0], smoothing: 0.0, class_weights: None };
+        let (smoothing, class_weights, own_share) = (0.0, None, None);
+        let targets = Targets { classes: 3, labels: &[0], smoothing, class_weights, own_share };
         softmax_cross_entropy(&team, &targets, &logits, &mut gradient, &mut losses);
         assert!(!losses[0].is_finite(), "loss {} from {bad}", losses[0]);
     }

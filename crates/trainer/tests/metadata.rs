@@ -106,7 +106,7 @@ fn any_text(rng: &mut impl Rng) -> String {
 /// Sets some setting to anything.
 fn edit(config: &mut Config, rng: &mut impl Rng) {
     let (x, n) = (any_f64(rng), any_u64(rng));
-    match rng.random_range(0..38) {
+    match rng.random_range(0..39) {
         0 => config.network.bn_epsilon = x,
         1 => config.network.bn_momentum = x,
         2 => config.network.dropout = x,
@@ -144,6 +144,7 @@ fn edit(config: &mut Config, rng: &mut impl Rng) {
         34 => config.checkpoint.dir = any_text(rng),
         35 => config.schedule.warmup_fraction = x,
         36 => config.train.ema_epochs = x,
+        37 => config.augment.mixup = x,
         _ => config.log.watch = vec![any_text(rng), any_text(rng)],
     }
 }

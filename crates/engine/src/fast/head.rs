@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bninception_kernels::element::Element;
 use bninception_kernels::linear::Linear;
-use bninception_kernels::loss::{Targets, softmax_cross_entropy};
+use bninception_kernels::loss::softmax_cross_entropy;
 use bninception_kernels::pool::{global_average, global_average_backward};
 use bninception_kernels::run::Run;
 use bninception_model::Weights;
@@ -73,13 +73,7 @@ impl Head {
         let (w, b) = (&weights.trainable[weight.clone()], &weights.trainable[bias.clone()]);
         linear.forward(team, isa, &self.features, w, b, logits);
         let dlogits = &mut self.logits_gradient;
-        let targets = Targets {
-            classes: *classes,
-            labels: batch.labels,
-            smoothing: batch.label_smoothing,
-            class_weights: batch.class_weights,
-        };
-        softmax_cross_entropy(team, &targets, logits, dlogits, &mut self.losses);
+        softmax_cross_entropy(team, &batch.targets(*classes), logits, dlogits, &mut self.losses);
         if *loss_weight != 1.0 {
             let factor = *loss_weight as f32;
             dlogits.iter_mut().for_each(|d| *d *= factor);

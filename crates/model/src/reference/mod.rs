@@ -49,6 +49,9 @@ pub struct TrainInput<'a> {
     pub label_smoothing: f64,
     /// Factor on the loss of each class's images, one for each class.
     pub class_weights: Option<&'a [f64]>,
+    /// Where images were mixed in pairs, the first with the last and so on inwards: the share of each one's own
+    /// label in its target. The other's has the rest.
+    pub own_share: Option<f64>,
     /// Seed and number of the batch, from which dropout is drawn.
     pub draw: (u64, u64),
     /// Weight of the batch in the running statistics.
@@ -142,7 +145,7 @@ impl ReferenceExecutor {
         for (loss, logits) in self.network.losses.iter().zip(&logits) {
             let name = &self.network.layers[loss.logits].name;
             let in_loss = |source| ModelError::Candle { layer: format!("{name} (loss)"), source };
-            let value = cross_entropy(logits, input).map_err(in_loss)?;
+            let value = batch_loss(logits, input).map_err(in_loss)?;
             let number = value.to_dtype(DType::F64).and_then(|value| value.to_scalar::<f64>());
             if all_finite {
                 reported = number.map_err(in_loss)?;
@@ -412,11 +415,25 @@ pub fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
+/// The loss of the logits: that of the labels, or, where images were mixed, of theirs and their partners'
+/// by their shares.
+fn batch_loss(logits: &Tensor, input: &TrainInput<'_>) -> candle_core::Result<Tensor> {
+    let own = cross_entropy(logits, input, input.labels)?;
+    let Some(share) = input.own_share else { return Ok(own) };
+    let partners: Vec<u32> = input.labels.iter().rev().copied().collect();
+    let other = cross_entropy(logits, input, &partners)?;
+    own.affine(share, 0.0)? + other.affine(1.0 - share, 0.0)?
+}
+
 /// Mean over the batch of `-w sum_k q_k log softmax(logits)_k`, where the target q gives
 /// `1 - smoothing` to the label and spreads `smoothing` evenly over all classes (section 7 of
 /// Szegedy et al. 2015, <https://arxiv.org/abs/1512.00567>), and w is the weight of the label's class.
-fn cross_entropy(logits: &Tensor, input: &TrainInput<'_>) -> candle_core::Result<Tensor> {
-    let TrainInput { labels, label_smoothing: smoothing, class_weights, .. } = *input;
+fn cross_entropy(
+    logits: &Tensor,
+    input: &TrainInput<'_>,
+    labels: &[u32],
+) -> candle_core::Result<Tensor> {
+    let TrainInput { label_smoothing: smoothing, class_weights, .. } = *input;
     let mut log_probabilities = candle_nn::ops::log_softmax(logits, 1)?;
     if let Some(weights) = class_weights {
         let weights: Vec<f64> = labels.iter().map(|&label| weights[label as usize]).collect();

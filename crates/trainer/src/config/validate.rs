@@ -134,6 +134,11 @@ fn augment(config: &Config, check: &mut Check) {
         "augment.crop_aspect",
         "[narrowest, widest] with 0 < narrowest <= widest, finite",
     );
+    check.that(
+        (0.0..=1.0).contains(&config.augment.mixup),
+        "augment.mixup",
+        "a number from 0 (no mixing) to 1",
+    );
 }
 
 fn optimizer(optimizer: &OptimizerConfig, check: &mut Check) {
@@ -294,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_edges_of_ranges_are_accepted() {
-        let edits: [Edit; 29] = [
+        let edits: [Edit; 30] = [
             |c| c.network.bn_momentum = 1.0,
             |c| c.network.dropout = 0.999,
             |c| c.network.pool_proj_4c4d = 128,
@@ -306,6 +311,7 @@ mod tests {
             |c| c.data.max_bad = 0,
             |c| c.augment.crop_area = [1.0, 1.0],
             |c| c.augment.crop_aspect = [1.0, 1.0],
+            |c| c.augment.mixup = 1.0,
             |c| c.optimizer.momentum = 0.0,
             |c| c.optimizer.weight_decay = 0.0,
             |c| c.optimizer.nesterov = true,
@@ -332,7 +338,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let table: [(&str, &[Edit]); 45] = [
+        let table: [(&str, &[Edit]); 46] = [
             ("network.classes", &[|c| c.network.classes = 1_000_001]),
             (
                 "network.bn_epsilon",
@@ -406,6 +412,14 @@ mod tests {
                     |c| c.augment.crop_aspect = [0.0, 1.0],
                     |c| c.augment.crop_aspect = [1.3, 0.7],
                     |c| c.augment.crop_aspect = [0.7, f64::INFINITY],
+                ],
+            ),
+            (
+                "augment.mixup",
+                &[
+                    |c| c.augment.mixup = -0.1,
+                    |c| c.augment.mixup = 1.1,
+                    |c| c.augment.mixup = f64::NAN,
                 ],
             ),
             (

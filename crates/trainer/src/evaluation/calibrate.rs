@@ -19,7 +19,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bninception_data::{Failure, LoadOptions, Loader, Preprocessing, Shuffle, Source, TrainPlan};
+use bninception_data::{
+    AugmentConfig, Failure, LoadOptions, Loader, Preprocessing, Shuffle, Source, TrainPlan,
+};
 use bninception_engine::model::Network;
 use bninception_engine::{Executor, Images, Normaliser};
 
@@ -55,9 +57,10 @@ pub fn check_norm(network: &Network) -> Result<(), Error> {
 }
 
 /// The first `n_batches` of an order of all training images that `seed` decides, augmented as in
-/// training.
+/// training, but never mixed: evaluation sees whole images.
 pub fn plan(config: &Config, seed: u64, n_batches: u64) -> TrainPlan {
     TrainPlan {
+        augment: AugmentConfig { mixup: 0.0, ..config.augment.clone() },
         shuffle: Shuffle::Full,
         seed,
         accumulate: 1,

@@ -60,6 +60,7 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
             labels: &batch.labels,
             label_smoothing: config.train.label_smoothing,
             class_weights: job.class_weights.as_deref(),
+            own_share: batch.own_share,
             seed: config.train.seed,
             number: step * accumulate as u64 + micro as u64,
             bn_momentum: bn_momentum(config.network.bn_momentum, run.progress.updates()),

@@ -79,6 +79,7 @@ impl<'a> Trial<'a> {
             labels: &batch.labels,
             label_smoothing: self.config.train.label_smoothing,
             class_weights: self.class_weights.as_deref(),
+            own_share: batch.own_share,
             seed: self.config.train.seed,
             number: self.number,
             bn_momentum: bn_momentum(self.config.network.bn_momentum, update),

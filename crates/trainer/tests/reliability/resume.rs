@@ -192,7 +192,7 @@ fn a_stop_inside_an_update_loses_nothing() {
 /// Rare classes that come more often and weigh more, and gradients that are clipped: all follow from the
 /// settings and the place in the run.
 #[test]
-fn balanced_weighted_and_clipped_runs_resume_exactly() {
+fn balanced_weighted_clipped_and_mixed_runs_resume_exactly() {
     let runs = Runs::new();
     // The first class keeps one of its four pictures: 37 are left, in four batches of eight.
     let classes = std::fs::read_dir(runs.path("pictures/train")).unwrap();
@@ -202,7 +202,12 @@ fn balanced_weighted_and_clipped_runs_resume_exactly() {
     pictures.sort();
     pictures[1..].iter().for_each(|picture| std::fs::remove_file(picture).unwrap());
     let plain = ["data.shuffle=full", "log.every_steps=1"];
-    let own = ["data.balance=sqrt", "train.class_weights=balanced", "optimizer.clip_norm=2.0"];
+    let own = [
+        "data.balance=sqrt",
+        "train.class_weights=balanced",
+        "optimizer.clip_norm=2.0",
+        "augment.mixup=0.4",
+    ];
     let sets = [&plain[..], &own, &["checkpoint.best_by=balanced"]].concat();
     assert!(runs.train("whole", &sets, None).finished);
     let whole = runs.result("whole");
@@ -214,7 +219,7 @@ fn balanced_weighted_and_clipped_runs_resume_exactly() {
         assert!(runs.train(&run, &sets, None).finished);
         runs.result(&run).assert_equals(&whole, &run);
     }
-    // Each of the three makes another run, and the norm is written down without a limit too.
+    // Each of the four makes another run, and the norm is written down without a limit too.
     for without in own {
         let others: Vec<&str> = sets.iter().copied().filter(|&set| set != without).collect();
         let run = format!("without {without}");

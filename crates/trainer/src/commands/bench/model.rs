@@ -171,6 +171,7 @@ fn time_training(
             labels: &batch.labels,
             label_smoothing: config.train.label_smoothing,
             class_weights: None,
+            own_share: None,
             seed: config.train.seed,
             number: step,
             bn_momentum: config.network.bn_momentum,
