@@ -156,7 +156,8 @@ pub struct ResumeArgs {
 /// `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The checkpoint; several are evaluated as one, by the mean of their class probabilities.
+    /// The checkpoint, or the folder of a run, whose best checkpoint is taken; several are evaluated as one,
+    /// by the mean of their class probabilities.
     #[arg(required = true, value_name = "CHECKPOINT")]
     pub checkpoints: Vec<PathBuf>,
     /// Folder of images: DIR/val/CLASS/* or DIR/CLASS/*; by default the run's own.
@@ -190,7 +191,7 @@ fn parse_crops(text: &str) -> Result<Crops, String> {
 /// `calibrate`.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// The checkpoint.
+    /// The checkpoint, or the folder of a run, whose best checkpoint is taken.
     pub checkpoint: PathBuf,
     /// Folder of training images, as for `train`; by default the run's own.
     #[arg(long, visible_alias = "data-path", value_name = "DIR")]
