@@ -28,7 +28,6 @@ pub struct AugmentConfig {
     pub interpolation: Interpolation,
     /// The alpha of mixup, at most 1; 0 mixes no images. A batch is mixed at a share that is drawn from
     /// Beta(alpha, alpha) (Zhang et al. 2018, <https://arxiv.org/abs/1710.09412>).
-    #[serde(default)]
     pub mixup: f64,
 }
 

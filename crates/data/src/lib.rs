@@ -14,6 +14,7 @@
 //! mirror:  seed, epoch, index     -> left to right or not
 //! colour:  planes in [0, 1]       -> the same planes, distorted
 //! augment / preprocess: the above -> RGB u8, size x size x 3
+//! mixup:   seed, batch            -> the images of a batch, mixed in pairs
 //! order:   seed, epoch            -> the order of the samples
 //! balance: seed, epoch, classes   -> the same with rare classes more often
 //! loader:  order, source          -> Batch { images, labels, ... }

@@ -53,11 +53,12 @@ impl Mixture {
         let mix =
             |a: u8, b: u8| ((own * u16::from(a) + other * u16::from(b) + PARTS / 2) / PARTS) as u8;
         let image = levels.len() / n.max(1);
+        if image == 0 {
+            return;
+        }
         let (first, rest) = levels.split_at_mut(n / 2 * image);
         let last = &mut rest[n % 2 * image..];
-        for (a, b) in
-            first.chunks_exact_mut(image.max(1)).zip(last.chunks_exact_mut(image.max(1)).rev())
-        {
+        for (a, b) in first.chunks_exact_mut(image).zip(last.chunks_exact_mut(image).rev()) {
             for (a, b) in a.iter_mut().zip(b) {
                 (*a, *b) = (mix(*a, *b), mix(*b, *a));
             }

@@ -34,13 +34,9 @@ pub struct Score {
 }
 
 impl Score {
-    /// The score of one image's logits, with the rules and panics of [`Metrics::add_batch`].
-    pub fn of_logits(logits_k: &[f32], label: usize, label_smoothing: f64) -> Score {
-        let is_finite = logits_k.iter().all(|logit| logit.is_finite());
-        Score {
-            rank: is_finite.then(|| rank(logits_k, label)),
-            loss: cross_entropy(logits_k, label, label_smoothing),
-        }
+    /// The score of one image's logits without label smoothing, with the rules and panics of [`Metrics::add_batch`].
+    pub fn of_logits(logits_k: &[f32], label: usize) -> Score {
+        Score { rank: rank_of_logits(logits_k, label), loss: cross_entropy(logits_k, label, 0.0) }
     }
 
     /// The score of the logarithms of one image's probabilities, such as of a mean over crops or
@@ -76,7 +72,8 @@ impl Metrics {
     /// right at top-k when fewer than k classes beat its label; a class beats another by a greater
     /// logit, or by an equal one and a lower index. With fewer than 5 classes top-5 is top-`classes`
     /// and so 1. The loss of an image is that of training, with the weights of classes and the shares of
-    /// mixed labels; the mean divides by the number of images. A row with a logit that is NaN or infinite is never right and is counted apart.
+    /// mixed labels; the mean divides by the number of images. A row with a logit that is NaN or infinite is
+    /// never right and is counted apart.
     ///
     /// # Panics
     /// Lengths that do not fit each other, a label that is not below the number of classes.
@@ -84,10 +81,11 @@ impl Metrics {
         let Targets { classes, labels, smoothing, .. } = *targets;
         assert_eq!(logits_nk.len(), labels.len() * classes, "logits of another batch");
         for (image, logits_k) in logits_nk.chunks_exact(classes).enumerate() {
-            let mut score = Score::of_logits(logits_k, labels[image] as usize, smoothing);
-            score.loss =
-                targets.over_labels(image, |label| cross_entropy(logits_k, label, smoothing));
-            self.add(&score);
+            let loss = |label| cross_entropy(logits_k, label, smoothing);
+            self.add(&Score {
+                rank: rank_of_logits(logits_k, labels[image] as usize),
+                loss: targets.over_labels(image, loss),
+            });
         }
     }
 
@@ -202,6 +200,11 @@ pub fn top_k<T: PartialOrd>(values: &[T], k: usize) -> Vec<usize> {
     classes
 }
 
+/// How many classes beat the label; `None` where a logit is NaN or infinite.
+fn rank_of_logits(logits_k: &[f32], label: usize) -> Option<usize> {
+    logits_k.iter().all(|logit| logit.is_finite()).then(|| rank(logits_k, label))
+}
+
 /// How many classes beat the label.
 fn rank<T: PartialOrd + Copy>(values_k: &[T], label: usize) -> usize {
     let target = values_k[label];
@@ -296,7 +299,7 @@ mod tests {
         let logits_k = [1.5, -0.25, 7.0, 6.5, 1.5, -900.0, -800.0];
         let log_k = log_softmax(&logits_k);
         for label in 0..logits_k.len() {
-            let expected = Score::of_logits(&logits_k, label, 0.0);
+            let expected = Score::of_logits(&logits_k, label);
             let found = Score::of_log_probabilities(&log_k, label);
             assert_eq!(found.rank, expected.rank, "{label}");
             assert!((found.loss - expected.loss).abs() < 1e-12, "{label}");

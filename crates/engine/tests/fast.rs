@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 
-use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{
     AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
@@ -17,159 +16,9 @@ use bninception_engine::{
 
 mod common;
 
-const CLASSES: usize = 10;
-
-/// Largest accepted relative errors: norm of the difference over norm of the expected values.
-///
-/// The engine computes in f32 and the reference in f64. Rounding itself separates their gradients
-/// little; its consequences separate them more. If an input of a ReLU lands on the other side of 0, or a
-/// max pool picks the other of two nearly equal values, a whole path of the gradient moves. The
-/// reference's own gradients move by up to 6 % if every pixel is changed by one part in 1e6. Where
-/// nothing changes sides the two agree to 1e-4, as
-/// `gradients_agree_to_rounding_where_nothing_changes_sides` checks.
-#[derive(Clone, Copy)]
-struct Limits {
-    logits: f64,
-    /// Of all gradients as one vector.
-    gradient: f64,
-    /// Of the gradient of each tensor.
-    tensor: f64,
-}
-
-/// ReLU: both effects.
-const RELU: Limits = Limits { logits: 1e-3, gradient: 1e-1, tensor: 2e-1 };
-
-/// Sigmoid: only the max pools choose.
-const SIGMOID: Limits = Limits { logits: 1e-4, gradient: 2e-3, tensor: 2e-2 };
-
-/// Values between -1 and 1 from a linear congruential generator (Knuth's MMIX constants).
-fn random(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
-    let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-/// Initial weights with every bias, scale, shift and statistic moved away from its default, so
-/// that none of them can be left out unnoticed.
-fn weights(network: &Network) -> Weights {
-    let table = ParameterTable::new(network);
-    let mut weights = initial_weights(network, &table, 1);
-    for spec in table.trainable.iter().filter(|spec| spec.shape.len() == 1) {
-        let values = &mut weights.trainable[spec.range.clone()];
-        let noise = random(spec.range.start as u64, values.len());
-        values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.2 * noise);
-    }
-    let noise = random(3, weights.statistics.len());
-    weights.statistics.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.2 * noise);
-    weights
-}
-
-/// A batch that can be lent to executors.
-struct Batch {
-    images: Vec<f32>,
-    labels: Vec<u32>,
-    label_smoothing: f64,
-    class_weights: Option<Vec<f64>>,
-    own_share: Option<f64>,
-}
-
-impl Batch {
-    fn new(network: &Network, n: usize) -> Batch {
-        let images = random(2, n * network.layers[0].output.len());
-        let labels = (0..n).map(|i| (i * 7 % CLASSES) as u32).collect();
-        Batch { images, labels, label_smoothing: 0.1, class_weights: None, own_share: None }
-    }
-
-    fn images(&self) -> Images<'_> {
-        Images::Values(&self.images)
-    }
-
-    fn lend(&self) -> TrainBatch<'_> {
-        TrainBatch {
-            images: self.images(),
-            labels: &self.labels,
-            label_smoothing: self.label_smoothing,
-            class_weights: self.class_weights.as_deref(),
-            own_share: self.own_share,
-            seed: 5,
-            number: 7,
-            bn_momentum: 0.3,
-        }
-    }
-}
-
-/// All results of one step.
-#[derive(Debug, PartialEq)]
-struct Outcome {
-    loss: f64,
-    logits: Vec<f32>,
-    gradients: Vec<f32>,
-    statistics: Vec<f32>,
-    evaluation: Vec<f32>,
-}
-
-fn step(executor: &mut dyn Executor, weights: &Weights, batch: &Batch) -> Outcome {
-    let mut evaluation = Vec::new();
-    executor.prepare_evaluation(EvaluationWeights::Given(weights)).unwrap();
-    executor.evaluate(batch.images(), &mut evaluation).unwrap();
-    let step = common::step(executor, weights, &batch.lend(), Hooks::default()).unwrap();
-    let common::Step { loss, logits, gradients, statistics } = step;
-    Outcome { loss, logits, gradients, statistics, evaluation }
-}
-
-fn norm(values: &[f32]) -> f64 {
-    values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
-}
-
-fn error(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let difference: Vec<f32> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
-    norm(&difference) / norm(expected).max(1e-30)
-}
-
-fn compare(
-    what: &str,
-    table: &ParameterTable,
-    found: &Outcome,
-    expected: &Outcome,
-    limits: Limits,
-) {
-    let check = |part: &str, error: f64, limit: f64| {
-        assert!(error <= limit, "{what}, {part}: relative error {error:.2e}, limit {limit:.0e}");
-    };
-    check("loss", (found.loss - expected.loss).abs() / expected.loss, limits.logits);
-    check("logits", error(&found.logits, &expected.logits), limits.logits);
-    check("evaluation", error(&found.evaluation, &expected.evaluation), 1e-5);
-    check("statistics", error(&found.statistics, &expected.statistics), 2e-5);
-    check("gradients", error(&found.gradients, &expected.gradients), limits.gradient);
-    for spec in &table.trainable {
-        let part = |outcome: &Outcome| outcome.gradients[spec.range.clone()].to_vec();
-        let (found, expected) = (part(found), part(expected));
-        // Batch norm removes what a bias before it adds: the gradient is zero, except for the
-        // rounding of the reference.
-        let convolution = spec.name.trim_end_matches(".bias");
-        let cancelled = spec.name.ends_with(".bias")
-            && table.trainable.iter().any(|s| s.name == format!("{convolution}_bn.bias"));
-        if cancelled {
-            assert_eq!(norm(&found), 0.0, "{what}, {}", spec.name);
-            assert!(norm(&expected) < 1e-4, "{what}, {}", spec.name);
-        } else {
-            check(&spec.name, error(&found, &expected), limits.tensor);
-        }
-    }
-}
-
-fn options(image_size: usize) -> NetworkOptions {
-    NetworkOptions { classes: CLASSES, image_size, ..NetworkOptions::default() }
-}
-
-fn fast(network: &Network, threads: usize) -> Fast {
-    Fast::new(network.clone(), FastOptions { threads, ..FastOptions::default() }).unwrap()
-}
+use common::comparison::{
+    Batch, CLASSES, Outcome, RELU, SIGMOID, compare, error, fast, options, random, step, weights,
+};
 
 #[test]
 fn all_kinds_of_network_match_the_reference() {
@@ -263,50 +112,63 @@ fn matches_reference(what: &str, network: &Network, n: usize) {
     }
 }
 
-/// With auxiliary heads, label smoothing and weights of classes; an odd number of images, whose middle one is
-/// its own partner.
-#[test]
-fn mixed_labels_match_the_reference() {
+/// With auxiliary heads and sigmoids.
+fn network_with_heads() -> Network {
     let activation = Activation::Sigmoid;
     let options = NetworkOptions { activation, aux: Some(AuxOptions::default()), ..options(64) };
-    let network = Network::bn_inception(options).unwrap();
-    let weights = weights(&network);
-    let class_weights = Some((0..CLASSES).map(|class| 0.2 + 0.3 * class as f64).collect());
-    let mixed = |own_share| Batch {
-        own_share,
-        class_weights: Option::clone(&class_weights),
-        ..Batch::new(&network, 7)
-    };
-    let expected = step(&mut Reference::in_f64(network.clone()), &weights, &mixed(Some(0.6875)));
-    let mut engine = fast(&network, 2);
-    let found = step(&mut engine, &weights, &mixed(Some(0.6875)));
-    compare("mixed", &ParameterTable::new(&network), &found, &expected, SIGMOID);
-    let result = engine.gradients(&mixed(Some(0.6875)).lend(), Hooks::default()).unwrap();
+    Network::bn_inception(options).unwrap()
+}
+
+/// One step of the engine on `batch`, compared with the reference; what is counted of the images has the
+/// loss of the step.
+fn labels_match_the_reference(
+    what: &str,
+    network: &Network,
+    engine: &mut Fast,
+    batch: &Batch,
+) -> Outcome {
+    let weights = weights(network);
+    let expected = step(&mut Reference::in_f64(network.clone()), &weights, batch);
+    let found = step(engine, &weights, batch);
+    compare(what, &ParameterTable::new(network), &found, &expected, SIGMOID);
+    let result = engine.gradients(&batch.lend(), Hooks::default()).unwrap();
     let counted = result.metrics.loss().unwrap();
     assert!((counted - result.loss).abs() < 1e-9 * counted, "{counted} for {}", result.loss);
+    found
+}
+
+fn class_weights() -> Vec<f64> {
+    (0..CLASSES).map(|class| 0.2 + 0.3 * class as f64).collect()
+}
+
+/// With label smoothing and weights of classes; an odd number of images, whose middle one is its own partner.
+#[test]
+fn mixed_labels_match_the_reference() {
+    let network = network_with_heads();
+    let mixed = |own_share| Batch {
+        own_share,
+        class_weights: Some(class_weights()),
+        ..Batch::new(&network, 7)
+    };
+    let mut engine = fast(&network, 2);
+    let found = labels_match_the_reference("mixed", &network, &mut engine, &mixed(Some(0.6875)));
 
     // All of an image itself is not mixed, bit by bit.
+    let weights = weights(&network);
     let plain = step(&mut engine, &weights, &mixed(None));
     assert!(plain == step(&mut engine, &weights, &mixed(Some(1.0))) && plain != found);
 }
 
-/// With auxiliary heads and label smoothing.
+/// With label smoothing.
 #[test]
 fn weighted_classes_match_the_reference() {
-    let activation = Activation::Sigmoid;
-    let options = NetworkOptions { activation, aux: Some(AuxOptions::default()), ..options(64) };
-    let network = Network::bn_inception(options).unwrap();
-    let weights = weights(&network);
-    let plain = Batch::new(&network, 6);
-    let class_weights: Vec<f64> = (0..CLASSES).map(|class| 0.2 + 0.3 * class as f64).collect();
-    let batch = Batch { class_weights: Some(class_weights.clone()), ..Batch::new(&network, 6) };
-    let expected = step(&mut Reference::in_f64(network.clone()), &weights, &batch);
+    let network = network_with_heads();
+    let batch = Batch { class_weights: Some(class_weights()), ..Batch::new(&network, 6) };
     let mut engine = fast(&network, 2);
-    let found = step(&mut engine, &weights, &batch);
-    compare("weighted", &ParameterTable::new(&network), &found, &expected, SIGMOID);
+    let found = labels_match_the_reference("weighted", &network, &mut engine, &batch);
 
-    // The loss is that of the definition, and all that is counted of the images agrees with it.
-    let smoothing = f64::from(0.1_f32);
+    // The loss is that of the definition.
+    let (smoothing, class_weights) = (f64::from(0.1_f32), class_weights());
     let loss = |(logits, &label): (&[f32], &u32)| {
         let sum: f64 = logits.iter().map(|&z| f64::from(z).exp()).sum();
         let log = |class: usize| f64::from(logits[class]) - sum.ln();
@@ -317,11 +179,10 @@ fn weighted_classes_match_the_reference() {
     let losses = found.logits.chunks(CLASSES).zip(&batch.labels).map(loss);
     let mean = losses.sum::<f64>() / batch.labels.len() as f64;
     assert!((found.loss - mean).abs() < 1e-6 * mean, "{} for {mean}", found.loss);
-    let result = engine.gradients(&batch.lend(), Hooks::default()).unwrap();
-    let counted = result.metrics.loss().unwrap();
-    assert!((counted - result.loss).abs() < 1e-9 * counted, "{counted} for {}", result.loss);
 
     // Weights of one keep every bit.
+    let weights = weights(&network);
+    let plain = Batch::new(&network, 6);
     let even = Batch { class_weights: Some(vec![1.0; CLASSES]), ..Batch::new(&network, 6) };
     let (plain, even) = (step(&mut engine, &weights, &plain), step(&mut engine, &weights, &even));
     assert!(plain == even && plain != found);

@@ -7,6 +7,8 @@ use bninception_engine::{
     Alone, EngineError, Executor, Hooks, ModelState, StepResult, TrainBatch, Update,
 };
 
+pub mod comparison;
+
 /// An update that moves nothing but the running statistics.
 pub const NO_UPDATE: Update = Update {
     sgd: SgdStep { lr: 0.0, momentum: 0.0, weight_decay: 0.0, nesterov: false },

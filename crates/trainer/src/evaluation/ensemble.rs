@@ -116,7 +116,7 @@ pub fn evaluate(
                 }
                 let score = match crops {
                     // As in training, from the logits themselves.
-                    Crops::One => Score::of_logits(logits, label as usize, 0.0),
+                    Crops::One => Score::of_logits(logits, label as usize),
                     _ => Score::of_log_probabilities(&log_k, label as usize),
                 };
                 outcomes.push(ImageOutcome::new(index, label, score, &log_k));

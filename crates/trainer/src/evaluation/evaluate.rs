@@ -114,7 +114,7 @@ pub fn evaluate(
         options,
         &mut |batch, logits| {
             for (logits_k, &label) in logits.chunks_exact(classes).zip(&batch.labels) {
-                let score = Score::of_logits(logits_k, label as usize, 0.0);
+                let score = Score::of_logits(logits_k, label as usize);
                 metrics.add(&score);
                 by_class[label as usize].add(score.is_in_top(1));
             }

@@ -4,6 +4,7 @@
 //! job:          settings, images, folder     -> what a run works on
 //! train:        Job, executor, state         -> the end of the run, everything saved on the way
 //! session:      the above                    -> a run while it goes on
+//! micro_batch:  a loaded batch, settings     -> what executors take
 //! step:         micro-batches                -> one update
 //! epoch:        validation                   -> row of an epoch
 //! validation:   images, statistics           -> the evaluation of an epoch
@@ -28,6 +29,7 @@ pub mod job;
 pub mod left_over;
 pub mod lr_choice;
 pub mod memory_limit;
+mod micro_batch;
 pub mod pace;
 pub mod range_test;
 pub mod resources;

@@ -1,15 +1,15 @@
 //! One update: its micro-batches, what they gave, and what may be wrong with them.
 
 use bninception_data::Batch;
-use bninception_engine::{Alone, Hooks, Images, StepResult, TrainBatch, Update, UpdateResult};
+use bninception_engine::{Alone, Hooks, StepResult, Update, UpdateResult};
 
 use crate::error::Error;
-use crate::run::state::bn_momentum;
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::text::{counted, quoted};
 use crate::training::divergence::{self, Culprit};
 use crate::training::job::{Job, Stop};
+use crate::training::micro_batch::{Place, micro_batch};
 use crate::training::session::{Session, no_model};
 
 /// Makes one update of `train.accumulate` micro-batches, and counts it. Gives the reason if the run is
@@ -55,16 +55,12 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
             run.loader.recycle(batch);
             continue;
         }
-        let input = TrainBatch {
-            images: Images::Levels { levels: &batch.images, normaliser: &job.normaliser },
-            labels: &batch.labels,
-            label_smoothing: config.train.label_smoothing,
-            class_weights: job.class_weights.as_deref(),
-            own_share: batch.own_share,
-            seed: config.train.seed,
+        let place = Place {
             number: step * accumulate as u64 + micro as u64,
-            bn_momentum: bn_momentum(config.network.bn_momentum, run.progress.updates()),
+            updates: run.progress.updates(),
         };
+        let weights = job.class_weights.as_deref();
+        let input = micro_batch(&batch, place, config, &job.normaliser, weights);
         let result = if std::mem::take(&mut to_watch) {
             let (journal, watcher) = (&mut run.journal, &mut run.watcher);
             let mut see = |layer: &str, values: &[f32]| journal.histogram(step + 1, layer, values);

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use bninception_data::{Batch, Loader, Source};
 use bninception_engine::model::ParameterTable;
 use bninception_engine::{
-    Alone, BatchResult, EvaluationWeights, Executor, Hooks, Images, ModelState, Normaliser,
-    TrainBatch, Update,
+    Alone, BatchResult, EvaluationWeights, Executor, Hooks, Images, ModelState, Normaliser, Update,
 };
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::run::state::bn_momentum;
 use crate::setup;
+use crate::training::micro_batch::{Place, micro_batch};
 
 /// The first micro-batches of a run, for an executor that begins with the run's initial weights. Nothing
 /// is written, and the state is the executor's to forget.
@@ -73,17 +72,12 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// The executor fails.
     pub fn gradients(&mut self, batch: &Batch) -> Result<BatchResult, Error> {
-        let update = self.number / self.config.train.accumulate as u64;
-        let input = TrainBatch {
-            images: Images::Levels { levels: &batch.images, normaliser: &self.normaliser },
-            labels: &batch.labels,
-            label_smoothing: self.config.train.label_smoothing,
-            class_weights: self.class_weights.as_deref(),
-            own_share: batch.own_share,
-            seed: self.config.train.seed,
+        let place = Place {
             number: self.number,
-            bn_momentum: bn_momentum(self.config.network.bn_momentum, update),
+            updates: self.number / self.config.train.accumulate as u64,
         };
+        let weights = self.class_weights.as_deref();
+        let input = micro_batch(batch, place, self.config, &self.normaliser, weights);
         self.number += 1;
         Ok(self.executor.gradients(&input, Hooks::default())?)
     }
