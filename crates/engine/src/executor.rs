@@ -105,9 +105,9 @@ pub struct StepResult {
 
 /// How an update changes the state.
 #[derive(Clone, Copy, Debug)]
-pub struct Update {
-    /// The optimizer's constants.
-    pub sgd: SgdStep,
+pub struct Update<'a> {
+    /// The optimizer's constants. What the network has frozen stays as it is, whatever they say.
+    pub sgd: SgdStep<'a>,
     /// Largest Euclidean norm of the gradient; a longer one is scaled down to it. 0 for no limit.
     pub clip_norm: f64,
     /// Whether to tell the norm of the gradient, which takes a pass over it.
@@ -162,7 +162,8 @@ pub trait Executor: Send {
 
     /// Forward pass with batch statistics, loss, and backward pass of one micro-batch: adds the gradient
     /// of the weighted sum of the mean losses of all heads to that of the update under way, and the
-    /// running statistics that it would leave to theirs. The state does not change.
+    /// running statistics that it would leave to theirs. The state does not change. What the network has
+    /// frozen ([`Network::frozen`]) runs as in evaluation, and its gradients are 0.
     ///
     /// # Errors
     /// Nothing was loaded, buffers of the wrong length, labels out of range, a batch whose variance is
@@ -185,7 +186,7 @@ pub trait Executor: Send {
     ///
     /// # Errors
     /// No micro-batch took part.
-    fn update(&mut self, update: &Update) -> Result<UpdateResult, EngineError>;
+    fn update(&mut self, update: &Update<'_>) -> Result<UpdateResult, EngineError>;
 
     /// Copies the gradients of the last update, or of that under way, to `to`; they are not clipped.
     ///

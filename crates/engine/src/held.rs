@@ -9,12 +9,16 @@ use crate::error::EngineError;
 use crate::exchange::{Exchange, Sums};
 use crate::executor::{BatchResult, EvaluationWeights, Ready, StepResult, Update, UpdateResult};
 use crate::metrics::Metrics;
-use crate::sgd::{clip_scale, sgd_step};
+use crate::sgd::{SgdStep, clip_scale, sgd_step};
 use crate::state::{ModelState, check_weights};
 
 /// A state and an update under way.
 pub(crate) struct Held {
     pub(crate) table: ParameterTable,
+    /// The last layer that updates leave as it is.
+    frozen: usize,
+    /// Factors on the learning rates of an update.
+    lr_factors: Vec<f64>,
     model: Option<ModelState>,
     /// Running statistics behind the last update. Those of `model` move while a micro-batch runs, and are
     /// these again behind it.
@@ -47,6 +51,8 @@ impl Held {
     pub(crate) fn new(network: &Network) -> Held {
         let table = ParameterTable::new(network);
         Held {
+            frozen: network.frozen,
+            lr_factors: Vec::new(),
             model: None,
             settled: vec![0.0; table.n_statistics()],
             gradients: Vec::new(),
@@ -219,7 +225,7 @@ impl Held {
     pub(crate) fn update(
         &mut self,
         team: &Team,
-        update: &Update,
+        update: &Update<'_>,
     ) -> Result<UpdateResult, EngineError> {
         let n = self.micro_batches;
         self.state_changes();
@@ -239,9 +245,19 @@ impl Held {
         let ModelState { weights, velocity, ema } = model;
         weights.statistics.copy_from_slice(&self.settled);
         let trainable = &mut weights.trainable;
+        self.lr_factors.clear();
+        if self.frozen > 0 || !update.sgd.lr_factors.is_empty() {
+            let factors = self.table.trainable.iter().enumerate().map(|(index, spec)| {
+                let is_frozen = spec.layer <= self.frozen;
+                let given = update.sgd.lr_factors.get(index).copied().unwrap_or(1.0);
+                if is_frozen { 0.0 } else { given }
+            });
+            self.lr_factors.extend(factors);
+        }
+        let step = SgdStep { lr_factors: &self.lr_factors, ..update.sgd };
         let gradients = &self.gradients;
         let mut is_finite =
-            sgd_step(team, &self.table, &update.sgd, scale, gradients, velocity, trainable);
+            sgd_step(team, &self.table, &step, scale, gradients, velocity, trainable);
         is_finite &= self.settled.iter().all(|value| value.is_finite());
         if let (true, Some(ema)) = (is_finite, ema) {
             let share = (1.0 - update.ema_decay) as f32;

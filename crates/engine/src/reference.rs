@@ -103,7 +103,7 @@ impl Executor for Reference {
         self.held.exchange(exchange)
     }
 
-    fn update(&mut self, update: &Update) -> Result<UpdateResult, EngineError> {
+    fn update(&mut self, update: &Update<'_>) -> Result<UpdateResult, EngineError> {
         self.held.update(&self.team, update)
     }
 

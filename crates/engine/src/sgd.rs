@@ -13,7 +13,7 @@ use bninception_model::ParameterTable;
 
 /// Constants of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SgdStep {
+pub struct SgdStep<'a> {
     /// Learning rate.
     pub lr: f64,
     /// Factor on the velocity of the step before.
@@ -22,6 +22,9 @@ pub struct SgdStep {
     pub weight_decay: f64,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
+    /// Factor on the learning rate of each trainable tensor, in the order of the table; 0 leaves a tensor and
+    /// its velocity as they are. Empty for 1 everywhere.
+    pub lr_factors: &'a [f64],
 }
 
 /// The factor on a gradient of Euclidean norm `norm` that makes it no longer than `clip_norm`, where that is
@@ -44,22 +47,28 @@ pub fn clip_scale(clip_norm: f64, norm: f64) -> f64 {
 pub fn sgd_step(
     team: &Team,
     table: &ParameterTable,
-    step: &SgdStep,
+    step: &SgdStep<'_>,
     scale: f32,
     gradients: &[f32],
     velocity: &mut [f32],
     weights: &mut [f32],
 ) -> bool {
     let mut finite = true;
+    let n_factors = step.lr_factors.len();
+    assert!([0, table.trainable.len()].contains(&n_factors), "factors of another layout");
     for len in [gradients.len(), velocity.len(), weights.len()] {
         assert_eq!(len, table.n_trainable(), "vector of another layout");
     }
-    for spec in &table.trainable {
+    for (index, spec) in table.trainable.iter().enumerate() {
+        let lr_factor = step.lr_factors.get(index).copied().unwrap_or(1.0);
+        if lr_factor == 0.0 {
+            continue;
+        }
         let range = spec.range.clone();
         let decay = if spec.role.decays() { step.weight_decay } else { 0.0 };
         let step = sgd::Step {
             scale,
-            lr: step.lr as f32,
+            lr: (step.lr * lr_factor) as f32,
             momentum: step.momentum as f32,
             weight_decay: decay as f32,
             nesterov: step.nesterov,

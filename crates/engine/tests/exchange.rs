@@ -17,7 +17,7 @@ use bninception_engine::{
 mod common;
 
 const UPDATE: Update = Update {
-    sgd: SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 1e-4, nesterov: false },
+    sgd: SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 1e-4, nesterov: false, lr_factors: &[] },
     clip_norm: 0.5,
     tell_norm: false,
     ema_decay: 0.5,
@@ -242,7 +242,8 @@ fn a_gradient_longer_than_the_limit_is_scaled_to_it() {
     let data = Data::new(&network, &[4, 3]);
     let batches = data.lend();
     // Without momentum and decay the velocity is the gradient that the weights moved by.
-    let sgd = SgdStep { lr: 0.1, momentum: 0.0, weight_decay: 0.0, nesterov: false };
+    let sgd =
+        SgdStep { lr: 0.1, momentum: 0.0, weight_decay: 0.0, nesterov: false, lr_factors: &[] };
     for (name, make) in executors(&network) {
         let mut executor = make();
         let mut run = |clip_norm: f64, tell_norm: bool, exchange: &mut dyn Exchange| {

@@ -308,7 +308,7 @@ fn an_update_is_the_same_on_any_number_of_threads() {
     let mut state = ModelState { ema: Some(weights.clone()), ..ModelState::of(weights) };
     state.velocity = random(9, state.velocity.len());
     for nesterov in [false, true] {
-        let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov };
+        let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov, lr_factors: &[] };
         let run = |threads| {
             // Gradients themselves differ with the number of threads: all take those of one.
             let mut engine = fast(&network, threads);

@@ -55,7 +55,13 @@ fn no_allocation_per_step_after_the_first() {
         let mut evaluated = Vec::new();
         engine.prepare_evaluation(EvaluationWeights::Given(&state.weights)).unwrap();
         engine.load(state).unwrap();
-        let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 1e-4, nesterov: false };
+        let sgd = SgdStep {
+            lr: 0.01,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            nesterov: false,
+            lr_factors: &[],
+        };
         let class_weights = vec![1.5; network.options.classes];
         let mut counts = Vec::new();
         for step in 0..3 {

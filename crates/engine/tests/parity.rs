@@ -153,6 +153,7 @@ fn check(make: &mut dyn FnMut(Network) -> Box<dyn Executor>, limits: &Limits) {
         momentum: number("momentum"),
         weight_decay: number("weight_decay"),
         nesterov: false,
+        lr_factors: &[],
     };
     for (index, expected_loss) in sgd["losses"].as_array().unwrap().iter().enumerate() {
         let batch = TrainBatch {

@@ -51,6 +51,7 @@ fn matches_pytorch() {
                 momentum: case["momentum"].as_f64().unwrap(),
                 weight_decay: case["weight_decay"].as_f64().unwrap(),
                 nesterov: case["nesterov"].as_bool().unwrap(),
+                lr_factors: &[],
             };
             let range = index * n..(index + 1) * n;
             let gradients = &gradients[range.clone()];
@@ -67,7 +68,8 @@ fn matches_pytorch() {
 
 #[test]
 fn batch_norm_and_biases_do_not_decay() {
-    let step = SgdStep { lr: 0.5, momentum: 0.0, weight_decay: 0.1, nesterov: false };
+    let step =
+        SgdStep { lr: 0.5, momentum: 0.0, weight_decay: 0.1, nesterov: false, lr_factors: &[] };
     for (role, expected) in [
         (Role::ConvWeight, 1.9),
         (Role::LinearWeight, 1.9),
@@ -80,4 +82,34 @@ fn batch_norm_and_biases_do_not_decay() {
         sgd_step(&Team::new(1), &table, &step, 1.0, &[0.0], &mut [0.0], &mut weights);
         assert!((weights[0] - expected).abs() < 1e-6, "{role:?}: {}", weights[0]);
     }
+}
+
+#[test]
+fn a_tensor_has_a_rate_of_its_own() {
+    let tensor = |index: usize| TensorSpec {
+        name: format!("tensor {index}"),
+        layer: index + 1,
+        role: Role::ConvWeight,
+        shape: vec![1],
+        range: index..index + 1,
+    };
+    let table = ParameterTable { trainable: (0..3).map(tensor).collect(), statistics: Vec::new() };
+    let mut step = SgdStep {
+        lr: 0.5,
+        momentum: 0.5,
+        weight_decay: 0.1,
+        nesterov: false,
+        lr_factors: &[0.0, 0.25, 1.0],
+    };
+    let (mut velocity, mut weights) = ([2.0; 3], [2.0; 3]);
+    let gradients = [f32::NAN, 1.0, 1.0];
+    assert!(sgd_step(&Team::new(1), &table, &step, 1.0, &gradients, &mut velocity, &mut weights));
+    // v = 0.5 * 2 + 1 + 0.1 * 2, and the first tensor is not touched.
+    assert_eq!(velocity, [2.0, 2.2, 2.2]);
+    assert_eq!(weights, [2.0, 2.0 - 0.125 * 2.2, 2.0 - 0.5 * 2.2]);
+    // None are the same as 1 for all.
+    step.lr_factors = &[];
+    let (mut velocity, mut plain) = ([2.0; 3], [2.0; 3]);
+    sgd_step(&Team::new(1), &table, &step, 1.0, &[1.0; 3], &mut velocity, &mut plain);
+    assert_eq!(plain, [weights[2]; 3]);
 }

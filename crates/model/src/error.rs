@@ -13,6 +13,14 @@ pub enum ModelError {
         /// The value given.
         found: String,
     },
+    /// Parts that training cannot leave as they are.
+    #[error("cannot freeze `{range}`: {reason}")]
+    Frozen {
+        /// The parts.
+        range: String,
+        /// Why not.
+        reason: String,
+    },
     /// A buffer does not have the length that the network or the batch needs.
     #[error("{what}: expected {expected} values, found {found}")]
     Length {

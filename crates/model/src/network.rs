@@ -139,6 +139,9 @@ pub struct Network {
     pub layers: Vec<Layer>,
     /// The losses of training, in the order of the layers; the last is that of the logits.
     pub losses: Vec<Loss>,
+    /// The last layer that training leaves as it is; 0, the image, where it changes all
+    /// ([`Network::with_frozen`]).
+    pub frozen: usize,
 }
 
 /// One loss of training. The gradient is that of the weighted sum of all losses.
@@ -195,7 +198,7 @@ impl Network {
         net.classifier("last_linear", x, 1.0);
 
         let Builder { layers, losses, .. } = net;
-        Ok(Network { kind, options, layers, losses })
+        Ok(Network { kind, options, layers, losses, frozen: 0 })
     }
 
     /// For each layer, whether the logits depend on it. Evaluation runs only these layers.

@@ -32,8 +32,8 @@ pub(super) struct Convolution {
     packed: Buffer,
     /// Scratch, which all convolutions share.
     workspace: Buffer,
-    /// Whether the gradient of the input is added to what is there.
-    accumulate: bool,
+    /// Whether the gradient of the input is added to what is there; `None` if the input gets none.
+    accumulate: Option<bool>,
     follow: Follow,
 }
 
@@ -93,10 +93,10 @@ impl Convolution {
             let zeros = || vec![0.0; channels];
             Follow::Activation { no_bias: zeros(), no_bias_gradient: zeros() }
         };
-        let accumulate = stage.input.is_some_and(|input| planner.accumulate(&input, back));
+        let accumulate = stage.input.and_then(|input| planner.accumulate(&input, back));
         let (packed, workspace) = (planner.packed, planner.workspace);
         planner.buffers.touch_len(packed, conv.packed_len(), row);
-        if stage.input.is_some() {
+        if accumulate.is_some() {
             planner.buffers.touch_len(packed, conv.packed_backward_len(), back);
         }
         for moment in [row, back] {
@@ -258,7 +258,8 @@ impl Convolution {
         }
     }
 
-    /// Computes the gradients of all members' weights, and that of the input unless it is an image.
+    /// Computes the gradients of all members' weights, and that of the input unless it is an image or
+    /// comes from frozen layers.
     pub(super) fn backward<E: Element>(
         &mut self,
         row: usize,
@@ -281,13 +282,13 @@ impl Convolution {
         conv.backward_weights(team, x, dy, filters, workspace);
         cx.clock.lap(row, Phase::WeightGradient);
 
-        let Some(input) = &self.stage.input else { return };
+        let (Some(input), Some(accumulate)) = (&self.stage.input, self.accumulate) else { return };
         let [dy, packed, dx, workspace] =
             cx.get([output, self.packed, cx.slots.gradient(input), self.workspace]);
         conv.pack_backward(team, &self::filters(members, weights)[..members.len()], packed);
         let dy = Planes::new(E::of_region(dy), &out_map, output_view, batch);
         let dx = input.of_mut(E::of_region_mut(dx), batch);
-        conv.backward_input(team, dy, packed, dx, self.accumulate, workspace);
+        conv.backward_input(team, dy, packed, dx, accumulate, workspace);
         cx.clock.lap(row, Phase::InputGradient);
     }
 

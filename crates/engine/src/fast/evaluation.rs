@@ -87,7 +87,10 @@ pub(super) struct Evaluation {
     values: Vec<Value>,
     workspace: Buffer,
     stages: Vec<EvalStage>,
-    head: HeadStage,
+    /// The map that is made last.
+    last: Place,
+    /// Makes logits of it, unless the stages are the frozen ones.
+    head: Option<HeadStage>,
     features: Vec<f32>,
 }
 
@@ -118,15 +121,16 @@ impl Evaluation {
         settings: Settings,
         team: &Team,
     ) -> Evaluation {
-        let Some(head) = lowered.heads.last().cloned() else {
-            unreachable!("a network has the head of its logits")
+        let head = lowered.heads.last().cloned();
+        let Some(last) = head.as_ref().map(|head| head.input).or(lowered.frozen) else {
+            unreachable!("stages lead to the head of the logits or to what training reads")
         };
         let parts = Parts::of(&lowered.stages, batch, settings.map_dtype);
         let mut whole = vec![false; lowered.maps.len()];
         for stage in &lowered.stages[parts.stages..] {
             stage.places().for_each(|place| whole[place.id] = true);
         }
-        whole[head.input.id] = true;
+        whole[last.id] = true;
         let mut buffers = Buffers::default();
         let mut value = |(map, whole): (&Map, bool)| match whole {
             true => Value { buffer: buffers.add(settings.map_len(map, batch)), image: map.image() },
@@ -179,8 +183,9 @@ impl Evaluation {
                 }
             }
         }
-        buffers.touch(values[head.input.id].buffer, lowered.stages.len());
-        let features = vec![0.0; batch * head.features()];
+        buffers.touch(values[last.id].buffer, lowered.stages.len());
+        let n_features = head.as_ref().map_or(0, HeadStage::features);
+        let features = vec![0.0; batch * n_features];
         Evaluation {
             batch,
             parts,
@@ -189,6 +194,7 @@ impl Evaluation {
             values,
             workspace,
             stages,
+            last,
             head,
             features,
         }
@@ -225,7 +231,7 @@ impl Evaluation {
         self.places.total
     }
 
-    /// Fills `logits` for `images`. The sizes of all arguments have been checked.
+    /// Fills `logits` for `images`, if there is a head. The sizes of all arguments have been checked.
     pub(super) fn run<E: Element>(
         &mut self,
         team: &Team,
@@ -252,7 +258,8 @@ impl Evaluation {
         let rest = first_stages..self.stages.len();
         self.run_stages::<E>(team, arena, &mut clock, images, rest, 0..self.batch);
 
-        let (head, batch) = (&self.head, self.batch);
+        let Some(head) = &self.head else { return };
+        let batch = self.batch;
         let Settings { isa, dtype, .. } = self.settings;
         let [x] = self.places.get(arena, [self.values[head.input.id].buffer]);
         let x = head.input.of(E::of_region(x), batch);
@@ -262,6 +269,12 @@ impl Evaluation {
         let linear = Linear { features: head.features(), classes: head.classes };
         linear.forward(team, isa, &self.features, w, b, logits);
         clock.lap(self.stages.len(), Phase::Forward);
+    }
+
+    /// The map that [`Evaluation::run`] made last, as it lies in memory.
+    pub(super) fn output<'a>(&self, arena: &'a mut [f32]) -> &'a [f32] {
+        let [map] = self.places.get(arena, [self.values[self.last.id].buffer]);
+        map
     }
 
     /// The maps at two places, of `batch` images from image `first` of the whole batch on.

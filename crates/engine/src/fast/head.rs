@@ -25,6 +25,8 @@ pub(super) struct Head {
     mask: Vec<f32>,
     logits_gradient: Vec<f32>,
     losses: Vec<f64>,
+    /// Whether what is averaged gets a gradient.
+    has_input_gradient: bool,
 }
 
 impl Head {
@@ -32,7 +34,7 @@ impl Head {
     pub(super) fn new(layers: &HeadStage, planner: &mut Planner<'_>) -> Head {
         let (batch, moment) = (planner.batch, planner.n);
         planner.touch_value(&layers.input, moment);
-        planner.accumulate(&layers.input, moment);
+        let has_input_gradient = planner.accumulate(&layers.input, moment).is_some();
         let features = batch * layers.features();
         Head {
             features: vec![0.0; features],
@@ -40,6 +42,7 @@ impl Head {
             mask: vec![0.0; if layers.dropout.is_some() { features } else { 0 }],
             logits_gradient: vec![0.0; batch * layers.classes],
             losses: vec![0.0; batch],
+            has_input_gradient,
             layers: layers.clone(),
         }
     }
@@ -49,8 +52,8 @@ impl Head {
         [self.layers.bias.clone(), self.layers.weight.clone()]
     }
 
-    /// Fills `logits`, the gradients of the head's weights and that of its input; returns the mean
-    /// loss, without its weight.
+    /// Fills `logits`, the gradients of the head's weights and that of its input, if it gets one; returns the
+    /// mean loss, without its weight.
     pub(super) fn run<E: Element>(
         &mut self,
         row: usize,
@@ -84,14 +87,16 @@ impl Head {
         linear.backward_weights(team, isa, &self.features, dlogits, dw, db);
         cx.clock.lap(row, Phase::WeightGradient);
 
-        let dx = &mut self.features_gradient;
-        linear.backward_input(team, isa, dlogits, w, dx);
-        if dropout.is_some() {
-            multiply(dx, &self.mask);
+        if self.has_input_gradient {
+            let dx = &mut self.features_gradient;
+            linear.backward_input(team, isa, dlogits, w, dx);
+            if dropout.is_some() {
+                multiply(dx, &self.mask);
+            }
+            let [dmap] = cx.get([cx.slots.gradient(input)]);
+            global_average_backward(team, dx, input.of_mut(E::of_region_mut(dmap), images));
+            cx.clock.lap(row, Phase::InputGradient);
         }
-        let [dmap] = cx.get([cx.slots.gradient(input)]);
-        global_average_backward(team, dx, input.of_mut(E::of_region_mut(dmap), images));
-        cx.clock.lap(row, Phase::InputGradient);
         self.losses.iter().sum::<f64>() / images as f64
     }
 }

@@ -31,14 +31,19 @@ pub(super) struct Lowered {
     /// The heads, which run after the stages: auxiliary heads if they are wanted, then that of the
     /// logits.
     pub heads: Vec<HeadStage>,
+    /// The output of the last frozen layer, if there is one: what stages for training read and do not
+    /// write, and those of the frozen layers write last.
+    pub frozen: Option<Place>,
 }
 
 /// What a lowered network is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// All heads. With `merge`, 1x1 convolutions with batch norm that read the same map become one
-    /// stage.
+    /// All layers behind the frozen ones, and all heads. With `merge`, 1x1 convolutions with batch norm that
+    /// read the same map become one stage.
     Training { merge: bool },
+    /// The frozen layers.
+    Frozen,
     /// Only the logits.
     Evaluation,
 }
@@ -64,15 +69,24 @@ pub(super) fn lower(
         stages: Vec::new(),
     };
     lowering.place_concatenations()?;
-    let (runs, losses) = match purpose {
-        Purpose::Training { .. } => (vec![true; wide.layers.len()], &wide.losses[..]),
+    let (n_layers, frozen) = (wide.layers.len(), network.frozen);
+    let (runs, losses): (Vec<bool>, _) = match purpose {
+        Purpose::Training { .. } => {
+            ((0..n_layers).map(|index| index > frozen).collect(), &wide.losses[..])
+        }
+        Purpose::Frozen => {
+            let evaluated = wide.evaluated_layers().into_iter().enumerate();
+            (evaluated.map(|(index, runs)| runs && index <= frozen).collect(), &[][..])
+        }
         Purpose::Evaluation => (wide.evaluated_layers(), &wide.losses[wide.losses.len() - 1..]),
     };
-    for index in (0..wide.layers.len()).filter(|&index| runs[index]) {
+    let is_split = frozen > 0 && purpose != Purpose::Evaluation;
+    let frozen = is_split.then(|| lowering.output(frozen)).transpose()?;
+    for index in runs.iter().enumerate().filter(|(_, runs)| **runs).map(|(index, _)| index) {
         lowering.layer(index)?;
     }
     let heads = losses.iter().map(|loss| lowering.head(loss)).collect::<Result<_, _>>()?;
-    Ok(Lowered { maps: lowering.maps, stages: lowering.stages, heads })
+    Ok(Lowered { maps: lowering.maps, stages: lowering.stages, heads, frozen })
 }
 
 struct Lowering<'a> {

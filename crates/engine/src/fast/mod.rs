@@ -19,8 +19,8 @@ use bninception_kernels::dtype::Dtype;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
-use bninception_model::Network;
 use bninception_model::batch::{Images, check_batch, check_class_weights, check_images, check_len};
+use bninception_model::{Network, Weights};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Purpose, lower};
@@ -82,6 +82,8 @@ pub struct Fast {
     team: Team,
     padded: Padded,
     held: Held,
+    /// The layers that training leaves as they are, if there are some; they run as in evaluation.
+    frozen: Option<Side<Evaluation>>,
     training: Side<Training>,
     /// Logits of the last micro-batch of training.
     logits: Vec<f32>,
@@ -120,6 +122,42 @@ impl<Plan> Side<Plan> {
     }
 }
 
+/// What stages of evaluation run with.
+struct With<'a> {
+    settings: Settings,
+    team: &'a Team,
+    padded: &'a mut Padded,
+    weights: &'a Weights,
+}
+
+impl Side<Evaluation> {
+    /// Runs `batch` images through the stages, and fills `logits` if these lead to them. Gives the map
+    /// that was made last. A plan for so many images is made, and the weights packed, if there is none.
+    fn run(
+        &mut self,
+        with: With<'_>,
+        images: Images<'_>,
+        batch: usize,
+        logits: &mut [f32],
+    ) -> &[f32] {
+        let With { settings, team, padded, weights } = with;
+        if !self.plans.iter().any(|plan| plan.batch() == batch) {
+            padded.load(weights);
+            let mut plan = Evaluation::new(&self.lowered, batch, settings, team);
+            plan.pack(team, padded, weights);
+            let len = plan.arena_len();
+            self.keep(plan, len);
+        }
+        let Side { plans, arena, profile, .. } = self;
+        let plan = plans.iter_mut().find(|plan| plan.batch() == batch);
+        let plan = plan.unwrap_or_else(|| unreachable!("the plan was made above"));
+        with_element!(settings.map_dtype, E => {
+            plan.run::<E>(team, arena, profile, images, weights, logits)
+        });
+        plan.output(arena)
+    }
+}
+
 impl Fast {
     /// An engine for `network`. Memory is taken when the first batch shows its size.
     ///
@@ -139,9 +177,14 @@ impl Fast {
         let merge = options.merge_siblings;
         let training = lower(&network, &padded, Purpose::Training { merge })?;
         let evaluation = lower(&network, &padded, Purpose::Evaluation)?;
+        let frozen = match network.frozen {
+            0 => None,
+            _ => Some(lower(&network, &padded, Purpose::Frozen)?),
+        };
         Ok(Fast {
             held: Held::new(&network),
             logits: Vec::new(),
+            frozen: frozen.map(|lowered| Side::new(lowered, settings.map_dtype)),
             training: Side::new(training, settings.map_dtype),
             evaluation: Side::new(evaluation, settings.map_dtype),
             padded,
@@ -159,20 +202,8 @@ impl Fast {
     ) -> Result<(), EngineError> {
         let weights = self.held.prepared()?;
         let batch = images.len() / self.network.layers[0].output.len();
-        let (side, team) = (&mut self.evaluation, &self.team);
-        if !side.plans.iter().any(|plan| plan.batch() == batch) {
-            self.padded.load(weights);
-            let mut plan = Evaluation::new(&side.lowered, batch, self.settings, team);
-            plan.pack(team, &self.padded, weights);
-            let len = plan.arena_len();
-            side.keep(plan, len);
-        }
-        let Side { plans, arena, profile, .. } = side;
-        if let Some(plan) = plans.iter_mut().find(|plan| plan.batch() == batch) {
-            with_element!(self.settings.map_dtype, E => {
-                plan.run::<E>(team, arena, profile, images, weights, logits)
-            });
-        }
+        let (settings, team, padded) = (self.settings, &self.team, &mut self.padded);
+        self.evaluation.run(With { settings, team, padded, weights }, images, batch, logits);
         Ok(())
     }
 }
@@ -225,6 +256,9 @@ impl Executor for Fast {
     }
 
     fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
+        if let Some(frozen) = &mut self.frozen {
+            frozen.plans.clear();
+        }
         self.held.load(state)
     }
 
@@ -237,7 +271,7 @@ impl Executor for Fast {
         batch: &TrainBatch<'_>,
         hooks: Hooks<'_>,
     ) -> Result<BatchResult, EngineError> {
-        let Fast { network, held, logits, training, padded, settings, team, .. } = self;
+        let Fast { network, held, logits, frozen, training, padded, settings, team, .. } = self;
         check_batch(network, batch.images, batch.labels)?;
         check_class_weights(network, batch.class_weights)?;
         let (images, classes) = (batch.labels.len(), network.options.classes);
@@ -253,6 +287,10 @@ impl Executor for Fast {
         let watch = layers.map(|layers| Watch { layers, see: &mut show });
         let (plan, machine) = training_plan(training, images, *settings, team);
         held.micro_batch(team, exchange, |weights, gradients, ready| {
+            let frozen = frozen.as_mut().map(|side| {
+                let (settings, padded, weights) = (*settings, &mut *padded, &*weights);
+                side.run(With { settings, team, padded, weights }, batch.images, images, &mut [])
+            });
             padded.load(weights);
             let watch = watch.map(|Watch { layers, see }| Watch { layers, see });
             let step = Step {
@@ -262,6 +300,7 @@ impl Executor for Fast {
                 gradients: &mut *gradients,
                 logits: &mut logits[..],
                 watch,
+                frozen,
                 ready: &mut *ready,
             };
             let loss = with_element!(settings.map_dtype, E => plan.run::<E>(machine, step));
@@ -277,7 +316,7 @@ impl Executor for Fast {
         self.held.exchange(exchange)
     }
 
-    fn update(&mut self, update: &Update) -> Result<UpdateResult, EngineError> {
+    fn update(&mut self, update: &Update<'_>) -> Result<UpdateResult, EngineError> {
         self.held.update(&self.team, update)
     }
 
@@ -296,17 +335,27 @@ impl Executor for Fast {
         images: Images<'_>,
         to: &mut Vec<f32>,
     ) -> Result<(), EngineError> {
-        let Fast { network, held, training, padded, settings, team, .. } = self;
+        let Fast { network, held, frozen, training, padded, settings, team, .. } = self;
         let batch = check_images(network, images)?;
         let (plan, machine) = training_plan(training, batch, *settings, team);
-        held.batch_statistics(to, |weights| {
+        let outcome = held.batch_statistics(to, |weights| {
+            let frozen = frozen.as_mut().map(|side| {
+                // The weights of this evaluation may be others than those of training.
+                side.plans.clear();
+                let (settings, padded, weights) = (*settings, &mut *padded, &*weights);
+                side.run(With { settings, team, padded, weights }, images, batch, &mut [])
+            });
             padded.load(weights);
             with_element!(settings.map_dtype, E => {
-                plan.batch_statistics::<E>(machine, images, padded, weights)
+                plan.batch_statistics::<E>(machine, images, frozen, padded, weights)
             });
             padded.store_statistics(weights);
             Ok(())
-        })
+        });
+        if let Some(frozen) = frozen {
+            frozen.plans.clear();
+        }
+        outcome
     }
 
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
@@ -345,8 +394,12 @@ impl Executor for Fast {
                 let plan = Evaluation::new(lowered, batch, settings, team);
                 (plan.arena_len(), plan.packed_len())
             });
+        let frozen = self.frozen.as_ref().map_or(0, |side| {
+            let plan = Evaluation::new(&side.lowered, batch, settings, team);
+            plan.arena_len() + plan.packed_len()
+        });
         // The weights of evaluation are packed once for each plan.
-        let values = training + whole_arena.max(odd_arena) + whole_packed + odd_packed;
+        let values = training + frozen + whole_arena.max(odd_arena) + whole_packed + odd_packed;
         Some(values * size_of::<f32>())
     }
 }

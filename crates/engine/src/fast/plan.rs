@@ -109,6 +109,8 @@ pub(super) struct Planner<'a> {
     pub workspace: Buffer,
     /// Whether each map's gradient has been written by a reader that runs backward earlier.
     pub written: Vec<bool>,
+    /// The map that frozen layers made, which gets no gradient.
+    pub frozen: Option<usize>,
 }
 
 impl Planner<'_> {
@@ -127,9 +129,8 @@ impl Planner<'_> {
         self.buffers.touch(self.gradients[place.id], moment);
     }
 
-    /// Notes the uses of a stage whose gradient needs no activation, and says whether the gradient of
-    /// its input must be added to what is there.
-    pub(super) fn linear(&mut self, input: &Place, output: &Place, row: usize) -> bool {
+    /// Notes the uses of a stage whose gradient needs no activation. Gives as [`Planner::accumulate`].
+    pub(super) fn linear(&mut self, input: &Place, output: &Place, row: usize) -> Option<bool> {
         let back = self.backward_moment(row);
         self.touch_value(input, row);
         self.touch_value(output, row);
@@ -138,9 +139,13 @@ impl Planner<'_> {
     }
 
     /// Notes that the whole gradient of the map of `place` is written at `moment`, and says whether
-    /// it must be added to what is there. Stages ask in the order in which they run backward.
-    pub(super) fn accumulate(&mut self, place: &Place, moment: usize) -> bool {
+    /// it must be added to what is there; `None` if the map gets no gradient. Stages ask in the order in
+    /// which they run backward.
+    pub(super) fn accumulate(&mut self, place: &Place, moment: usize) -> Option<bool> {
+        if self.frozen == Some(place.id) {
+            return None;
+        }
         self.touch_gradient(place, moment);
-        std::mem::replace(&mut self.written[place.id], true)
+        Some(std::mem::replace(&mut self.written[place.id], true))
     }
 }

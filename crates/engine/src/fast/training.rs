@@ -60,6 +60,8 @@ pub(super) struct Step<'a> {
     pub gradients: &'a mut [f32],
     pub logits: &'a mut [f32],
     pub watch: Option<Watch<'a>>,
+    /// What the frozen layers made of the images, if there are some.
+    pub frozen: Option<&'a [f32]>,
     /// Told of the gradients of each stage when they are computed, but for those of padded layers.
     pub ready: &'a mut Ready<'a>,
 }
@@ -69,6 +71,8 @@ pub(super) struct Training {
     batch: usize,
     settings: Settings,
     slots: Slots,
+    /// The map that frozen layers made.
+    frozen: Option<Buffer>,
     stages: Vec<TrainStage>,
     /// Auxiliary heads, then that of the logits.
     heads: Vec<Head>,
@@ -105,7 +109,11 @@ impl Training {
             packed,
             workspace,
             written,
+            frozen: lowered.frozen.map(|place| place.id),
         };
+        if let Some(frozen) = &lowered.frozen {
+            planner.touch_value(frozen, 0);
+        }
         let heads: Vec<Head> =
             lowered.heads.iter().map(|head| Head::new(head, &mut planner)).collect();
         let n_aux_logits = match &lowered.heads[..] {
@@ -124,9 +132,10 @@ impl Training {
         let widest = lowered.maps.iter().map(|map| map.channels).max().unwrap_or(0);
         let partial = vec![0.0; 2 * batch * widest];
         let Planner { buffers, values, gradients, .. } = planner;
+        let frozen = lowered.frozen.map(|place| values[place.id]);
         let slots = Slots { places: buffers.place(), values, gradients };
         let aux_logits = vec![0.0; n_aux_logits];
-        Training { batch, settings, slots, stages, heads, aux_logits, partial }
+        Training { batch, settings, slots, frozen, stages, heads, aux_logits, partial }
     }
 
     /// Images of a batch.
@@ -143,11 +152,12 @@ impl Training {
     /// head if it is not finite. The sizes of all arguments have been checked, and `padded` has loaded
     /// the weights.
     pub(super) fn run<E: Element>(&mut self, machine: Machine<'_>, step: Step<'_>) -> f64 {
-        let Step { batch, padded, weights, gradients, logits, watch, ready } = step;
+        let Step { batch, padded, weights, gradients, logits, watch, frozen, ready } = step;
         let Training { settings, slots, stages, heads, aux_logits, partial, batch: n, .. } = self;
         let watch = watch.map(|Watch { layers, see }| Watch { layers, see });
         let cx = machine.context(settings, slots, partial, *n);
         let mut cx = Context { bn_momentum: batch.bn_momentum, watch, ..cx };
+        take(&mut cx, self.frozen, frozen);
         forward::<E>(stages, &mut cx, batch.images, padded, weights);
         let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
         let mut loss = 0.0_f64;
@@ -171,17 +181,27 @@ impl Training {
     }
 
     /// The forward pass of [`Training::run`] up to the heads, which puts the statistics of this batch in
-    /// place of the running ones.
+    /// place of the running ones, but for those of frozen layers.
     pub(super) fn batch_statistics<E: Element>(
         &mut self,
         machine: Machine<'_>,
         images: Images<'_>,
+        frozen: Option<&[f32]>,
         padded: &mut Padded,
         weights: &mut Weights,
     ) {
         let Training { settings, slots, stages, partial, batch, .. } = self;
         let mut cx = machine.context(settings, slots, partial, *batch);
+        take(&mut cx, self.frozen, frozen);
         forward::<E>(stages, &mut cx, images, padded, weights);
+    }
+}
+
+/// Copies the map that frozen layers made to its place in the plan.
+fn take(cx: &mut Context<'_>, place: Option<Buffer>, map: Option<&[f32]>) {
+    if let (Some(place), Some(map)) = (place, map) {
+        let [own] = cx.get([place]);
+        own.copy_from_slice(map);
     }
 }
 
@@ -202,11 +222,35 @@ fn forward<E: Element>(
 /// A stage with its memory.
 enum TrainStage {
     Conv(Box<Convolution>),
-    MaxPool { pool: MaxPool, winners: Buffer, input: Place, output: Place, accumulate: bool },
-    AveragePool { input: Place, output: Place, accumulate: bool },
-    WindowAverage { pool: WindowAverage, input: Place, output: Place, accumulate: bool },
-    Flatten { input: Place, output: Place, accumulate: bool },
-    Lrn { lrn: Lrn, input: Place, output: Place, accumulate: bool },
+    MaxPool {
+        pool: MaxPool,
+        winners: Buffer,
+        input: Place,
+        output: Place,
+        accumulate: Option<bool>,
+    },
+    AveragePool {
+        input: Place,
+        output: Place,
+        accumulate: Option<bool>,
+    },
+    WindowAverage {
+        pool: WindowAverage,
+        input: Place,
+        output: Place,
+        accumulate: Option<bool>,
+    },
+    Flatten {
+        input: Place,
+        output: Place,
+        accumulate: Option<bool>,
+    },
+    Lrn {
+        lrn: Lrn,
+        input: Place,
+        output: Place,
+        accumulate: Option<bool>,
+    },
 }
 
 impl TrainStage {
@@ -323,40 +367,50 @@ impl TrainStage {
         let (batch, slots) = (cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         let run = Run { team: cx.team, isa, dtype };
-        match self {
+        let accumulate = match self {
             TrainStage::Conv(convolution) => {
                 return convolution.backward::<E>(row, cx, weights, gradients);
             }
-            TrainStage::MaxPool { pool, winners, input, output, accumulate } => {
+            TrainStage::MaxPool { accumulate, .. }
+            | TrainStage::AveragePool { accumulate, .. }
+            | TrainStage::WindowAverage { accumulate, .. }
+            | TrainStage::Flatten { accumulate, .. }
+            | TrainStage::Lrn { accumulate, .. } => *accumulate,
+        };
+        // What frozen layers made gets no gradient.
+        let Some(accumulate) = accumulate else { return };
+        match self {
+            TrainStage::Conv(_) => {}
+            TrainStage::MaxPool { pool, winners, input, output, .. } => {
                 let [dy, winners, dx] =
                     cx.get([slots.gradient(output), *winners, slots.gradient(input)]);
                 let (dy, dx, winners) = (E::of_region(dy), E::of_region_mut(dx), bytes(winners));
                 let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
-                pool.backward(run, dy, winners, dx, *accumulate);
+                pool.backward(run, dy, winners, dx, accumulate);
             }
-            TrainStage::AveragePool { input, output, accumulate } => {
+            TrainStage::AveragePool { input, output, .. } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
-                pool::average_backward(run, dy, dx, *accumulate);
+                pool::average_backward(run, dy, dx, accumulate);
             }
-            TrainStage::WindowAverage { pool, input, output, accumulate } => {
+            TrainStage::WindowAverage { pool, input, output, .. } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
-                pool.backward(run, dy, dx, *accumulate);
+                pool.backward(run, dy, dx, accumulate);
             }
-            TrainStage::Flatten { input, output, accumulate } => {
+            TrainStage::Flatten { input, output, .. } => {
                 let [dy, dx]: [&mut [E]; 2] =
                     cx.maps([slots.gradient(output), slots.gradient(input)]);
                 let (dy, dx) = (output.of(dy, batch), input.of_mut(dx, batch));
-                flatten_backward(run.team, dy, dx, *accumulate);
+                flatten_backward(run.team, dy, dx, accumulate);
             }
-            TrainStage::Lrn { lrn, input, output, accumulate } => {
+            TrainStage::Lrn { lrn, input, output, .. } => {
                 let buffers = [slots.value(input), slots.gradient(output), slots.gradient(input)];
                 let [x, dy, dx]: [&mut [E]; 3] = cx.maps(buffers);
                 let (x, dy) = (input.of(x, batch), output.of(dy, batch));
-                lrn::backward(run, lrn, x, dy, input.of_mut(dx, batch), *accumulate);
+                lrn::backward(run, lrn, x, dy, input.of_mut(dx, batch), accumulate);
             }
         }
         cx.clock.lap(row, Phase::PointwiseBackward);

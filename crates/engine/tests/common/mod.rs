@@ -11,7 +11,7 @@ pub mod comparison;
 
 /// An update that moves nothing but the running statistics.
 pub const NO_UPDATE: Update = Update {
-    sgd: SgdStep { lr: 0.0, momentum: 0.0, weight_decay: 0.0, nesterov: false },
+    sgd: SgdStep { lr: 0.0, momentum: 0.0, weight_decay: 0.0, nesterov: false, lr_factors: &[] },
     clip_norm: 0.0,
     tell_norm: false,
     ema_decay: 0.0,

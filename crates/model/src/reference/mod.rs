@@ -134,7 +134,7 @@ impl ReferenceExecutor {
         check_batch(&self.network, images, labels)?;
         check_class_weights(&self.network, input.class_weights)?;
 
-        let tensors = self.tensors(weights, true)?;
+        let tensors = self.tensors(weights, Some(self.network.frozen))?;
         let image = self.image_tensor(images)?;
         let mode = Mode::Train { seed: draw.0, number: draw.1, bn_momentum };
         let (logits, statistics) = self.forward(image, &tensors, mode, stage)?;
@@ -180,7 +180,7 @@ impl ReferenceExecutor {
         weights: &mut Weights,
     ) -> Result<(), ModelError> {
         check_images(&self.network, images)?;
-        let tensors = self.tensors(weights, false)?;
+        let tensors = self.tensors(weights, None)?;
         let image = self.image_tensor(images)?;
         let mode = Mode::Train { seed: 0, number: 0, bn_momentum: 1.0 };
         let (_, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()))?;
@@ -205,7 +205,7 @@ impl ReferenceExecutor {
         weights: &Weights,
         stage: &mut Stage<'_>,
     ) -> Result<Vec<f32>, ModelError> {
-        let tensors = self.tensors(weights, false)?;
+        let tensors = self.tensors(weights, None)?;
         let image = self.image_tensor(images)?;
         let (logits, _) = self.forward(image, &tensors, Mode::Evaluate, stage)?;
         let last = self.network.layers.len() - 1;
@@ -246,6 +246,8 @@ impl ReferenceExecutor {
                     outputs[input] = None;
                 }
             }
+            // What is frozen runs as in evaluation.
+            let mode = if index <= self.network.frozen { Mode::Evaluate } else { mode };
             let output = self
                 .run_layer(index, layer, &inputs, tensors, &mut statistics, mode)
                 .and_then(|output| stage(layer, &output).map(|()| output))
@@ -331,8 +333,9 @@ impl ReferenceExecutor {
         }
     }
 
-    /// Copies the weights into candle tensors, as variables if gradients are needed.
-    fn tensors(&self, weights: &Weights, variables: bool) -> Result<Tensors, ModelError> {
+    /// Copies the weights into candle tensors. With `frozen`, those of the layers behind it become
+    /// variables, which get gradients.
+    fn tensors(&self, weights: &Weights, frozen: Option<usize>) -> Result<Tensors, ModelError> {
         check_len("trainable weights", self.table.n_trainable(), weights.trainable.len())?;
         check_len("running statistics", self.table.n_statistics(), weights.statistics.len())?;
         let tensor = |spec: &TensorSpec, values: &[f32], variable: bool| {
@@ -349,7 +352,10 @@ impl ReferenceExecutor {
         let statistics = self.table.statistics.iter();
         Ok(Tensors {
             trainable: trainable
-                .map(|spec| tensor(spec, &weights.trainable, variables))
+                .map(|spec| {
+                    let is_variable = frozen.is_some_and(|last| spec.layer > last);
+                    tensor(spec, &weights.trainable, is_variable)
+                })
                 .collect::<Result<_, _>>()?,
             statistics: statistics
                 .map(|spec| tensor(spec, &weights.statistics, false))
@@ -364,6 +370,10 @@ impl ReferenceExecutor {
         gradients: &mut [f32],
     ) -> Result<(), ModelError> {
         for (spec, variable) in self.table.trainable.iter().zip(variables) {
+            if spec.layer <= self.network.frozen {
+                gradients[spec.range.clone()].fill(0.0);
+                continue;
+            }
             let in_layer = |source| self.in_layer(spec.layer, source);
             let Some(gradient) = grads.get(variable) else {
                 let message = format!("no gradient reached {}", spec.name);
