@@ -7,11 +7,14 @@ use std::thread::available_parallelism;
 use bninception_data as data;
 use bninception_data::DecodeOptions;
 use bninception_engine::model::layer::Activation;
-use bninception_engine::model::{AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions};
+use bninception_engine::model::parameters::TensorSpec;
+use bninception_engine::model::{
+    AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable,
+};
 use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Normaliser, Reference};
 
-use crate::config::{self, Config, EngineKind};
+use crate::config::{self, Config, EngineKind, OptimizerConfig};
 use crate::terminal::text::counted;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
@@ -74,7 +77,32 @@ pub fn network(config: &Config, classes: usize) -> Result<Network, SetupError> {
         aux: options.aux.then_some(aux),
         init_gain: options.init_gain,
     };
-    Ok(Network::new(kind, options).map_err(EngineError::from)?)
+    let network = Network::new(kind, options).map_err(EngineError::from)?;
+    match config.train.freeze.as_str() {
+        "" => Ok(network),
+        parts => Ok(network.with_frozen(parts).map_err(EngineError::from)?),
+    }
+}
+
+/// Factors on the learning rate of each trainable tensor of `network`, in the order of `table`; none where
+/// all are 1.
+pub fn lr_factors(config: &Config, network: &Network, table: &ParameterTable) -> Vec<f64> {
+    let OptimizerConfig { head_lr_factor, layer_decay, .. } = config.optimizer;
+    if (head_lr_factor, layer_decay) == (1.0, 1.0) {
+        return Vec::new();
+    }
+    // The head is the last part, and the last module the one in front of it.
+    let last_module = network.parts().len() - 2;
+    let factor = |spec: &TensorSpec| {
+        let is_of_classifier = network.losses.iter().any(|loss| loss.logits == spec.layer);
+        match last_module.checked_sub(network.part_of(spec.layer)) {
+            _ if is_of_classifier => head_lr_factor,
+            Some(distance) => layer_decay.powi(distance as i32),
+            // Of an auxiliary head.
+            None => 1.0,
+        }
+    };
+    table.trainable.iter().map(factor).collect()
 }
 
 /// The executor that `config` names.
@@ -189,13 +217,14 @@ pub fn steps(config: &Config, n_images: usize) -> (u64, u64) {
     }
 }
 
-/// The optimizer's constants at learning rate `lr`.
-pub fn sgd(config: &Config, lr: f64) -> SgdStep {
+/// The optimizer's constants at learning rate `lr`, with [`lr_factors`].
+pub fn sgd<'a>(config: &Config, lr: f64, lr_factors: &'a [f64]) -> SgdStep<'a> {
     SgdStep {
         lr,
         momentum: config.optimizer.momentum,
         weight_decay: config.optimizer.weight_decay,
         nesterov: config.optimizer.nesterov,
+        lr_factors,
     }
 }
 

@@ -206,6 +206,7 @@ fn later_sources_win() {
     let sources = Sources {
         preset: Some("bn-x30"),
         of_images: &[],
+        of_checkpoint: &[],
         files: &files,
         sets: &sets,
         flags: &flags,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bninception::config::{Config, ConfigFile, Recipe, Sources, preset_names, resolve};
 use bninception::run::image_lists::{ClassImages, ImageLists};
+use bninception::run::initial::InitialSource;
 use bninception::run::metadata::StoredDirs;
 use bninception::run::metadata::{FORMAT_VERSION, Metadata};
 use bninception::run::state::{EvaluationResult, RunProgress};
@@ -208,6 +209,12 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
         images: ImageLists { train: lists(rng), val: lists(rng) },
         data_dirs: StoredDirs { dir: any_text(rng), val_dir: any_text(rng) },
         classes,
+        initial: rng.random::<bool>().then(|| InitialSource {
+            path: any_text(rng),
+            blake3: any_text(rng),
+            step: any_u64(rng),
+            kept_classes: vec![any_text(rng)],
+        }),
         calibration: None,
         checksum: "0".to_owned(),
     }

@@ -18,7 +18,9 @@ pub use data::{
 };
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
-pub use settings::{BatchSize, ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FlagArgs, UseArgs};
+pub use settings::{
+    BatchSize, ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
+};
 
 use self::settings::text;
 use crate::evaluation::statistics::Statistics;

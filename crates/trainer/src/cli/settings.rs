@@ -19,7 +19,7 @@ use crate::terminal::text::quoted;
 pub struct ConfigArgs {
     /// A preset; `bninception presets list` names them. Without a preset and without a config file, a
     /// training run with --data-dir takes `small` or `modern` by the number of images, and an image size
-    /// by theirs; without --data-dir it takes `demo`.
+    /// by theirs, or with --init-from `finetune`; without --data-dir it takes `demo`.
     #[arg(short, long, value_name = "NAME", value_parser = text())]
     pub preset: Option<String>,
     /// A config file (TOML); may be repeated.
@@ -43,6 +43,13 @@ pub struct FlagArgs {
     /// Folder of validation images, CLASS/*, if it lies elsewhere.
     #[arg(long, value_name = "DIR", value_parser = text())]
     pub val_dir: Option<String>,
+    /// Begin with the weights of a checkpoint, or of a run's best: its network and preprocessing are taken
+    /// over, and the rows of its classifier for classes of the same name.
+    #[arg(long, value_name = "CHECKPOINT", value_parser = text())]
+    pub init_from: Option<String>,
+    /// Leave the first parts of the network as they are: `stem`, or `stem..inception_4e` up to a module.
+    #[arg(long, value_name = "PARTS", value_parser = text())]
+    pub freeze: Option<String>,
     /// Where to compute; `cpu` is all there is so far.
     #[arg(long, value_enum)]
     pub device: Option<Device>,
@@ -136,9 +143,11 @@ impl FlagArgs {
             Some(BatchSize::Of(size)) => Some(size),
             Some(BatchSize::Auto) | None => None,
         };
-        let table: [(&'static str, &'static str, Option<Value>); 13] = [
+        let table: [(&'static str, &'static str, Option<Value>); 15] = [
             ("--data-dir", "data.dir", text(&self.data_dir)),
             ("--val-dir", "data.val_dir", text(&self.val_dir)),
+            ("--init-from", "train.init_from", text(&self.init_from)),
+            ("--freeze", "train.freeze", text(&self.freeze)),
             ("--engine", "engine.kind", text(&self.execution.engine)),
             ("--dtype", "train.dtype", text(&self.execution.dtype)),
             ("--threads", "train.threads", int(self.execution.threads)),
@@ -166,30 +175,37 @@ impl ConfigArgs {
         stored: Option<ConfigFile>,
         default_preset: Option<&str>,
     ) -> Result<Resolved, ConfigError> {
-        self.resolve_over(stored, default_preset, &[])
+        self.resolve_over(stored, default_preset, None, &[])
     }
 
     /// The settings of a training run: without a preset or a file those of [`DEMO_PRESET`], or, where a
-    /// folder of images is named, those of `base`, with which images are found. `choice`, which is made
-    /// when they are, gives the preset in place of `base`, and settings that suit the images.
+    /// checkpoint to begin with is named, those of [`FINETUNE_PRESET`], or, where a folder of images is
+    /// named, those of `base`, with which images are found. `choice`, which is made when they are, gives the
+    /// preset in place of `base`, and settings that suit the images. `of_checkpoint` are settings that come
+    /// with the first checkpoint.
     ///
     /// # Errors
     /// As [`ConfigArgs::resolve`].
-    pub fn resolve_to_train(&self, choice: Option<&RecipeChoice>) -> Result<Resolved, ConfigError> {
+    pub fn resolve_to_train(
+        &self,
+        choice: Option<&RecipeChoice>,
+        of_checkpoint: &[(&'static str, Value)],
+    ) -> Result<Resolved, ConfigError> {
         let default = match choice {
             Some(choice) => choice.preset,
+            None if self.names("train.init_from") => FINETUNE_PRESET,
             None if self.names("data.dir") => BASE,
             None => DEMO_PRESET,
         };
-        let of_images = choice.map(RecipeChoice::settings).unwrap_or_default();
-        self.resolve_over(None, Some(default), &of_images)
+        self.resolve_over(None, Some(default), choice, of_checkpoint)
     }
 
     fn resolve_over(
         &self,
         stored: Option<ConfigFile>,
         default_preset: Option<&str>,
-        of_images: &[(&'static str, Value)],
+        choice: Option<&RecipeChoice>,
+        of_checkpoint: &[(&'static str, Value)],
     ) -> Result<Resolved, ConfigError> {
         if self.flags.execution.batch_size == Some(BatchSize::Auto) {
             return Err(ConfigError::AutoBatch);
@@ -203,7 +219,8 @@ impl ConfigArgs {
         let flags = self.flags.settings();
         resolve(&Sources {
             preset: self.preset.as_deref().or(default_preset),
-            of_images,
+            of_images: &choice.map(RecipeChoice::settings).unwrap_or_default(),
+            of_checkpoint,
             files: &files,
             sets: &self.set,
             flags: &flags,
@@ -285,6 +302,9 @@ fn setting_of(set: &str) -> Option<&str> {
 /// The preset of a training run for which nothing is named.
 pub const DEMO_PRESET: &str = "demo";
 
+/// The preset of a training run for which no more than a checkpoint to begin with is named.
+pub const FINETUNE_PRESET: &str = "finetune";
+
 /// What runs a trained network, and how.
 #[derive(Debug, Args)]
 pub struct UseArgs {
@@ -350,7 +370,7 @@ mod tests {
     #[test]
     fn an_open_batch_size_is_only_for_who_looks() {
         let open = args(&["-b", "auto"]);
-        for outcome in [open.resolve(None, None), open.resolve_to_train(None)] {
+        for outcome in [open.resolve(None, None), open.resolve_to_train(None, &[])] {
             assert!(outcome.unwrap_err().to_string().contains("only `train` and `lr-find`"));
         }
         assert!(open.clone().for_evaluation().is_err());

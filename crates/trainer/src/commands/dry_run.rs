@@ -36,7 +36,9 @@ impl<'a> DryRun<'a> {
         let (steps_per_epoch, total_steps) = setup::steps(&plan.config, train.len());
         run::warn_of_splits(&plan.config, &plan.splits);
         let weights = run::class_weights(&plan.config, &plan.splits)?;
-        let (first, pace) = measure(&plan.config, plan.executor.as_mut(), train, val, weights)?;
+        let state = plan.first_state(false);
+        let (first, pace) =
+            measure(&plan.config, plan.executor.as_mut(), state, train, val, weights)?;
         Ok(DryRun { plan, room, first, pace, steps_per_epoch, total_steps })
     }
 

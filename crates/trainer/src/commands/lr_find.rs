@@ -66,7 +66,9 @@ pub(super) fn lr_find(args: &LrFindArgs) -> Result<(), Error> {
     let source = Arc::new(FileSource::new(plan.splits.train.clone(), decode)?);
     let n_batches = n_steps * plan.config.train.accumulate as u64;
     let weights = run::class_weights(&plan.config, &plan.splits)?;
-    let mut trial = Trial::start(&plan.config, plan.executor.as_mut(), source, weights, n_batches)?;
+    let state = plan.first_state(false);
+    let executor = plan.executor.as_mut();
+    let mut trial = Trial::start(&plan.config, executor, state, source, weights, n_batches)?;
     let points = range_test(&mut trial, &range, &plan.config.train)?;
 
     let suggestion = suggest(&points);

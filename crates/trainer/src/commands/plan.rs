@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 
 use bninception_data::Splits;
-use bninception_engine::Executor;
 use bninception_engine::model::{Network, ParameterTable};
+use bninception_engine::{Executor, ModelState};
 
+use super::recipe::{FirstCheckpoint, Start};
 use super::{recipe, run};
 use crate::cli::ConfigArgs;
 use crate::config::{Config, Recipe, Resolved};
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::file_error::FileError;
 use crate::images::data_dirs::DataDirs;
 use crate::images::scan;
+use crate::run::initial::InitialWeights;
 use crate::setup;
 use crate::terminal::signals;
 use crate::training::batch_size::choose_batch;
@@ -42,6 +44,8 @@ pub(super) struct RunPlan {
     pub(super) network: Network,
     pub(super) table: ParameterTable,
     pub(super) executor: Box<dyn Executor>,
+    /// The first weights, if they are those of a checkpoint.
+    pub(super) initial: Option<InitialWeights>,
     /// Holds the embedded pictures that are not kept.
     _pictures: Option<tempfile::TempDir>,
 }
@@ -53,7 +57,8 @@ impl RunPlan {
     /// Settings, images, network or engine that are not as they must be; a signal that asks to stop.
     pub(super) fn of(args: &ConfigArgs, drawing: Drawing) -> Result<RunPlan, Error> {
         let (args, auto_batch) = args.split_auto_batch();
-        let first = args.resolve_to_train(None)?;
+        let start = Start::of(&args)?;
+        let first = &start.resolved;
         let is_embedded = first.config.data.dir.is_empty();
         if is_embedded && !EMBEDDED_PRESETS.contains(&first.recipe.preset.as_str()) {
             return Err(Error::Usage(
@@ -75,7 +80,7 @@ impl RunPlan {
         let dirs = DataDirs::of_config(&first.config, &parent)?;
         let splits = scan::scan_to_train(&first.config, &dirs)?;
         signals::check()?;
-        let mut resolved = recipe::of_images(&args, first, &splits)?;
+        let mut resolved = recipe::of_images(&args, &start, &splits)?;
         let network = setup::network(&resolved.config, splits.classes.len())?;
         Watcher::new(&resolved.config, &network)?;
         let table = ParameterTable::new(&network);
@@ -83,11 +88,26 @@ impl RunPlan {
         if auto_batch {
             resolved = with_auto_batch(resolved, &table, executor.as_ref(), splits.train.len())?;
         }
+        let initial = match &start.first {
+            Some(first) => Some(initial_weights(first, &resolved, &network, &splits.classes)?),
+            None => None,
+        };
         let Resolved { config, recipe, .. } = resolved;
         run::check_batch(&config, &splits)?;
         run::check_classes(&config, &splits)?;
         let _pictures = pictures;
-        Ok(RunPlan { config, recipe, dirs, splits, network, table, executor, _pictures })
+        Ok(RunPlan { config, recipe, dirs, splits, network, table, executor, initial, _pictures })
+    }
+
+    /// What an executor holds before the first update.
+    pub(super) fn first_state(&self, with_ema: bool) -> ModelState {
+        match &self.initial {
+            Some(initial) => initial.to_state(with_ema),
+            None => {
+                let seed = self.config.train.seed;
+                ModelState::initial(&self.network, &self.table, seed, with_ema)
+            }
+        }
     }
 
     /// Where the images are, for a person.
@@ -97,6 +117,26 @@ impl RunPlan {
             false => self.dirs.dir.display().to_string(),
         }
     }
+}
+
+/// The first weights of a run, made of a checkpoint's, which is told.
+fn initial_weights(
+    first: &FirstCheckpoint,
+    resolved: &Resolved,
+    network: &Network,
+    classes: &[String],
+) -> Result<InitialWeights, Error> {
+    let table = ParameterTable::new(network);
+    let drawn = ModelState::initial(network, &table, resolved.config.train.seed, false).weights;
+    let initial = InitialWeights::of(&first.checkpoint, network, classes, drawn)?;
+    for line in initial.to_lines(classes) {
+        tracing::info!("{line}");
+    }
+    let differences = first.differences(resolved)?;
+    if !differences.is_empty() {
+        tracing::info!("other settings than that checkpoint's: {differences}");
+    }
+    Ok(initial)
 }
 
 /// The same settings with the batch size that images and memory suggest, which is told.

@@ -55,7 +55,8 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     let n_images = images.splits.train.len();
     let room = Room::of(&config, &table, executor.as_ref(), n_images, folder.path())
         .map_err(with_permit)?;
-    let job = run::job(config, recipe, images, folder, network, stop)?;
+    let initial = metadata.initial.clone();
+    let job = run::job(config, recipe, images, initial, folder, network, stop)?;
     let has_moved = keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
     let has_other_average = keep_average(&job.config, &mut state);
     run::write_folder(&job)?;

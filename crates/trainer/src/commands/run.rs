@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bninception_data::{FileSource, Sample, Source, Splits};
 use bninception_engine::Executor;
+use bninception_engine::model::parameters::TensorSpec;
 use bninception_engine::model::summary::summarise;
 use bninception_engine::model::{Network, ParameterTable};
 use serde_json::json;
@@ -21,6 +22,7 @@ use crate::images::class_counts::{class_counts, imbalance, without_validation};
 use crate::images::data_dirs::DataDirs;
 use crate::run::atomic_file;
 use crate::run::folder::RunFolder;
+use crate::run::initial::InitialSource;
 use crate::run::state::{EvaluationResult, RunProgress, TrainState};
 use crate::setup;
 use crate::terminal::logging;
@@ -132,6 +134,7 @@ pub(super) fn job(
     config: Config,
     recipe: Recipe,
     images: RunImages,
+    initial: Option<InitialSource>,
     folder: RunFolder,
     network: Network,
     stop: Box<dyn Fn(u64) -> Option<Stop>>,
@@ -147,6 +150,7 @@ pub(super) fn job(
         val: Arc::new(FileSource::new(splits.val, decode)?),
         images: lists,
         data_dirs: dirs,
+        initial,
         preprocessing: setup::preprocessing(&config),
         normaliser: setup::normaliser(&config),
         folder,
@@ -205,6 +209,16 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
         macs as f64 / 1e9,
         job.config.data.image_size
     );
+    if !job.config.train.freeze.is_empty() {
+        let is_trained = |spec: &&TensorSpec| spec.layer > job.network.frozen;
+        let trained = job.table.trainable.iter().filter(is_trained);
+        let trained: usize = trained.map(|spec| spec.range.len()).sum();
+        tracing::info!(
+            "{} stays as it is: {:.2} M of the parameters are trained",
+            job.config.train.freeze,
+            trained as f64 / 1e6
+        );
+    }
     tracing::info!("{}", executor.describe());
     tracing::info!("{room}");
     tracing::info!(

@@ -31,11 +31,11 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
 
     let (folder, _lock) =
         RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
-    let RunPlan { config, recipe, dirs, splits, network, mut executor, .. } = plan;
+    let state = TrainState::of(plan.first_state(plan.config.train.keeps_average()));
+    let RunPlan { config, recipe, dirs, splits, network, mut executor, initial, .. } = plan;
     let images = RunImages { splits, dirs };
-    let job = run::job(config, recipe, images, folder, network, stop)?;
-    let with_ema = job.config.train.keeps_average();
-    let state = TrainState::new(&job.network, &job.table, job.config.train.seed, with_ema);
+    let initial = initial.map(|initial| initial.source);
+    let job = run::job(config, recipe, images, initial, folder, network, stop)?;
     // From here on there is a checkpoint at every moment.
     job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
     run::write_folder(&job)?;

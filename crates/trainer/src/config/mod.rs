@@ -1,7 +1,7 @@
 //! Settings of a run: typed, merged from presets, files and the command line, and checked once.
 //!
 //! Later sources win: `configs/base.toml`, the preset and what it extends, what was chosen by the
-//! images, `-c FILE` in order, `--set key=value` in order, plain flags. [`resolve`] remembers which
+//! images, what comes with the first checkpoint, `-c FILE` in order, `--set key=value` in order, plain flags. [`resolve`] remembers which
 //! source gave each value. From then on a config is read-only; the run folder gets a copy that loads
 //! back equal.
 
@@ -9,6 +9,7 @@ mod choice;
 mod class_weights;
 mod diff;
 mod error;
+mod inherited;
 mod origin;
 mod presets;
 mod recipe;
@@ -20,6 +21,7 @@ pub use choice::{ImageFacts, RecipeChoice, size_advice};
 pub use class_weights::ClassWeights;
 pub use diff::{Change, changes_maths, diff, nearest_setting};
 pub use error::{ConfigError, Problem};
+pub use inherited::inherited;
 pub use origin::Origin;
 pub(crate) use presets::nearest;
 pub use presets::{BASE, preset_names, preset_text, preset_title};

@@ -11,6 +11,8 @@ pub enum Origin {
     Preset(String),
     /// The size and the number of the images.
     Images,
+    /// The checkpoint that the run begins with.
+    Checkpoint,
     /// The file of that name, given with `-c`.
     File(String),
     /// `--set key=value`.
@@ -25,6 +27,7 @@ impl fmt::Display for Origin {
             Origin::Base => write!(f, "base"),
             Origin::Preset(name) => write!(f, "preset {name}"),
             Origin::Images => write!(f, "the images"),
+            Origin::Checkpoint => write!(f, "the first checkpoint"),
             Origin::File(name) => write!(f, "file {name}"),
             Origin::Set => write!(f, "--set"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),

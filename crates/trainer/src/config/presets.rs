@@ -19,7 +19,7 @@ macro_rules! preset {
 }
 
 /// In the order in which the paper introduces them.
-const PRESETS: [Preset; 11] = [
+const PRESETS: [Preset; 12] = [
     preset!("base"),
     preset!("inception"),
     preset!("bn-baseline"),
@@ -29,6 +29,7 @@ const PRESETS: [Preset; 11] = [
     preset!("googlenet"),
     preset!("small"),
     preset!("modern"),
+    preset!("finetune"),
     preset!("demo"),
     preset!("smoke"),
 ];

@@ -31,6 +31,8 @@ pub struct Sources<'a> {
     pub preset: Option<&'a str>,
     /// Settings that suit the images, by their keys, where they are chosen by them.
     pub of_images: &'a [(&'static str, Value)],
+    /// Settings that come with the checkpoint that the run begins with, by their keys.
+    pub of_checkpoint: &'a [(&'static str, Value)],
     /// Files, in order.
     pub files: &'a [ConfigFile],
     /// Arguments of `--set`, `section.field=value`, in order.
@@ -240,19 +242,23 @@ impl Merged {
 struct Gathered {
     preset: String,
     of_preset: Vec<Setting>,
-    /// Of the images, files, `--set` and flags, in the order in which later ones win.
+    /// Of the images, the first checkpoint, files, `--set` and flags, in the order in which later ones win.
     others: Vec<Setting>,
 }
 
 fn gather(sources: &Sources, n_settings: usize) -> Result<Gathered, ConfigError> {
     let mut preset = sources.preset.map(str::to_owned);
     let mut preset_is_of_whole = false;
-    let of_image = |(key, value): &(&str, Value)| Setting {
-        key: (*key).to_owned(),
-        value: value.clone(),
-        origin: Origin::Images,
-    };
-    let mut others: Vec<Setting> = sources.of_images.iter().map(of_image).collect();
+    let mut others: Vec<Setting> = Vec::new();
+    for (settings, origin) in
+        [(sources.of_images, Origin::Images), (sources.of_checkpoint, Origin::Checkpoint)]
+    {
+        others.extend(settings.iter().map(|(key, value)| Setting {
+            key: (*key).to_owned(),
+            value: value.clone(),
+            origin: origin.clone(),
+        }));
+    }
     for file in sources.files {
         let origin = Origin::File(file.name.clone());
         let mut table = parse(&origin, &file.text)?;

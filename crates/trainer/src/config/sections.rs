@@ -80,7 +80,7 @@ pub struct NetworkConfig {
     #[serde(default = "default_aux_dropout")]
     pub aux_dropout: f64,
     /// Factor on the standard deviation of convolutions' initial filters.
-    #[serde(default = "default_init_gain")]
+    #[serde(default = "one")]
     pub init_gain: f64,
 }
 
@@ -100,10 +100,6 @@ fn default_aux_weight() -> f64 {
 
 fn default_aux_dropout() -> f64 {
     AuxOptions::default().dropout
-}
-
-fn default_init_gain() -> f64 {
-    1.0
 }
 
 /// Which network.
@@ -200,6 +196,17 @@ pub struct OptimizerConfig {
     /// Largest Euclidean norm of the gradient, to which a longer one is scaled down; 0 for no limit.
     #[serde(default)]
     pub clip_norm: f64,
+    /// Factor on the learning rate of classifiers.
+    #[serde(default = "one")]
+    pub head_lr_factor: f64,
+    /// Factor on the learning rate from each part of the network to the one in front of it.
+    #[serde(default = "one")]
+    pub layer_decay: f64,
+}
+
+/// Of a run that was begun before a factor existed.
+fn one() -> f64 {
+    1.0
 }
 
 /// The learning rate over time: `[schedule]`; [`crate::training::schedule`] has the formulas.
@@ -261,6 +268,12 @@ pub struct TrainConfig {
     /// existed goes on with the moving ones.
     #[serde(default)]
     pub eval_statistics: EvalStatistics,
+    /// Checkpoint, or folder of a run, whose weights the run begins with; empty draws them.
+    #[serde(default)]
+    pub init_from: String,
+    /// Parts of the network that stay as they are, such as `stem..inception_4e`; empty for none.
+    #[serde(default)]
+    pub freeze: String,
     /// Every random choice follows from this number.
     pub seed: u64,
     /// Number format of activations and of convolutions' inputs; parameters stay in f32.

@@ -159,6 +159,16 @@ fn optimizer(optimizer: &OptimizerConfig, check: &mut Check) {
         "optimizer.clip_norm",
         "a finite number, 0 (no limit) or more",
     );
+    check.that(
+        positive(optimizer.head_lr_factor),
+        "optimizer.head_lr_factor",
+        "a finite number above 0",
+    );
+    check.that(
+        optimizer.layer_decay > 0.0 && optimizer.layer_decay <= 1.0,
+        "optimizer.layer_decay",
+        "above 0, at most 1: the factor from a part to the one in front of it",
+    );
 }
 
 fn schedule(config: &Config, check: &mut Check) {
@@ -239,6 +249,7 @@ fn train(config: &Config, check: &mut Check) {
         "train.val_batch_size",
         format!("0 (as train.batch_size) to {MAX_COUNT}"),
     );
+    check.that(on_one_line(&train.init_from), "train.init_from", ON_ONE_LINE);
     check.that(train.seed <= i64::MAX as u64, "train.seed", "0 to 2^63 - 1");
     check.that(train.threads <= 1024, "train.threads", "0 (the number of cores) to 1024");
     check.that(below_1(train.ema), "train.ema", "at least 0 (no average), below 1");

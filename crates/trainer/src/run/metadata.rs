@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigFile, Recipe, Sources, resolve};
 use crate::run::image_lists::ImageLists;
+use crate::run::initial::InitialSource;
 use crate::run::state::{Calibration, RunProgress};
 use crate::setup;
 
@@ -52,6 +53,9 @@ pub struct Metadata {
     /// Where these images were; unknown in files before version 3.
     #[serde(default)]
     pub data_dirs: StoredDirs,
+    /// Where the run's first weights come from, if they were not drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<InitialSource>,
     /// How the population statistics were made, if there are any. [`crate::run::checkpoint::save`] sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,

@@ -4,6 +4,7 @@
 //! folder:      names of the files, which checkpoints are kept; lock: one process at a time
 //! state:       what survives a stop
 //! checkpoint:  state, metadata      <-> one file; metadata: what a checkpoint says about itself
+//! initial:     checkpoint            -> the first weights of another run
 //! image_lists, classes:             which images and classes those are
 //! saver:       state                 -> checkpoints, on a thread of its own
 //! records:     rows                 <-> metrics.jsonl, summary.csv; tensorboard: event files
@@ -17,6 +18,7 @@ pub mod classes;
 pub mod error;
 pub mod folder;
 pub mod image_lists;
+pub mod initial;
 pub mod journal;
 pub mod lock;
 pub mod metadata;

@@ -170,9 +170,13 @@ impl RunProgress {
 }
 
 impl TrainState {
-    /// The state before the first update.
+    /// The state before the first update, with drawn weights.
     pub fn new(network: &Network, table: &ParameterTable, seed: u64, with_ema: bool) -> TrainState {
-        let model = ModelState::initial(network, table, seed, with_ema);
+        TrainState::of(ModelState::initial(network, table, seed, with_ema))
+    }
+
+    /// The state of a run that begins with `model`.
+    pub fn of(model: ModelState) -> TrainState {
         TrainState { model, progress: RunProgress::default(), population: None }
     }
 }

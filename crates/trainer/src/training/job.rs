@@ -12,6 +12,7 @@ use crate::evaluation::majority::Majority;
 use crate::images::data_dirs::DataDirs;
 use crate::run::folder::{Name, RunFolder};
 use crate::run::image_lists::ImageLists;
+use crate::run::initial::InitialSource;
 use crate::run::metadata::{FORMAT_VERSION, Metadata};
 use crate::run::state::RunProgress;
 use crate::training::course::{Course, names_of};
@@ -38,6 +39,8 @@ pub struct Job {
     pub preprocessing: Preprocessing,
     /// What the network sees of these levels.
     pub normaliser: Normaliser,
+    /// Where the first weights come from, if they were not drawn.
+    pub initial: Option<InitialSource>,
     /// Where results go.
     pub folder: RunFolder,
     /// The network.
@@ -87,6 +90,7 @@ impl Job {
             progress: progress.clone(),
             images: self.images.clone(),
             data_dirs: self.data_dirs.to_stored(),
+            initial: self.initial.clone(),
             calibration: None,
             checksum: String::new(),
         }

@@ -23,6 +23,11 @@ pub(super) fn micro_batch<'a>(
     normaliser: &'a Normaliser,
     class_weights: Option<&'a [f64]>,
 ) -> TrainBatch<'a> {
+    // The first batch takes the place of initial statistics, but not of those of a checkpoint.
+    let updates = match config.train.init_from.is_empty() {
+        true => place.updates,
+        false => u64::MAX,
+    };
     TrainBatch {
         images: Images::Levels { levels: &batch.images, normaliser },
         labels: &batch.labels,
@@ -31,6 +36,6 @@ pub(super) fn micro_batch<'a>(
         own_share: batch.own_share,
         seed: config.train.seed,
         number: place.number,
-        bn_momentum: bn_momentum(config.network.bn_momentum, place.updates),
+        bn_momentum: bn_momentum(config.network.bn_momentum, updates),
     }
 }

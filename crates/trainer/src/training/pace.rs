@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bninception_data::{Batch, Loader, Source};
-use bninception_engine::{EvaluationWeights, Executor, Images};
+use bninception_engine::{EvaluationWeights, Executor, Images, ModelState};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -76,7 +76,7 @@ pub struct FirstStep {
     pub seconds: f64,
 }
 
-/// Makes a few updates of a run whose state is thrown away, and evaluates a few batches.
+/// Makes a few updates of `state`, which is thrown away, and evaluates a few batches.
 ///
 /// # Errors
 /// A first batch of which too few images can be read, a loader or executor that fails, or a signal that
@@ -84,6 +84,7 @@ pub struct FirstStep {
 pub fn measure(
     config: &Config,
     executor: &mut dyn Executor,
+    state: ModelState,
     train: Arc<dyn Source>,
     val: Arc<dyn Source>,
     class_weights: Option<Vec<f64>>,
@@ -92,7 +93,7 @@ pub fn measure(
     let workers = setup::load_options(config, config.train.batch_size).workers.max(1);
     let n_batches = workers.max(1 + MOST_TIMED);
     let start = Instant::now();
-    let mut trial = Trial::start(config, executor, train, class_weights, n_batches as u64)?;
+    let mut trial = Trial::start(config, executor, state, train, class_weights, n_batches as u64)?;
     // Each worker makes a whole batch: as many come at about the same time.
     let mut loaded: Vec<Batch> = Vec::new();
     for _ in 0..workers {

@@ -28,6 +28,8 @@ pub(super) struct Session<'a> {
     /// Population statistics of the present weights, if some were estimated.
     pub(super) population: Option<Population>,
     pub(super) course: Course,
+    /// Factors on the learning rate of each trainable tensor.
+    pub(super) lr_factors: Vec<f64>,
     pub(super) loader: Loader,
     pub(super) journal: Journal,
     pub(super) saver: Saver,
@@ -101,6 +103,7 @@ impl<'a> Session<'a> {
             executor,
             progress,
             population,
+            lr_factors: setup::lr_factors(config, &job.network, table),
             course,
             loader,
             journal,

@@ -105,7 +105,7 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
 fn update(run: &mut Session<'_>, batch: &Batch, indices: &[u32], lr: f64) -> Result<(), Error> {
     let (job, step) = (run.job, run.progress.step);
     let update = Update {
-        sgd: setup::sgd(&job.config, lr),
+        sgd: setup::sgd(&job.config, lr, &run.lr_factors),
         clip_norm: job.config.optimizer.clip_norm,
         tell_norm: run.is_log_step(step + 1),
         ema_decay: run.course.average_decay(&job.config.train, step),

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::setup;
 use crate::training::micro_batch::{Place, micro_batch};
 
-/// The first micro-batches of a run, for an executor that begins with the run's initial weights. Nothing
+/// The first micro-batches of a run, for an executor that begins with the run's first state. Nothing
 /// is written, and the state is the executor's to forget.
 pub struct Trial<'a> {
     config: &'a Config,
@@ -22,31 +22,32 @@ pub struct Trial<'a> {
     loader: Loader,
     normaliser: Normaliser,
     class_weights: Option<Vec<f64>>,
+    lr_factors: Vec<f64>,
     /// Micro-batches that gave gradients.
     number: u64,
 }
 
 impl<'a> Trial<'a> {
-    /// Loads the initial weights, and starts making `n_batches` micro-batches of the images of `source`.
+    /// Loads `state`, and starts making `n_batches` micro-batches of the images of `source`.
     ///
     /// # Errors
     /// Too few images for an update, or an executor that fails.
     pub fn start(
         config: &'a Config,
         executor: &'a mut dyn Executor,
+        state: ModelState,
         source: Arc<dyn Source>,
         class_weights: Option<Vec<f64>>,
         n_batches: u64,
     ) -> Result<Trial<'a>, Error> {
         let network = executor.network();
-        let table = ParameterTable::new(network);
-        let state = ModelState::initial(network, &table, config.train.seed, false);
+        let lr_factors = setup::lr_factors(config, network, &ParameterTable::new(network));
         executor.load(state)?;
         let plan = setup::train_plan(config, 0..n_batches);
         let options = setup::load_options(config, config.train.batch_size);
         let loader = Loader::train(source, &setup::preprocessing(config), &options, &plan)?;
         let normaliser = setup::normaliser(config);
-        Ok(Trial { config, executor, loader, normaliser, class_weights, number: 0 })
+        Ok(Trial { config, executor, loader, normaliser, class_weights, lr_factors, number: 0 })
     }
 
     /// The next micro-batch; `None` behind the last. Images that cannot be read are told.
@@ -99,7 +100,7 @@ impl<'a> Trial<'a> {
     pub fn update(&mut self, lr: f64) -> Result<bool, Error> {
         self.executor.exchange(&mut Alone)?;
         let update = Update {
-            sgd: setup::sgd(self.config, lr),
+            sgd: setup::sgd(self.config, lr, &self.lr_factors),
             clip_norm: self.config.optimizer.clip_norm,
             tell_norm: false,
             ema_decay: 0.0,

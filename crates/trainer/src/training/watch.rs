@@ -73,6 +73,12 @@ impl Watcher {
                     name.escape_debug()
                 )));
             };
+            if filters.layer <= network.frozen {
+                return Err(Error::Usage(format!(
+                    "log.watch: train.freeze = \"{}\" leaves `{name}` as it is, so there is nothing to watch",
+                    config.train.freeze
+                )));
+            }
             watcher.indices.push(filters.layer);
             watcher.layers.push(Layer { name: name.clone(), filters, seen: None });
         }

@@ -70,6 +70,7 @@ impl Runs {
             data_dirs: DataDirs { dir: pictures, val_dir: None },
             classes: splits.classes,
             class_weights,
+            initial: None,
             train: Arc::new(FileSource::new(splits.train, decode).unwrap()),
             val: Arc::new(FileSource::new(splits.val, decode).unwrap()),
             folder,

@@ -150,7 +150,7 @@ fn time_training(
 ) -> Result<Vec<f64>, Error> {
     // Small, so that the same batch over and over does not leave the realm of usual numbers.
     let update = Update {
-        sgd: setup::sgd(config, 1e-3),
+        sgd: setup::sgd(config, 1e-3, &[]),
         clip_norm: config.optimizer.clip_norm,
         tell_norm: false,
         ema_decay: 0.0,
