@@ -8,6 +8,7 @@ use bninception_engine::EngineError;
 
 use crate::config::ConfigError;
 use crate::file_error::FileError;
+use crate::import::error::ImportError;
 use crate::run::checkpoint::CheckpointError;
 use crate::run::error::RunError;
 use crate::setup::SetupError;
@@ -156,6 +157,18 @@ impl From<RunError> for Error {
             RunError::Unusable(text) => Error::Unusable(text),
             RunError::Checkpoint(error) => Error::Checkpoint(error),
             RunError::File(error) => Error::File(error),
+        }
+    }
+}
+
+impl From<ImportError> for Error {
+    fn from(error: ImportError) -> Error {
+        match error {
+            ImportError::File(error) => Error::File(error),
+            ImportError::Format { .. } => Error::Unusable(error.to_string()),
+            ImportError::Classes(text) => Error::Usage(text),
+            ImportError::Config(error) => Error::Config(error),
+            ImportError::Run(error) => error.into(),
         }
     }
 }

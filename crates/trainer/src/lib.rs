@@ -14,6 +14,7 @@ pub mod evaluation;
 pub mod figure;
 pub mod file_error;
 pub mod images;
+pub mod import;
 #[cfg(feature = "mnist")]
 pub mod mnist;
 pub mod run;

@@ -430,7 +430,7 @@ fn unknown_names_are_answered_with_the_nearest() {
     check_message(
         resolve(&Sources { preset: Some("bn-x50"), ..Sources::default() }),
         "there is no preset `bn-x50`; did you mean `bn-x5`? There are: base, inception, \
-         bn-baseline, bn-x5, bn-x30, bn-x5-sigmoid, googlenet, small, modern, demo, smoke",
+         bn-baseline, bn-x5, bn-x30, bn-x5-sigmoid, googlenet, small, modern, finetune, demo, smoke",
     );
     let message = from_file("extends = \"bnx30\"").unwrap_err().to_string();
     assert!(message.starts_with("there is no preset `bnx30`; did you mean `bn-x30`?"), "{message}");

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use bninception::config::{Config, ConfigFile, Recipe, Sources, preset_names, resolve};
 use bninception::run::image_lists::{ClassImages, ImageLists};
-use bninception::run::initial::InitialSource;
-use bninception::run::metadata::StoredDirs;
-use bninception::run::metadata::{FORMAT_VERSION, Metadata};
+use bninception::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, StoredDirs};
 use bninception::run::state::{EvaluationResult, RunProgress};
 use bninception::setup;
 use bninception_data::check_class_name;

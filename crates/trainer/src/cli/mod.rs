@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod import;
 #[cfg(feature = "mnist")]
 mod mnist;
 mod settings;
@@ -16,6 +17,7 @@ pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOps
 pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
 };
+pub use import::ImportArgs;
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
 pub use settings::{
@@ -55,6 +57,8 @@ pub enum Command {
     Calibrate(CalibrateArgs),
     /// Name the class of images.
     Predict(PredictArgs),
+    /// Make a checkpoint of weights that another program wrote.
+    Import(ImportArgs),
     /// Set runs side by side: settings that differ, accuracies, time; beside a baseline the paper's
     /// figure 3.
     Compare(CompareArgs),

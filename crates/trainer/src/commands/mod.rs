@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod dry_run;
 mod eval;
+mod import;
 mod info;
 mod lr_find;
 #[cfg(feature = "mnist")]
@@ -40,6 +41,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Predict(args) => predict::predict(&args),
+        Command::Import(args) => import::import(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => runs::runs(&args),
         Command::Report(args) => report::report(&args),

@@ -22,7 +22,7 @@ use crate::images::class_counts::{class_counts, imbalance, without_validation};
 use crate::images::data_dirs::DataDirs;
 use crate::run::atomic_file;
 use crate::run::folder::RunFolder;
-use crate::run::initial::InitialSource;
+use crate::run::metadata::InitialSource;
 use crate::run::state::{EvaluationResult, RunProgress, TrainState};
 use crate::setup;
 use crate::terminal::logging;

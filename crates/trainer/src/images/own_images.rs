@@ -28,6 +28,8 @@ pub struct OwnImages {
     given: StoredDirs,
     /// Where they were.
     stored: StoredDirs,
+    /// Whether there was no run: another program made the weights.
+    is_imported: bool,
 }
 
 /// A part of a run's images.
@@ -49,6 +51,7 @@ impl OwnImages {
             lists: metadata.images.clone(),
             given: StoredDirs { dir: data.dir.clone(), val_dir: data.val_dir.clone() },
             stored: metadata.data_dirs.clone(),
+            is_imported: metadata.is_imported(),
         }
     }
 
@@ -56,10 +59,16 @@ impl OwnImages {
     /// is taken as it is. `val_flag` names another folder of validation images.
     ///
     /// # Errors
-    /// There is no folder where the run says, nor where it was.
+    /// There is no folder where the run says, nor where it was, or there was no run.
     pub fn candidates(&self, config: &Config, val_flag: &str) -> Result<Vec<DataDirs>, Error> {
         let StoredDirs { dir, val_dir } = &self.given;
         let data = &config.data;
+        if self.is_imported && data.dir.is_empty() {
+            return Err(Error::Usage(format!(
+                "{} was imported, so it has no images of its own; name a folder with --data-dir",
+                self.path.display()
+            )));
+        }
         let dirs = match data.dir.as_str() {
             "" => {
                 vec![stored_data_dir(config, self.path.parent().unwrap_or(Path::new("")))?]

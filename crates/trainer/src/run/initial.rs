@@ -11,25 +11,11 @@ use std::path::Path;
 use bninception_engine::ModelState;
 use bninception_engine::model::parameters::TensorSpec;
 use bninception_engine::model::{Network, ParameterTable, Role, Weights};
-use serde::{Deserialize, Serialize};
 
 use crate::file_error::FileError;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::error::RunError;
-
-/// Where the first weights of a run come from. Stored in its checkpoints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InitialSource {
-    /// The file, as it was named.
-    pub path: String,
-    /// BLAKE3 of the file, as `b3sum` prints it.
-    pub blake3: String,
-    /// Updates behind its weights.
-    pub step: u64,
-    /// Classes of the run whose rows of the classifier it gave.
-    pub kept_classes: Vec<String>,
-}
+use crate::run::metadata::InitialSource;
 
 /// The first weights of a run, and what of them is a checkpoint's.
 #[derive(Clone, Debug)]
@@ -242,8 +228,11 @@ fn first_of<S: AsRef<str>>(texts: &[S]) -> String {
     }
 }
 
-/// BLAKE3 of a file.
-fn file_hash(path: &Path) -> Result<String, RunError> {
+/// BLAKE3 of a file, as `b3sum` prints it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn file_hash(path: &Path) -> Result<String, RunError> {
     let bytes = fs::read(path).map_err(FileError::of("read", path))?;
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }

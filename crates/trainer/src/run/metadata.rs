@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigFile, Recipe, Sources, resolve};
 use crate::run::image_lists::ImageLists;
-use crate::run::initial::InitialSource;
 use crate::run::state::{Calibration, RunProgress};
 use crate::setup;
 
@@ -19,6 +18,9 @@ use crate::setup;
 /// checksum and no digest of the images, version 2 neither the origin of the recipe nor the absolute
 /// place of the images; both are still read.
 pub const FORMAT_VERSION: u32 = 3;
+
+/// What writes checkpoints now.
+pub const PROGRAM: &str = concat!("bninception ", env!("CARGO_PKG_VERSION"));
 
 /// What a checkpoint says about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,6 +78,20 @@ pub struct StoredDirs {
     pub val_dir: String,
 }
 
+/// Where the first weights of a run come from. Stored in its checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitialSource {
+    /// The file, as it was named.
+    pub path: String,
+    /// BLAKE3 of the file, as `b3sum` prints it.
+    pub blake3: String,
+    /// Updates behind its weights.
+    pub step: u64,
+    /// Classes of the run whose rows of the classifier it gave.
+    pub kept_classes: Vec<String>,
+}
+
 impl Metadata {
     /// Reads the text of the metadata. Checks the version before the rest, so that a newer file is
     /// called newer and not broken.
@@ -117,6 +133,11 @@ impl Metadata {
             .map_err(|error| invalid(&error))?;
         self.preprocessing.validate().map_err(|error| invalid(&error))?;
         setup::network(&self.config, self.classes.len()).map_err(|error| error.to_string())
+    }
+
+    /// Whether it is that of imported weights, before any update on images.
+    pub fn is_imported(&self) -> bool {
+        self.initial.is_some() && self.steps_per_epoch == 0
     }
 
     /// Checks that the text `json`, which was made of metadata, can be read and means the same. Gives

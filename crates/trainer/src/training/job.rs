@@ -12,8 +12,7 @@ use crate::evaluation::majority::Majority;
 use crate::images::data_dirs::DataDirs;
 use crate::run::folder::{Name, RunFolder};
 use crate::run::image_lists::ImageLists;
-use crate::run::initial::InitialSource;
-use crate::run::metadata::{FORMAT_VERSION, Metadata};
+use crate::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, PROGRAM};
 use crate::run::state::RunProgress;
 use crate::training::course::{Course, names_of};
 
@@ -78,7 +77,7 @@ impl Job {
         let course = self.course(progress);
         Metadata {
             format_version: FORMAT_VERSION,
-            program: concat!("bninception ", env!("CARGO_PKG_VERSION")).to_owned(),
+            program: PROGRAM.to_owned(),
             classes: self.classes.clone(),
             preprocessing: self.preprocessing.clone(),
             config: self.config.clone(),

@@ -1,0 +1,131 @@
+//! A checkpoint made of foreign weights: one that can be evaluated, used, and trained further.
+
+use std::path::Path;
+
+use bninception_engine::ModelState;
+use bninception_engine::model::{Kind, Network};
+
+use super::error::ImportError;
+use super::preprocessing::ForeignInput;
+use super::public_names::{ImportOptions, ImportedNetwork};
+use super::tensors::ForeignTensors;
+use crate::config::{ConfigFile, Resolved, Sources, resolve};
+use crate::run::image_lists::ImageLists;
+use crate::run::initial::file_hash;
+use crate::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, PROGRAM, StoredDirs};
+use crate::run::state::{RunProgress, TrainState};
+use crate::setup;
+
+/// A checkpoint that is not written yet.
+pub struct ImportedCheckpoint {
+    /// What it says about itself.
+    pub metadata: Metadata,
+    /// Its network.
+    pub network: Network,
+    /// Its weights, before any update.
+    pub state: TrainState,
+    /// Tensors of the file that were not taken.
+    pub left_out: Vec<String>,
+}
+
+impl ImportedCheckpoint {
+    /// Reads the file at `path`. Its classes are `classes`, or else get numbers for names.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds another network, or names that are not as many as its classes.
+    pub fn read(
+        path: &Path,
+        classes: Option<Vec<String>>,
+        input: ForeignInput,
+        options: ImportOptions,
+    ) -> Result<ImportedCheckpoint, ImportError> {
+        let format = |reason| ImportError::Format { path: path.to_owned(), reason };
+        let tensors = ForeignTensors::read(path)?.tensors;
+        let imported = ImportedNetwork::of(tensors, options).map_err(format)?;
+        let ImportedNetwork { network, mut weights, left_out } = imported;
+        input.turn_colours(&network, &mut weights);
+        let n_classes = network.options.classes;
+        let classes = match classes {
+            Some(classes) if classes.len() != n_classes => {
+                return Err(ImportError::Classes(format!(
+                    "--classes: {} names, but {} has {n_classes} classes",
+                    classes.len(),
+                    path.display()
+                )));
+            }
+            Some(classes) => classes,
+            None => numbered(n_classes),
+        };
+        let name = path.display().to_string();
+        let file = ConfigFile { name: name.clone(), text: settings(&network, input) };
+        let files = [file];
+        let resolved = resolve(&Sources { files: &files, ..Sources::default() })?;
+        let Resolved { config, recipe, .. } = resolved;
+        let initial = InitialSource {
+            path: name,
+            blake3: file_hash(path)?,
+            step: 0,
+            kept_classes: classes.clone(),
+        };
+        let metadata = Metadata {
+            format_version: FORMAT_VERSION,
+            program: PROGRAM.to_owned(),
+            classes,
+            preprocessing: setup::preprocessing(&config),
+            config,
+            recipe,
+            step: 0,
+            epoch: 0,
+            position: 0,
+            steps_per_epoch: 0,
+            progress: RunProgress::default(),
+            images: ImageLists::default(),
+            data_dirs: StoredDirs::default(),
+            initial: Some(initial),
+            calibration: None,
+            checksum: String::new(),
+        };
+        let state = TrainState::of(ModelState::of(weights));
+        Ok(ImportedCheckpoint { metadata, network, state, left_out })
+    }
+}
+
+/// The settings of a network, as a config file.
+fn settings(network: &Network, input: ForeignInput) -> String {
+    let options = &network.options;
+    let kind = match network.kind {
+        Kind::BnInception => "bn-inception",
+        Kind::GoogLeNet => "googlenet",
+    };
+    format!(
+        "[network]\nkind = \"{kind}\"\nbatch_norm = {}\nlrn = {}\ndropout = 0.0\nconv_bias = {}\n\
+         pool_proj_4c4d = {}\n[data]\nimage_size = {}\nmean = {:?}\nstd = {:?}\n",
+        options.batch_norm.is_some(),
+        options.lrn,
+        options.conv_bias,
+        options.pool_proj_4c4d,
+        options.image_size,
+        input.mean(),
+        input.std(),
+    )
+}
+
+/// Names for classes of which nothing but their number is known.
+fn numbered(n: usize) -> Vec<String> {
+    let width = n.saturating_sub(1).to_string().len();
+    (0..n).map(|class| format!("class-{class:0width$}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_classes_have_one_width() {
+        assert_eq!(numbered(2), ["class-0", "class-1"]);
+        assert_eq!(
+            (numbered(11)[0].as_str(), numbered(1000)[999].as_str()),
+            ("class-00", "class-999")
+        );
+    }
+}
