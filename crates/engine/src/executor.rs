@@ -137,6 +137,23 @@ pub enum EvaluationWeights<'a> {
     Given(&'a Weights),
 }
 
+/// What the last layer read in an evaluation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Features {
+    /// The mean of each channel over all positions, `[n][channels]`.
+    pub pooled: Vec<f32>,
+    /// The maps that these are means of, `[n][channels][rows][columns]`, where they are wanted.
+    pub maps: Option<Vec<f32>>,
+}
+
+impl Features {
+    /// Empties what there is.
+    pub(crate) fn clear(&mut self) {
+        self.pooled.clear();
+        self.maps.iter_mut().for_each(Vec::clear);
+    }
+}
+
 /// Runs a network, and holds the state of a run where it computes.
 ///
 /// Vectors that go in and out have the layout of [`bninception_model::ParameterTable`]; any executor
@@ -224,6 +241,17 @@ pub trait Executor: Send {
     /// # Errors
     /// No weights were prepared, or the images have the wrong length.
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError>;
+
+    /// As [`Executor::evaluate`]; fills `features` with what the last layer read.
+    ///
+    /// # Errors
+    /// As there.
+    fn evaluate_features(
+        &mut self,
+        images: Images<'_>,
+        logits: &mut Vec<f32>,
+        features: &mut Features,
+    ) -> Result<(), EngineError>;
 
     /// Where the time of training steps went; `None` if this executor does not know.
     fn training_profile(&mut self) -> Option<&mut Profile> {

@@ -20,8 +20,8 @@ pub use bninception_model::batch::{Images, Normaliser};
 pub use error::EngineError;
 pub use exchange::{Alone, Exchange, Sums};
 pub use executor::{
-    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, UpdateResult,
-    Watch,
+    BatchResult, EvaluationWeights, Executor, Features, Hooks, StepResult, TrainBatch, Update,
+    UpdateResult, Watch,
 };
 pub use fast::{Fast, FastOptions};
 pub use profile::{Phase, Profile, Row};

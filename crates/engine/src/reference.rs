@@ -3,12 +3,14 @@
 use bninception_kernels::team::Team;
 use bninception_model::Network;
 use bninception_model::batch::Images;
+use bninception_model::layer::Op;
 use bninception_model::reference::{ReferenceExecutor, TrainInput, values};
 
 use crate::error::EngineError;
 use crate::exchange::Exchange;
 use crate::executor::{
-    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, UpdateResult,
+    BatchResult, EvaluationWeights, Executor, Features, Hooks, StepResult, TrainBatch, Update,
+    UpdateResult,
 };
 use crate::held::Held;
 use crate::state::ModelState;
@@ -132,6 +134,36 @@ impl Executor for Reference {
 
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         *logits = self.executor.evaluate(images, self.held.prepared()?)?;
+        Ok(())
+    }
+
+    fn evaluate_features(
+        &mut self,
+        images: Images<'_>,
+        logits: &mut Vec<f32>,
+        features: &mut Features,
+    ) -> Result<(), EngineError> {
+        let network = self.executor.network();
+        let pool = network.layers.iter().position(|layer| layer.op == Op::GlobalAveragePool);
+        let names = pool.map(|pool| {
+            let averaged = network.layers[pool].inputs[0];
+            [pool, averaged].map(|layer| network.layers[layer].name.as_str())
+        });
+        features.clear();
+        let found =
+            self.executor.evaluate_stages(images, self.held.prepared()?, &mut |layer, x| {
+                match names {
+                    Some([pool, _]) if layer.name == pool => features.pooled.extend(values(x)?),
+                    Some([_, averaged]) if layer.name == averaged => {
+                        if let Some(maps) = &mut features.maps {
+                            maps.extend(values(x)?);
+                        }
+                    }
+                    _ => {}
+                }
+                Ok(())
+            });
+        *logits = found?;
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use bninception_model::Weights;
 use bninception_model::batch::Images;
 
 use super::memory::{Buffer, disjoint};
+use super::plain::plain;
 use super::plan::{Context, Planner, Settings, pack_images};
 use super::stage::{ConvStage, MAX_MEMBERS, Member, Norm};
 use crate::executor::Watch;
@@ -354,22 +355,6 @@ fn input_of<'a, E: Element>(stage: &ConvStage, conv: &Conv, buffer: &'a [E]) -> 
         Some(input) => ConvInput::Maps(input.of(buffer, conv.shape().batch)),
         None => ConvInput::Image(buffer),
     }
-}
-
-/// Values, changed by `of(channel, value)`, as `[n][channel][row][column]`.
-fn plain<E: Element>(maps: Planes<'_, E>, of: impl Fn(usize, f32) -> f32) -> Vec<f32> {
-    let (map, batch) = (maps.map(), maps.batch());
-    let mut values = Vec::with_capacity(batch * map.channels * map.height * map.width);
-    for image in 0..batch {
-        for channel in 0..map.channels {
-            let plane = maps.plane(image * map.blocks() + channel / BLOCK);
-            for row in 0..map.height {
-                let pixels = plane[map.row(row)].iter().skip(channel % BLOCK).step_by(BLOCK);
-                values.extend(pixels.map(|value| of(channel, value.value())));
-            }
-        }
-    }
-    values
 }
 
 /// Place of member `index`'s filters; empty beyond the last member.

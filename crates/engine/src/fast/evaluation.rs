@@ -23,6 +23,7 @@ use bninception_model::batch::Images;
 use super::lower::Lowered;
 use super::memory::{Buffer, Buffers, Places};
 use super::padded::Padded;
+use super::plain::plain;
 use super::plan::{Settings, pack_images};
 use super::stage::{HeadStage, Member, Place, Stage};
 use crate::profile::{Clock, Phase, Profile};
@@ -269,6 +270,17 @@ impl Evaluation {
         let linear = Linear { features: head.features(), classes: head.classes };
         linear.forward(team, isa, &self.features, w, b, logits);
         clock.lap(self.stages.len(), Phase::Forward);
+    }
+
+    /// The mean of each channel that the head read in the last [`Evaluation::run`], `[n][channels]`.
+    pub(super) fn pooled(&self) -> &[f32] {
+        &self.features
+    }
+
+    /// The maps that these are means of, `[n][channels][rows][columns]`.
+    pub(super) fn averaged_maps<E: Element>(&self, arena: &mut [f32]) -> Vec<f32> {
+        let map = E::of_region(self.output(arena));
+        plain(self.last.of(map, self.batch), |_, value| value)
     }
 
     /// The map that [`Evaluation::run`] made last, as it lies in memory.

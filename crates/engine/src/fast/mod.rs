@@ -9,6 +9,7 @@ mod head;
 mod lower;
 mod memory;
 mod padded;
+mod plain;
 mod plan;
 mod stage;
 mod training;
@@ -30,8 +31,8 @@ use self::training::{Machine, Step, Training};
 use crate::error::EngineError;
 use crate::exchange::Exchange;
 use crate::executor::{
-    BatchResult, EvaluationWeights, Executor, Hooks, StepResult, TrainBatch, Update, UpdateResult,
-    Watch,
+    BatchResult, EvaluationWeights, Executor, Features, Hooks, StepResult, TrainBatch, Update,
+    UpdateResult, Watch,
 };
 use crate::held::Held;
 use crate::profile::Profile;
@@ -156,6 +157,17 @@ impl Side<Evaluation> {
         });
         plan.output(arena)
     }
+
+    /// Adds what the head read in the last run of `batch` images to `features`.
+    fn tell(&mut self, settings: Settings, batch: usize, features: &mut Features) {
+        let Side { plans, arena, .. } = self;
+        if let Some(plan) = plans.iter().find(|plan| plan.batch() == batch) {
+            features.pooled.extend_from_slice(plan.pooled());
+            if let Some(maps) = &mut features.maps {
+                with_element!(settings.map_dtype, E => maps.extend(plan.averaged_maps::<E>(arena)));
+            }
+        }
+    }
 }
 
 impl Fast {
@@ -199,11 +211,34 @@ impl Fast {
         &mut self,
         images: Images<'_>,
         logits: &mut [f32],
+        features: Option<&mut Features>,
     ) -> Result<(), EngineError> {
         let weights = self.held.prepared()?;
         let batch = images.len() / self.network.layers[0].output.len();
         let (settings, team, padded) = (self.settings, &self.team, &mut self.padded);
         self.evaluation.run(With { settings, team, padded, weights }, images, batch, logits);
+        if let Some(features) = features {
+            self.evaluation.tell(settings, batch, features);
+        }
+        Ok(())
+    }
+
+    fn evaluate_all(
+        &mut self,
+        images: Images<'_>,
+        logits: &mut Vec<f32>,
+        mut features: Option<&mut Features>,
+    ) -> Result<(), EngineError> {
+        self.held.prepared()?;
+        let (image, classes) = (self.network.layers[0].output.len(), self.network.options.classes);
+        let n = images.len() / image;
+        check_len("images", n * image, images.len())?;
+        logits.resize(n * classes, 0.0);
+        for (index, logits) in logits.chunks_mut(EVALUATION_BATCH * classes).enumerate() {
+            let (first, n) = (index * EVALUATION_BATCH, logits.len() / classes);
+            let images = images.slice(first * image..(first + n) * image);
+            self.evaluate_chunk(images, logits, features.as_deref_mut())?;
+        }
         Ok(())
     }
 }
@@ -364,16 +399,17 @@ impl Executor for Fast {
     }
 
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.held.prepared()?;
-        let (image, classes) = (self.network.layers[0].output.len(), self.network.options.classes);
-        let n = images.len() / image;
-        check_len("images", n * image, images.len())?;
-        logits.resize(n * classes, 0.0);
-        for (index, logits) in logits.chunks_mut(EVALUATION_BATCH * classes).enumerate() {
-            let (first, n) = (index * EVALUATION_BATCH, logits.len() / classes);
-            self.evaluate_chunk(images.slice(first * image..(first + n) * image), logits)?;
-        }
-        Ok(())
+        self.evaluate_all(images, logits, None)
+    }
+
+    fn evaluate_features(
+        &mut self,
+        images: Images<'_>,
+        logits: &mut Vec<f32>,
+        features: &mut Features,
+    ) -> Result<(), EngineError> {
+        features.clear();
+        self.evaluate_all(images, logits, Some(features))
     }
 
     fn training_profile(&mut self) -> Option<&mut Profile> {

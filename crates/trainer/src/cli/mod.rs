@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod explain;
 mod import;
 #[cfg(feature = "mnist")]
 mod mnist;
@@ -17,6 +18,7 @@ pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOps
 pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
 };
+pub use explain::ExplainArgs;
 pub use import::ImportArgs;
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
@@ -57,6 +59,8 @@ pub enum Command {
     Calibrate(CalibrateArgs),
     /// Name the class of images.
     Predict(PredictArgs),
+    /// Show where in images the network sees a class: class activation maps.
+    Explain(ExplainArgs),
     /// Make a checkpoint of weights that another program wrote.
     Import(ImportArgs),
     /// Set runs side by side: settings that differ, accuracies, time; beside a baseline the paper's

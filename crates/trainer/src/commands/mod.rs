@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod dry_run;
 mod eval;
+mod explain;
 mod import;
 mod info;
 mod lr_find;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Predict(args) => predict::predict(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Import(args) => import::import(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => runs::runs(&args),

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bninception_data::{Batch, Crops, Failure, FileSource, Preprocessing, Sample};
-use bninception_engine::EvaluationWeights;
 use bninception_engine::model::{Network, Weights};
+use bninception_engine::{EvaluationWeights, Executor};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::evaluation::activation_map::CentredClassifier;
 use crate::evaluation::evaluate::{run_all, warn_of_not_finite};
 use crate::evaluation::outcomes::{ImageOutcome, Outcomes};
 use crate::evaluation::statistics::{self, Statistics};
@@ -79,6 +80,23 @@ impl Member {
             weights,
             places,
         })
+    }
+}
+
+impl Member {
+    /// An executor that is ready to evaluate with its weights, and its last layer.
+    ///
+    /// # Errors
+    /// An executor that cannot be built.
+    pub fn explainer(&self) -> Result<(Box<dyn Executor>, CentredClassifier), Error> {
+        let mut executor = setup::executor(&self.config, self.network.clone())?;
+        executor.prepare_evaluation(EvaluationWeights::Given(&self.weights))?;
+        Ok((executor, CentredClassifier::of(&self.network, &self.weights)))
+    }
+
+    /// The place among its own classes of a class in the list of all models.
+    pub fn own_class(&self, class: u32) -> Option<usize> {
+        self.places.iter().position(|&place| place == class as usize)
     }
 }
 

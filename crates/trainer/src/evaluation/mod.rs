@@ -12,6 +12,7 @@
 //! calibrate:  executor, mini-batches  -> population statistics
 //! ```
 
+pub mod activation_map;
 pub mod calibrate;
 pub mod ensemble;
 pub mod evaluate;

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bninception_data::{FileSource, LoadOptions, Loader, Sample};
+use bninception_engine::{Features, Images, Normaliser};
 
 use crate::error::Error;
+use crate::evaluation::activation_map::overlay;
 use crate::evaluation::ensemble::Member;
 use crate::evaluation::outcomes::{ImageOutcome, Outcomes};
 use crate::figure::{Caption, Cell, ContactSheet, Group, HeatMap, Thumbnail, Tone};
@@ -13,8 +15,9 @@ use crate::setup;
 use crate::terminal::signals;
 use crate::terminal::text::{counted, percent};
 
-/// Pictures on the sheet of mistakes: six rows of eight, what fits on a screen.
+/// Mistakes on the sheet. Each has two pictures.
 const MOST_MISTAKES: usize = 48;
+/// Pictures in a row.
 const COLUMNS: usize = 8;
 
 /// Side of a picture: 224 pixels, those of the paper's networks.
@@ -34,10 +37,22 @@ pub fn write(dir: &Path, outcomes: &Outcomes, member: &Member) -> Result<(), Err
 fn mistakes(outcomes: &Outcomes, member: &Member) -> Result<ContactSheet, Error> {
     let all = outcomes.mistakes();
     let shown = &all[..all.len().min(MOST_MISTAKES)];
-    let thumbnails = thumbnails(outcomes, shown, member)?;
-    let cell = |(mistake, picture): (&&ImageOutcome, Option<Thumbnail>)| Cell {
-        picture,
-        captions: captions(outcomes, mistake),
+    let pairs = pairs(outcomes, shown, member)?;
+    let cells_of = |(mistake, pair): (&&ImageOutcome, Option<[Thumbnail; 2]>)| {
+        let [own, seen] = match pair {
+            Some(pair) => pair.map(Some),
+            None => [None, None],
+        };
+        let captions = captions(outcomes, mistake);
+        let predicted = mistake.predicted().map(|(class, _)| Caption {
+            before: "what looks like ".to_owned(),
+            name: outcomes.classes[class as usize].clone(),
+            number: Some(class as usize + 1),
+            tone: Tone::Quiet,
+            ..Caption::default()
+        });
+        let why = Cell { picture: seen, captions: predicted.into_iter().collect() };
+        [Cell { picture: own, captions }, why]
     };
     let images = counted(outcomes.evaluation.images(), "image");
     let title = match (all.len(), shown.len()) {
@@ -51,9 +66,11 @@ fn mistakes(outcomes: &Outcomes, member: &Member) -> Result<ContactSheet, Error>
             "Each as the network sees it, with its class and the one it was taken for, the \
              probabilities of both, and its file. The lowest probability of the true class comes first."
                 .to_owned(),
+            "Beside it, in colours, what speaks for the class that it was taken for; red the most."
+                .to_owned(),
         ],
     };
-    let cells = shown.iter().zip(thumbnails).map(cell).collect();
+    let cells = shown.iter().zip(pairs).flat_map(cells_of).collect();
     let groups = vec![Group { heading: Caption::default(), cells }];
     Ok(ContactSheet { title, notes, groups, columns: COLUMNS, side: SIDE })
 }
@@ -81,28 +98,47 @@ fn captions(outcomes: &Outcomes, mistake: &ImageOutcome) -> Vec<Caption> {
     captions
 }
 
-/// The centres of these images as `member` sees them; none for one that can no longer be read.
-fn thumbnails(
+/// The centres of these images as `member` sees them, and where in them it sees the class that was answered;
+/// none for an image that can no longer be read.
+fn pairs(
     outcomes: &Outcomes,
     images: &[&ImageOutcome],
     member: &Member,
-) -> Result<Vec<Option<Thumbnail>>, Error> {
+) -> Result<Vec<Option<[Thumbnail; 2]>>, Error> {
     let sample = |image: &&ImageOutcome| outcomes.samples[image.index as usize].clone();
     let samples: Vec<Sample> = images.iter().map(sample).collect();
-    let mut thumbnails = vec![None; samples.len()];
+    let mut pairs = vec![None; samples.len()];
+    if samples.is_empty() {
+        return Ok(pairs);
+    }
+    let (mut executor, classifier) = member.explainer()?;
+    let normaliser = Normaliser::new(member.preprocessing.mean, member.preprocessing.std);
+    let (mut logits, mut features) = (Vec::new(), Features::default());
+    features.maps = Some(Vec::new());
     let source = FileSource::new(samples, setup::decode_options(&member.config))?;
     let options = LoadOptions { batch_size: COLUMNS, ..LoadOptions::default() };
-    let size = member.preprocessing.image_size as u32;
+    let side = member.preprocessing.image_size;
     for batch in Loader::eval(Arc::new(source), &member.preprocessing, &options)? {
         let batch = batch?;
         signals::check()?;
+        if batch.labels.is_empty() {
+            continue;
+        }
+        let seen = Images::Levels { levels: &batch.images, normaliser: &normaliser };
+        executor.evaluate_features(seen, &mut logits, &mut features)?;
+        let maps = features.maps.as_deref().unwrap_or_default();
+        let maps = maps.chunks_exact(maps.len() / batch.labels.len());
         let pixels = batch.images.chunks_exact(member.preprocessing.n_values());
-        for (&index, levels) in batch.indices.iter().zip(pixels) {
-            let rgb = levels.to_vec();
-            thumbnails[index as usize] = Some(Thumbnail { width: size, height: size, rgb });
+        for ((&index, levels), maps) in batch.indices.iter().zip(pixels).zip(maps) {
+            let predicted = images[index as usize].predicted();
+            let class = predicted.and_then(|(class, _)| member.own_class(class));
+            let map = class.map_or(Vec::new(), |class| classifier.activation_map(class, maps));
+            let (width, height) = (side as u32, side as u32);
+            let own = Thumbnail { width, height, rgb: levels.to_vec() };
+            pairs[index as usize] = Some([own, overlay(levels, side, &map)]);
         }
     }
-    Ok(thumbnails)
+    Ok(pairs)
 }
 
 /// How many images of each class were taken for each class.

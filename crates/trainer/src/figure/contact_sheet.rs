@@ -74,6 +74,17 @@ pub struct Thumbnail {
     pub rgb: Vec<u8>,
 }
 
+impl Thumbnail {
+    /// Writes the pixels as PNG, one to one.
+    ///
+    /// # Errors
+    /// There are not as many as the sides say, or the file cannot be written.
+    pub fn write_png(&self, path: &Path) -> Result<(), Error> {
+        let bytes = png::of_pixels(self.width, self.height, &self.rgb)?;
+        Ok(fs::write(path, bytes).map_err(FileError::of("write", path))?)
+    }
+}
+
 impl ContactSheet {
     /// Writes the sheet as PNG.
     ///

@@ -31,10 +31,21 @@ pub(super) fn bytes(scene: &Scene, pictures: &[Picture]) -> Result<Vec<u8>, Erro
     pixmap.encode_png().map_err(|error| Error::Unusable(format!("cannot encode a PNG: {error}")))
 }
 
+/// The bytes of a file with these pixels, red, green and blue.
+pub(super) fn of_pixels(width: u32, height: u32, rgb: &[u8]) -> Result<Vec<u8>, Error> {
+    let pixmap = pixmap_of(width, height, rgb).ok_or_else(|| {
+        Error::Unusable(format!("{} levels are no picture of {width} x {height} pixels", rgb.len()))
+    })?;
+    pixmap.encode_png().map_err(|error| Error::Unusable(format!("cannot encode a PNG: {error}")))
+}
+
+fn pixmap_of(width: u32, height: u32, rgb: &[u8]) -> Option<Pixmap> {
+    let rgba = rgb.chunks_exact(3).flat_map(|rgb| [rgb[0], rgb[1], rgb[2], 255]).collect();
+    Pixmap::from_vec(rgba, IntSize::from_wh(width, height)?)
+}
+
 fn paint_picture(pixmap: &mut Pixmap, picture: &Picture) {
-    let rgba = picture.rgb.chunks_exact(3).flat_map(|rgb| [rgb[0], rgb[1], rgb[2], 255]).collect();
-    let size = IntSize::from_wh(picture.width, picture.height);
-    let Some(source) = size.and_then(|size| Pixmap::from_vec(rgba, size)) else { return };
+    let Some(source) = pixmap_of(picture.width, picture.height, &picture.rgb) else { return };
     let place = &picture.place;
     let scale = |length: f64, pixels: u32| SCALE * length as f32 / pixels as f32;
     // On whole pixels, so that its edges are sharp.

@@ -7,8 +7,8 @@ use bninception::error::Error;
 use bninception::run::checkpoint::{self, CheckpointError};
 use bninception_engine::model::{Network, Weights};
 use bninception_engine::{
-    BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Hooks, Images, ModelState,
-    StepResult, Sums, TrainBatch, Update, UpdateResult,
+    BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Features, Hooks, Images,
+    ModelState, StepResult, Sums, TrainBatch, Update, UpdateResult,
 };
 use serde_json::Value;
 
@@ -129,6 +129,15 @@ impl Executor for Spoiling {
 
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
         self.inner.prepare_evaluation(weights)
+    }
+
+    fn evaluate_features(
+        &mut self,
+        images: Images<'_>,
+        logits: &mut Vec<f32>,
+        features: &mut Features,
+    ) -> Result<(), EngineError> {
+        self.inner.evaluate_features(images, logits, features)
     }
 
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {

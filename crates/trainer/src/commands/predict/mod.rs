@@ -3,7 +3,7 @@
 mod answers;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     signals::listen()?;
     let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
     let Checkpoint { metadata, network, .. } = checkpoint;
-    let source = Arc::new(images(named, &config)?);
+    let source = Arc::new(named_images(named, &config)?);
     let mut executor = setup::executor(&config, network)?;
     let statistics = statistics::name(statistics);
     tracing::info!(
@@ -114,30 +114,34 @@ fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
         let message = format!("--threshold {threshold}: expected a probability from 0 to 1");
         return Err(Error::Usage(message));
     }
+    check_images(&args.checkpoint, &args.images, "predict")
+}
+
+/// Says what is wrong where the checkpoint and the images of a command do not stand in their places.
+pub(super) fn check_images(first: &Path, images: &[PathBuf], command: &str) -> Result<(), Error> {
     let is_checkpoint =
         |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
-    let first = &args.checkpoint;
-    let second = args.images.iter().find(|path| is_checkpoint(path));
+    let second = images.iter().find(|path| is_checkpoint(path));
     let message = match second {
         Some(second) if is_checkpoint(first) => format!(
-            "{} and {} are checkpoints: predict takes one, and images behind it",
+            "{} and {} are checkpoints: {command} takes one, and images behind it",
             first.display(),
             second.display()
         ),
         Some(second) => format!(
-            "the checkpoint comes first: bninception predict {} {}",
+            "the checkpoint comes first: bninception {command} {} {}",
             quoted(second),
             quoted(first)
         ),
         None if is_image_path(first) => format!(
-            "{} is an image; the checkpoint or the folder of a run comes first: bninception predict \
+            "{} is an image; the checkpoint or the folder of a run comes first: bninception {command} \
              CHECKPOINT {}",
             first.display(),
             quoted(first)
         ),
-        None if args.images.is_empty() => format!(
+        None if images.is_empty() => format!(
             "no image: name images or folders of images behind the checkpoint, or `-` for standard \
-             input: bninception predict {} IMAGE...",
+             input: bninception {command} {} IMAGE...",
             quoted(first)
         ),
         None => return Ok(()),
@@ -146,7 +150,7 @@ fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
 }
 
 /// The images that were named, in their order.
-fn images(named: Vec<Named>, config: &Config) -> Result<NamedImages, Error> {
+pub(super) fn named_images(named: Vec<Named>, config: &Config) -> Result<NamedImages, Error> {
     let stop = || signals::received().is_some();
     let lister = scan::lister(config).with_stop(&stop);
     let found = NamedImages::find(&lister, named, setup::decode_options(config));
