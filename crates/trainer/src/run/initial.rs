@@ -52,9 +52,14 @@ impl InitialWeights {
         let places: Vec<Option<usize>> = classes.iter().map(place).collect();
         let mut weights = drawn;
         let (mut n_taken, mut drawn, mut problems) = (0, Vec::new(), Vec::new());
-        let Weights { trainable, statistics } = &mut weights;
-        for spec in &table.trainable {
-            let to = &mut trainable[spec.range.clone()];
+        let trainable = table.trainable.iter().map(|spec| (spec, true));
+        let statistics = table.statistics.iter().map(|spec| (spec, false));
+        for (spec, is_trainable) in trainable.chain(statistics) {
+            let vector = match is_trainable {
+                true => &mut weights.trainable,
+                false => &mut weights.statistics,
+            };
+            let to = &mut vector[spec.range.clone()];
             match given.find(&spec.name) {
                 Some((own, values)) if is_of_classifier(network, spec) => {
                     match own.shape[1..] == spec.shape[1..] {
@@ -62,18 +67,6 @@ impl InitialWeights {
                         false => problems.push(other_shape(spec, own)),
                     }
                 }
-                Some((own, values)) if own.shape == spec.shape => {
-                    to.copy_from_slice(values);
-                    n_taken += 1;
-                }
-                Some((own, _)) => problems.push(other_shape(spec, own)),
-                None if is_optional(network, spec) => drawn.push(spec.name.clone()),
-                None => problems.push(format!("{} is missing there", spec.name)),
-            }
-        }
-        for spec in &table.statistics {
-            let to = &mut statistics[spec.range.clone()];
-            match given.find(&spec.name) {
                 Some((own, values)) if own.shape == spec.shape => {
                     to.copy_from_slice(values);
                     n_taken += 1;
@@ -94,7 +87,7 @@ impl InitialWeights {
                 let norm = format!("{}_bn.running_mean", given.network.layers[spec.layer].name);
                 if let Some(mean) = table.statistics.iter().find(|spec| spec.name == norm) {
                     // The mean of Wx + b is that of Wx plus b.
-                    let mean = &mut statistics[mean.range.clone()];
+                    let mean = &mut weights.statistics[mean.range.clone()];
                     mean.iter_mut().zip(values).for_each(|(mean, bias)| *mean -= bias);
                 }
             }
