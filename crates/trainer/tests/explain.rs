@@ -32,7 +32,8 @@ fn every_image_gets_a_map_for_each_class() {
         .unwrap()
         .map(|entry| format!("explained/{}", entry.unwrap().file_name().display()))
         .collect();
-    (there.sort(), files.sort());
+    there.sort();
+    files.sort();
     assert_eq!(there, files);
     let picture = decode_file(&place.path(&files[0]), &DecodeOptions::default()).unwrap();
     assert_eq!((picture.width(), picture.height()), (96, 96));

@@ -218,12 +218,17 @@ fn sheet_of(
         std::iter::once(own).chain(seen)
     });
     let title = match n_explained == shown.len() {
-        true => "Where the network sees a class".to_owned(),
-        false => format!("Where the network sees a class: {} of {n_explained} images", shown.len()),
+        true => "What speaks for a class, place by place".to_owned(),
+        false => {
+            format!(
+                "What speaks for a class, place by place: {} of {n_explained} images",
+                shown.len()
+            )
+        }
     };
     let notes = vec![
-        "Colours show what speaks for the class, red the most. Each picture has a scale of its own. The mean \
-         over all places is the class's logit less the mean of all logits."
+        "Colours show what speaks for the class, red the most, on a scale of each picture's own.".to_owned(),
+        "A network that has learnt little, or sees few places, may prefer some of them whatever they show."
             .to_owned(),
     ];
     let groups = vec![Group { heading: Caption::default(), cells: cells.collect() }];

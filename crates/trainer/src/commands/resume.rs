@@ -103,6 +103,13 @@ fn say_place(job: &Job, progress: &RunProgress) {
         );
         return;
     }
+    if config.schedule.follows_length() {
+        tracing::info!(
+            "the run is at its end (step {step}), and so is its learning rate, which follows its length: a \
+             longer run begins anew, with more --epochs"
+        );
+        return;
+    }
     let (flag, key, more) = match config.train.steps {
         0 => ("--epochs", "train.epochs", course.last_epoch() + 1),
         steps => ("--steps", "train.steps", steps.saturating_add(course.steps_per_epoch)),

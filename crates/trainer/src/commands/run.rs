@@ -355,7 +355,8 @@ fn result_to_text(
     text
 }
 
-/// Which evaluation is the best, and by what: `best by top-1: epoch 24 of 30, 72.55 %; last 71.24 %`.
+/// Which evaluation is the best, and by what: `best by top-1: epoch 24 of 30, 72.55 %; last 71.24 %`. The best
+/// of many looks at the same images is better than the network is.
 fn choice_of_best(
     by: BestBy,
     course: &Course,
@@ -369,7 +370,10 @@ fn choice_of_best(
             let (epoch, value) = (course.epoch_of(&best), best.shown(by));
             let last = match best.step == last.step {
                 true => ", the last".to_owned(),
-                false => format!("; last {}", last.shown(by)),
+                false => format!(
+                    ", picked from {n_epochs} evaluations of the same images, so it flatters; last {}",
+                    last.shown(by)
+                ),
             };
             format!("best by {name}: epoch {epoch} of {n_epochs}, {value}{last}")
         }

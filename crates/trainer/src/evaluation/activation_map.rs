@@ -3,6 +3,10 @@
 //! The last layer is linear in the means of its maps, so what it says of a class can be parted among the
 //! positions exactly: position p adds `w_c . x(p) / positions` to the logit of class c. A softmax does not change
 //! when all logits rise together, so what is shown is the logit of a class less the mean of all logits.
+//!
+//! Zeros around maps let a network tell places apart, and a small map is all border: some places may speak for
+//! a class whatever the picture shows. To take off the map of an empty picture made that worse on photographs of
+//! ants and bees, because such a picture is far from all that the network has seen.
 
 use bninception_engine::model::{Network, ParameterTable, Role, Weights};
 

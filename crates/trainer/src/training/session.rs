@@ -129,11 +129,15 @@ impl<'a> Session<'a> {
         self.progress.seconds = self.seconds_before + self.start.elapsed().as_secs_f64();
     }
 
-    /// Seconds until the end of the run, at the speed of this process.
+    /// Seconds until the end of the run, at the speed of this process, or of the whole run while this
+    /// process has not made an epoch's steps.
     pub(super) fn seconds_left(&self) -> f64 {
         let done = self.progress.step - self.steps_before;
-        let steps_per_second = done as f64 / self.start.elapsed().as_secs_f64();
-        (self.course.total_steps - self.progress.step) as f64 / steps_per_second
+        let (seconds, steps) = match done >= self.course.steps_per_epoch {
+            true => (self.start.elapsed().as_secs_f64(), done),
+            false => (self.progress.seconds, self.progress.step),
+        };
+        (self.course.total_steps - self.progress.step) as f64 * seconds / steps.max(1) as f64
     }
 
     /// Time since the last checkpoint was handed over.

@@ -43,6 +43,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
         folder.write(&outcomes)?;
         if let (Some(out), [first, ..]) = (&args.out, models.as_slice()) {
             pictures::write(out, &outcomes, first)?;
+            tracing::info!("tables, mistakes.png and confusion.png are in {}", out.display());
         }
     }
     if args.options.json {
