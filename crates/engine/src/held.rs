@@ -17,6 +17,8 @@ pub(crate) struct Held {
     pub(crate) table: ParameterTable,
     /// The last layer that updates leave as it is.
     frozen: usize,
+    /// Running statistics of the layers up to that one; they are the first.
+    n_frozen_statistics: usize,
     /// Factors on the learning rates of an update.
     lr_factors: Vec<f64>,
     model: Option<ModelState>,
@@ -50,8 +52,10 @@ enum Prepared {
 impl Held {
     pub(crate) fn new(network: &Network) -> Held {
         let table = ParameterTable::new(network);
+        let frozen = table.statistics.iter().filter(|spec| spec.layer <= network.frozen);
         Held {
             frozen: network.frozen,
+            n_frozen_statistics: frozen.last().map_or(0, |spec| spec.range.end),
             lr_factors: Vec::new(),
             model: None,
             settled: vec![0.0; table.n_statistics()],
@@ -241,7 +245,9 @@ impl Held {
         let gradient_norm = (update.tell_norm || update.clip_norm > 0.0)
             .then(|| sgd::squared_norm(team, isa, &self.gradients, &mut self.norm_sums).sqrt());
         let scale = clip_scale(update.clip_norm, gradient_norm.unwrap_or(0.0)) as f32;
-        self.settled.copy_from_slice(&self.statistics);
+        // The mean of equal values rounds, and what is frozen must not move by a bit.
+        let moving = self.n_frozen_statistics..;
+        self.settled[moving.clone()].copy_from_slice(&self.statistics[moving]);
         let ModelState { weights, velocity, ema } = model;
         weights.statistics.copy_from_slice(&self.settled);
         let trainable = &mut weights.trainable;

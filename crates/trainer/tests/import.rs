@@ -137,9 +137,11 @@ impl Pickle {
         self.raw(b"u")
     }
 
-    /// The weights under `state_dict`, beside the epoch.
+    /// The weights under `state_dict`, beside the epoch and another tensor, which lies in a storage of theirs.
     fn nested(&mut self, named: &Named) -> &mut Pickle {
-        self.raw(b"}(").text("epoch").int(3).text("state_dict").dictionary(named).raw(b"u")
+        let best = Stored::f32(&[1], &[0.5]);
+        self.raw(b"}(").text("epoch").int(3).text("best_prec1").tensor("0", &best);
+        self.text("state_dict").dictionary(named).raw(b"u")
     }
 
     fn end(&mut self) -> Vec<u8> {
@@ -407,6 +409,15 @@ fn other_files_are_refused_with_a_reason() {
             "torchvision's GoogLeNet",
         ),
         (
+            "a classifier without values",
+            with(&|named| {
+                let shape = vec![1 << 30, 0];
+                let empty = Stored { shape, class: "FloatStorage", bytes: Vec::new() };
+                named.insert("last_linear.weight".into(), empty);
+            }),
+            "expected [classes, 1024]",
+        ),
+        (
             "resnet",
             {
                 let named = [("layer1.0.conv1.weight".to_owned(), zero.clone())].into();
@@ -471,9 +482,29 @@ fn damaged_and_hostile_files_end_in_an_error() {
         doubling.raw(b"h\x00h\x00\x86q\x00");
     }
     assert!(hostile(&mut doubling).contains("repeats too many objects"));
-    let mut deep = Pickle::default();
-    deep.raw(b")").raw(&vec![0x85; 1 << 19]);
-    assert!(hostile(&mut deep).contains("no dictionary"));
+    let deep = |end: &[u8]| {
+        let mut pickle = Pickle::default();
+        pickle.raw(b")").raw(&vec![0x85; 500_000]).raw(end);
+        hostile(&mut pickle)
+    };
+    assert!(deep(b"").contains("no dictionary"));
+    assert!(deep(b"q\x00").contains("no dictionary"), "it is copied whole");
+    assert!(deep(b"Na").contains("no list or dictionary"));
+    assert!(hostile(Pickle::default().raw(b"NNNs")).contains("no list or dictionary"));
+    assert!(hostile(Pickle::default().raw(b"N(NNu")).contains("no list or dictionary"));
+    let mut long = Pickle::default();
+    long.text(&"x".repeat(400_000)).raw(b"q\x00").raw(&b"h\x00".repeat(1000));
+    assert!(hostile(&mut long).contains("repeats too many objects"));
+    // Many tensors on one storage.
+    let shared = Stored::f32(&[1000], &[1.0; 1000]);
+    let mut many = Pickle::default();
+    many.raw(b"}(");
+    for index in 0..100 {
+        many.text(&format!("t{index}")).tensor("0", &shared);
+    }
+    let one: Named = [("t".to_owned(), shared)].into();
+    let file = archive(&many.raw(b"u").end(), &one, CompressionMethod::Stored);
+    assert!(ForeignTensors::parse(&file).unwrap_err().contains("more bytes than the file"));
     assert!(hostile(Pickle::default().raw(&vec![b')'; 1 << 21])).contains("more than"));
     assert!(hostile(Pickle::default().raw(b"X\xff\xff\xff\xff")).contains("inside of a text"));
     assert!(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bninception_data::{Batch, Loader, Source};
-use bninception_engine::metrics::softmax;
+use bninception_engine::metrics::{softmax, top_k};
 use bninception_engine::{EvaluationWeights, Features, Images, Normaliser};
 use serde_json::{Value, json};
 
@@ -66,11 +66,8 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<(), Error> {
     let mut executor = setup::executor(&config, network)?;
     executor.prepare_evaluation(EvaluationWeights::Given(&weights))?;
     let normaliser = Normaliser::new(metadata.preprocessing.mean, metadata.preprocessing.std);
-    for image in 0..source.len() {
-        let folder = source.path(image).parent().unwrap_or(Path::new(""));
-        if folder.is_dir() {
-            check_outside(folder, &args.out, "--out")?;
-        }
+    for folder in args.images.iter().filter(|path| path.is_dir()) {
+        check_outside(folder, &args.out, "--out")?;
     }
     fs::create_dir_all(&args.out).map_err(FileError::of("create", &args.out))?;
 
@@ -152,7 +149,7 @@ fn explained_of<'a>(
     batch.indices.iter().enumerate().map(move |(at, &index)| {
         let levels = &batch.images[at * pixels..][..pixels];
         let probabilities = softmax(&logits[at * n_classes..][..n_classes]);
-        let best = (0..n_classes).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]));
+        let best = top_k(&probabilities, 1).first().copied();
         let others = asked.iter().copied().filter(|&class| Some(class) != best);
         let classes = best.into_iter().chain(others).map(|class| {
             let map = classifier.activation_map(class, &maps[at * n_map..][..n_map]);
@@ -174,8 +171,11 @@ fn explained_of<'a>(
 fn named_files(explained: Explained, out: &Path, row: usize, names: &[String]) -> Explained {
     let stem =
         explained.path.file_stem().map_or_else(String::new, |stem| stem.display().to_string());
+    // Systems take 255 bytes for the name of a file.
+    let short = |text: &str| text.chars().take(50).collect::<String>();
     let classes = explained.classes.into_iter().map(|seen| {
-        let name = format!("{:04}-{stem}-{}.png", row + 1, names[seen.class]);
+        let (stem, class) = (short(&stem), short(&names[seen.class]));
+        let name = format!("{:04}-{stem}-{class}.png", row + 1);
         SeenClass { file: out.join(name.replace(['/', '\\'], "_")), ..seen }
     });
     Explained { classes: classes.collect(), ..explained }

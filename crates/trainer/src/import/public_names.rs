@@ -16,6 +16,9 @@ const PREFIXES: [&str; 3] = ["module.", "base_model.", "model."];
 /// Names of the classifier: of the first public file, of programs that trained it further, and ours.
 const CLASSIFIERS: [&str; 4] = ["last_linear", "fc", "new_fc", "classifier"];
 
+/// Inputs of the classifier in both kinds of network.
+const FEATURES: usize = 1024;
+
 /// A network with its weights, as a file of another program has them.
 #[derive(Clone, Debug)]
 pub struct ImportedNetwork {
@@ -54,7 +57,7 @@ impl ImportedNetwork {
                 return Err("it has no batch norm that could take in its biases".to_owned());
             }
             true => {
-                fold_biases(&network, &mut tensors);
+                fold_biases(&network, &mut tensors)?;
                 let without = NetworkOptions { conv_bias: false, ..network.options };
                 Network::new(network.kind, without).map_err(|error| error.to_string())?
             }
@@ -149,8 +152,20 @@ fn recognise(
             names.join(", ")
         ));
     }
-    let Some(classes) = rows("last_linear.weight") else {
-        return Err(format!("it has no classifier; expected one of {}", CLASSIFIERS.join(", ")));
+    let classes = match tensors.get("last_linear.weight").map(|tensor| &tensor.shape[..]) {
+        None => {
+            return Err(format!(
+                "it has no classifier; expected one of {}",
+                CLASSIFIERS.join(", ")
+            ));
+        }
+        // Other extents could stand for more classes than the file has values.
+        Some(&[classes, FEATURES]) => classes,
+        Some(shape) => {
+            return Err(format!(
+                "its classifier has the shape {shape:?}; expected [classes, {FEATURES}]"
+            ));
+        }
     };
     let kind = match tensors.contains_key("inception_3a_5x5.weight") {
         true => Kind::GoogLeNet,
@@ -175,7 +190,10 @@ fn recognise(
 
 /// Subtracts the biases of convolutions from the running means behind them, and drops them: the mean of
 /// Wx + b is that of Wx plus b.
-fn fold_biases(network: &Network, tensors: &mut BTreeMap<String, ForeignTensor>) {
+fn fold_biases(
+    network: &Network,
+    tensors: &mut BTreeMap<String, ForeignTensor>,
+) -> Result<(), String> {
     for layer in &network.layers {
         let (bias, mean) =
             (format!("{}.bias", layer.name), format!("{}_bn.running_mean", layer.name));
@@ -185,9 +203,18 @@ fn fold_biases(network: &Network, tensors: &mut BTreeMap<String, ForeignTensor>)
         if let Some(bias) = tensors.remove(&bias)
             && let Some(mean) = tensors.get_mut(&mean)
         {
+            if bias.values.len() != mean.values.len() {
+                return Err(format!(
+                    "{}.bias has {} values, and the mean behind it {}",
+                    layer.name,
+                    bias.values.len(),
+                    mean.values.len()
+                ));
+            }
             mean.values.iter_mut().zip(&bias.values).for_each(|(mean, bias)| *mean -= bias);
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

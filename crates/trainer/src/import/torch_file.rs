@@ -21,14 +21,16 @@ const ZIP: &[u8] = b"PK\x03\x04";
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e";
 
 /// Largest pickle, in bytes. That of this network has 60 kB.
-const MAX_PICKLE_BYTES: usize = 1 << 20;
+const MAX_PICKLE_BYTES: usize = 1 << 19;
 
 /// Most objects that a pickle may repeat by reference; each is copied. That of this network repeats some
-/// thousands.
+/// thousands. A text counts as one for each [`TEXT_OF_OBJECT`] bytes.
 const MAX_REPEATED: usize = 1 << 20;
+const TEXT_OF_OBJECT: usize = 16;
 
-/// Stack of the thread that reads a pickle: an object may lie as deep in others as the pickle has bytes.
-const STACK_BYTES: usize = 1 << 29;
+/// Stack of the thread that reads a pickle, of which only what is used takes memory: an object may lie as
+/// deep in others as the pickle has bytes.
+const STACK_BYTES: usize = 1 << 30;
 
 /// Keys under which training programs put the weights beside other things.
 const NESTED: [&str; 4] = ["state_dict", "model_state_dict", "model", "net"];
@@ -70,6 +72,8 @@ struct Described {
 fn of_zip(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
     let broken = |error| format!("it is no valid zip archive ({error})");
     let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
+    // Entries could lie on the same bytes; those of torch.save do not.
+    let mut left = bytes.len();
     let mut read = |name: &str| -> Result<Vec<u8>, String> {
         let missing = |error| format!("its entry {name} cannot be read ({error})");
         let mut entry = zip.by_name(name).map_err(missing)?;
@@ -82,6 +86,9 @@ fn of_zip(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
         // A stored entry is no longer than the file.
         let read = entry.by_ref().take(bytes.len() as u64).read_to_end(&mut content);
         read.map_err(|error| format!("its entry {name} cannot be read ({error})"))?;
+        left = left
+            .checked_sub(content.len())
+            .ok_or_else(|| "its entries have more bytes than the file".to_owned())?;
         Ok(content)
     };
     let names = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
@@ -93,6 +100,12 @@ fn of_zip(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
     };
     let (tree, _) = unpickle(&read(&pickle)?)?;
     let folder = pickle.trim_end_matches("data.pkl").to_owned();
+    let order = format!("{folder}byteorder");
+    if names.file_names().filter_map(Result::ok).any(|name| name == order)
+        && read(&order)? != b"little"
+    {
+        return Err("its numbers are big-endian: save it on another machine".to_owned());
+    }
     let mut storages: HashMap<String, Vec<u8>> = HashMap::new();
     let described = described(tree)?;
     for tensor in &described {
@@ -104,7 +117,7 @@ fn of_zip(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
             storages.insert(tensor.key.clone(), content);
         }
     }
-    assemble(described, &|key| storages.get(key).map(Vec::as_slice))
+    assemble(described, bytes.len(), &|key| storages.get(key).map(Vec::as_slice))
 }
 
 fn of_legacy(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
@@ -116,7 +129,9 @@ fn of_legacy(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
         Ok(object)
     };
     let (_, _) = (next()?, next()?);
-    let described = described(next()?)?;
+    let tree = next()?;
+    let sizes = storage_numbers(&tree);
+    let described = described(tree)?;
     let Object::List(keys) = next()? else {
         return Err("its list of storages is missing".to_owned());
     };
@@ -125,23 +140,25 @@ fn of_legacy(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
         let key = key.unicode().map_err(|_| "a storage has no name".to_owned())?;
         let cut = || format!("it ends inside of storage {key}");
         let (count, behind) = rest.split_first_chunk::<8>().ok_or_else(cut)?;
-        // The size of a number is told by the tensors in the storage.
-        let Some(user) = described.iter().find(|tensor| tensor.key == key) else { break };
+        // What lies behind one of an unknown size cannot be found.
+        let Some(number) = sizes.get(&key) else { break };
         let count = usize::try_from(u64::from_le_bytes(*count)).map_err(|_| cut())?;
-        let len = count.checked_mul(user.number.size()).ok_or_else(cut)?;
+        let len = count.checked_mul(number.size()).ok_or_else(cut)?;
         let (content, behind) = behind.split_at_checked(len).ok_or_else(cut)?;
         storages.insert(key, content);
         rest = behind;
     }
-    assemble(described, &|key| storages.get(key).copied())
+    assemble(described, bytes.len(), &|key| storages.get(key).copied())
 }
 
-/// Cuts the tensors out of their storages.
+/// Cuts the tensors out of their storages. All together have at most `most` bytes.
 fn assemble<'a>(
     described: Vec<Described>,
+    most: usize,
     storage: &dyn Fn(&str) -> Option<&'a [u8]>,
 ) -> Result<BTreeMap<String, ForeignTensor>, String> {
     let mut tensors = BTreeMap::new();
+    let mut left = most;
     for Described { name, shape, offset, key, number } in described {
         if let Number::Integer { .. } = number {
             continue;
@@ -153,8 +170,11 @@ fn assemble<'a>(
                 (offset.checked_mul(number.size())?, count.checked_mul(number.size())?);
             Some(start..start.checked_add(len)?)
         });
-        let values = range.and_then(|range| content.get(range)).map(|bytes| number.values(bytes));
-        let Some(values) = values else {
+        let found = range.and_then(|range| content.get(range));
+        left = left
+            .checked_sub(found.map_or(0, <[u8]>::len))
+            .ok_or_else(|| "its tensors have more bytes than the file".to_owned())?;
+        let Some(values) = found.map(|bytes| number.values(bytes)) else {
             return Err(format!(
                 "tensor {name} of the shape {shape:?} does not fit into its storage of {} bytes",
                 content.len()
@@ -168,8 +188,8 @@ fn assemble<'a>(
 /// Reads one pickle, and says how many bytes it has.
 fn unpickle(bytes: &[u8]) -> Result<(Object, usize), String> {
     let broken = |error: candle_core::Error| {
-        let text = error.to_string();
-        format!("its pickle cannot be read ({})", text.lines().next().unwrap_or_default())
+        let text: String = error.to_string().chars().take_while(|c| *c != '\n').take(200).collect();
+        format!("its pickle cannot be read ({text})")
     };
     let bytes = &bytes[..bytes.len().min(MAX_PICKLE_BYTES)];
     let mut rest = bytes;
@@ -189,6 +209,10 @@ fn unpickle(bytes: &[u8]) -> Result<(Object, usize), String> {
             // BINUNICODE: memory for the text is taken before it is read.
             Some(b'X') if length(rest).is_none_or(|len| len > rest.len()) => {
                 return Err("its pickle ends inside of a text".to_owned());
+            }
+            // The reader would print the whole object, however large or deep.
+            Some(code) if !has_container(code, stack.stack()) => {
+                return Err("its pickle adds to something that is no list or dictionary".to_owned());
             }
             Some(_) => {}
         }
@@ -213,12 +237,27 @@ fn length(at: &[u8]) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(bytes)).ok()
 }
 
+/// Whether APPEND, APPENDS, SETITEM and SETITEMS find the list or dictionary that they add to.
+fn has_container(code: u8, stack: &[Object]) -> bool {
+    let marked = || stack.iter().rposition(|object| matches!(object, Object::Mark));
+    let below = match code {
+        b'a' => stack.len().checked_sub(2),
+        b's' => stack.len().checked_sub(3),
+        b'e' | b'u' => marked().and_then(|mark| mark.checked_sub(1)),
+        _ => return true,
+    };
+    match (code, below.and_then(|below| stack.get(below))) {
+        (b'a' | b'e', Some(Object::List(_))) | (b's' | b'u', Some(Object::Dict(_))) => true,
+        _ => false,
+    }
+}
+
 /// The objects in `object`, itself included; more than `most` are not counted.
 fn count(object: &Object, most: usize) -> usize {
     let mut waiting = vec![object];
     let mut n = 0;
     while let Some(object) = waiting.pop() {
-        n += 1;
+        n += 1 + text_len(object) / TEXT_OF_OBJECT;
         if n > most {
             break;
         }
@@ -235,7 +274,59 @@ fn count(object: &Object, most: usize) -> usize {
     n
 }
 
-/// The tensors that a tree describes: those of a dictionary, or of one inside it.
+/// Bytes of text in an object, those inside of it left out.
+fn text_len(object: &Object) -> usize {
+    match object {
+        Object::Unicode(text) => text.len(),
+        Object::Class { module_name, class_name } => module_name.len() + class_name.len(),
+        _ => 0,
+    }
+}
+
+/// The numbers of each storage that a tree mentions, by its key; tensors of an optimizer's state are among
+/// them.
+fn storage_numbers(tree: &Object) -> HashMap<String, Number> {
+    let mut waiting = vec![tree];
+    let mut numbers = HashMap::new();
+    while let Some(object) = waiting.pop() {
+        match object {
+            Object::Tuple(inner) | Object::List(inner) => waiting.extend(inner),
+            Object::Dict(pairs) => waiting.extend(pairs.iter().flat_map(|(a, b)| [a, b])),
+            Object::Reduce { callable, args } | Object::Build { callable, args } => {
+                waiting.extend([callable.as_ref(), args.as_ref()]);
+            }
+            Object::PersistentLoad(inner) => {
+                if let Object::Tuple(parts) = inner.as_ref()
+                    && let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] =
+                        &parts[..]
+                    && let Some(number) = number_of(class_name)
+                {
+                    numbers.insert(key.clone(), number);
+                }
+            }
+            _ => {}
+        }
+    }
+    numbers
+}
+
+/// What a storage of this class holds.
+fn number_of(class: &str) -> Option<Number> {
+    Some(match class {
+        "FloatStorage" => Number::F32,
+        "DoubleStorage" => Number::F64,
+        "HalfStorage" => Number::F16,
+        "BFloat16Storage" => Number::Bf16,
+        // Counters, such as num_batches_tracked.
+        "LongStorage" => Number::Integer { bytes: 8 },
+        "IntStorage" => Number::Integer { bytes: 4 },
+        "ShortStorage" => Number::Integer { bytes: 2 },
+        "CharStorage" | "ByteStorage" | "BoolStorage" => Number::Integer { bytes: 1 },
+        _ => return None,
+    })
+}
+
+/// The tensors that a tree describes: those of a dictionary, or of one inside it that has a usual name.
 fn described(tree: Object) -> Result<Vec<Described>, String> {
     let no_dictionary = "it holds no dictionary of tensors; save a model's state_dict()";
     let Object::Dict(pairs) = tree else { return Err(no_dictionary.to_owned()) };
@@ -250,11 +341,12 @@ fn described(tree: Object) -> Result<Vec<Described>, String> {
             value => tensors.extend(tensor(name, value)?),
         }
     }
-    if tensors.is_empty() {
-        let nested = NESTED.iter().find_map(|key| inner.remove(*key));
-        return nested.map_or(Err(no_dictionary.to_owned()), described);
+    // Beside the weights there may be other tensors, such as the best accuracy.
+    match NESTED.iter().find_map(|key| inner.remove(*key)) {
+        Some(nested) => described(nested),
+        None if tensors.is_empty() => Err(no_dictionary.to_owned()),
+        None => Ok(tensors),
     }
-    Ok(tensors)
 }
 
 /// The tensor that `value` describes: `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)`,
@@ -283,17 +375,8 @@ fn tensor(name: String, value: Object) -> Result<Option<Described>, String> {
         return Err(wrong("storage"));
     };
     let (_, class) = class.class().map_err(|_| wrong("storage"))?;
-    let number = match class.as_str() {
-        "FloatStorage" => Number::F32,
-        "DoubleStorage" => Number::F64,
-        "HalfStorage" => Number::F16,
-        "BFloat16Storage" => Number::Bf16,
-        // Counters, such as num_batches_tracked.
-        "LongStorage" => Number::Integer { bytes: 8 },
-        "IntStorage" => Number::Integer { bytes: 4 },
-        "ShortStorage" => Number::Integer { bytes: 2 },
-        "CharStorage" | "ByteStorage" | "BoolStorage" => Number::Integer { bytes: 1 },
-        other => return Err(format!("tensor {name} has numbers of the type {other}")),
+    let Some(number) = number_of(&class) else {
+        return Err(format!("tensor {name} has numbers of the type {class}"));
     };
     let key = key.unicode().map_err(|_| wrong("storage"))?;
     let numbers = |object: Object, what: &str| -> Result<Vec<usize>, String> {

@@ -71,6 +71,7 @@ impl InitialWeights {
                     to.copy_from_slice(values);
                     n_taken += 1;
                 }
+                Some(_) if is_optional(network, spec) => drawn.push(spec.name.clone()),
                 Some((own, _)) => problems.push(other_shape(spec, own)),
                 None if is_optional(network, spec) => drawn.push(spec.name.clone()),
                 None => problems.push(format!("{} is missing there", spec.name)),
@@ -135,7 +136,10 @@ impl InitialWeights {
             listed(&drawn)
         ));
         if !self.drawn.is_empty() {
-            lines.push(format!("not in that checkpoint, so drawn: {}", first_of(&self.drawn)));
+            lines.push(format!(
+                "not in that checkpoint as here, so drawn: {}",
+                first_of(&self.drawn)
+            ));
         }
         if !self.left_out.is_empty() {
             lines.push(format!("of that checkpoint not taken: {}", first_of(&self.left_out)));
