@@ -52,10 +52,11 @@ enum Prepared {
 impl Held {
     pub(crate) fn new(network: &Network) -> Held {
         let table = ParameterTable::new(network);
-        let frozen = table.statistics.iter().filter(|spec| spec.layer <= network.frozen);
+        let frozen = table.statistics.iter().take_while(|spec| spec.layer <= network.frozen);
+        let n_frozen_statistics = frozen.map(|spec| spec.range.len()).sum();
         Held {
             frozen: network.frozen,
-            n_frozen_statistics: frozen.last().map_or(0, |spec| spec.range.end),
+            n_frozen_statistics,
             lr_factors: Vec::new(),
             model: None,
             settled: vec![0.0; table.n_statistics()],

@@ -246,8 +246,9 @@ fn has_container(code: u8, stack: &[Object]) -> bool {
         b'e' | b'u' => marked().and_then(|mark| mark.checked_sub(1)),
         _ => return true,
     };
-    match (code, below.and_then(|below| stack.get(below))) {
-        (b'a' | b'e', Some(Object::List(_))) | (b's' | b'u', Some(Object::Dict(_))) => true,
+    match below.and_then(|below| stack.get(below)) {
+        Some(Object::List(_)) => matches!(code, b'a' | b'e'),
+        Some(Object::Dict(_)) => matches!(code, b's' | b'u'),
         _ => false,
     }
 }
