@@ -253,13 +253,13 @@ impl Held {
         weights.statistics.copy_from_slice(&self.settled);
         let trainable = &mut weights.trainable;
         self.lr_factors.clear();
-        if self.frozen > 0 || !update.sgd.lr_factors.is_empty() {
-            let factors = self.table.trainable.iter().enumerate().map(|(index, spec)| {
-                let is_frozen = spec.layer <= self.frozen;
-                let given = update.sgd.lr_factors.get(index).copied().unwrap_or(1.0);
-                if is_frozen { 0.0 } else { given }
-            });
-            self.lr_factors.extend(factors);
+        self.lr_factors.extend_from_slice(update.sgd.lr_factors);
+        if self.frozen > 0 {
+            if self.lr_factors.is_empty() {
+                self.lr_factors.resize(self.table.trainable.len(), 1.0);
+            }
+            let frozen = self.table.trainable.iter().take_while(|spec| spec.layer <= self.frozen);
+            self.lr_factors.iter_mut().zip(frozen).for_each(|(factor, _)| *factor = 0.0);
         }
         let step = SgdStep { lr_factors: &self.lr_factors, ..update.sgd };
         let gradients = &self.gradients;

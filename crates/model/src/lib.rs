@@ -2,8 +2,9 @@
 //! GoogLeNet, the network that it grew from.
 //!
 //! [`table`] holds the paper's Figure 5 and GoogLeNet's table 1. [`network`] turns a table into one
-//! list of [`layer`]s, whose [`parts`] lie one behind the other. Everything else reads that list: [`summary`], [`parameters`], [`init`], and the
-//! [`reference`](mod@reference) executor on candle. Batch size is never part of a network.
+//! list of [`layer`]s, whose [`parts`] lie one behind the other. Everything else reads that list: [`summary`],
+//! [`parameters`], [`init`], and the [`reference`](mod@reference) executor on candle. Batch size is never part
+//! of a network.
 #![forbid(unsafe_code)]
 
 pub mod batch;

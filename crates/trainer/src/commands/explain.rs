@@ -1,17 +1,15 @@
 //! `explain`: where in an image a network sees a class.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bninception_data::{Batch, Loader, Source};
+use bninception_data::{Loader, Source};
 use bninception_engine::metrics::{softmax, top_k};
 use bninception_engine::{EvaluationWeights, Features, Images, Normaliser};
 use serde_json::{Value, json};
 
-use super::predict::{check_images, named_images};
-use super::stored::use_config;
+use super::used_images::UsedImages;
 use crate::cli::ExplainArgs;
 use crate::commands::print;
 use crate::config::nearest;
@@ -21,9 +19,7 @@ use crate::evaluation::statistics;
 use crate::figure::{Caption, Cell, ContactSheet, Group, Thumbnail, Tone};
 use crate::file_error::FileError;
 use crate::images::data_dirs::check_outside;
-use crate::images::named;
-use crate::run::checkpoint::{self, Checkpoint};
-use crate::run::folder::RunFolder;
+use crate::run::checkpoint::Checkpoint;
 use crate::setup;
 use crate::terminal::output::with_path;
 use crate::terminal::signals;
@@ -51,18 +47,19 @@ struct SeenClass {
 }
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<(), Error> {
-    check_images(&args.checkpoint, &args.images, "explain")?;
-    let path = RunFolder::checkpoint_in(&args.checkpoint)?;
-    let checkpoint = checkpoint::load(&path)?;
-    let config = use_config(&checkpoint, &args.options)?;
-    let max_bytes = setup::decode_options(&config).max_bytes;
-    let named = named::named(&args.images, io::stdin().lock(), max_bytes)?;
-    signals::listen()?;
+    let UsedImages { checkpoint, config, images } =
+        UsedImages::of(&args.checkpoint, &args.images, &args.options, "explain")?;
+    let source = Arc::new(images);
     let asked = asked_classes(&args.class, &checkpoint.metadata.classes)?;
     let (weights, _) = statistics::weights(&checkpoint, args.statistics)?;
     let Checkpoint { metadata, network, .. } = checkpoint;
-    let classifier = CentredClassifier::of(&network, &weights);
-    let source = Arc::new(named_images(named, &config)?);
+    let explainer = Explainer {
+        classifier: CentredClassifier::of(&network, &weights),
+        asked: &asked,
+        names: &metadata.classes,
+        side: metadata.preprocessing.image_size,
+        out: &args.out,
+    };
     let mut executor = setup::executor(&config, network)?;
     executor.prepare_evaluation(EvaluationWeights::Given(&weights))?;
     let normaliser = Normaliser::new(metadata.preprocessing.mean, metadata.preprocessing.std);
@@ -71,7 +68,6 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<(), Error> {
     }
     fs::create_dir_all(&args.out).map_err(FileError::of("create", &args.out))?;
 
-    let side = metadata.preprocessing.image_size;
     let options = setup::load_options(&config, setup::val_batch_size(&config));
     let mut loader = Loader::eval(source.clone(), &metadata.preprocessing, &options)?;
     let (mut logits, mut features) = (Vec::new(), Features::default());
@@ -85,14 +81,21 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<(), Error> {
             tracing::warn!("{}", failure.error);
         }
         n_failed += batch.failed.len();
-        if !batch.labels.is_empty() {
+        let n = batch.labels.len();
+        if n > 0 {
             let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
             executor.evaluate_features(images, &mut logits, &mut features)?;
         }
         let maps = features.maps.as_deref().unwrap_or_default();
-        for (row, explained) in explained_of(&batch, side, &logits, maps, &classifier, &asked) {
-            let explained = Explained { path: source.path(row).to_owned(), ..explained };
-            let explained = named_files(explained, &args.out, row, &metadata.classes);
+        for (at, &index) in batch.indices.iter().enumerate() {
+            let (row, of_image) = (index as usize, |len: usize| at * len / n..(at + 1) * len / n);
+            let explained = explainer.explained(
+                source.path(row),
+                row,
+                &batch.images[of_image(batch.images.len())],
+                &logits[of_image(logits.len())],
+                &maps[of_image(maps.len())],
+            );
             for seen in &explained.classes {
                 seen.overlay.write_png(&seen.file)?;
             }
@@ -135,50 +138,51 @@ fn asked_classes(asked: &[String], classes: &[String]) -> Result<Vec<usize>, Err
     asked.iter().map(place).collect()
 }
 
-/// The images of a batch, each with its place in the source, without path and files.
-fn explained_of<'a>(
-    batch: &'a Batch,
-    side: usize,
-    logits: &'a [f32],
-    maps: &'a [f32],
-    classifier: &'a CentredClassifier,
+/// What turns answers of the network into pictures.
+struct Explainer<'a> {
+    classifier: CentredClassifier,
+    /// Places of the classes that are shown beside the likeliest.
     asked: &'a [usize],
-) -> impl Iterator<Item = (usize, Explained)> + 'a {
-    let n = batch.labels.len().max(1);
-    let (pixels, n_classes, n_map) = (side * side * 3, logits.len() / n, maps.len() / n);
-    batch.indices.iter().enumerate().map(move |(at, &index)| {
-        let levels = &batch.images[at * pixels..][..pixels];
-        let probabilities = softmax(&logits[at * n_classes..][..n_classes]);
-        let best = top_k(&probabilities, 1).first().copied();
-        let others = asked.iter().copied().filter(|&class| Some(class) != best);
-        let classes = best.into_iter().chain(others).map(|class| {
-            let map = classifier.activation_map(class, &maps[at * n_map..][..n_map]);
-            SeenClass {
-                class,
-                probability: probabilities[class],
-                overlay: overlay(levels, side, &map),
-                file: PathBuf::new(),
-            }
-        });
-        let (width, height) = (side as u32, side as u32);
-        let picture = Thumbnail { width, height, rgb: levels.to_vec() };
-        let classes = classes.collect();
-        (index as usize, Explained { path: PathBuf::new(), picture, classes })
-    })
+    /// The names of all classes.
+    names: &'a [String],
+    /// Rows and columns of a picture.
+    side: usize,
+    /// Where files go.
+    out: &'a Path,
 }
 
-/// With names for the files: the number of the image, its name, and the class.
-fn named_files(explained: Explained, out: &Path, row: usize, names: &[String]) -> Explained {
-    let stem =
-        explained.path.file_stem().map_or_else(String::new, |stem| stem.display().to_string());
-    // Systems take 255 bytes for the name of a file.
-    let short = |text: &str| text.chars().take(50).collect::<String>();
-    let classes = explained.classes.into_iter().map(|seen| {
-        let (stem, class) = (short(&stem), short(&names[seen.class]));
-        let name = format!("{:04}-{stem}-{class}.png", row + 1);
-        SeenClass { file: out.join(name.replace(['/', '\\'], "_")), ..seen }
-    });
-    Explained { classes: classes.collect(), ..explained }
+impl Explainer<'_> {
+    /// Image number `row` of those that were named, as the network saw it: its levels, logits and maps.
+    fn explained(
+        &self,
+        path: &Path,
+        row: usize,
+        levels: &[u8],
+        logits: &[f32],
+        maps: &[f32],
+    ) -> Explained {
+        let probabilities = softmax(logits);
+        let best = top_k(&probabilities, 1).first().copied();
+        let others = self.asked.iter().copied().filter(|&class| Some(class) != best);
+        let classes = best.into_iter().chain(others).map(|class| SeenClass {
+            class,
+            probability: probabilities[class],
+            overlay: overlay(levels, self.side, &self.classifier.activation_map(class, maps)),
+            file: self.file(path, row, class),
+        });
+        let (width, height) = (self.side as u32, self.side as u32);
+        let picture = Thumbnail { width, height, rgb: levels.to_vec() };
+        Explained { path: path.to_owned(), picture, classes: classes.collect() }
+    }
+
+    /// The file of an image and a class: the number of the image, its name, and the class.
+    fn file(&self, path: &Path, row: usize, class: usize) -> PathBuf {
+        // Systems take 255 bytes for the name of a file.
+        let short = |text: &str| text.chars().take(50).collect::<String>();
+        let stem = path.file_stem().map_or_else(String::new, |stem| stem.display().to_string());
+        let name = format!("{:04}-{}-{}.png", row + 1, short(&stem), short(&self.names[class]));
+        self.out.join(name.replace(['/', '\\'], "_"))
+    }
 }
 
 fn to_json(explained: &Explained, names: &[String]) -> Value {

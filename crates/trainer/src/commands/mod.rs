@@ -24,6 +24,7 @@ mod run;
 mod runs;
 mod stored;
 mod train;
+mod used_images;
 
 use clap::CommandFactory;
 

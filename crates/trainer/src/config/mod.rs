@@ -1,9 +1,9 @@
 //! Settings of a run: typed, merged from presets, files and the command line, and checked once.
 //!
 //! Later sources win: `configs/base.toml`, the preset and what it extends, what was chosen by the
-//! images, what comes with the first checkpoint, `-c FILE` in order, `--set key=value` in order, plain flags. [`resolve`] remembers which
-//! source gave each value. From then on a config is read-only; the run folder gets a copy that loads
-//! back equal.
+//! images, what comes with the first checkpoint, `-c FILE` in order, `--set key=value` in order, plain flags.
+//! [`resolve`] remembers which source gave each value. From then on a config is read-only; the run folder
+//! gets a copy that loads back equal.
 
 mod choice;
 mod class_weights;

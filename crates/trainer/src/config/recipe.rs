@@ -15,7 +15,8 @@ use super::presets::preset_names;
 pub struct Recipe {
     /// The preset's name; empty if it is not known.
     pub preset: String,
-    /// What changed a setting, by its key: `the images`, `the first checkpoint`, `file NAME`, `--set` or `flag --NAME`.
+    /// What changed a setting, by its key: `the images`, `the first checkpoint`, `file NAME`, `--set` or
+    /// `flag --NAME`.
     pub changed: BTreeMap<String, String>,
 }
 

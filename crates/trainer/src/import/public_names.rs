@@ -9,6 +9,7 @@ use bninception_engine::model::{
 };
 
 use super::tensor::ForeignTensor;
+use crate::run::transfer::Given;
 
 /// What training programs put in front of all names: `DataParallel`, TSN, and models inside of others.
 const PREFIXES: [&str; 3] = ["module.", "base_model.", "model."];
@@ -51,23 +52,8 @@ impl ImportedNetwork {
     ) -> Result<ImportedNetwork, String> {
         let mut tensors = renamed(tensors)?;
         let network = recognise(&tensors, options.image_size)?;
-        let with_biases = network.options.conv_bias;
-        let network = match with_biases && options.fold_biases {
-            true if network.options.batch_norm.is_none() => {
-                return Err("it has no batch norm that could take in its biases".to_owned());
-            }
-            true => {
-                fold_biases(&network, &mut tensors)?;
-                let without = NetworkOptions { conv_bias: false, ..network.options };
-                Network::new(network.kind, without).map_err(|error| error.to_string())?
-            }
-            false => network,
-        };
         let table = ParameterTable::new(&network);
-        let mut weights = Weights {
-            trainable: vec![0.0; table.n_trainable()],
-            statistics: vec![0.0; table.n_statistics()],
-        };
+        let mut weights = zeros(&table);
         let Weights { trainable, statistics } = &mut weights;
         let mut problems = Vec::new();
         let places = table.trainable.iter().map(|spec| (spec, true));
@@ -92,7 +78,40 @@ impl ImportedNetwork {
                 n => format!("its tensors do not make up the network: {first}, and {} more", n - 1),
             });
         }
-        Ok(ImportedNetwork { network, weights, left_out: tensors.into_keys().collect() })
+        let imported =
+            ImportedNetwork { network, weights, left_out: tensors.into_keys().collect() };
+        match options.fold_biases {
+            true => imported.without_biases(),
+            false => Ok(imported),
+        }
+    }
+
+    /// The same with the biases of convolutions subtracted from the running means behind them.
+    fn without_biases(self) -> Result<ImportedNetwork, String> {
+        let ImportedNetwork { network, weights, left_out } = self;
+        if network.options.conv_bias && network.options.batch_norm.is_none() {
+            return Err("it has no batch norm that could take in its biases".to_owned());
+        }
+        let options = NetworkOptions { conv_bias: false, ..network.options.clone() };
+        let without = Network::new(network.kind, options).map_err(|error| error.to_string())?;
+        let given = Given {
+            network: &network,
+            trainable: &weights.trainable,
+            statistics: &weights.statistics,
+        };
+        let places: Vec<Option<usize>> = (0..network.options.classes).map(Some).collect();
+        let table = ParameterTable::new(&without);
+        let taken = given.transfer(&without, &places, zeros(&table));
+        let weights = taken.map_err(|problems| problems.join(", "))?.weights;
+        Ok(ImportedNetwork { network: without, weights, left_out })
+    }
+}
+
+/// Values of a table, all zero.
+fn zeros(table: &ParameterTable) -> Weights {
+    Weights {
+        trainable: vec![0.0; table.n_trainable()],
+        statistics: vec![0.0; table.n_statistics()],
     }
 }
 
@@ -186,35 +205,6 @@ fn recognise(
         ..NetworkOptions::default()
     };
     Network::new(kind, options).map_err(|error| error.to_string())
-}
-
-/// Subtracts the biases of convolutions from the running means behind them, and drops them: the mean of
-/// Wx + b is that of Wx plus b.
-fn fold_biases(
-    network: &Network,
-    tensors: &mut BTreeMap<String, ForeignTensor>,
-) -> Result<(), String> {
-    for layer in &network.layers {
-        let (bias, mean) =
-            (format!("{}.bias", layer.name), format!("{}_bn.running_mean", layer.name));
-        if !tensors.contains_key(&mean) {
-            continue;
-        }
-        if let Some(bias) = tensors.remove(&bias)
-            && let Some(mean) = tensors.get_mut(&mean)
-        {
-            if bias.values.len() != mean.values.len() {
-                return Err(format!(
-                    "{}.bias has {} values, and the mean behind it {}",
-                    layer.name,
-                    bias.values.len(),
-                    mean.values.len()
-                ));
-            }
-            mean.values.iter_mut().zip(&bias.values).for_each(|(mean, bias)| *mean -= bias);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

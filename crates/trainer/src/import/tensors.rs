@@ -15,13 +15,11 @@ use crate::file_error::FileError;
 /// Largest file that is read, in bytes: 90 times the public weights of this network.
 const MAX_FILE_BYTES: u64 = 4 << 30;
 
-/// The tensors of a file, and the texts beside them.
+/// The tensors of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ForeignTensors {
     /// By name.
     pub tensors: BTreeMap<String, ForeignTensor>,
-    /// The metadata of a safetensors file.
-    pub texts: BTreeMap<String, String>,
 }
 
 impl ForeignTensors {
@@ -48,22 +46,18 @@ impl ForeignTensors {
             return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
         }
         if torch_file::is_torch(bytes) {
-            let tensors = torch_file::parse(bytes)?;
-            return Ok(ForeignTensors { tensors, texts: BTreeMap::new() });
+            return Ok(ForeignTensors { tensors: torch_file::parse(bytes)? });
         }
         // The header of a safetensors file is a JSON object behind its length of eight bytes.
         match bytes.get(8) {
-            Some(b'{') => of_safetensors(bytes),
+            Some(b'{') => Ok(ForeignTensors { tensors: of_safetensors(bytes)? }),
             _ => Err("it is neither a safetensors file nor one that torch.save wrote".to_owned()),
         }
     }
 }
 
-fn of_safetensors(bytes: &[u8]) -> Result<ForeignTensors, String> {
+fn of_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
     let broken = |error| format!("it is no valid safetensors file ({error})");
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
-    let texts = header.metadata().iter().flatten();
-    let texts = texts.map(|(key, text)| (key.clone(), text.clone())).collect();
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
@@ -79,5 +73,5 @@ fn of_safetensors(bytes: &[u8]) -> Result<ForeignTensors, String> {
         let shape = view.shape().to_vec();
         tensors.insert(name.to_owned(), ForeignTensor { shape, values: kind.values(view.data()) });
     }
-    Ok(ForeignTensors { tensors, texts })
+    Ok(tensors)
 }

@@ -72,6 +72,8 @@ struct Described {
 fn of_zip(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
     let broken = |error| format!("it is no valid zip archive ({error})");
     let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
+    let names: Vec<String> =
+        zip.file_names().filter_map(Result::ok).map(|name| name.into_owned()).collect();
     // Entries could lie on the same bytes; those of torch.save do not.
     let mut left = bytes.len();
     let mut read = |name: &str| -> Result<Vec<u8>, String> {
@@ -91,19 +93,15 @@ fn of_zip(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
             .ok_or_else(|| "its entries have more bytes than the file".to_owned())?;
         Ok(content)
     };
-    let names = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
-    let pickle = names.file_names().filter_map(Result::ok).find(|name| name.ends_with("data.pkl"));
-    let Some(pickle) = pickle.map(|name| name.into_owned()) else {
+    let Some(pickle) = names.iter().find(|name| name.ends_with("data.pkl")) else {
         return Err(
             "it is a zip archive without data.pkl, so torch.save did not write it".to_owned()
         );
     };
-    let (tree, _) = unpickle(&read(&pickle)?)?;
+    let (tree, _) = unpickle(&read(pickle)?)?;
     let folder = pickle.trim_end_matches("data.pkl").to_owned();
     let order = format!("{folder}byteorder");
-    if names.file_names().filter_map(Result::ok).any(|name| name == order)
-        && read(&order)? != b"little"
-    {
+    if names.contains(&order) && read(&order)? != b"little" {
         return Err("its numbers are big-endian: save it on another machine".to_owned());
     }
     let mut storages: HashMap<String, Vec<u8>> = HashMap::new();
@@ -262,17 +260,22 @@ fn count(object: &Object, most: usize) -> usize {
         if n > most {
             break;
         }
-        match object {
-            Object::Tuple(inner) | Object::List(inner) => waiting.extend(inner),
-            Object::Dict(pairs) => waiting.extend(pairs.iter().flat_map(|(a, b)| [a, b])),
-            Object::Reduce { callable, args } | Object::Build { callable, args } => {
-                waiting.extend([callable.as_ref(), args.as_ref()]);
-            }
-            Object::PersistentLoad(inner) => waiting.push(inner),
-            _ => {}
-        }
+        push_inner(object, &mut waiting);
     }
     n
+}
+
+/// Adds the objects that lie right inside of `object`.
+fn push_inner<'a>(object: &'a Object, to: &mut Vec<&'a Object>) {
+    match object {
+        Object::Tuple(inner) | Object::List(inner) => to.extend(inner),
+        Object::Dict(pairs) => to.extend(pairs.iter().flat_map(|(a, b)| [a, b])),
+        Object::Reduce { callable, args } | Object::Build { callable, args } => {
+            to.extend([callable.as_ref(), args.as_ref()]);
+        }
+        Object::PersistentLoad(inner) => to.push(inner),
+        _ => {}
+    }
 }
 
 /// Bytes of text in an object, those inside of it left out.
@@ -290,23 +293,14 @@ fn storage_numbers(tree: &Object) -> HashMap<String, Number> {
     let mut waiting = vec![tree];
     let mut numbers = HashMap::new();
     while let Some(object) = waiting.pop() {
-        match object {
-            Object::Tuple(inner) | Object::List(inner) => waiting.extend(inner),
-            Object::Dict(pairs) => waiting.extend(pairs.iter().flat_map(|(a, b)| [a, b])),
-            Object::Reduce { callable, args } | Object::Build { callable, args } => {
-                waiting.extend([callable.as_ref(), args.as_ref()]);
-            }
-            Object::PersistentLoad(inner) => {
-                if let Object::Tuple(parts) = inner.as_ref()
-                    && let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] =
-                        &parts[..]
-                    && let Some(number) = number_of(class_name)
-                {
-                    numbers.insert(key.clone(), number);
-                }
-            }
-            _ => {}
+        if let Object::PersistentLoad(inner) = object
+            && let Object::Tuple(parts) = inner.as_ref()
+            && let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] = &parts[..]
+            && let Some(number) = number_of(class_name)
+        {
+            numbers.insert(key.clone(), number);
         }
+        push_inner(object, &mut waiting);
     }
     numbers
 }

@@ -4,6 +4,7 @@
 //! folder:      names of the files, which checkpoints are kept; lock: one process at a time
 //! state:       what survives a stop
 //! checkpoint:  state, metadata      <-> one file; metadata: what a checkpoint says about itself
+//! transfer:    weights               -> those of another network
 //! initial:     checkpoint            -> the first weights of another run
 //! image_lists, classes:             which images and classes those are
 //! saver:       state                 -> checkpoints, on a thread of its own
@@ -26,3 +27,4 @@ pub mod records;
 pub mod saver;
 pub mod state;
 pub mod tensorboard;
+pub mod transfer;

@@ -2,41 +2,30 @@
 
 mod answers;
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bninception_data::{Batch, LoadOptions, Loader, Source, is_image_path};
+use bninception_data::{Batch, LoadOptions, Loader, Source};
 
 use self::answers::{Answer, Printer};
-use super::stored::use_config;
+use super::used_images::UsedImages;
 use crate::cli::PredictArgs;
-use crate::config::Config;
 use crate::error::Error;
 use crate::evaluation::statistics;
-use crate::images::named::{self, Named, NamedImages};
-use crate::images::scan;
-use crate::run::checkpoint::{self, Checkpoint};
-use crate::run::folder::RunFolder;
+use crate::run::checkpoint::Checkpoint;
 use crate::setup;
 use crate::terminal::signals;
-use crate::terminal::text::{counted, duration, quoted};
+use crate::terminal::text::{counted, duration};
 use bninception_engine::metrics::{softmax, top_k};
 use bninception_engine::{EvaluationWeights, Executor, Images, Normaliser};
 
 pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     check_arguments(args)?;
-    let path = RunFolder::checkpoint_in(&args.checkpoint)?;
-    let checkpoint = checkpoint::load(&path)?;
-    let config = use_config(&checkpoint, &args.options)?;
-    // While standard input is read, a signal ends the program as any that waits for it.
-    let max_bytes = setup::decode_options(&config).max_bytes;
-    let named = named::named(&args.images, io::stdin().lock(), max_bytes)?;
-    signals::listen()?;
+    let UsedImages { checkpoint, config, images } =
+        UsedImages::of(&args.checkpoint, &args.images, &args.options, "predict")?;
     let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
-    let Checkpoint { metadata, network, .. } = checkpoint;
-    let source = Arc::new(named_images(named, &config)?);
+    let Checkpoint { path, metadata, network, .. } = checkpoint;
+    let source = Arc::new(images);
     let mut executor = setup::executor(&config, network)?;
     let statistics = statistics::name(statistics);
     tracing::info!(
@@ -105,7 +94,7 @@ fn say_speed(n_images: usize, start: Instant, n_unsure: Option<u64>) {
     );
 }
 
-/// Says what is wrong where checkpoint and images do not stand in their places.
+/// Says what is wrong with the numbers that were given.
 fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
     if args.topk == 0 {
         return Err(Error::Usage("--topk 0: expected at least 1".to_owned()));
@@ -114,51 +103,7 @@ fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
         let message = format!("--threshold {threshold}: expected a probability from 0 to 1");
         return Err(Error::Usage(message));
     }
-    check_images(&args.checkpoint, &args.images, "predict")
-}
-
-/// Says what is wrong where the checkpoint and the images of a command do not stand in their places.
-pub(super) fn check_images(first: &Path, images: &[PathBuf], command: &str) -> Result<(), Error> {
-    let is_checkpoint =
-        |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
-    let second = images.iter().find(|path| is_checkpoint(path));
-    let message = match second {
-        Some(second) if is_checkpoint(first) => format!(
-            "{} and {} are checkpoints: {command} takes one, and images behind it",
-            first.display(),
-            second.display()
-        ),
-        Some(second) => format!(
-            "the checkpoint comes first: bninception {command} {} {}",
-            quoted(second),
-            quoted(first)
-        ),
-        None if is_image_path(first) => format!(
-            "{} is an image; the checkpoint or the folder of a run comes first: bninception {command} \
-             CHECKPOINT {}",
-            first.display(),
-            quoted(first)
-        ),
-        None if images.is_empty() => format!(
-            "no image: name images or folders of images behind the checkpoint, or `-` for standard \
-             input: bninception {command} {} IMAGE...",
-            quoted(first)
-        ),
-        None => return Ok(()),
-    };
-    Err(Error::Usage(message))
-}
-
-/// The images that were named, in their order.
-pub(super) fn named_images(named: Vec<Named>, config: &Config) -> Result<NamedImages, Error> {
-    let stop = || signals::received().is_some();
-    let lister = scan::lister(config).with_stop(&stop);
-    let found = NamedImages::find(&lister, named, setup::decode_options(config));
-    let images = scan::stopped_by_signal(found)?;
-    for note in &images.notes {
-        tracing::warn!("{note}");
-    }
-    Ok(images)
+    Ok(())
 }
 
 /// The answers of a batch, each with its image's place in the source, in that order.
