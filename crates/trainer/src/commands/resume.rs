@@ -1,5 +1,7 @@
 //! `resume`.
 
+use std::path::Path;
+
 use bninception_engine::model::{Network, ParameterTable};
 
 use super::run::{self, RunImages};
@@ -104,23 +106,24 @@ fn say_place(job: &Job, progress: &RunProgress) {
         return;
     }
     if config.schedule.follows_length() {
+        let weights = quoted(&job.folder.last());
+        let dirs = [("--data-dir", &config.data.dir), ("--val-dir", &config.data.val_dir)];
+        let dirs = dirs.iter().filter(|(_, dir)| !dir.is_empty());
+        let dirs: String =
+            dirs.map(|(flag, dir)| format!(" {flag} {}", quoted(Path::new(dir)))).collect();
         tracing::info!(
             "the run is at its end (step {step}), and so is its learning rate, which follows its length: a \
-             longer run begins anew, with more --epochs"
+             longer run begins anew, with more --epochs, or from these weights, with: bninception train \
+             --init-from {weights}{dirs}"
         );
         return;
     }
-    let (flag, key, more) = match config.train.steps {
-        0 => ("--epochs", "train.epochs", course.last_epoch() + 1),
-        steps => ("--steps", "train.steps", steps.saturating_add(course.steps_per_epoch)),
-    };
-    let permit = match changes_maths(key, config.schedule.follows_length()) {
-        true => format!(" --allow-change {key}"),
-        false => String::new(),
+    let (flag, more) = match config.train.steps {
+        0 => ("--epochs", course.last_epoch() + 1),
+        steps => ("--steps", steps.saturating_add(course.steps_per_epoch)),
     };
     tracing::info!(
-        "the run is at its end (step {step}); train on with, for example: bninception resume {} {flag} \
-         {more}{permit}",
+        "the run is at its end (step {step}); train on with, for example: bninception resume {} {flag} {more}",
         quoted(job.folder.path())
     );
 }
