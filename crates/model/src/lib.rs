@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod dropout;
 pub mod error;
+pub mod fold;
 pub mod init;
 pub mod layer;
 pub mod network;
@@ -20,5 +21,6 @@ pub mod summary;
 pub mod table;
 
 pub use error::ModelError;
+pub use fold::{NormTensors, fold_batch_norm};
 pub use network::{AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions};
 pub use parameters::{ParameterTable, Role, Weights};

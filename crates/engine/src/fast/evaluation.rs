@@ -5,7 +5,6 @@
 use std::ops::Range;
 
 use bninception_kernels::activation::Activation;
-use bninception_kernels::arena::Arena;
 use bninception_kernels::conv::{Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::element::{Element, region_len};
@@ -20,6 +19,7 @@ use bninception_kernels::team::Team;
 use bninception_model::Weights;
 use bninception_model::batch::Images;
 
+use super::folded::{Folded, Unfolded};
 use super::lower::Lowered;
 use super::memory::{Buffer, Buffers, Places};
 use super::padded::Padded;
@@ -106,9 +106,8 @@ struct FoldedConv {
     input: Option<Place>,
     /// The packed image, for the convolution that reads it.
     image: Option<Buffer>,
-    /// Filters with the scale of batch norm.
-    packed: Arena,
-    bias: Vec<f32>,
+    /// Its weights, once they are packed.
+    folded: Option<Folded>,
     member: Member,
     /// Whether its tensors lie in the store of padded layers.
     is_stored: bool,
@@ -176,8 +175,7 @@ impl Evaluation {
                         conv,
                         input: stage.input,
                         image,
-                        packed: Arena::new(0),
-                        bias: Vec::new(),
+                        folded: None,
                         member: member.clone(),
                         is_stored: stage.stored,
                     })));
@@ -201,16 +199,36 @@ impl Evaluation {
         }
     }
 
-    /// Packs `weights`, which `padded` has loaded, with batch norm folded into them.
-    pub(super) fn pack(&mut self, team: &Team, padded: &Padded, weights: &Weights) {
-        for stage in &mut self.stages {
-            let EvalStage::Conv(work) = stage else { continue };
-            let weights = if work.is_stored { &padded.weights } else { weights };
-            let (filters, bias) = fold(&work.member, weights, self.settings.epsilon);
-            work.packed = Arena::new(work.conv.packed_len());
-            work.conv.pack(team, &[&filters], &mut work.packed);
-            work.bias = bias;
-        }
+    /// Packs `weights`, which `padded` has loaded, with batch norm folded into them; what `other`, a plan
+    /// for another batch size, has packed in the same order is shared.
+    pub(super) fn pack(
+        &mut self,
+        other: Option<&Evaluation>,
+        team: &Team,
+        padded: &Padded,
+        weights: &Weights,
+    ) {
+        let known = |stage: usize| match other.map(|other| &other.stages[stage]) {
+            Some(EvalStage::Conv(work)) => work.folded.as_ref(),
+            _ => None,
+        };
+        let unfolded = |(stage, work)| match work {
+            &EvalStage::Conv(ref work) => Some(Unfolded {
+                conv: &work.conv,
+                member: &work.member,
+                is_stored: work.is_stored,
+                known: known(stage),
+            }),
+            EvalStage::Other(_) => None,
+        };
+        let convs: Vec<Unfolded<'_>> =
+            self.stages.iter().enumerate().filter_map(unfolded).collect();
+        let folded = Folded::all(&convs, team, padded, weights, self.settings.epsilon);
+        let convs = self.stages.iter_mut().filter_map(|work| match work {
+            EvalStage::Conv(work) => Some(work),
+            EvalStage::Other(_) => None,
+        });
+        convs.zip(folded).for_each(|(work, folded)| work.folded = Some(folded));
     }
 
     /// Images that are evaluated at once.
@@ -343,11 +361,14 @@ impl Evaluation {
                     let mut y = work.member.output.of_mut(output.from::<E>(y, first), batch);
                     y.zero_halo();
                     clock.lap(row, Phase::Pointwise);
-                    let epilogue = match work.member.activation {
-                        Activation::Relu => Epilogue::BiasRelu(&work.bias),
-                        Activation::Sigmoid => Epilogue::BiasSigmoid(&work.bias),
+                    let Some(folded) = &work.folded else {
+                        unreachable!("weights are packed before a plan runs")
                     };
-                    work.conv.forward(team, x, &work.packed, y, epilogue, workspace);
+                    let epilogue = match work.member.activation {
+                        Activation::Relu => Epilogue::BiasRelu(folded.bias()),
+                        Activation::Sigmoid => Epilogue::BiasSigmoid(folded.bias()),
+                    };
+                    work.conv.forward(team, x, folded.packed(), y, epilogue, workspace);
                     clock.lap(row, Phase::Forward);
                     continue;
                 }
@@ -378,38 +399,45 @@ impl Evaluation {
     }
 }
 
-/// Filters and bias of a convolution with batch norm after it: with
-/// `m = gamma / sqrt(variance + epsilon)`, the filters times m, and `beta + (bias - mean) * m`.
-fn fold(member: &Member, weights: &Weights, epsilon: f64) -> (Vec<f32>, Vec<f32>) {
-    let channels = member.output.map.channels;
-    let mut filters = weights.trainable[member.weight.clone()].to_vec();
-    let mut bias = match &member.bias {
-        Some(bias) => weights.trainable[bias.clone()].to_vec(),
-        None => vec![0.0; channels],
-    };
-    if let Some(norm) = &member.norm {
-        let gamma = &weights.trainable[norm.gamma.clone()];
-        let beta = &weights.trainable[norm.beta.clone()];
-        let mean = &weights.statistics[norm.mean.clone()];
-        let variance = &weights.statistics[norm.variance.clone()];
-        let filter_len = filters.len() / channels;
-        for (k, filter) in filters.chunks_exact_mut(filter_len).enumerate() {
-            let m = f64::from(gamma[k]) / (f64::from(variance[k]) + epsilon).sqrt();
-            for weight in filter {
-                *weight = (f64::from(*weight) * m) as f32;
-            }
-            bias[k] = (f64::from(beta[k]) + (f64::from(bias[k]) - f64::from(mean[k])) * m) as f32;
-        }
-    }
-    (filters, bias)
-}
-
 #[cfg(test)]
 mod tests {
-    use bninception_model::{Network, NetworkOptions};
+    use bninception_kernels::simd::isa::Isa;
+    use bninception_model::{Network, NetworkOptions, ParameterTable};
 
     use super::*;
     use crate::fast::lower::{Purpose, lower};
+
+    #[test]
+    fn plans_of_two_batch_sizes_share_their_filters() {
+        let options = NetworkOptions { image_size: 64, classes: 3, ..NetworkOptions::default() };
+        let network = Network::bn_inception(options).unwrap();
+        let mut padded = Padded::new(&network);
+        let weights =
+            bninception_model::init::initial_weights(&network, &ParameterTable::new(&network), 1);
+        padded.load(&weights);
+        let lowered = lower(&network, &padded, Purpose::Evaluation).unwrap();
+        let (isa, dtype, team) = (Isa::chosen(), Dtype::F32, Team::new(1));
+        let settings = Settings { isa, dtype, map_dtype: dtype, winograd: true, epsilon: 1e-5 };
+        let plan = |batch, other: Option<&Evaluation>| {
+            let mut plan = Evaluation::new(&lowered, batch, settings, &team);
+            plan.pack(other, &team, &padded, &weights);
+            plan
+        };
+        let folded = |plan: &Evaluation| -> Vec<(*const f32, Vec<f32>)> {
+            let folded = plan.stages.iter().filter_map(|work| match work {
+                EvalStage::Conv(work) => work.folded.as_ref(),
+                EvalStage::Other(_) => None,
+            });
+            folded.map(|folded| (folded.packed().as_ptr(), folded.packed().to_vec())).collect()
+        };
+        let whole = plan(32, None);
+        let [whole, last, alone] = [&whole, &plan(2, Some(&whole)), &plan(2, None)].map(folded);
+        // Two images have too few tiles for Winograd in the middle of the network.
+        let shared = whole.iter().zip(&last).filter(|(a, b)| a.0 == b.0).count();
+        assert!(shared > 40 && shared <= whole.len(), "{shared} of {}", whole.len());
+        // What is shared is what it would have packed itself.
+        assert!(last.iter().zip(&alone).all(|(a, b)| a.1 == b.1));
+    }
 
     #[test]
     fn large_maps_take_few_images_at_a_time() {

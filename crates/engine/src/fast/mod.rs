@@ -5,6 +5,7 @@
 
 mod convolution;
 mod evaluation;
+mod folded;
 mod head;
 mod lower;
 mod memory;
@@ -145,7 +146,7 @@ impl Side<Evaluation> {
         if !self.plans.iter().any(|plan| plan.batch() == batch) {
             padded.load(weights);
             let mut plan = Evaluation::new(&self.lowered, batch, settings, team);
-            plan.pack(team, padded, weights);
+            plan.pack(self.plans.last(), team, padded, weights);
             let len = plan.arena_len();
             self.keep(plan, len);
         }
@@ -424,18 +425,17 @@ impl Executor for Fast {
         let (settings, team) = (self.settings, &self.team);
         let training = Training::new(&self.training.lowered, batch, settings, team).arena_len();
         let lowered = &self.evaluation.lowered;
+        let plan = |lowered, batch| Evaluation::new(lowered, batch, settings, team);
         // The last images of a data set may be an odd number, which runs as a whole and takes more.
-        let [(whole_arena, whole_packed), (odd_arena, odd_packed)] =
-            [EVALUATION_BATCH, EVALUATION_BATCH - 1].map(|batch| {
-                let plan = Evaluation::new(lowered, batch, settings, team);
-                (plan.arena_len(), plan.packed_len())
-            });
-        let frozen = self.frozen.as_ref().map_or(0, |side| {
-            let plan = Evaluation::new(&side.lowered, batch, settings, team);
-            plan.arena_len() + plan.packed_len()
+        let arena = [EVALUATION_BATCH, EVALUATION_BATCH - 1];
+        let arena = arena.map(|batch| plan(lowered, batch).arena_len());
+        // Plans share what they pack in the same order. The plan of one image has most in another.
+        let packed = |lowered, batch| [batch, 1].map(|batch| plan(lowered, batch).packed_len());
+        let frozen = self.frozen.as_ref().map_or(0, |Side { lowered, .. }| {
+            plan(lowered, batch).arena_len() + packed(lowered, batch).iter().sum::<usize>()
         });
-        // The weights of evaluation are packed once for each plan.
-        let values = training + frozen + whole_arena.max(odd_arena) + whole_packed + odd_packed;
+        let evaluation: usize = packed(lowered, EVALUATION_BATCH).iter().sum();
+        let values = training + frozen + arena[0].max(arena[1]) + evaluation;
         Some(values * size_of::<f32>())
     }
 }
