@@ -11,6 +11,7 @@ pub mod comparison;
 pub mod config;
 pub mod error;
 pub mod evaluation;
+pub mod export;
 pub mod figure;
 pub mod file_error;
 pub mod images;

@@ -20,12 +20,13 @@ pub struct ImportArgs {
     /// classes get numbers for names.
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
-    /// What the network was trained to see.
-    #[arg(long, value_enum, default_value = "caffe", value_name = "KIND")]
-    pub preprocessing: ForeignInput,
-    /// Rows and columns of the network's input, 32 to 512.
-    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
-    pub image_size: usize,
+    /// What the network was trained to see; by default what the file says if `export` wrote it, else `caffe`.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub preprocessing: Option<ForeignInput>,
+    /// Rows and columns of the network's input, 32 to 512; by default what the file says if `export` wrote
+    /// it, else 224.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
     /// Subtract the biases of convolutions from the running means behind them. The network answers as
     /// before, and has 10 thousand parameters less.
     #[arg(long)]

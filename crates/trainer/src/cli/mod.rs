@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod explain;
+mod export;
 mod import;
 #[cfg(feature = "mnist")]
 mod mnist;
@@ -19,6 +20,7 @@ pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
 };
 pub use explain::ExplainArgs;
+pub use export::{ExportArgs, ExportTarget};
 pub use import::ImportArgs;
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
@@ -63,6 +65,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Make a checkpoint of weights that another program wrote.
     Import(ImportArgs),
+    /// Hand a network on: as an ONNX model, as weights for PyTorch, or as a folder for a model hub.
+    Export(ExportArgs),
     /// Set runs side by side: settings that differ, accuracies, time; beside a baseline the paper's
     /// figure 3.
     Compare(CompareArgs),

@@ -12,8 +12,7 @@ use crate::cli::ImportArgs;
 use crate::commands::print;
 use crate::error::Error;
 use crate::file_error::FileError;
-use crate::import::checkpoint::ImportedCheckpoint;
-use crate::import::public_names::ImportOptions;
+use crate::import::checkpoint::{ImportChoices, ImportedCheckpoint};
 use crate::run::checkpoint;
 use crate::terminal::output::with_path;
 use crate::terminal::text::{counted, quoted};
@@ -25,11 +24,14 @@ pub(super) fn import(args: &ImportArgs) -> Result<(), Error> {
             args.out.display()
         )));
     }
-    let classes = args.classes.as_deref().map(class_names).transpose()?;
-    let are_named = classes.is_some();
-    let options = ImportOptions { image_size: args.image_size, fold_biases: args.fold_biases };
-    let imported = ImportedCheckpoint::read(&args.file, classes, args.preprocessing, options)?;
-    let ImportedCheckpoint { metadata, network, state, left_out } = imported;
+    let choices = ImportChoices {
+        classes: args.classes.as_deref().map(class_names).transpose()?,
+        input: args.preprocessing,
+        image_size: args.image_size,
+        fold_biases: args.fold_biases,
+    };
+    let imported = ImportedCheckpoint::read(&args.file, choices)?;
+    let ImportedCheckpoint { metadata, network, state, left_out, are_named } = imported;
     let table = ParameterTable::new(&network);
     checkpoint::save(&args.out, &metadata, &table, &state)?;
     let (classes, parameters) = (metadata.classes.len(), table.n_trainable());

@@ -8,6 +8,7 @@ mod data;
 mod dry_run;
 mod eval;
 mod explain;
+mod export;
 mod import;
 mod info;
 mod lr_find;
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Predict(args) => predict::predict(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Import(args) => import::import(&args),
+        Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => runs::runs(&args),
         Command::Report(args) => report::report(&args),

@@ -39,7 +39,7 @@ pub fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
 
 /// Loss, top-1 and learning rate against steps. Of training, the means of the epochs lie above the lines
 /// of the log, which are thin then.
-fn curves(run: &RecordedRun) -> Figure {
+pub fn curves(run: &RecordedRun) -> Figure {
     let training = |value: fn(&TrainingRow) -> f64| {
         run.training.iter().map(|row| (row.step as f64, value(row))).collect()
     };

@@ -6,7 +6,7 @@ use bninception_engine::ModelState;
 use bninception_engine::model::{Kind, Network};
 
 use super::error::ImportError;
-use super::preprocessing::ForeignInput;
+use super::preprocessing::{ForeignInput, OwnInput, OwnWords};
 use super::public_names::{ImportOptions, ImportedNetwork};
 use super::tensors::ForeignTensors;
 use crate::config::{ConfigFile, Resolved, Sources, resolve};
@@ -26,29 +26,61 @@ pub struct ImportedCheckpoint {
     pub state: TrainState,
     /// Tensors of the file that were not taken.
     pub left_out: Vec<String>,
+    /// Whether its classes have names, and not numbers.
+    pub are_named: bool,
+}
+
+/// What is chosen for an import; what is not is left to the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImportChoices {
+    /// Names of the classes.
+    pub classes: Option<Vec<String>>,
+    /// What the network was trained to see.
+    pub input: Option<ForeignInput>,
+    /// Rows and columns of the input.
+    pub image_size: Option<usize>,
+    /// As in [`ImportOptions`].
+    pub fold_biases: bool,
+}
+
+/// Rows and columns of the public weights' input.
+const IMAGE_SIZE: usize = 224;
+
+/// What images go through.
+enum Input {
+    Foreign(ForeignInput),
+    Own(OwnInput),
 }
 
 impl ImportedCheckpoint {
-    /// Reads the file at `path`. Its classes are `classes`, or else get numbers for names.
+    /// Reads the file at `path`. Where a choice is left open, a file that this program exported says what
+    /// holds; others are Caffe's at 224 px, and their classes get numbers for names.
     ///
     /// # Errors
     /// A file that cannot be read or holds another network, or names that are not as many as its classes.
-    pub fn read(
-        path: &Path,
-        classes: Option<Vec<String>>,
-        input: ForeignInput,
-        options: ImportOptions,
-    ) -> Result<ImportedCheckpoint, ImportError> {
+    pub fn read(path: &Path, choices: ImportChoices) -> Result<ImportedCheckpoint, ImportError> {
         let format = |reason| ImportError::Format { path: path.to_owned(), reason };
-        let tensors = ForeignTensors::read(path)?.tensors;
+        let ForeignTensors { tensors, metadata } = ForeignTensors::read(path)?;
+        let own = OwnWords::of(&metadata).map_err(format)?;
+        let own_size = own.as_ref().map(|own| own.input.image_size);
+        let image_size = choices.image_size.or(own_size).unwrap_or(IMAGE_SIZE);
+        let options = ImportOptions { image_size, fold_biases: choices.fold_biases };
         let imported = ImportedNetwork::of(tensors, options).map_err(format)?;
         let ImportedNetwork { network, mut weights, left_out } = imported;
-        input.turn_colours(&network, &mut weights);
+        let input = match (choices.input, &own) {
+            (None, Some(own)) => Input::Own(own.input.clone()),
+            (input, _) => Input::Foreign(input.unwrap_or(ForeignInput::Caffe)),
+        };
+        if let Input::Foreign(input) = input {
+            input.turn_colours(&network, &mut weights);
+        }
         let n_classes = network.options.classes;
+        let are_named = choices.classes.is_some() || own.is_some();
+        let classes = choices.classes.or(own.map(|own| own.classes));
         let classes = match classes {
             Some(classes) if classes.len() != n_classes => {
                 return Err(ImportError::Classes(format!(
-                    "--classes: {} names, but {} has {n_classes} classes",
+                    "{} names of classes, but {} has {n_classes} classes; name them with --classes",
                     classes.len(),
                     path.display()
                 )));
@@ -57,7 +89,7 @@ impl ImportedCheckpoint {
             None => numbered(n_classes),
         };
         let name = path.display().to_string();
-        let file = ConfigFile { name: name.clone(), text: settings(&network, input) };
+        let file = ConfigFile { name: name.clone(), text: settings(&network, &input) };
         let files = [file];
         let resolved = resolve(&Sources { files: &files, ..Sources::default() })?;
         let Resolved { config, recipe, .. } = resolved;
@@ -86,27 +118,35 @@ impl ImportedCheckpoint {
             checksum: String::new(),
         };
         let state = TrainState::of(ModelState::of(weights));
-        Ok(ImportedCheckpoint { metadata, network, state, left_out })
+        Ok(ImportedCheckpoint { metadata, network, state, left_out, are_named })
     }
 }
 
 /// The settings of a network, as a config file.
-fn settings(network: &Network, input: ForeignInput) -> String {
+fn settings(network: &Network, input: &Input) -> String {
     let options = &network.options;
     let kind = match network.kind {
         Kind::BnInception => "bn-inception",
         Kind::GoogLeNet => "googlenet",
     };
+    let (mean, std, crop) = match input {
+        Input::Foreign(input) => (input.mean(), input.std(), String::new()),
+        Input::Own(OwnInput { crop_ratio, interpolation, mean, std, .. }) => {
+            let crop = format!(
+                "crop_ratio = {crop_ratio:?}\n[augment]\ninterpolation = {}\n",
+                serde_json::json!(interpolation)
+            );
+            (*mean, *std, crop)
+        }
+    };
     format!(
         "[network]\nkind = \"{kind}\"\nbatch_norm = {}\nlrn = {}\ndropout = 0.0\nconv_bias = {}\n\
-         pool_proj_4c4d = {}\n[data]\nimage_size = {}\nmean = {:?}\nstd = {:?}\n",
+         pool_proj_4c4d = {}\n[data]\nimage_size = {}\nmean = {mean:?}\nstd = {std:?}\n{crop}",
         options.batch_norm.is_some(),
         options.lrn,
         options.conv_bias,
         options.pool_proj_4c4d,
         options.image_size,
-        input.mean(),
-        input.std(),
     )
 }
 

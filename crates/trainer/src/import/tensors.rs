@@ -20,6 +20,8 @@ const MAX_FILE_BYTES: u64 = 4 << 30;
 pub struct ForeignTensors {
     /// By name.
     pub tensors: BTreeMap<String, ForeignTensor>,
+    /// What the file says of itself, by key: the metadata of safetensors.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl ForeignTensors {
@@ -46,19 +48,23 @@ impl ForeignTensors {
             return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
         }
         if torch_file::is_torch(bytes) {
-            return Ok(ForeignTensors { tensors: torch_file::parse(bytes)? });
+            let tensors = torch_file::parse(bytes)?;
+            return Ok(ForeignTensors { tensors, metadata: BTreeMap::new() });
         }
         // The header of a safetensors file is a JSON object behind its length of eight bytes.
         match bytes.get(8) {
-            Some(b'{') => Ok(ForeignTensors { tensors: of_safetensors(bytes)? }),
+            Some(b'{') => of_safetensors(bytes),
             _ => Err("it is neither a safetensors file nor one that torch.save wrote".to_owned()),
         }
     }
 }
 
-fn of_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, String> {
+fn of_safetensors(bytes: &[u8]) -> Result<ForeignTensors, String> {
     let broken = |error| format!("it is no valid safetensors file ({error})");
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+    let metadata = header.metadata().iter().flatten();
+    let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         let kind = match view.dtype() {
@@ -73,5 +79,5 @@ fn of_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, ForeignTensor>, Strin
         let shape = view.shape().to_vec();
         tensors.insert(name.to_owned(), ForeignTensor { shape, values: kind.values(view.data()) });
     }
-    Ok(tensors)
+    Ok(ForeignTensors { tensors, metadata })
 }

@@ -1,0 +1,110 @@
+//! A folder as model hubs have them: `config.json` in the form of timm
+//! (<https://github.com/huggingface/pytorch-image-models>, `save_config_for_hf`), the weights, the network
+//! in PyTorch, and a page about the model (<https://huggingface.co/docs/hub/model-cards>).
+
+use std::path::Path;
+
+use bninception_engine::model::layer::{Activation, Op};
+use bninception_engine::model::{Kind, Network};
+use serde_json::{Value, json};
+
+use super::exported::Exported;
+use super::model_card::ModelCard;
+use super::public_file::PublicFile;
+use super::storage::Storage;
+use crate::comparison::page;
+use crate::comparison::recorded_run::RecordedRun;
+use crate::error::Error;
+use crate::file_error::FileError;
+use crate::run::atomic_file;
+
+/// The network in PyTorch, which the page about the model uses.
+const PORT: &str = include_str!("../../../../tools/peers/bn_inception.py");
+
+/// The names of the folder's files; the last is there if the run's record is.
+pub const FILES: [&str; 5] =
+    ["config.json", "model.safetensors", "bn_inception.py", "README.md", "curves.png"];
+
+/// Writes the folder at `dir`, each file in one step. `run` is the record of the run that the checkpoint
+/// belongs to.
+///
+/// # Errors
+/// A network that the port in PyTorch does not have, a value that `storage` cannot hold, or the system's.
+pub fn write(
+    dir: &Path,
+    exported: &Exported<'_>,
+    storage: Storage,
+    card: &ModelCard<'_>,
+    run: Option<&RecordedRun>,
+) -> Result<(), Error> {
+    check(exported.network)?;
+    let weights = PublicFile::of(exported, storage)?;
+    let config = format!("{:#}\n", config(exported));
+    let page = card.to_text(exported, storage, run.is_some());
+    let texts = [config.as_str(), PORT, page.as_str()];
+    for (name, text) in [FILES[0], FILES[2], FILES[3]].into_iter().zip(texts) {
+        let path = dir.join(name);
+        atomic_file::write(&path, |file| file.write_all(text.as_bytes()))
+            .map_err(FileError::of("write", &path))?;
+    }
+    let path = dir.join(FILES[1]);
+    atomic_file::write(&path, |file| weights.write(file)).map_err(FileError::of("write", &path))?;
+    if let Some(run) = run {
+        page::curves(run).write_png(&dir.join(FILES[4]))?;
+    }
+    Ok(())
+}
+
+/// Refuses what the port in PyTorch does not have.
+fn check(network: &Network) -> Result<(), Error> {
+    let found = match network.kind {
+        Kind::GoogLeNet => "GoogLeNet",
+        Kind::BnInception if network.options.batch_norm.is_none() => "without batch norm",
+        Kind::BnInception if network.options.lrn => "with local response normalisation",
+        Kind::BnInception if has_sigmoid(network) => "with sigmoids",
+        Kind::BnInception => return Ok(()),
+    };
+    Err(Error::Usage(format!(
+        "--hub is for BN-Inception with batch norm and ReLU, which its PyTorch file has; this network is \
+         {found}: export it with --onnx"
+    )))
+}
+
+fn has_sigmoid(network: &Network) -> bool {
+    network.layers.iter().any(|layer| layer.op == Op::Activation(Activation::Sigmoid))
+}
+
+fn config(exported: &Exported<'_>) -> Value {
+    let network = exported.network;
+    let classes = exported.classes.len();
+    let features = network.layers.iter().find(|layer| layer.op == Op::GlobalAveragePool);
+    let pooled = features.map(|layer| network.layers[layer.inputs[0]].output);
+    let size = exported.preprocessing.image_size;
+    let input = exported.input();
+    json!({
+        "architecture": "bninception",
+        "num_classes": classes,
+        "num_features": pooled.map(|map| map.channels),
+        "global_pool": "avg",
+        "model_args": {
+            // The port has a bias in each convolution, as the public weights do.
+            "conv_bias": true,
+            "pool_proj_4c4d": network.options.pool_proj_4c4d,
+        },
+        "label_names": exported.classes,
+        "pretrained_cfg": {
+            "classifier": "last_linear",
+            "crop_mode": "center",
+            "crop_pct": input["crop_ratio"],
+            "custom_load": false,
+            "first_conv": "conv1_7x7_s2",
+            "fixed_input_size": false,
+            "input_size": [3, size, size],
+            "interpolation": input["interpolation"],
+            "mean": input["mean"],
+            "num_classes": classes,
+            "pool_size": pooled.map(|map| [map.height, map.width]),
+            "std": input["std"],
+        },
+    })
+}
