@@ -130,7 +130,10 @@ fn warn_of_port(network: &Network) {
         ),
         Kind::BnInception => return,
     };
-    tracing::warn!("the public PyTorch port does not load this network: {reason}");
+    tracing::warn!(
+        "the public PyTorch port does not load this network: {reason}; what --hub writes has a file for \
+         PyTorch, and --onnx takes every network"
+    );
 }
 
 /// The last name of a path, of `.` too.

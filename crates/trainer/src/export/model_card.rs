@@ -177,11 +177,11 @@ impl ModelCard<'_> {
     fn training(&self, has_curves: bool) -> String {
         let Metadata { config, recipe, progress, initial, step, epoch, .. } = self.metadata;
         let mut text = format!(
-            "## Training\n\n- recipe: {}\n- updates: {} in {} ({})\n- images: {} px, batches of {}, seed {}\n\
+            "## Training\n\n- recipe: {}\n- updates: {}, {} whole epochs, {}\n- images: {} px, batches of {}, seed {}\n\
              - learning rate: {}, weight decay: {}\n",
             recipe,
             grouped(*step),
-            counted(*epoch, "whole epoch"),
+            grouped(*epoch),
             duration(progress.seconds),
             config.data.image_size,
             config.train.batch_size,
