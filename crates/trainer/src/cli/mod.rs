@@ -180,12 +180,16 @@ pub struct EvalArgs {
     /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,
-    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration;
-    /// and the worst mistakes and the confusion of classes as pictures.
+    /// Evaluate this checkpoint too, on the same images and with the same options, and say whether the
+    /// accuracies differ: counts in pairs, McNemar's exact test, and the images that changed.
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub baseline: Option<PathBuf>,
+    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration,
+    /// with --baseline images that changed; and the worst mistakes and the confusion of classes as pictures.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Lines of each list behind the result: worst classes of more than 20, confused pairs, worst
-    /// mistakes; 0 leaves out the tables of classes as well.
+    /// mistakes, changed images; 0 leaves out the tables of classes as well.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub top: usize,
     /// Engine, threads, batch size, form of the result.

@@ -83,11 +83,11 @@ fn class_to_json((name, row): (&String, &ClassRow)) -> Value {
     })
 }
 
-fn interval_to_json(interval: Interval) -> Value {
+pub(super) fn interval_to_json(interval: Interval) -> Value {
     json!([interval.low, interval.high])
 }
 
 /// JSON has no not-a-number: nothing stands for it.
-fn finite(value: f64) -> Option<f64> {
+pub(super) fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
