@@ -1,5 +1,6 @@
 //! The command line, as clap parses it.
 
+mod average;
 mod bench;
 mod data;
 mod explain;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bninception_data::Crops;
 use clap::{Args, Parser, Subcommand};
 
+pub use average::AverageArgs;
 pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs};
 pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
@@ -57,6 +59,9 @@ pub enum Command {
     /// Give a checkpoint batch norm statistics of the whole training set in place of moving averages
     /// (the paper's algorithm 2).
     Calibrate(CalibrateArgs),
+    /// Make one checkpoint of several: the mean of their weights (a model soup, or stochastic weight
+    /// averaging).
+    Average(AverageArgs),
     /// Name the class of images.
     Predict(PredictArgs),
     /// Show where in images the network sees a class: class activation maps.

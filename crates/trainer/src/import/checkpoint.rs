@@ -82,6 +82,7 @@ impl ImportedCheckpoint {
             images: ImageLists::default(),
             data_dirs: StoredDirs::default(),
             initial: Some(initial),
+            averaged: Vec::new(),
             calibration: None,
             checksum: String::new(),
         };

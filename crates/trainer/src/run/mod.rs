@@ -6,6 +6,7 @@
 //! checkpoint:  state, metadata      <-> one file; metadata: what a checkpoint says about itself
 //! transfer:    weights               -> those of another network
 //! initial:     checkpoint            -> the first weights of another run
+//! average:     checkpoints           -> the mean of their weights
 //! image_lists, classes:             which images and classes those are
 //! saver:       state                 -> checkpoints, on a thread of its own
 //! records:     rows                 <-> metrics.jsonl, summary.csv; tensorboard: event files
@@ -14,6 +15,7 @@
 //! ```
 
 pub mod atomic_file;
+pub mod average;
 pub mod checkpoint;
 pub mod classes;
 pub mod error;

@@ -90,6 +90,7 @@ impl Job {
             images: self.images.clone(),
             data_dirs: self.data_dirs.to_stored(),
             initial: self.initial.clone(),
+            averaged: Vec::new(),
             calibration: None,
             checksum: String::new(),
         }
