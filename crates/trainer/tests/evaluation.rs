@@ -127,6 +127,7 @@ fn many_crops_count_each_image_once() {
             "top5",
             "loss",
             "crops",
+            "flip",
             "failed",
             "images_per_second",
             "statistics",

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use bninception::config::{Config, ConfigFile, Recipe, Sources, preset_names, resolve};
 use bninception::run::image_lists::{ClassImages, ImageLists};
-use bninception::run::metadata::{AveragedSource, FORMAT_VERSION, InitialSource, Metadata, StoredDirs};
+use bninception::run::metadata::{
+    AveragedSource, FORMAT_VERSION, InitialSource, Metadata, StoredDirs,
+};
 use bninception::run::state::{EvaluationResult, RunProgress};
 use bninception::setup;
 use bninception_data::check_class_name;
@@ -220,6 +222,7 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
                 step: any_u64(rng),
             })
             .collect(),
+        trained_image_size: rng.random::<bool>().then(|| rng.random_range(0..1000)),
         calibration: None,
         checksum: "0".to_owned(),
     }

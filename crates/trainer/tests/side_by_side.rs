@@ -5,9 +5,11 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use bninception::run::checkpoint::{self, Checkpoint};
 use bninception::run::initial::file_hash;
+use bninception_data::RgbImage;
 use bninception_engine::model::ParameterTable;
 use common::{Place, reorder_classes};
 use serde_json::Value;
@@ -38,10 +40,8 @@ fn columns(place: &Place, file: &str, names: &[&str]) -> Vec<Vec<String>> {
     let text = fs::read_to_string(place.path(file)).unwrap();
     let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
     let header = lines.next().unwrap();
-    let at: Vec<usize> = names
-        .iter()
-        .map(|name| header.iter().position(|title| title == name).unwrap())
-        .collect();
+    let at: Vec<usize> =
+        names.iter().map(|name| header.iter().position(|title| title == name).unwrap()).collect();
     lines.map(|line| at.iter().map(|&column| line[column].to_owned()).collect()).collect()
 }
 
@@ -160,11 +160,8 @@ fn a_mean_of_weights_is_a_checkpoint_without_a_run() {
     let parts = [weights.map(|part| &part.trainable), weights.map(|part| &part.statistics)];
     for [a, b, found] in parts {
         assert!(a != b);
-        let expected: Vec<f32> = a
-            .iter()
-            .zip(b)
-            .map(|(&a, &b)| ((f64::from(a) + f64::from(b)) / 2.0) as f32)
-            .collect();
+        let expected: Vec<f32> =
+            a.iter().zip(b).map(|(&a, &b)| ((f64::from(a) + f64::from(b)) / 2.0) as f32).collect();
         assert!(*found == expected);
     }
     assert!(mean.state.model.velocity.iter().all(|&value| value == 0.0));
@@ -223,4 +220,134 @@ fn a_mean_of_weights_is_a_checkpoint_without_a_run() {
     ] {
         place.fail(&[&["average"], arguments].concat(), 2, &[part]);
     }
+}
+
+/// Writes each picture of `from`, a folder of classes, mirrored left to right into `to`.
+fn mirror(from: &Path, to: &Path) {
+    for class in fs::read_dir(from).unwrap() {
+        let class = class.unwrap();
+        let folder = to.join(class.file_name());
+        fs::create_dir_all(&folder).unwrap();
+        for file in fs::read_dir(class.path()).unwrap() {
+            let file = file.unwrap();
+            let picture =
+                bninception_data::decode(&fs::read(file.path()).unwrap(), &Default::default());
+            let picture = picture.unwrap();
+            let (width, height) = picture.dimensions();
+            RgbImage::from_fn(width, height, |x, y| *picture.get_pixel(width - 1 - x, y))
+                .save(folder.join(file.file_name()))
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_flip_is_the_mean_of_an_image_and_its_mirror_image() {
+    let place = with_run();
+    // With the moving statistics of so few steps all probabilities are 0 or 1.
+    place.succeed(&["calibrate", LAST, "--out", "calibrated.safetensors"]);
+    const CALIBRATED: &str = "calibrated.safetensors";
+    mirror(&place.path("pictures/val"), &place.path("mirrored"));
+    let probabilities = |dir: &str, more: &[&str]| -> Vec<f64> {
+        let eval = ["eval", CALIBRATED, "--data-dir", dir, "--out", "out"];
+        place.succeed(&[&eval[..], more].concat());
+        let column = columns(&place, "out/predictions.csv", &["probability_of_true"]);
+        column.into_iter().map(|row| row[0].parse().unwrap()).collect()
+    };
+    let apart = |a: &[f64], b: &[f64]| -> f64 {
+        assert_eq!((a.len(), b.len()), (20, 20));
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    let plain = ["pictures/val", "mirrored"].map(|dir| probabilities(dir, &[]));
+    assert!(apart(&plain[0], &plain[1]) > 1e-3, "the test tests nothing: {plain:?}");
+    let mean: Vec<f64> = plain[0].iter().zip(&plain[1]).map(|(a, b)| (a + b) / 2.0).collect();
+    for dir in ["pictures/val", "mirrored"] {
+        let found = probabilities(dir, &["--flip"]);
+        assert!(apart(&found, &mean) < 1e-6, "{dir}: {found:?}, expected {mean:?}");
+        let seen = columns(&place, "out/predictions.csv", &["crops"]);
+        assert!(seen.iter().all(|row| row[0] == "image and mirror"), "{seen:?}");
+    }
+    let result = place.json(&["eval", CALIBRATED, "--flip", "--json"]);
+    assert_eq!((&result["crops"], &result["flip"]), (&1.into(), &true.into()));
+    let text = place.succeed(&["eval", CALIBRATED, "--flip"]);
+    assert!(text.contains("and its mirror image"), "{text}");
+    for crops in ["10", "144"] {
+        place.fail(
+            &["eval", CALIBRATED, "--flip", "--crops", crops],
+            2,
+            &["--flip", "mirror images"],
+        );
+    }
+}
+
+#[test]
+fn another_test_size_needs_statistics_of_that_size() {
+    let place = with_run();
+    // The result of an evaluation, and what it says on stderr.
+    let eval = |arguments: &[&str]| -> (Value, String) {
+        let output = place.run(&[&["eval"], arguments, &["--json"]].concat());
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{log}");
+        (serde_json::from_slice(&output.stdout).unwrap(), log)
+    };
+    let load = |name: &str| checkpoint::load(&place.path(name)).unwrap();
+    let population = |name: &str| load(name).state.population.unwrap().statistics;
+
+    let (plain, log) = eval(&[LAST]);
+    assert!(!log.contains("statistics of"), "{log}");
+    let (same, log) = eval(&[LAST, "--image-size", "32"]);
+    assert!(!log.contains("statistics of") && same["loss"] == plain["loss"], "{log}");
+    let (large, log) = eval(&[LAST, "--image-size", "48"]);
+    assert!(large["models"][0]["image_size"] == 48 && large["loss"] != plain["loss"], "{large}");
+    let advice = "bninception calibrate run/last.safetensors --image-size 48\n";
+    assert!(log.contains("statistics of 32 px") && log.contains(advice), "{log}");
+
+    // The advice is followed: the checkpoint is one of 48 px, with the weights and the rest as they were.
+    place.succeed(&["calibrate", LAST, "--image-size", "48"]);
+    const LARGE: &str = "run/last-48px.safetensors";
+    let (old, new) = (load(LAST), load(LARGE));
+    assert_eq!(
+        (new.metadata.preprocessing.image_size, new.metadata.config.data.image_size),
+        (48, 48)
+    );
+    assert_eq!(new.metadata.preprocessing.crop_ratio, old.metadata.preprocessing.crop_ratio);
+    assert_eq!(new.metadata.trained_image_size, Some(32));
+    assert!(new.state.model.ema == old.state.model.ema);
+    let about = place.succeed(&["info", LARGE]);
+    assert!(about.contains("calibrated at 48 px; trained"), "{about}");
+    let (fitting, log) = eval(&[LARGE]);
+    assert!(!log.contains("statistics of") && fitting["statistics"] == "population", "{log}");
+    assert_eq!(fitting["models"][0]["image_size"], 48);
+    for (more, taken_at) in [
+        (["--statistics", "moving"], "statistics of 32 px"),
+        (["--image-size", "32"], "statistics of 48 px"),
+    ] {
+        let (_, log) = eval(&[&[LARGE], &more[..]].concat());
+        assert!(log.contains(taken_at), "{more:?}: {log}");
+    }
+    place.succeed(&["predict", LARGE, "pictures/val"]);
+    place.fail(&["resume", LARGE], 2, &["calibrated at 48 px", "trains at 32 px", "--init-from"]);
+
+    // Its statistics are those of a checkpoint that had 48 px all along, and go back to those of 32 px.
+    edited(&place, LAST, "born.safetensors", |born| {
+        born.metadata.preprocessing.image_size = 48;
+        born.metadata.config.data.image_size = 48;
+    });
+    place.succeed(&["calibrate", "born.safetensors"]);
+    assert!(population("born-calibrated.safetensors") == population(LARGE));
+    place.succeed(&["calibrate", LAST]);
+    place.succeed(&["calibrate", LARGE, "--image-size", "32", "--out", "back.safetensors"]);
+    assert!(population("back.safetensors") == population("run/last-calibrated.safetensors"));
+    assert!(population("back.safetensors") != population(LARGE));
+    assert_eq!(load("back.safetensors").metadata.trained_image_size, None);
+
+    for command in ["eval", "calibrate"] {
+        place.fail(&[command, LAST, "--image-size", "20"], 2, &["--image-size 20", "32 to 512"]);
+    }
+    // Auxiliary heads fit one size alone, and evaluation does not need them.
+    train(&place, "heads", &["--set", "network.aux=true", "--steps", "1"]);
+    let heads = "heads/last.safetensors";
+    eval(&[heads, "--image-size", "160"]);
+    place.succeed(&["calibrate", heads, "--image-size", "160", "--images", "8"]);
+    assert!(!load("heads/last-160px.safetensors").metadata.config.network.aux);
 }

@@ -182,6 +182,14 @@ pub struct EvalArgs {
     /// plain and mirrored) or 144 (four scales; GoogLeNet, section 7).
     #[arg(long, default_value = "1", value_name = "1|10|144", value_parser = parse_crops)]
     pub crops: Crops,
+    /// Average the class probabilities of each image and its mirror image; with --crops 1 only, as the
+    /// others have mirror images.
+    #[arg(long)]
+    pub flip: bool,
+    /// Rows and columns of the network's input, 32 to 512, in place of those that it was trained at. `calibrate
+    /// --image-size` makes the statistics that fit.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
     /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,
@@ -219,7 +227,12 @@ pub struct CalibrateArgs {
     /// "multiple training mini-batches".
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub images: usize,
-    /// The checkpoint to write; by default CHECKPOINT with `-calibrated` behind its name.
+    /// Rows and columns of the network's input, 32 to 512: statistics at another size than that of training,
+    /// which the checkpoint then has as its own.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// The checkpoint to write; by default CHECKPOINT with `-calibrated` behind its name, or with --image-size
+    /// that and `px`.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Replace a file that is there already, the checkpoint itself if --out names it.

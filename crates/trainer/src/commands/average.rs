@@ -33,9 +33,7 @@ pub(super) fn average(args: &AverageArgs) -> Result<(), Error> {
     }
     let n = metadata.averaged.len();
     if args.json {
-        let source = |source: &AveragedSource| {
-            json!({ "path": source.path, "blake3": source.blake3, "step": source.step })
-        };
+        let source = |source: &AveragedSource| json!({ "path": source.path, "blake3": source.blake3, "step": source.step });
         let result = json!({
             "averaged": metadata.averaged.iter().map(source).collect::<Vec<Value>>(),
             "parameters": table.n_trainable(),

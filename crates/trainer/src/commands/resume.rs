@@ -77,14 +77,18 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     run::finish(&job, executor.as_mut(), state, args.json)
 }
 
-/// Refuses a checkpoint that no run led to.
+/// Refuses a checkpoint that no run led to, or that is of another size than its run.
 fn check_is_of_run(metadata: &Metadata, path: &Path) -> Result<(), Error> {
-    let Some(origin) = metadata.origin_without_run() else { return Ok(()) };
+    let image_size = metadata.preprocessing.image_size;
+    let resized = metadata.trained_image_size.map(|trained| {
+        format!("was calibrated at {image_size} px, and its run trains at {trained} px")
+    });
+    let Some(origin) = metadata.origin_without_run().or(resized) else { return Ok(()) };
     let has_images = metadata.images != ImageLists::default();
     let dir = if has_images { metadata.data_dirs.dir.as_str() } else { "" };
     let dir = if dir.is_empty() { "DIR".to_owned() } else { quoted(Path::new(dir)) };
     Err(Error::Usage(format!(
-        "{} {origin}, so there is no run to resume; begin one with its weights: bninception train --init-from \
+        "{} {origin}: there is no run that goes on from it; begin one with its weights: bninception train --init-from \
          {} --data-dir {dir}",
         path.display(),
         quoted(path)

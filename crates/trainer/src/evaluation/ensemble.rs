@@ -178,7 +178,7 @@ pub fn evaluate(
         }
     }
     let failed = failed.into_values().collect();
-    let outcomes = Outcomes::new(classes.to_vec(), samples, outcomes, failed, seconds);
+    let outcomes = Outcomes::new(classes.to_vec(), samples, crops, outcomes, failed, seconds);
     warn_of_not_finite(&outcomes.evaluation.metrics);
     Ok(outcomes)
 }

@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use bninception_data::Crops;
+
 use crate::error::Error;
 use crate::evaluation::changes::Changes;
 use crate::evaluation::interval::Interval;
@@ -216,8 +218,16 @@ fn predictions(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
         rows.push((failure.index, fields));
     }
     rows.sort_by_key(|(index, _)| *index);
+    header.push("crops".to_owned());
     table.write_record(header)?;
-    rows.into_iter().try_for_each(|(_, fields)| table.write_record(fields))
+    let crops = match outcomes.crops {
+        Crops::Mirrored => "image and mirror".to_owned(),
+        crops => crops.count().to_string(),
+    };
+    rows.into_iter().try_for_each(|(_, mut fields)| {
+        fields.push(crops.clone());
+        table.write_record(fields)
+    })
 }
 
 fn calibration(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {

@@ -83,6 +83,7 @@ impl ImportedCheckpoint {
             data_dirs: StoredDirs::default(),
             initial: Some(initial),
             averaged: Vec::new(),
+            trained_image_size: None,
             calibration: None,
             checksum: String::new(),
         };

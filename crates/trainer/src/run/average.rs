@@ -82,10 +82,9 @@ impl WeightMean {
     /// Sums the weights that evaluation would use: the moving average where there is one.
     fn take(&mut self, checkpoint: &Checkpoint) -> Result<(), RunError> {
         let weights = checkpoint.state.model.evaluation_weights();
-        for (sums, values) in [
-            (&mut self.trainable, &weights.trainable),
-            (&mut self.statistics, &weights.statistics),
-        ] {
+        for (sums, values) in
+            [(&mut self.trainable, &weights.trainable), (&mut self.statistics, &weights.statistics)]
+        {
             sums.iter_mut().zip(values).for_each(|(sum, &value)| *sum += f64::from(value));
         }
         self.sources.push(AveragedSource {
@@ -144,6 +143,7 @@ impl WeightMean {
             data_dirs: if has_images { self.first.data_dirs } else { StoredDirs::default() },
             initial: None,
             averaged: self.sources,
+            trained_image_size: None,
             calibration: None,
             checksum: String::new(),
             ..self.first

@@ -61,6 +61,10 @@ pub struct Metadata {
     /// The checkpoints whose mean its weights are, if they are one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub averaged: Vec<AveragedSource>,
+    /// The image size of training, where that of the settings is another: of a checkpoint that was calibrated
+    /// at another size. The running statistics are of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_image_size: Option<usize>,
     /// How the population statistics were made, if there are any. [`crate::run::checkpoint::save`] sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,

@@ -91,6 +91,7 @@ impl Job {
             data_dirs: self.data_dirs.to_stored(),
             initial: self.initial.clone(),
             averaged: Vec::new(),
+            trained_image_size: None,
             calibration: None,
             checksum: String::new(),
         }

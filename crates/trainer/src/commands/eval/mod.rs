@@ -6,7 +6,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use bninception_data::{Sample, Splits, scan_classes_with};
+use bninception_data::{Crops, Sample, Splits, scan_classes_with};
 
 use super::stored::use_config;
 use crate::cli::EvalArgs;
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::evaluation::changes::Changes;
 use crate::evaluation::ensemble::{self, Member};
 use crate::evaluation::pictures;
+use crate::evaluation::statistics::StatisticsSizes;
 use crate::evaluation::tables::OutcomeTables;
 use crate::images::data_dirs::check_outside;
 use crate::images::own_images::{Look, Part};
@@ -27,6 +28,7 @@ use crate::terminal::text::counted;
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     signals::listen()?;
+    let crops = crops(args)?;
     let (classes, models) = load_models(args)?;
     let baseline = args.baseline.as_deref();
     let baseline = baseline.map(|path| load(args, path, Some(&classes))).transpose()?;
@@ -43,11 +45,11 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     let of_baseline = match &baseline {
         Some(baseline) => {
             let models = std::slice::from_ref(baseline);
-            Some(ensemble::evaluate(models, &classes, samples.clone(), args.crops)?)
+            Some(ensemble::evaluate(models, &classes, samples.clone(), crops)?)
         }
         None => None,
     };
-    let outcomes = ensemble::evaluate(&models, &classes, samples, args.crops)?;
+    let outcomes = ensemble::evaluate(&models, &classes, samples, crops)?;
     for failure in &outcomes.evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
     }
@@ -62,17 +64,29 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
         }
     }
     if args.options.json {
-        let mut result = json::to_json(&outcomes, &models, args.crops);
+        let mut result = json::to_json(&outcomes, &models);
         if let Some((changes, baseline)) = beside {
             result["baseline"] = baseline::to_json(changes, baseline);
         }
         return print::json(&result);
     }
-    let mut result = text::to_text(&outcomes, &models, args.crops, args.top);
+    let mut result = text::to_text(&outcomes, &models, args.top);
     if let Some((changes, baseline)) = beside {
         result.push_str(&baseline::to_text(changes, baseline, args.top));
     }
     print::text(&result)
+}
+
+/// What of each image is looked at.
+fn crops(args: &EvalArgs) -> Result<Crops, Error> {
+    match (args.flip, args.crops) {
+        (true, Crops::One) => Ok(Crops::Mirrored),
+        (true, crops) => Err(Error::Usage(format!(
+            "--flip: half of the {} crops are mirror images already; leave out --flip, or take --crops 1",
+            crops.count()
+        ))),
+        (false, crops) => Ok(crops),
+    }
 }
 
 /// The models, and the classes of the first, in whose order all of them answer.
@@ -89,9 +103,19 @@ fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Member>), Error> {
 /// The model of a checkpoint or run; without `classes` it answers in the order of its own.
 fn load(args: &EvalArgs, path: &Path, classes: Option<&[String]>) -> Result<Member, Error> {
     let checkpoint = checkpoint::load(&RunFolder::checkpoint_in(path)?)?;
+    let sizes = StatisticsSizes::of(&checkpoint.metadata);
+    let checkpoint = match args.image_size {
+        Some(image_size) => checkpoint.at_image_size(image_size)?,
+        None => checkpoint,
+    };
     let config = use_config(&checkpoint, &args.options)?;
     let classes = classes.map_or_else(|| checkpoint.metadata.classes.clone(), <[String]>::to_vec);
-    Member::new(checkpoint, config, args.statistics, &classes)
+    let member = Member::new(checkpoint, config, args.statistics, &classes)?;
+    if let Some(note) = sizes.note(&member.path, member.statistics, member.preprocessing.image_size)
+    {
+        tracing::warn!("{note}");
+    }
+    Ok(member)
 }
 
 /// The images of a folder, labelled by `classes`.
