@@ -294,9 +294,9 @@ fn another_test_size_needs_statistics_of_that_size() {
     let population = |name: &str| load(name).state.population.unwrap().statistics;
 
     let (plain, log) = eval(&[LAST]);
-    assert!(!log.contains("statistics of"), "{log}");
+    assert!(!log.contains("px; make others"), "{log}");
     let (same, log) = eval(&[LAST, "--image-size", "32"]);
-    assert!(!log.contains("statistics of") && same["loss"] == plain["loss"], "{log}");
+    assert!(!log.contains("px; make others") && same["loss"] == plain["loss"], "{log}");
     let (large, log) = eval(&[LAST, "--image-size", "48"]);
     assert!(large["models"][0]["image_size"] == 48 && large["loss"] != plain["loss"], "{large}");
     let advice = "bninception calibrate run/last.safetensors --image-size 48\n";
@@ -316,7 +316,7 @@ fn another_test_size_needs_statistics_of_that_size() {
     let about = place.succeed(&["info", LARGE]);
     assert!(about.contains("calibrated at 48 px; trained"), "{about}");
     let (fitting, log) = eval(&[LARGE]);
-    assert!(!log.contains("statistics of") && fitting["statistics"] == "population", "{log}");
+    assert!(!log.contains("px; make others") && fitting["statistics"] == "population", "{log}");
     assert_eq!(fitting["models"][0]["image_size"], 48);
     for (more, taken_at) in [
         (["--statistics", "moving"], "statistics of 32 px"),
