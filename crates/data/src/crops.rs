@@ -12,6 +12,8 @@ pub enum Crops {
     /// The centre.
     #[default]
     One,
+    /// The centre, plain and mirrored.
+    Mirrored,
     /// The four corners and the centre of the resized image, each plain and mirrored (Krizhevsky et
     /// al. 2012, section 4.1; torchvision's `TenCrop` behind `Resize`).
     Ten,
@@ -28,7 +30,7 @@ const GOOGLENET_SHORT_SIDES: [usize; 4] = [256, 288, 320, 352];
 const GOOGLENET_INPUT: usize = 224;
 
 impl Crops {
-    /// The protocol of 1, 10 or 144 crops.
+    /// The protocol of 1, 10 or 144 crops, that of the centre without its mirror image.
     pub fn from_count(count: usize) -> Option<Crops> {
         [Crops::One, Crops::Ten, Crops::All144].into_iter().find(|crops| crops.count() == count)
     }
@@ -37,6 +39,7 @@ impl Crops {
     pub fn count(self) -> usize {
         match self {
             Crops::One => 1,
+            Crops::Mirrored => 2,
             Crops::Ten => 10,
             Crops::All144 => 144,
         }
@@ -52,7 +55,7 @@ impl Crops {
     /// own ratios. Where squares coincide, as in a square image, their regions are equal.
     pub fn regions(self, width: u32, height: u32, size: usize, ratio: f64) -> Vec<Region> {
         match self {
-            Crops::One => vec![centre_crop(width, height, size, ratio)],
+            Crops::One | Crops::Mirrored => vec![centre_crop(width, height, size, ratio)],
             Crops::Ten => {
                 let resized = Resized::new(width, height, (size as f64 / ratio).floor());
                 resized.corners_and_centre([0.0, 0.0], resized.sides, size as f64)
@@ -165,8 +168,10 @@ mod tests {
 
     #[test]
     fn one_crop_is_the_centre_crop() {
-        let crops = Crops::One.regions(500, 375, 224, 0.875);
-        assert_eq!(crops, [centre_crop(500, 375, 224, 0.875)]);
+        for (crops, count) in [(Crops::One, 1), (Crops::Mirrored, 2)] {
+            assert_eq!(crops.regions(500, 375, 224, 0.875), [centre_crop(500, 375, 224, 0.875)]);
+            assert_eq!((crops.count(), crops.mirrored()), (count, count == 2));
+        }
     }
 
     #[test]

@@ -418,7 +418,7 @@ fn many_crops_of_an_image_come_from_one_decoding() {
     for batch in Loader::eval(Arc::new(Pictures::new()), &preprocessing, &options(0, 1)).unwrap() {
         centre.extend(batch.unwrap().images);
     }
-    for crops in [Crops::One, Crops::Ten, Crops::All144] {
+    for crops in [Crops::One, Crops::Mirrored, Crops::Ten, Crops::All144] {
         let mut whole: Vec<Content> = Vec::new();
         for workers in [0, 1, 3] {
             let mut source = Pictures::new();
@@ -437,7 +437,7 @@ fn many_crops_of_an_image_come_from_one_decoding() {
             }
         }
         // The plain centre follows the plain and mirrored corners.
-        let at = if crops == Crops::One { 0 } else { 8 };
+        let at = if matches!(crops, Crops::One | Crops::Mirrored) { 0 } else { 8 };
         for (_, levels, _, indices, _) in &whole {
             assert_eq!(levels.len(), indices.len() * crops.count() * n_values);
             for (image, &index) in levels.chunks_exact(crops.count() * n_values).zip(indices) {
@@ -446,6 +446,7 @@ fn many_crops_of_an_image_come_from_one_decoding() {
                     let expected = &centre[index as usize * n_values..][..n_values];
                     assert!(inputs[at] == expected, "{crops:?} of {index}: the centre");
                 }
+                assert_eq!(inputs.len(), crops.count());
                 for pair in inputs.chunks_exact(2) {
                     let rows = |input| <[u8]>::as_chunks::<3>(input).0.chunks_exact(16);
                     let mirrored = rows(pair[0]).zip(rows(pair[1]));

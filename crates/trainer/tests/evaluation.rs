@@ -1,6 +1,8 @@
 //! Crops, ensembles, reports and population statistics, on the binary and by hand.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,26 +86,9 @@ impl Place {
         assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
     }
 
-    /// Writes a copy of the checkpoint `from` with other class names: class `i` becomes class
-    /// `order[i]` of the old list, and the rows of the last layer move along.
+    /// [`common::reorder_classes`] of a checkpoint here.
     fn reorder(&self, from: &str, to: &str, order: &[usize]) {
-        let mut loaded = checkpoint::load(&self.path(from)).unwrap();
-        let table = ParameterTable::new(&loaded.network);
-        loaded.metadata.classes =
-            order.iter().map(|&class| loaded.metadata.classes[class].clone()).collect();
-        let mut all = vec![&mut loaded.state.model.weights.trainable];
-        all.extend(loaded.state.model.ema.as_mut().map(|ema| &mut ema.trainable));
-        for values in all {
-            for spec in table.trainable.iter().filter(|spec| spec.name.starts_with("last_linear")) {
-                let old = values[spec.range.clone()].to_vec();
-                let row = old.len() / order.len();
-                for (new, &class) in order.iter().enumerate() {
-                    let at = spec.range.start + new * row;
-                    values[at..at + row].copy_from_slice(&old[class * row..][..row]);
-                }
-            }
-        }
-        checkpoint::save(&self.path(to), &loaded.metadata, &table, &loaded.state).unwrap();
+        common::reorder_classes(&self.path(from), &self.path(to), order);
     }
 }
 
@@ -142,6 +127,7 @@ fn many_crops_count_each_image_once() {
             "top5",
             "loss",
             "crops",
+            "flip",
             "failed",
             "images_per_second",
             "statistics",

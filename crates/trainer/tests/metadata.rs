@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use bninception::config::{Config, ConfigFile, Recipe, Sources, preset_names, resolve};
 use bninception::run::image_lists::{ClassImages, ImageLists};
-use bninception::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, StoredDirs};
+use bninception::run::metadata::{
+    AveragedSource, FORMAT_VERSION, InitialSource, Metadata, StoredDirs,
+};
 use bninception::run::state::{EvaluationResult, RunProgress};
 use bninception::setup;
 use bninception_data::check_class_name;
@@ -213,6 +215,14 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
             step: any_u64(rng),
             kept_classes: vec![any_text(rng)],
         }),
+        averaged: (0..rng.random_range(0..3))
+            .map(|_| AveragedSource {
+                path: any_text(rng),
+                blake3: any_text(rng),
+                step: any_u64(rng),
+            })
+            .collect(),
+        trained_image_size: rng.random::<bool>().then(|| rng.random_range(0..1000)),
         calibration: None,
         checksum: "0".to_owned(),
     }

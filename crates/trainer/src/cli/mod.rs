@@ -1,5 +1,6 @@
 //! The command line, as clap parses it.
 
+mod average;
 mod bench;
 mod data;
 mod explain;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use bninception_data::Crops;
 use clap::{Args, Parser, Subcommand};
 
+pub use average::AverageArgs;
 pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs};
 pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
@@ -59,6 +61,9 @@ pub enum Command {
     /// Give a checkpoint batch norm statistics of the whole training set in place of moving averages
     /// (the paper's algorithm 2).
     Calibrate(CalibrateArgs),
+    /// Make one checkpoint of several: the mean of their weights (a model soup, or stochastic weight
+    /// averaging).
+    Average(AverageArgs),
     /// Name the class of images.
     Predict(PredictArgs),
     /// Show where in images the network sees a class: class activation maps.
@@ -181,15 +186,27 @@ pub struct EvalArgs {
     /// plain and mirrored) or 144 (four scales; GoogLeNet, section 7).
     #[arg(long, default_value = "1", value_name = "1|10|144", value_parser = parse_crops)]
     pub crops: Crops,
+    /// Average the class probabilities of each image and its mirror image; with --crops 1 only, as the
+    /// others have mirror images.
+    #[arg(long)]
+    pub flip: bool,
+    /// Rows and columns of the network's input, 32 to 512, in place of those that it was trained at. `calibrate
+    /// --image-size` makes the statistics that fit.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
     /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,
-    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration;
-    /// and the worst mistakes and the confusion of classes as pictures.
+    /// Evaluate this checkpoint too, on the same images and with the same options, and say whether the
+    /// accuracies differ: counts in pairs, McNemar's exact test, and the images that changed.
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub baseline: Option<PathBuf>,
+    /// Write tables into this folder: by class, by pair of classes, by image, mistakes, calibration,
+    /// with --baseline images that changed; and the worst mistakes and the confusion of classes as pictures.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Lines of each list behind the result: worst classes of more than 20, confused pairs, worst
-    /// mistakes; 0 leaves out the tables of classes as well.
+    /// mistakes, changed images; 0 leaves out the tables of classes as well.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub top: usize,
     /// Engine, threads, batch size, form of the result.
@@ -214,7 +231,12 @@ pub struct CalibrateArgs {
     /// "multiple training mini-batches".
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub images: usize,
-    /// The checkpoint to write; by default CHECKPOINT with `-calibrated` behind its name.
+    /// Rows and columns of the network's input, 32 to 512: statistics at another size than that of training,
+    /// which the checkpoint then has as its own.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// The checkpoint to write; by default CHECKPOINT with `-calibrated` behind its name, or with --image-size
+    /// that and `px`.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Replace a file that is there already, the checkpoint itself if --out names it.

@@ -31,8 +31,12 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     let path = RunFolder::checkpoint_in(&args.checkpoint)?;
     let checkpoint = checkpoint::load(&path)?;
     check_norm(&checkpoint.network)?;
+    let checkpoint = match args.image_size {
+        Some(image_size) => checkpoint.at_image_size(image_size)?,
+        None => checkpoint,
+    };
     let config = training_config(&checkpoint, &args.options)?;
-    let out = output(&path, args.out.as_deref(), args.overwrite)?;
+    let out = output(&path, args)?;
     let (dirs, train) = training_images(&config, args.data_dir.as_deref(), &checkpoint)?;
     dirs.check_outside(&out, "--out")?;
     let batch_size = config.train.batch_size;
@@ -41,7 +45,8 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     let mut executor = setup::executor(&config, checkpoint.network.clone())?;
     tracing::info!("{}", executor.describe());
     tracing::info!(
-        "calibrating with {} of {} training images of {}, augmented as in training",
+        "calibrating at {} px with {} of {} training images of {}, augmented as in training",
+        config.data.image_size,
         n_batches * batch_size as u64,
         train.len(),
         dirs.dir.display()
@@ -73,6 +78,7 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
             "batches": batches,
             "batch_size": batch_size,
             "seed": seed,
+            "image_size": metadata.preprocessing.image_size,
             "ema": state.model.ema.is_some(),
             "failed": print::failures_to_json(&failed),
             "seconds": seconds,
@@ -86,8 +92,14 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
             counted(n as u64, "image")
         ),
     };
+    let size = match metadata.trained_image_size {
+        Some(trained) => {
+            format!(" at {} px (trained at {trained} px)", metadata.preprocessing.image_size)
+        }
+        None => String::new(),
+    };
     print::text(&format!(
-        "{}: population statistics over {} of {}{failed}\n\
+        "{}: population statistics over {} of {}{size}{failed}\n\
          evaluation and prediction use them from now on; --statistics moving takes the others",
         out.display(),
         counted(batches, "batch"),
@@ -95,17 +107,20 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     ))
 }
 
-/// The file to write: what `out` says, or `input` with `-calibrated` behind its name.
-fn output(input: &Path, out: Option<&Path>, overwrite: bool) -> Result<PathBuf, Error> {
-    let out = match out {
-        Some(out) => out.to_owned(),
+/// The file to write: what `--out` says, or `input` with `-calibrated` or the size behind its name.
+fn output(input: &Path, args: &CalibrateArgs) -> Result<PathBuf, Error> {
+    let out = match &args.out {
+        Some(out) => out.clone(),
         None => {
             let mut name = input.file_stem().unwrap_or_default().to_owned();
-            name.push("-calibrated.safetensors");
+            name.push(match args.image_size {
+                Some(image_size) => format!("-{image_size}px.safetensors"),
+                None => "-calibrated.safetensors".to_owned(),
+            });
             input.with_file_name(name)
         }
     };
-    if out.exists() && !overwrite {
+    if out.exists() && !args.overwrite {
         return Err(Error::Usage(format!(
             "{} is there already; name another file with --out, or replace it with --overwrite",
             out.display()

@@ -50,13 +50,21 @@ fn describe(checkpoint: &checkpoint::Checkpoint) -> String {
     let initial = metadata.initial.as_ref().map_or(String::new(), |source| {
         format!("first weights: {} (step {}, BLAKE3 {})\n", source.path, source.step, source.blake3)
     });
+    let sources = metadata.averaged.iter().map(|source| {
+        format!("mean of: {} (step {}, BLAKE3 {})\n", source.path, source.step, source.blake3)
+    });
+    let averaged: String = sources.collect();
+    let trained = metadata.trained_image_size.map_or(String::new(), |trained| {
+        let own = metadata.preprocessing.image_size;
+        format!("calibrated at {own} px; trained, with its running statistics, at {trained} px\n")
+    });
     let lag = lag_note(checkpoint).map_or(String::new(), |note| format!("{note}\n"));
     let mut names: Vec<&str> = metadata.classes.iter().take(10).map(String::as_str).collect();
     if metadata.classes.len() > names.len() {
         names.push("...");
     }
     format!(
-        "\n{}: epoch {}, step {}{best}\nrecipe {}\n{}: {}\n{initial}{statistics}{lag}",
+        "\n{}: epoch {}, step {}{best}\nrecipe {}\n{}: {}\n{initial}{averaged}{trained}{statistics}{lag}",
         checkpoint.path.display(),
         metadata.epoch,
         metadata.step,

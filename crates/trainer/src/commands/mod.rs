@@ -1,5 +1,6 @@
 //! One file for each verb of the command line: thin glue between settings and work.
 
+mod average;
 mod bench;
 mod calibrate;
 mod compare;
@@ -43,6 +44,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::LrFind(args) => lr_find::lr_find(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::calibrate(&args),
+        Command::Average(args) => average::average(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Import(args) => import::import(&args),

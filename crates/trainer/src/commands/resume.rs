@@ -13,6 +13,7 @@ use crate::images::scan;
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::classes;
 use crate::run::folder::RunFolder;
+use crate::run::image_lists::ImageLists;
 use crate::run::metadata::Metadata;
 use crate::run::state::{RunProgress, TrainState};
 use crate::setup;
@@ -29,8 +30,12 @@ const IMAGES: &str = "data.images";
 pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     signals::listen()?;
     let stop = run::stop_when(args.max_time);
+    if let Ok(named) = checkpoint::load_metadata(&args.run) {
+        check_is_of_run(&named, &args.run)?;
+    }
     let (folder, _lock) = RunFolder::open(&args.run)?;
     let Checkpoint { metadata, mut state, network, .. } = checkpoint::load(&folder.last())?;
+    check_is_of_run(&metadata, &folder.last())?;
     let (resolved, network) =
         resumed_config(&metadata, &network, &args.config, &args.allow_change, &folder)?;
     let Resolved { config, recipe, .. } = resolved;
@@ -70,6 +75,24 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     run::say_start(&job, &state, executor.as_ref(), &room);
     say_place(&job, &state.progress);
     run::finish(&job, executor.as_mut(), state, args.json)
+}
+
+/// Refuses a checkpoint that no run led to, or that is of another size than its run.
+fn check_is_of_run(metadata: &Metadata, path: &Path) -> Result<(), Error> {
+    let image_size = metadata.preprocessing.image_size;
+    let resized = metadata.trained_image_size.map(|trained| {
+        format!("was calibrated at {image_size} px, and its run trains at {trained} px")
+    });
+    let Some(origin) = metadata.origin_without_run().or(resized) else { return Ok(()) };
+    let has_images = metadata.images != ImageLists::default();
+    let dir = if has_images { metadata.data_dirs.dir.as_str() } else { "" };
+    let dir = if dir.is_empty() { "DIR".to_owned() } else { quoted(Path::new(dir)) };
+    Err(Error::Usage(format!(
+        "{} {origin}: there is no run that goes on from it; begin one with its weights: bninception train --init-from \
+         {} --data-dir {dir}",
+        path.display(),
+        quoted(path)
+    )))
 }
 
 /// Says of advice for a new run what it takes to follow it in one that goes on.

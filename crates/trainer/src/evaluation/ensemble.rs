@@ -19,6 +19,7 @@ use crate::evaluation::statistics::{self, Statistics};
 use crate::images::own_images::OwnImages;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::classes;
+use crate::run::metadata::Metadata;
 use crate::setup;
 use bninception_engine::metrics::{Score, log_add, log_softmax};
 
@@ -38,6 +39,8 @@ pub struct Member {
     pub config: Config,
     /// The images of its run.
     pub own: OwnImages,
+    /// Its classes, in its own order.
+    classes: Vec<String>,
     network: Network,
     weights: Weights,
     /// For each of its classes, the place in the list of all models.
@@ -60,14 +63,14 @@ impl Member {
         let Checkpoint { path, metadata, network, state, .. } = checkpoint;
         let Some(places) = classes::places(classes, &metadata.classes) else {
             return Err(Error::Unusable(format!(
-                "{} has other classes than the first checkpoint: {}; the models of an ensemble \
-                 must name the same classes",
+                "{} has other classes than the first checkpoint: {}; models that are evaluated \
+                 together must name the same classes",
                 path.display(),
                 classes::difference(classes, &metadata.classes)
             )));
         };
         let (step, ema) = (metadata.step, state.model.ema.is_some());
-        let preprocessing = metadata.preprocessing;
+        let Metadata { preprocessing, classes, .. } = metadata;
         Ok(Member {
             path,
             step,
@@ -76,6 +79,7 @@ impl Member {
             preprocessing,
             config,
             own,
+            classes,
             network,
             weights,
             places,
@@ -92,6 +96,11 @@ impl Member {
         let mut executor = setup::executor(&self.config, self.network.clone())?;
         executor.prepare_evaluation(EvaluationWeights::Given(&self.weights))?;
         Ok((executor, CentredClassifier::of(&self.network, &self.weights)))
+    }
+
+    /// The names of its classes, in its own order.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
     }
 
     /// The place among its own classes of a class in the list of all models.
@@ -124,6 +133,7 @@ pub fn evaluate(
         let source = FileSource::new(samples.clone(), setup::decode_options(&model.config))?;
         let options = setup::load_options(&model.config, setup::val_batch_size(&model.config));
         let mut log_k = vec![0.0; classes.len()];
+        let mut in_order = vec![0.0; classes.len()];
         let mut each = |batch: &Batch, logits: &[f32]| {
             let rows = logits.chunks_exact(crops.count() * classes.len());
             for ((&index, &label), logits) in batch.indices.iter().zip(&batch.labels).zip(rows) {
@@ -134,7 +144,12 @@ pub fn evaluate(
                 }
                 let score = match crops {
                     // As in training, from the logits themselves.
-                    Crops::One => Score::of_logits(logits, label as usize),
+                    Crops::One => {
+                        for (&logit, &place) in logits.iter().zip(&model.places) {
+                            in_order[place] = logit;
+                        }
+                        Score::of_logits(&in_order, label as usize)
+                    }
                     _ => Score::of_log_probabilities(&log_k, label as usize),
                 };
                 outcomes.push(ImageOutcome::new(index, label, score, &log_k));
@@ -163,7 +178,7 @@ pub fn evaluate(
         }
     }
     let failed = failed.into_values().collect();
-    let outcomes = Outcomes::new(classes.to_vec(), samples, outcomes, failed, seconds);
+    let outcomes = Outcomes::new(classes.to_vec(), samples, crops, outcomes, failed, seconds);
     warn_of_not_finite(&outcomes.evaluation.metrics);
     Ok(outcomes)
 }

@@ -7,6 +7,8 @@
 //! tables:     outcomes                -> CSV files in a folder
 //! pictures:   outcomes                -> pictures of mistakes and of confusion beside them
 //! interval:   counts                  -> how far a rate can be believed
+//! paired:     counts of two           -> whether their rates differ
+//! changes:    outcomes of two         -> these counts, and the images that changed
 //! majority:   counts                  -> what a network that learnt nothing would score
 //! statistics: checkpoint              -> the statistics of batch norm that are used
 //! calibrate:  executor, mini-batches  -> population statistics
@@ -14,11 +16,13 @@
 
 pub mod activation_map;
 pub mod calibrate;
+pub mod changes;
 pub mod ensemble;
 pub mod evaluate;
 pub mod interval;
 pub mod majority;
 pub mod outcomes;
+pub mod paired;
 pub mod pictures;
 pub mod statistics;
 pub mod tables;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bninception_data::{Failure, Sample};
+use bninception_data::{Crops, Failure, Sample};
 
 use crate::evaluation::evaluate::{ClassCount, Evaluation};
 use crate::evaluation::majority::Majority;
@@ -146,6 +146,8 @@ pub struct Outcomes {
     pub classes: Vec<String>,
     /// The images that were to be evaluated.
     pub samples: Vec<Sample>,
+    /// What of each image was looked at.
+    pub crops: Crops,
     /// Counts and loss, and images that could not be read.
     pub evaluation: Evaluation,
     /// What was found for the others, in their order.
@@ -157,6 +159,7 @@ impl Outcomes {
     pub fn new(
         classes: Vec<String>,
         samples: Vec<Sample>,
+        crops: Crops,
         images: Vec<ImageOutcome>,
         failed: Vec<Failure>,
         seconds: f64,
@@ -171,7 +174,7 @@ impl Outcomes {
             by_class[samples[failure.index as usize].label as usize].add(false);
         }
         let evaluation = Evaluation { metrics, failed, by_class, seconds };
-        Outcomes { classes, samples, evaluation, images }
+        Outcomes { classes, samples, crops, evaluation, images }
     }
 
     /// One row for each class, in their order.
@@ -282,7 +285,8 @@ mod tests {
         };
         let names = (0..classes).map(|class| format!("class {class}")).collect();
         let failed = (0..unreadable.len()).map(failure).collect();
-        Outcomes::new(names, samples, images.iter().enumerate().map(outcome).collect(), failed, 1.0)
+        let images = images.iter().enumerate().map(outcome).collect();
+        Outcomes::new(names, samples, Crops::One, images, failed, 1.0)
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Which statistics batch norm uses outside of training: one rule for `eval` and `predict`, and one for
 //! the evaluations of a run.
 
+use std::path::Path;
+
 use bninception_engine::model::Weights;
 
 use crate::config::EvalStatistics;
@@ -95,9 +97,13 @@ pub fn weights(
 /// What is to be said of a checkpoint whose moving statistics are all that it has although its run is
 /// one for population statistics: one that was saved inside an epoch, or by an earlier program.
 pub fn lag_note(checkpoint: &Checkpoint) -> Option<String> {
-    let Metadata { config, step, steps_per_epoch, .. } = &checkpoint.metadata;
+    let Metadata { config, step, steps_per_epoch, trained_image_size, .. } = &checkpoint.metadata;
     let has_norm = checkpoint.network.options.batch_norm.is_some();
     if !has_norm || checkpoint.state.population.is_some() || *step == 0 {
+        return None;
+    }
+    // Of another size they are no better without the lag: [`StatisticsSizes::note`] says what to do.
+    if trained_image_size.is_some() {
         return None;
     }
     let reason =
@@ -114,6 +120,43 @@ pub fn lag_note(checkpoint: &Checkpoint) -> Option<String> {
         checkpoint.path.display(),
         quoted(&checkpoint.path)
     ))
+}
+
+/// The image sizes that the statistics of a checkpoint were taken at, in pixels.
+#[derive(Clone, Copy, Debug)]
+pub struct StatisticsSizes {
+    moving: usize,
+    population: usize,
+}
+
+impl StatisticsSizes {
+    /// Those of a checkpoint as it was stored.
+    pub fn of(metadata: &Metadata) -> StatisticsSizes {
+        let own = metadata.preprocessing.image_size;
+        StatisticsSizes { moving: metadata.trained_image_size.unwrap_or(own), population: own }
+    }
+
+    /// What is to be said where the checkpoint at `path` is used at `image_size` with `statistics` of another
+    /// size: objects look larger or smaller there, and so do the responses of filters.
+    pub fn note(
+        self,
+        path: &Path,
+        statistics: Option<Statistics>,
+        image_size: usize,
+    ) -> Option<String> {
+        let taken_at = match statistics? {
+            Statistics::Moving => self.moving,
+            Statistics::Population => self.population,
+        };
+        (taken_at != image_size).then(|| {
+            format!(
+                "{} is evaluated at {image_size} px with batch norm statistics of {taken_at} px; make others \
+                 with: bninception calibrate {} --image-size {image_size}",
+                path.display(),
+                quoted(path)
+            )
+        })
+    }
 }
 
 #[cfg(test)]

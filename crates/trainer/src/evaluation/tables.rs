@@ -3,9 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use bninception_data::Crops;
+
 use crate::error::Error;
+use crate::evaluation::changes::Changes;
 use crate::evaluation::interval::Interval;
-use crate::evaluation::outcomes::{KEPT_CLASSES, Outcomes, bin_ends};
+use crate::evaluation::outcomes::{ImageOutcome, KEPT_CLASSES, Outcomes, bin_ends};
 use crate::file_error::FileError;
 use crate::terminal::csv_file;
 
@@ -13,6 +16,9 @@ type Table = csv::Writer<File>;
 
 /// Most rows of `mistakes.csv` and `confused-pairs.csv`.
 pub const MAX_ROWS: usize = 1000;
+
+/// The images that only one of an evaluation and its baseline gets right.
+const CHANGES: &str = "changes.csv";
 
 /// The folder that outcomes are written into.
 pub struct OutcomeTables {
@@ -48,6 +54,54 @@ impl OutcomeTables {
         }
         Ok(())
     }
+
+    /// Writes the images that changed between a baseline and this evaluation. Without a baseline it says if a
+    /// file of an earlier evaluation is left.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_changes(&self, changes: Option<&Changes<'_>>) -> Result<(), Error> {
+        let path = self.dir.join(CHANGES);
+        match changes {
+            Some(changes) => csv_file::write(&path, |table| changed_images(changes, table))?,
+            None if path.exists() => {
+                tracing::warn!("{} is of an earlier evaluation with a baseline", path.display());
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+fn changed_images(changes: &Changes<'_>, table: &mut Table) -> csv::Result<()> {
+    table.write_record([
+        "path",
+        "true",
+        "right",
+        "predicted",
+        "probability_of_predicted",
+        "probability_of_true",
+        "baseline_predicted",
+        "baseline_probability_of_predicted",
+        "baseline_probability_of_true",
+    ])?;
+    for image in &changes.images {
+        let mut fields = vec![
+            changes.path(image).display().to_string(),
+            name(changes.this, image.label).to_owned(),
+            if image.is_gain { "this" } else { "baseline" }.to_owned(),
+        ];
+        for outcome in [image.this, image.baseline] {
+            let predicted = outcome.and_then(ImageOutcome::predicted);
+            fields.extend([
+                predicted.map_or(String::new(), |(class, _)| name(changes.this, class).to_owned()),
+                number(predicted.map(|(_, probability)| probability)),
+                number(outcome.map(|outcome| outcome.probability)),
+            ]);
+        }
+        table.write_record(fields)?;
+    }
+    Ok(())
 }
 
 /// A number, or nothing where there is none.
@@ -164,8 +218,16 @@ fn predictions(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
         rows.push((failure.index, fields));
     }
     rows.sort_by_key(|(index, _)| *index);
+    header.push("crops".to_owned());
     table.write_record(header)?;
-    rows.into_iter().try_for_each(|(_, fields)| table.write_record(fields))
+    let crops = match outcomes.crops {
+        Crops::Mirrored => "image and mirror".to_owned(),
+        crops => crops.count().to_string(),
+    };
+    rows.into_iter().try_for_each(|(_, mut fields)| {
+        fields.push(crops.clone());
+        table.write_record(fields)
+    })
 }
 
 fn calibration(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {

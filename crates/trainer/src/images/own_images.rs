@@ -28,8 +28,8 @@ pub struct OwnImages {
     given: StoredDirs,
     /// Where they were.
     stored: StoredDirs,
-    /// Whether there was no run: another program made the weights.
-    is_imported: bool,
+    /// What the weights are where no run led to them, in words.
+    origin_without_run: Option<String>,
 }
 
 /// A part of a run's images.
@@ -51,7 +51,7 @@ impl OwnImages {
             lists: metadata.images.clone(),
             given: StoredDirs { dir: data.dir.clone(), val_dir: data.val_dir.clone() },
             stored: metadata.data_dirs.clone(),
-            is_imported: metadata.is_imported(),
+            origin_without_run: metadata.origin_without_run(),
         }
     }
 
@@ -63,9 +63,12 @@ impl OwnImages {
     pub fn candidates(&self, config: &Config, val_flag: &str) -> Result<Vec<DataDirs>, Error> {
         let StoredDirs { dir, val_dir } = &self.given;
         let data = &config.data;
-        if self.is_imported && data.dir.is_empty() {
+        if let Some(origin) = &self.origin_without_run
+            && self.lists == ImageLists::default()
+            && data.dir.is_empty()
+        {
             return Err(Error::Usage(format!(
-                "{} was imported, so it has no images of its own; name a folder with --data-dir",
+                "{} {origin}, so it has no images of its own; name a folder with --data-dir",
                 self.path.display()
             )));
         }

@@ -114,6 +114,8 @@ impl ImportedCheckpoint {
             images: ImageLists::default(),
             data_dirs: StoredDirs::default(),
             initial: Some(initial),
+            averaged: Vec::new(),
+            trained_image_size: None,
             calibration: None,
             checksum: String::new(),
         };

@@ -58,6 +58,13 @@ pub struct Metadata {
     /// Where the run's first weights come from, if they were not drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<InitialSource>,
+    /// The checkpoints whose mean its weights are, if they are one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub averaged: Vec<AveragedSource>,
+    /// The image size of training, where that of the settings is another: of a checkpoint that was calibrated
+    /// at another size. The running statistics are of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_image_size: Option<usize>,
     /// How the population statistics were made, if there are any. [`crate::run::checkpoint::save`] sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
@@ -90,6 +97,18 @@ pub struct InitialSource {
     pub step: u64,
     /// Classes of the run whose rows of the classifier it gave.
     pub kept_classes: Vec<String>,
+}
+
+/// One of the checkpoints whose weights were averaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AveragedSource {
+    /// The file, as it was named.
+    pub path: String,
+    /// BLAKE3 of the file, as `b3sum` prints it.
+    pub blake3: String,
+    /// Updates behind its weights.
+    pub step: u64,
 }
 
 impl Metadata {
@@ -136,8 +155,16 @@ impl Metadata {
     }
 
     /// Whether it is that of imported weights, before any update on images.
-    pub fn is_imported(&self) -> bool {
+    fn is_imported(&self) -> bool {
         self.initial.is_some() && self.steps_per_epoch == 0
+    }
+
+    /// What its weights are where no run led to them, in words; `None` of a run's.
+    pub fn origin_without_run(&self) -> Option<String> {
+        match self.averaged.len() {
+            0 => self.is_imported().then(|| "was imported".to_owned()),
+            n => Some(format!("is the mean of {n} checkpoints")),
+        }
     }
 
     /// Checks that the text `json`, which was made of metadata, can be read and means the same. Gives

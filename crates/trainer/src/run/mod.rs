@@ -6,6 +6,8 @@
 //! checkpoint:  state, metadata      <-> one file; metadata: what a checkpoint says about itself
 //! transfer:    weights               -> those of another network
 //! initial:     checkpoint            -> the first weights of another run
+//! resized:     checkpoint            -> the same for images of another size
+//! average:     checkpoints           -> the mean of their weights
 //! image_lists, classes:             which images and classes those are
 //! saver:       state                 -> checkpoints, on a thread of its own
 //! records:     rows                 <-> metrics.jsonl, summary.csv; tensorboard: event files
@@ -14,6 +16,7 @@
 //! ```
 
 pub mod atomic_file;
+pub mod average;
 pub mod checkpoint;
 pub mod classes;
 pub mod error;
@@ -24,6 +27,7 @@ pub mod journal;
 pub mod lock;
 pub mod metadata;
 pub mod records;
+pub mod resized;
 pub mod saver;
 pub mod state;
 pub mod tensorboard;

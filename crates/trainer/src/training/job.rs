@@ -90,6 +90,8 @@ impl Job {
             images: self.images.clone(),
             data_dirs: self.data_dirs.to_stored(),
             initial: self.initial.clone(),
+            averaged: Vec::new(),
+            trained_image_size: None,
             calibration: None,
             checksum: String::new(),
         }

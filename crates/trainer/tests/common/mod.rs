@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use bninception::run::checkpoint;
 use bninception_data::{DemoOptions, write_demo};
+use bninception_engine::model::ParameterTable;
 use serde_json::Value;
 
 /// A temporary folder in which the binary runs.
@@ -80,4 +82,26 @@ pub(crate) fn listing(dir: &Path) -> Vec<PathBuf> {
     }
     paths.sort();
     paths
+}
+
+/// Writes a copy of the checkpoint `from` with other class names: class `i` becomes class `order[i]` of the
+/// old list, and the rows of the last layer move along.
+pub(crate) fn reorder_classes(from: &Path, to: &Path, order: &[usize]) {
+    let mut loaded = checkpoint::load(from).unwrap();
+    let table = ParameterTable::new(&loaded.network);
+    loaded.metadata.classes =
+        order.iter().map(|&class| loaded.metadata.classes[class].clone()).collect();
+    let mut all = vec![&mut loaded.state.model.weights.trainable];
+    all.extend(loaded.state.model.ema.as_mut().map(|ema| &mut ema.trainable));
+    for values in all {
+        for spec in table.trainable.iter().filter(|spec| spec.name.starts_with("last_linear")) {
+            let old = values[spec.range.clone()].to_vec();
+            let row = old.len() / order.len();
+            for (new, &class) in order.iter().enumerate() {
+                let at = spec.range.start + new * row;
+                values[at..at + row].copy_from_slice(&old[class * row..][..row]);
+            }
+        }
+    }
+    checkpoint::save(to, &loaded.metadata, &table, &loaded.state).unwrap();
 }

@@ -12,7 +12,7 @@ use crate::evaluation::statistics;
 use crate::evaluation::tables::MAX_ROWS;
 use crate::terminal::output::with_path;
 
-pub(super) fn to_json(outcomes: &Outcomes, models: &[Member], crops: Crops) -> Value {
+pub(super) fn to_json(outcomes: &Outcomes, models: &[Member]) -> Value {
     let evaluation = &outcomes.evaluation;
     let model = |model: &Member| {
         let about = json!({
@@ -24,6 +24,7 @@ pub(super) fn to_json(outcomes: &Outcomes, models: &[Member], crops: Crops) -> V
         with_path("path", &model.path, about)
     };
     let rows = outcomes.per_class();
+    let is_flipped = outcomes.crops == Crops::Mirrored;
     let name = |class: u32| &outcomes.classes[class as usize];
     let pairs = outcomes.confused_pairs().into_iter().take(MAX_ROWS).map(|pair| {
         json!({
@@ -50,7 +51,8 @@ pub(super) fn to_json(outcomes: &Outcomes, models: &[Member], crops: Crops) -> V
         "top1": evaluation.top1(),
         "top5": evaluation.top5(),
         "loss": finite(evaluation.loss()),
-        "crops": crops.count(),
+        "crops": if is_flipped { 1 } else { outcomes.crops.count() },
+        "flip": is_flipped,
         "failed": print::failures_to_json(&evaluation.failed),
         "images_per_second": evaluation.images_per_second(),
         "statistics": common_statistics(models).map_or("mixed", statistics::name),
@@ -83,11 +85,11 @@ fn class_to_json((name, row): (&String, &ClassRow)) -> Value {
     })
 }
 
-fn interval_to_json(interval: Interval) -> Value {
+pub(super) fn interval_to_json(interval: Interval) -> Value {
     json!([interval.low, interval.high])
 }
 
 /// JSON has no not-a-number: nothing stands for it.
-fn finite(value: f64) -> Option<f64> {
+pub(super) fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }

@@ -1,19 +1,22 @@
 //! `eval`.
 
+mod baseline;
 mod json;
 mod text;
 
 use std::path::{Path, PathBuf};
 
-use bninception_data::{Sample, Splits, scan_classes_with};
+use bninception_data::{Crops, Sample, Splits, scan_classes_with};
 
 use super::stored::use_config;
 use crate::cli::EvalArgs;
 use crate::commands::print;
 use crate::config::Config;
 use crate::error::Error;
+use crate::evaluation::changes::Changes;
 use crate::evaluation::ensemble::{self, Member};
 use crate::evaluation::pictures;
+use crate::evaluation::statistics::StatisticsSizes;
 use crate::evaluation::tables::OutcomeTables;
 use crate::images::data_dirs::check_outside;
 use crate::images::own_images::{Look, Part};
@@ -25,46 +28,94 @@ use crate::terminal::text::counted;
 
 pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     signals::listen()?;
+    let crops = crops(args)?;
     let (classes, models) = load_models(args)?;
+    let baseline = args.baseline.as_deref();
+    let baseline = baseline.map(|path| load(args, path, Some(&classes))).transpose()?;
+    let all: Vec<&Member> = models.iter().chain(&baseline).collect();
     let (place, samples) = match &args.data_dir {
-        Some(dir) => (dir.clone(), named_images(&models, dir, &classes)?),
-        None => own_images(&models)?,
+        Some(dir) => (dir.clone(), named_images(&all, dir, &classes)?),
+        None => own_images(&all)?,
     };
     if let Some(out) = &args.out {
         check_outside(&place, out, "--out")?;
     }
     let folder = args.out.as_deref().map(OutcomeTables::create).transpose()?;
     tracing::info!("evaluating {} of {}", counted(samples.len() as u64, "image"), place.display());
-    let outcomes = ensemble::evaluate(&models, &classes, samples, args.crops)?;
+    let of_baseline = match &baseline {
+        Some(baseline) => {
+            let models = std::slice::from_ref(baseline);
+            Some(ensemble::evaluate(models, &classes, samples.clone(), crops)?)
+        }
+        None => None,
+    };
+    let outcomes = ensemble::evaluate(&models, &classes, samples, crops)?;
     for failure in &outcomes.evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
     }
+    let changes = of_baseline.as_ref().map(|other| Changes::between(&outcomes, other));
+    let beside = changes.as_ref().zip(baseline.as_ref());
     if let Some(folder) = folder {
         folder.write(&outcomes)?;
+        folder.write_changes(changes.as_ref())?;
         if let (Some(out), [first, ..]) = (&args.out, models.as_slice()) {
             pictures::write(out, &outcomes, first)?;
             tracing::info!("tables, mistakes.png and confusion.png are in {}", out.display());
         }
     }
     if args.options.json {
-        return print::json(&json::to_json(&outcomes, &models, args.crops));
+        let mut result = json::to_json(&outcomes, &models);
+        if let Some((changes, baseline)) = beside {
+            result["baseline"] = baseline::to_json(changes, baseline);
+        }
+        return print::json(&result);
     }
-    print::text(&text::to_text(&outcomes, &models, args.crops, args.top))
+    let mut result = text::to_text(&outcomes, &models, args.top);
+    if let Some((changes, baseline)) = beside {
+        result.push_str(&baseline::to_text(changes, baseline, args.top));
+    }
+    print::text(&result)
+}
+
+/// What of each image is looked at.
+fn crops(args: &EvalArgs) -> Result<Crops, Error> {
+    match (args.flip, args.crops) {
+        (true, Crops::One) => Ok(Crops::Mirrored),
+        (true, crops) => Err(Error::Usage(format!(
+            "--flip: half of the {} crops are mirror images already; leave out --flip, or take --crops 1",
+            crops.count()
+        ))),
+        (false, crops) => Ok(crops),
+    }
 }
 
 /// The models, and the classes of the first, in whose order all of them answer.
 fn load_models(args: &EvalArgs) -> Result<(Vec<String>, Vec<Member>), Error> {
-    let mut classes: Vec<String> = Vec::new();
-    let mut models = Vec::new();
+    let mut models: Vec<Member> = Vec::new();
     for path in &args.checkpoints {
-        let checkpoint = checkpoint::load(&RunFolder::checkpoint_in(path)?)?;
-        let config = use_config(&checkpoint, &args.options)?;
-        if models.is_empty() {
-            classes.clone_from(&checkpoint.metadata.classes);
-        }
-        models.push(Member::new(checkpoint, config, args.statistics, &classes)?);
+        let classes = models.first().map(Member::classes);
+        models.push(load(args, path, classes)?);
     }
-    Ok((classes, models))
+    let classes = models.first().map(|first| first.classes().to_vec());
+    Ok((classes.unwrap_or_default(), models))
+}
+
+/// The model of a checkpoint or run; without `classes` it answers in the order of its own.
+fn load(args: &EvalArgs, path: &Path, classes: Option<&[String]>) -> Result<Member, Error> {
+    let checkpoint = checkpoint::load(&RunFolder::checkpoint_in(path)?)?;
+    let sizes = StatisticsSizes::of(&checkpoint.metadata);
+    let checkpoint = match args.image_size {
+        Some(image_size) => checkpoint.at_image_size(image_size)?,
+        None => checkpoint,
+    };
+    let config = use_config(&checkpoint, &args.options)?;
+    let classes = classes.map_or_else(|| checkpoint.metadata.classes.clone(), <[String]>::to_vec);
+    let member = Member::new(checkpoint, config, args.statistics, &classes)?;
+    if let Some(note) = sizes.note(&member.path, member.statistics, member.preprocessing.image_size)
+    {
+        tracing::warn!("{note}");
+    }
+    Ok(member)
 }
 
 /// The images of a folder, labelled by `classes`.
@@ -82,7 +133,7 @@ fn labelled_images(config: &Config, dir: &Path, classes: &[String]) -> Result<Ve
 
 /// The images of a folder that was named. Where it has the images of the models' runs, those that they
 /// set aside; otherwise all, and it is said if some were trained on.
-fn named_images(models: &[Member], dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
+fn named_images(models: &[&Member], dir: &Path, classes: &[String]) -> Result<Vec<Sample>, Error> {
     let looks: Vec<Option<Look>> =
         models.iter().map(|model| model.own.look_in(&model.config, dir)).collect();
     if let Some(splits) = common_images(&looks) {
@@ -121,9 +172,9 @@ fn paths_inside<'a>(samples: &'a [Sample], dir: &'a Path) -> impl Iterator<Item 
 
 /// The runs' own validation images. All runs must have the same ones, or a model would be evaluated on
 /// what it was trained on.
-fn own_images(models: &[Member]) -> Result<(PathBuf, Vec<Sample>), Error> {
+fn own_images(models: &[&Member]) -> Result<(PathBuf, Vec<Sample>), Error> {
     let of = |model: &Member| model.own.find(&model.config, Part::Validation);
-    let (first, others) = (&models[0], &models[1..]);
+    let (first, others) = (models[0], &models[1..]);
     let (dirs, samples) = of(first)?;
     for model in others {
         let (other_dirs, other) = of(model)?;

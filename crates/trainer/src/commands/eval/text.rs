@@ -20,8 +20,8 @@ const GRID_WIDTH: usize = 100;
 const NAME_WIDTH: usize = 24;
 
 /// The result, and lists of at most `top` lines behind it; 0 leaves out all that stands behind the result.
-pub(super) fn to_text(outcomes: &Outcomes, models: &[Member], crops: Crops, top: usize) -> String {
-    let mut text = headline(outcomes, crops);
+pub(super) fn to_text(outcomes: &Outcomes, models: &[Member], top: usize) -> String {
+    let mut text = headline(outcomes);
     if let Some(majority) = outcomes.majority() {
         let verdict = majority.verdict(&outcomes.classes, outcomes.evaluation.top1());
         text.push_str(&format!("{verdict}\n"));
@@ -71,7 +71,7 @@ pub(super) fn to_text(outcomes: &Outcomes, models: &[Member], crops: Crops, top:
     text
 }
 
-fn headline(outcomes: &Outcomes, crops: Crops) -> String {
+fn headline(outcomes: &Outcomes) -> String {
     let evaluation = &outcomes.evaluation;
     let n_classes = outcomes.classes.len();
     let with_interval = |rate| {
@@ -85,8 +85,9 @@ fn headline(outcomes: &Outcomes, crops: Crops) -> String {
         false => String::new(),
     };
     let ece = outcomes.ece().map_or(String::new(), |ece| format!(", ECE {ece:.4}"));
-    let crops = match crops {
+    let crops = match outcomes.crops {
         Crops::One => "one centre crop each".to_owned(),
+        Crops::Mirrored => "the mean of one centre crop each and its mirror image".to_owned(),
         crops => format!("{} crops each", crops.count()),
     };
     let failed = match evaluation.failed.len() {
