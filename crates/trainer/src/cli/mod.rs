@@ -247,6 +247,14 @@ pub struct PredictArgs {
     /// and class.
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// Also write what the last layer reads, 1,024 numbers an image, as a file of NumPy whose name ends with
+    /// `.npy`: a row for each image that can be read, in their order, with their paths beside it in
+    /// `.paths.jsonl`.
+    #[arg(long, value_name = "FILE")]
+    pub features: Option<PathBuf>,
+    /// Replace files of --features that are there already.
+    #[arg(long, requires = "features")]
+    pub overwrite: bool,
     /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,

@@ -8,6 +8,7 @@
 //! class_counts: labels           -> images of each class, and warnings about them
 //! ```
 
+pub mod bad_images;
 pub mod class_counts;
 pub mod data_dirs;
 pub mod named;
