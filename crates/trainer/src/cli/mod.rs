@@ -6,6 +6,7 @@ mod explain;
 mod import;
 #[cfg(feature = "mnist")]
 mod mnist;
+mod probe;
 mod settings;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use explain::ExplainArgs;
 pub use import::ImportArgs;
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
+pub use probe::ProbeArgs;
 pub use settings::{
     BatchSize, ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
 };
@@ -61,6 +63,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Show where in images the network sees a class: class activation maps.
     Explain(ExplainArgs),
+    /// Fit a linear classifier to the features of a network that stays as it is, and evaluate it.
+    Probe(ProbeArgs),
     /// Make a checkpoint of weights that another program wrote.
     Import(ImportArgs),
     /// Set runs side by side: settings that differ, accuracies, time; beside a baseline the paper's

@@ -1,6 +1,6 @@
 //! `calibrate`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use bninception_engine::EvaluationWeights;
 use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
+use super::out_file::out_file;
 use super::stored::training_config;
 use crate::cli::CalibrateArgs;
 use crate::commands::print;
@@ -32,7 +33,7 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     let checkpoint = checkpoint::load(&path)?;
     check_norm(&checkpoint.network)?;
     let config = training_config(&checkpoint, &args.options)?;
-    let out = output(&path, args.out.as_deref(), args.overwrite)?;
+    let out = out_file(&path, "-calibrated", args.out.as_deref(), args.overwrite)?;
     let (dirs, train) = training_images(&config, args.data_dir.as_deref(), &checkpoint)?;
     dirs.check_outside(&out, "--out")?;
     let batch_size = config.train.batch_size;
@@ -93,32 +94,6 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         counted(batches, "batch"),
         counted(batch_size as u64, "training image"),
     ))
-}
-
-/// The file to write: what `out` says, or `input` with `-calibrated` behind its name.
-fn output(input: &Path, out: Option<&Path>, overwrite: bool) -> Result<PathBuf, Error> {
-    let out = match out {
-        Some(out) => out.to_owned(),
-        None => {
-            let mut name = input.file_stem().unwrap_or_default().to_owned();
-            name.push("-calibrated.safetensors");
-            input.with_file_name(name)
-        }
-    };
-    if out.exists() && !overwrite {
-        return Err(Error::Usage(format!(
-            "{} is there already; name another file with --out, or replace it with --overwrite",
-            out.display()
-        )));
-    }
-    let folder = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::Usage(format!("--out: {} is not a folder", folder.display())));
-    }
-    Ok(out)
 }
 
 /// The images that the checkpoint's run trains on, or those that a run would train on in `dir`.

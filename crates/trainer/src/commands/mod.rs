@@ -13,10 +13,12 @@ mod info;
 mod lr_find;
 #[cfg(feature = "mnist")]
 mod mnist;
+mod out_file;
 mod plan;
 mod predict;
 mod presets;
 mod print;
+mod probe;
 mod recipe;
 mod report;
 mod resume;
@@ -44,6 +46,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Calibrate(args) => calibrate::calibrate(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Probe(args) => probe::probe(&args),
         Command::Import(args) => import::import(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => runs::runs(&args),

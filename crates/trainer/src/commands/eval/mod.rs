@@ -3,6 +3,9 @@
 mod json;
 mod text;
 
+pub(super) use self::json::to_json as result_to_json;
+pub(super) use self::text::to_text as result_to_text;
+
 use std::path::{Path, PathBuf};
 
 use bninception_data::{Sample, Splits, scan_classes_with};
