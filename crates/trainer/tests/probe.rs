@@ -64,11 +64,15 @@ fn a_probe_is_a_checkpoint_that_answers_as_it_said() {
     let (before, behind) = (top1("run/last.safetensors"), top1(path));
     assert!(behind > 0.9 && behind > before + 0.3, "{before} {behind}");
 
-    // The same again has the same bits, whatever the threads. Nothing is replaced unless it is asked for.
-    let bytes = fs::read(place.path(path)).unwrap();
+    // The same again has the same weights, whatever the threads. Nothing is replaced unless it is asked for.
     place.fail(&PROBE, 2, &["run/last-probe.safetensors is there already", "--overwrite"]);
-    place.succeed(&[&PROBE[..], &["--overwrite"]].concat());
-    assert_eq!(fs::read(place.path(path)).unwrap(), bytes);
+    let output = place.run(&[&PROBE[..], &["--overwrite", "--threads", "1"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("was trained on 40 of the 40 training images"), "{said}");
+    assert!(!said.contains("so the result is too good"), "{said}");
+    let again = checkpoint::load(&place.path(path)).unwrap();
+    assert_eq!(again.state.model, probed.state.model);
 
     // And it can be used as any other.
     place.succeed(&["predict", path, "pictures/val/circle"]);
@@ -95,6 +99,12 @@ fn images_are_parted_as_in_training() {
     let metadata = checkpoint::load(&place.path("flat.safetensors")).unwrap().metadata;
     assert_eq!(metadata.images, own.images);
     assert_eq!((&found["images"], &found["validation"]["images"]), (&30.into(), &10.into()));
+    // With another seed the network is judged on images that it was trained on, and that is said.
+    let probe_own =
+        ["probe", "flat-run", "--data-dir", "flat", "--out", "x.safetensors", "--seed", "7"];
+    let output = place.run(&[&probe_own[..], &fraction].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("so the result is too good"), "{said}");
     // A tenth of four images is none. Without any to validate on, the classifier is made all the same.
     let found = place.json(&[&probe[..], &["--overwrite", "--image-size", "48"]].concat());
     assert_eq!((&found["images"], found["validation"].is_null()), (&40.into(), true));

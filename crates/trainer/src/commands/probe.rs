@@ -22,6 +22,7 @@ use crate::evaluation::last_layer::LastLayer;
 use crate::evaluation::outcomes::Outcomes;
 use crate::images::bad_images::bad_limit;
 use crate::images::data_dirs::DataDirs;
+use crate::images::own_images::OwnImages;
 use crate::images::scan;
 use crate::probe::checkpoint::{ProbedImages, keep_evaluation, with_classifier};
 use crate::probe::features::FeatureTable;
@@ -46,6 +47,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<(), Error> {
     dirs.check_outside(&out, "--out")?;
     let splits = scan::scan_to_train(&config, &dirs)?;
     run::warn_of_splits(&config, &splits);
+    warn_of_seen(&first.checkpoint, &dirs.dir, &splits);
     say_differences(&first, &start.resolved)?;
 
     let network = setup::network(&config, splits.classes.len())?;
@@ -174,6 +176,30 @@ fn say_differences(first: &FirstCheckpoint, resolved: &Resolved) -> Result<(), E
         tracing::info!("other settings than that checkpoint's: {differences}");
     }
     Ok(())
+}
+
+/// Says where the network knows the images already.
+fn warn_of_seen(checkpoint: &Checkpoint, dir: &Path, splits: &Splits) {
+    let Checkpoint { path, metadata, .. } = checkpoint;
+    let own = OwnImages::of(metadata, path);
+    let look = own.look_in(&metadata.config, dir).filter(|look| look.is_own_folder);
+    let Some(look) = look else { return };
+    let (path, n_val) = (path.display(), look.count_trained_on(&splits.val));
+    if n_val > 0 {
+        tracing::warn!(
+            "{path} was trained on {n_val} of the {}, so the result is too good; with the seed of its run \
+             they are those that it set aside: --seed {}",
+            counted(splits.val.len() as u64, "validation image"),
+            metadata.config.train.seed
+        );
+    }
+    let n_train = look.count_trained_on(&splits.train);
+    if n_train > 0 {
+        tracing::info!(
+            "{path} was trained on {n_train} of the {}, so those held out to choose a penalty flatter it",
+            counted(splits.train.len() as u64, "training image")
+        );
+    }
 }
 
 /// A classifier of one class says nothing.
