@@ -18,6 +18,7 @@ pub mod images;
 pub mod import;
 #[cfg(feature = "mnist")]
 pub mod mnist;
+pub mod probe;
 pub mod run;
 pub mod setup;
 pub mod terminal;

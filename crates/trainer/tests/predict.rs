@@ -5,9 +5,13 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use bninception::evaluation::last_layer::LastLayer;
+use bninception::evaluation::statistics;
+use bninception::run::checkpoint;
 use bninception_data::RgbImage;
+use bninception_engine::metrics::softmax;
 use common::Place;
 use serde_json::Value;
 
@@ -334,4 +338,74 @@ fn a_signal_ends_it_with_what_was_answered() {
         };
         assert!(n > 0 && n % 4 == 0 && n < IMAGES, "{n} answers");
     }
+}
+
+/// The rows of a file of NumPy, format 1.0, of little-endian f32 in C order.
+fn read_npy(path: &Path) -> Vec<Vec<f32>> {
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
+    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let (header, values) = bytes[10..].split_at(length);
+    assert_eq!((header.last(), (10 + length) % 64), (Some(&b'\n'), 0));
+    let header = std::str::from_utf8(header).unwrap().trim();
+    let shape = header.strip_prefix("{'descr': '<f4', 'fortran_order': False, 'shape': (").unwrap();
+    let (rows, columns) = shape.strip_suffix("), }").unwrap().split_once(", ").unwrap();
+    let (rows, columns): (usize, usize) = (rows.parse().unwrap(), columns.parse().unwrap());
+    assert_eq!(values.len(), rows * columns * 4);
+    let values: Vec<f32> =
+        values.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    values.chunks_exact(columns).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn features_are_what_the_last_layer_reads() {
+    let place = with_run(&[]);
+    let pictures = &pictures(&place)[..2];
+    fs::write(place.path("broken.png"), "not a picture").unwrap();
+    let predict = ["predict", LAST, &pictures[0], "broken.png", &pictures[1], "--json"];
+    let features = ["--features", "out/x.npy"];
+    let output = place.run(&[&predict[..], &features].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("out/x.npy: 2 rows of 1024 features"), "{said}");
+    assert_eq!(output.stdout, place.run(&predict).stdout, "the answers are the same");
+
+    let rows = read_npy(&place.path("out/x.npy"));
+    let lines = fs::read_to_string(place.path("out/x.paths.jsonl")).unwrap();
+    let paths: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        paths.iter().map(|one| &one["path"]).collect::<Vec<_>>(),
+        pictures.iter().collect::<Vec<_>>()
+    );
+    assert_eq!(rows.len(), 2);
+
+    // By the definition of the last layer they give the probabilities that were printed.
+    let checkpoint = checkpoint::load(&place.path(LAST)).unwrap();
+    let (weights, _) = statistics::weights(&checkpoint, None).unwrap();
+    let LastLayer { channels, matrix, bias } = LastLayer::of(&checkpoint.network);
+    let (matrix, bias) = (&weights.trainable[matrix], &weights.trainable[bias]);
+    let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (row, answer) in rows.iter().zip([&answers[0], &answers[2]]) {
+        let logits: Vec<f32> = matrix
+            .chunks_exact(channels)
+            .zip(bias)
+            .map(|(weights, bias)| bias + weights.iter().zip(row).map(|(w, x)| w * x).sum::<f32>())
+            .collect();
+        let mut expected = softmax(&logits);
+        expected.sort_by(|a, b| b.total_cmp(a));
+        for (found, expected) in probabilities(answer).into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+    assert_ne!(rows[0], rows[1]);
+
+    // Nothing is replaced unless it is asked for, and nothing is written among images.
+    place.fail(&[&predict[..], &features].concat(), 2, &["out/x.npy is there", "--overwrite"]);
+    place.fail(&["predict", LAST, "broken.png", "--features", "x"], 2, &["ends with .npy"]);
+    let inside = ["predict", LAST, "pictures", "--features", "pictures/x.npy"];
+    place.fail(&inside, 2, &["--features"]);
+    let only_broken = ["predict", LAST, "broken.png", "--overwrite"];
+    assert_eq!(place.run(&[&only_broken[..], &features].concat()).status.code(), Some(3));
+    assert!(read_npy(&place.path("out/x.npy")).is_empty());
+    assert_eq!(fs::read(place.path("out/x.paths.jsonl")).unwrap(), b"");
 }

@@ -8,6 +8,7 @@ mod export;
 mod import;
 #[cfg(feature = "mnist")]
 mod mnist;
+mod probe;
 mod settings;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use export::{ExportArgs, ExportTarget};
 pub use import::ImportArgs;
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
+pub use probe::ProbeArgs;
 pub use settings::{
     BatchSize, ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
 };
@@ -68,6 +70,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Show where in images the network sees a class: class activation maps.
     Explain(ExplainArgs),
+    /// Fit a linear classifier to the features of a network that stays as it is, and evaluate it.
+    Probe(ProbeArgs),
     /// Make a checkpoint of weights that another program wrote.
     Import(ImportArgs),
     /// Hand a network on: as an ONNX model, as weights for PyTorch, or as a folder for a model hub.
@@ -273,6 +277,14 @@ pub struct PredictArgs {
     /// and class.
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// Also write what the last layer reads, 1,024 numbers an image, as a file of NumPy whose name ends with
+    /// `.npy`: a row for each image that can be read, in their order, with their paths beside it in
+    /// `.paths.jsonl`.
+    #[arg(long, value_name = "FILE")]
+    pub features: Option<PathBuf>,
+    /// Replace files of --features that are there already.
+    #[arg(long, requires = "features")]
+    pub overwrite: bool,
     /// Statistics of batch norm; by default population statistics if the checkpoint has some.
     #[arg(long, value_enum)]
     pub statistics: Option<Statistics>,

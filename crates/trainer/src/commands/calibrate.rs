@@ -1,6 +1,6 @@
 //! `calibrate`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use bninception_engine::EvaluationWeights;
 use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
+use super::out_file::out_file;
 use super::stored::training_config;
 use crate::cli::CalibrateArgs;
 use crate::commands::print;
@@ -36,7 +37,11 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         None => checkpoint,
     };
     let config = training_config(&checkpoint, &args.options)?;
-    let out = output(&path, args)?;
+    let suffix = match args.image_size {
+        Some(image_size) => format!("-{image_size}px"),
+        None => "-calibrated".to_owned(),
+    };
+    let out = out_file(&path, &suffix, args.out.as_deref(), args.overwrite)?;
     let (dirs, train) = training_images(&config, args.data_dir.as_deref(), &checkpoint)?;
     dirs.check_outside(&out, "--out")?;
     let batch_size = config.train.batch_size;
@@ -105,35 +110,6 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         counted(batches, "batch"),
         counted(batch_size as u64, "training image"),
     ))
-}
-
-/// The file to write: what `--out` says, or `input` with `-calibrated` or the size behind its name.
-fn output(input: &Path, args: &CalibrateArgs) -> Result<PathBuf, Error> {
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => {
-            let mut name = input.file_stem().unwrap_or_default().to_owned();
-            name.push(match args.image_size {
-                Some(image_size) => format!("-{image_size}px.safetensors"),
-                None => "-calibrated.safetensors".to_owned(),
-            });
-            input.with_file_name(name)
-        }
-    };
-    if out.exists() && !args.overwrite {
-        return Err(Error::Usage(format!(
-            "{} is there already; name another file with --out, or replace it with --overwrite",
-            out.display()
-        )));
-    }
-    let folder = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::Usage(format!("--out: {} is not a folder", folder.display())));
-    }
-    Ok(out)
 }
 
 /// The images that the checkpoint's run trains on, or those that a run would train on in `dir`.

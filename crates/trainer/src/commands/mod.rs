@@ -15,10 +15,12 @@ mod info;
 mod lr_find;
 #[cfg(feature = "mnist")]
 mod mnist;
+mod out_file;
 mod plan;
 mod predict;
 mod presets;
 mod print;
+mod probe;
 mod recipe;
 mod report;
 mod resume;
@@ -47,6 +49,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Average(args) => average::average(&args),
         Command::Predict(args) => predict::predict(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Probe(args) => probe::probe(&args),
         Command::Import(args) => import::import(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::compare(&args),

@@ -8,8 +8,9 @@
 //! a class whatever the picture shows. To take off the map of an empty picture made that worse on photographs of
 //! ants and bees, because such a picture is far from all that the network has seen.
 
-use bninception_engine::model::{Network, ParameterTable, Role, Weights};
+use bninception_engine::model::{Network, Weights};
 
+use crate::evaluation::last_layer::LastLayer;
 use crate::figure::Thumbnail;
 
 /// The last layer of a network, less the mean over the classes.
@@ -23,18 +24,12 @@ pub struct CentredClassifier {
 impl CentredClassifier {
     /// That of `network` with these weights.
     pub fn of(network: &Network, weights: &Weights) -> CentredClassifier {
-        let (table, last) = (ParameterTable::new(network), network.layers.len() - 1);
-        let tensor = |role| {
-            let spec = table.trainable_of(last, role);
-            spec.map_or(&[][..], |spec| &weights.trainable[spec.range.clone()])
-        };
+        let LastLayer { channels, matrix, bias } = LastLayer::of(network);
         let classes = network.options.classes;
-        let (matrix, bias) = (tensor(Role::LinearWeight), tensor(Role::Bias));
-        let channels = matrix.len() / classes;
         CentredClassifier {
             channels,
-            weights: centred(matrix, channels, classes),
-            bias: centred(bias, 1, classes),
+            weights: centred(&weights.trainable[matrix], channels, classes),
+            bias: centred(&weights.trainable[bias], 1, classes),
         }
     }
 
@@ -114,8 +109,8 @@ fn between(map: &[f64], cells: usize, row: f64, column: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bninception_engine::model::NetworkOptions;
     use bninception_engine::model::init::initial_weights;
+    use bninception_engine::model::{NetworkOptions, ParameterTable};
     use bninception_engine::{EvaluationWeights, Executor, Fast, FastOptions, Features, Images};
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! evaluate:   executor, images        -> logits, batch by batch; counts and loss
+//! last_layer: network                 -> where its last matrix stands
+//! feature_file: features, paths       -> a file of NumPy
 //! ensemble:   checkpoints, crops      -> the mean of their class probabilities
 //! outcomes:   answers, labels         -> classes, confused pairs, mistakes, calibration
 //! tables:     outcomes                -> CSV files in a folder
@@ -19,7 +21,9 @@ pub mod calibrate;
 pub mod changes;
 pub mod ensemble;
 pub mod evaluate;
+pub mod feature_file;
 pub mod interval;
+pub mod last_layer;
 pub mod majority;
 pub mod outcomes;
 pub mod paired;

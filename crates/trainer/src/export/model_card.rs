@@ -175,29 +175,31 @@ impl ModelCard<'_> {
     }
 
     fn training(&self, has_curves: bool) -> String {
-        let Metadata { config, recipe, progress, initial, step, epoch, .. } = self.metadata;
-        let mut text = format!(
-            "## Training\n\n- recipe: {}\n- updates: {}, {} whole epochs, {}\n- images: {} px, batches of {}, seed {}\n\
-             - learning rate: {}, weight decay: {}\n",
-            recipe,
-            grouped(*step),
-            grouped(*epoch),
-            duration(progress.seconds),
-            config.data.image_size,
-            config.train.batch_size,
-            config.train.seed,
-            config.optimizer.lr,
-            config.optimizer.weight_decay,
-        );
-        if let Some(source) = initial {
-            let file = Path::new(&source.path)
-                .file_name()
-                .map_or_else(|| source.path.clone(), |name| name.to_string_lossy().into_owned());
-            text.push_str(&format!(
-                "- first weights: those of `{}` (BLAKE3 {})\n",
-                one_line(&file),
-                source.blake3
-            ));
+        let Metadata { config, recipe, progress, initial, averaged, step, epoch, .. } =
+            self.metadata;
+        let origin = self.metadata.origin_without_run();
+        let mut text = match origin {
+            Some(origin) => format!("## Training\n\n- no run of this program: it {origin}\n"),
+            None => format!(
+                "## Training\n\n- recipe: {}\n- updates: {}, {} whole epochs, {}\n\
+                 - images: {} px, batches of {}, seed {}\n- learning rate: {}, weight decay: {}\n",
+                recipe,
+                grouped(*step),
+                grouped(*epoch),
+                duration(progress.seconds),
+                config.data.image_size,
+                config.train.batch_size,
+                config.train.seed,
+                config.optimizer.lr,
+                config.optimizer.weight_decay,
+            ),
+        };
+        let averaged = averaged.iter().map(|source| (&source.path, &source.blake3));
+        let initial = initial.iter().map(|source| (&source.path, &source.blake3));
+        for (path, blake3) in averaged.chain(initial) {
+            let file = Path::new(path).file_name();
+            let file = file.map_or(path.clone(), |name| name.to_string_lossy().into_owned());
+            text.push_str(&format!("- weights of `{}` (BLAKE3 {blake3})\n", one_line(&file)));
         }
         if has_curves {
             text.push_str("\n![loss, accuracy and learning rate](curves.png)\n");

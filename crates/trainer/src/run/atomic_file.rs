@@ -1,8 +1,10 @@
 //! Files that are replaced in one step: at every moment there is the old one or the new one, whole.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IntoInnerError, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 /// How the temporary files begin that stand beside a file while it is written.
 const PREFIX: &str = ".new-";
@@ -19,24 +21,66 @@ pub fn write(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let folder = folder_of(path);
-    fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file: what the umask leaves of read and write for all.
-        builder.permissions(fs::Permissions::from_mode(0o666));
+    let mut file = Replacement::begin(path)?;
+    content(&mut file)?;
+    file.finish()
+}
+
+/// A file that is written piece by piece, beside the one that it replaces in the end. If it is dropped before
+/// that, it goes, and the old one is as it was.
+#[derive(Debug)]
+pub struct Replacement {
+    path: PathBuf,
+    writer: BufWriter<NamedTempFile>,
+}
+
+impl Replacement {
+    /// Begins a new file for `path`, in its folder, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn begin(path: &Path) -> io::Result<Replacement> {
+        let folder = folder_of(path);
+        fs::create_dir_all(folder)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PREFIX);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // As any new file: what the umask leaves of read and write for all.
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, builder.tempfile_in(folder)?);
+        Ok(Replacement { path: path.to_owned(), writer })
     }
-    let mut file = builder.tempfile_in(folder)?;
-    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, file.as_file_mut());
-    content(&mut writer)?;
-    writer.flush()?;
-    drop(writer);
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
+
+    /// Flushes the file to the disk, renames it and flushes the folder.
+    ///
+    /// # Errors
+    /// The system's; an old file is then as it was.
+    pub fn finish(self) -> io::Result<()> {
+        let Replacement { path, writer } = self;
+        let file = writer.into_inner().map_err(IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        sync_folder(folder_of(&path))
+    }
+}
+
+impl Write for Replacement {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl Seek for Replacement {
+    fn seek(&mut self, place: SeekFrom) -> io::Result<u64> {
+        self.writer.seek(place)
+    }
 }
 
 /// Gives `path` the content of `from` in the same folder, in one step: as a second name of the same

@@ -154,15 +154,13 @@ impl Metadata {
         setup::network(&self.config, self.classes.len()).map_err(|error| error.to_string())
     }
 
-    /// Whether it is that of imported weights, before any update on images.
-    fn is_imported(&self) -> bool {
-        self.initial.is_some() && self.steps_per_epoch == 0
-    }
-
     /// What its weights are where no run led to them, in words; `None` of a run's.
     pub fn origin_without_run(&self) -> Option<String> {
+        let has_no_run = self.initial.is_some() && self.steps_per_epoch == 0;
         match self.averaged.len() {
-            0 => self.is_imported().then(|| "was imported".to_owned()),
+            0 if !has_no_run => None,
+            0 if self.images == ImageLists::default() => Some("was imported".to_owned()),
+            0 => Some("has a classifier that `probe` fitted".to_owned()),
             n => Some(format!("is the mean of {n} checkpoints")),
         }
     }

@@ -4,6 +4,7 @@ use bninception_data::Batch;
 use bninception_engine::{Alone, Hooks, StepResult, Update, UpdateResult};
 
 use crate::error::Error;
+use crate::images::bad_images::bad_limit;
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::text::{counted, quoted};
@@ -160,12 +161,6 @@ fn diverged(
     }
     let reason = culprit.to_string().into();
     Error::Diverged { step, reason, lr, files: shown.join(", "), dump: path }
-}
-
-/// Unreadable training images that a run puts up with: `max_bad`, but no more than one in a hundred
-/// of `n_images`, rounded up.
-fn bad_limit(max_bad: usize, n_images: usize) -> usize {
-    max_bad.min(n_images.div_ceil(100))
 }
 
 /// Names every training image that could not be read, once, and ends the run when there are too many.

@@ -12,7 +12,7 @@ use crate::evaluation::statistics;
 use crate::evaluation::tables::MAX_ROWS;
 use crate::terminal::output::with_path;
 
-pub(super) fn to_json(outcomes: &Outcomes, models: &[Member]) -> Value {
+pub(in crate::commands) fn to_json(outcomes: &Outcomes, models: &[Member]) -> Value {
     let evaluation = &outcomes.evaluation;
     let model = |model: &Member| {
         let about = json!({

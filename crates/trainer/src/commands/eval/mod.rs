@@ -4,6 +4,9 @@ mod baseline;
 mod json;
 mod text;
 
+pub(super) use self::json::to_json as result_to_json;
+pub(super) use self::text::to_text as result_to_text;
+
 use std::path::{Path, PathBuf};
 
 use bninception_data::{Crops, Sample, Splits, scan_classes_with};

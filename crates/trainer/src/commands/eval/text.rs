@@ -20,7 +20,7 @@ const GRID_WIDTH: usize = 100;
 const NAME_WIDTH: usize = 24;
 
 /// The result, and lists of at most `top` lines behind it; 0 leaves out all that stands behind the result.
-pub(super) fn to_text(outcomes: &Outcomes, models: &[Member], top: usize) -> String {
+pub(in crate::commands) fn to_text(outcomes: &Outcomes, models: &[Member], top: usize) -> String {
     let mut text = headline(outcomes);
     if let Some(majority) = outcomes.majority() {
         let verdict = majority.verdict(&outcomes.classes, outcomes.evaluation.top1());

@@ -2,6 +2,7 @@
 
 mod answers;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,13 +12,16 @@ use self::answers::{Answer, Printer};
 use super::used_images::UsedImages;
 use crate::cli::PredictArgs;
 use crate::error::Error;
+use crate::evaluation::feature_file::FeatureFile;
+use crate::evaluation::last_layer::LastLayer;
 use crate::evaluation::statistics;
+use crate::images::data_dirs::check_outside;
 use crate::run::checkpoint::Checkpoint;
 use crate::setup;
 use crate::terminal::signals;
 use crate::terminal::text::{counted, duration};
 use bninception_engine::metrics::{softmax, top_k};
-use bninception_engine::{EvaluationWeights, Executor, Images, Normaliser};
+use bninception_engine::{EvaluationWeights, Executor, Features, Images, Normaliser};
 
 pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     check_arguments(args)?;
@@ -25,6 +29,7 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
         UsedImages::of(&args.checkpoint, &args.images, &args.options, "predict")?;
     let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
     let Checkpoint { path, metadata, network, .. } = checkpoint;
+    let channels = LastLayer::of(&network).channels;
     let source = Arc::new(images);
     let mut executor = setup::executor(&config, network)?;
     let statistics = statistics::name(statistics);
@@ -40,10 +45,17 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     // A worker makes whole batches.
     let workers = options.workers.min(source.len().div_ceil(options.batch_size));
     let options = LoadOptions { workers, ..options };
+    let begin = |path| FeatureFile::begin(path, channels);
+    let mut file = args.features.as_deref().map(begin).transpose()?;
     let mut printer = Printer::start(args)?;
     let start = Instant::now();
     let loader = Loader::eval(source.clone(), &metadata.preprocessing, &options)?;
-    let answered = answer_all(loader, executor.as_mut(), &normaliser, |batch, logits| {
+    let answered = answer_all(loader, executor.as_mut(), &normaliser, |batch, logits, features| {
+        if let Some(file) = &mut file {
+            for (&index, row) in batch.indices.iter().zip(features.chunks_exact(channels)) {
+                file.add(source.path(index as usize), row)?;
+            }
+        }
         let answers = answers(batch, logits, &metadata.classes, args.topk);
         printer.print(source.as_ref(), &answers)
     });
@@ -52,6 +64,12 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     let ended = printer.end();
     let n_failed = answered?;
     ended?;
+    if let (Some(file), Some(path)) = (file, &args.features) {
+        let rows = file.rows();
+        file.finish()?;
+        let rows = counted(rows as u64, "row");
+        tracing::info!("{}: {rows} of {channels} features", path.display());
+    }
     say_speed(source.len(), start, args.threshold.map(|_| n_unsure));
     match n_failed {
         0 => Ok(()),
@@ -59,25 +77,26 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     }
 }
 
-/// Hands each batch with its logits to `each`, and gives the number of images that could not be read.
+/// Hands each batch with its logits and features to `each`, and gives the number of images that could not be read.
 fn answer_all(
     mut loader: Loader,
     executor: &mut dyn Executor,
     normaliser: &Normaliser,
-    mut each: impl FnMut(&Batch, &[f32]) -> Result<(), Error>,
+    mut each: impl FnMut(&Batch, &[f32], &[f32]) -> Result<(), Error>,
 ) -> Result<usize, Error> {
     let mut n_failed = 0;
-    let mut logits = Vec::new();
+    let (mut logits, mut features) = (Vec::new(), Features::default());
     while let Some(batch) = loader.next() {
         let batch = batch?;
         signals::check()?;
         logits.clear();
+        features.pooled.clear();
         if !batch.labels.is_empty() {
             let images = Images::Levels { levels: &batch.images, normaliser };
-            executor.evaluate(images, &mut logits)?;
+            executor.evaluate_features(images, &mut logits, &mut features)?;
         }
         n_failed += batch.failed.len();
-        each(&batch, &logits)?;
+        each(&batch, &logits, &features.pooled)?;
         loader.recycle(batch);
     }
     Ok(n_failed)
@@ -103,7 +122,27 @@ fn check_arguments(args: &PredictArgs) -> Result<(), Error> {
         let message = format!("--threshold {threshold}: expected a probability from 0 to 1");
         return Err(Error::Usage(message));
     }
-    Ok(())
+    args.features.as_deref().map_or(Ok(()), |path| check_features(path, args))
+}
+
+/// Says what is wrong with the place of the features.
+fn check_features(path: &Path, args: &PredictArgs) -> Result<(), Error> {
+    if path.extension().is_none_or(|extension| extension != "npy") {
+        return Err(Error::Usage(format!(
+            "--features {}: expected a name that ends with .npy, as NumPy's files have",
+            path.display()
+        )));
+    }
+    for path in [path.to_owned(), FeatureFile::paths_of(path)] {
+        if path.exists() && !args.overwrite {
+            return Err(Error::Usage(format!(
+                "{} is there already; name another file with --features, or replace it with --overwrite",
+                path.display()
+            )));
+        }
+    }
+    let folders = args.images.iter().filter(|image| image.is_dir());
+    folders.into_iter().try_for_each(|folder| check_outside(folder, path, "--features"))
 }
 
 /// The answers of a batch, each with its image's place in the source, in that order.

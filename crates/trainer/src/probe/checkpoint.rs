@@ -1,0 +1,89 @@
+//! A checkpoint whose classifier is a probe's.
+
+use std::path::Path;
+
+use bninception_engine::model::Network;
+
+use super::regression::Linear;
+use crate::config::{Config, Recipe};
+use crate::evaluation::evaluate::Evaluation;
+use crate::evaluation::last_layer::LastLayer;
+use crate::run::checkpoint::Checkpoint;
+use crate::run::image_lists::ImageLists;
+use crate::run::initial::InitialWeights;
+use crate::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, PROGRAM, StoredDirs};
+use crate::run::state::{EvaluationResult, RunProgress, TrainState};
+use crate::setup;
+
+/// What a probe works on, as its checkpoint tells it.
+pub struct ProbedImages {
+    /// Class names, in the order of the labels.
+    pub classes: Vec<String>,
+    /// Which images they are.
+    pub lists: ImageLists,
+    /// Where they are.
+    pub dirs: StoredDirs,
+}
+
+/// The checkpoint for `path`, not written yet, with the weights of `initial` and the classifier of a probe.
+/// No row of the classifier is an earlier one, whatever the names of the classes.
+pub fn with_classifier(
+    path: &Path,
+    network: Network,
+    (config, recipe): (Config, Recipe),
+    images: ProbedImages,
+    initial: &InitialWeights,
+    classifier: &Linear,
+) -> Checkpoint {
+    let mut model = initial.to_state(false);
+    let LastLayer { matrix, bias, .. } = LastLayer::of(&network);
+    for (range, values) in [(matrix, &classifier.matrix), (bias, &classifier.bias)] {
+        let to = &mut model.weights.trainable[range];
+        to.iter_mut().zip(values).for_each(|(to, &value)| *to = value as f32);
+    }
+    let ProbedImages { classes, lists, dirs } = images;
+    let metadata = Metadata {
+        format_version: FORMAT_VERSION,
+        program: PROGRAM.to_owned(),
+        classes,
+        preprocessing: setup::preprocessing(&config),
+        config,
+        recipe,
+        step: 0,
+        epoch: 0,
+        position: 0,
+        steps_per_epoch: 0,
+        progress: RunProgress::default(),
+        images: lists,
+        data_dirs: dirs,
+        initial: Some(InitialSource { kept_classes: Vec::new(), ..initial.source.clone() }),
+        averaged: Vec::new(),
+        trained_image_size: None,
+        calibration: None,
+        checksum: String::new(),
+    };
+    Checkpoint { path: path.to_owned(), metadata, network, state: TrainState::of(model) }
+}
+
+/// Keeps in `checkpoint` what an evaluation of it found.
+pub fn keep_evaluation(checkpoint: &mut Checkpoint, evaluation: &Evaluation) {
+    let loss = evaluation.loss();
+    let result = EvaluationResult {
+        step: 0,
+        epoch: None,
+        images: evaluation.images(),
+        failed: evaluation.failed.len() as u64,
+        top1: evaluation.top1(),
+        top5: evaluation.top5(),
+        balanced: Some(evaluation.balanced_accuracy()),
+        loss: loss.is_finite().then_some(loss),
+    };
+    let progress = RunProgress {
+        evaluated_step: Some(0),
+        evaluation: Some(result),
+        best: Some(result),
+        ..RunProgress::default()
+    };
+    checkpoint.metadata.progress.clone_from(&progress);
+    checkpoint.state.progress = progress;
+}
