@@ -212,17 +212,16 @@ impl Evaluation {
             Some(EvalStage::Conv(work)) => work.folded.as_ref(),
             _ => None,
         };
-        let unfolded = |(stage, work)| match work {
-            &EvalStage::Conv(ref work) => Some(Unfolded {
+        let convs = self.stages.iter().enumerate().filter_map(|(stage, work)| match work {
+            EvalStage::Conv(work) => Some(Unfolded {
                 conv: &work.conv,
                 member: &work.member,
                 is_stored: work.is_stored,
                 known: known(stage),
             }),
             EvalStage::Other(_) => None,
-        };
-        let convs: Vec<Unfolded<'_>> =
-            self.stages.iter().enumerate().filter_map(unfolded).collect();
+        });
+        let convs: Vec<Unfolded<'_>> = convs.collect();
         let folded = Folded::all(&convs, team, padded, weights, self.settings.epsilon);
         let convs = self.stages.iter_mut().filter_map(|work| match work {
             EvalStage::Conv(work) => Some(work),
