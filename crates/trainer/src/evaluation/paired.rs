@@ -189,8 +189,8 @@ mod tests {
             ([9, 0, 0, 1], "not different: no image changed (McNemar's exact test, p = 1.0000)"),
             ([9, 3, 5, 1], "not significantly different (McNemar's exact test, p = 0.7266)"),
             (
-                [9, 6, 0, 1],
-                "significantly better than the baseline (McNemar's exact test, p = 0.0312)",
+                [9, 7, 0, 1],
+                "significantly better than the baseline (McNemar's exact test, p = 0.0156)",
             ),
             (
                 [9, 0, 20, 1],
