@@ -46,6 +46,16 @@ pub enum Activation {
     Sigmoid,
 }
 
+impl Activation {
+    /// Its name in settings and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Relu => "relu",
+            Activation::Sigmoid => "sigmoid",
+        }
+    }
+}
+
 /// A convolution with a square filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {

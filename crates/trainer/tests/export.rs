@@ -230,20 +230,125 @@ fn a_hub_folder_tells_what_the_run_was() {
         "always the same class would score 10.00 %",
         "- recipe: smoke",
         "](curves.png)",
-        "10 classes, whatever an image shows",
+        "of its list (10), whatever an image shows",
     ] {
         assert!(page.to_lowercase().contains(&part.to_lowercase()), "`{part}` is not in {page}");
     }
     assert!(place.path("my model/curves.png").is_file());
     // Its figures are those of the log.
     let log = fs::read_to_string(place.path("run/summary.csv")).unwrap();
-    assert!(log.lines().count() > 1 && page.contains("top-1"), "{log}");
+    let mut lines = log.lines();
+    let column = lines.next().unwrap().split(',').position(|name| name == "val_top1").unwrap();
+    let top1: f64 = lines.next_back().unwrap().split(',').nth(column).unwrap().parse().unwrap();
+    assert!(page.contains(&format!("| top-1 | {:.2} % |", 100.0 * top1)), "{top1}: {page}");
+    assert!(page.contains(&format!("      value: {top1:.4}\n")), "{top1}: {page}");
+    // One evaluation is not the best of several.
+    assert!(!page.contains("flatter"), "{page}");
     // The page's own commands work.
     place.succeed(&["import", "my model/model.safetensors", "back.safetensors"]);
     let [expected, found] =
         ["run", "back.safetensors"].map(|path| probabilities(&place, path, &picture));
     assert!(worst(&found, &expected) < 1e-5);
     place.fail(&["export", "run", "--hub", "my model"], 2, &["config.json is there already"]);
+}
+
+#[test]
+fn a_page_claims_nothing_that_was_not_measured() {
+    let (place, _) = trained(&["--set", "train.eval_statistics=moving"]);
+    let page_of = |checkpoint: &str, more: &[&str]| {
+        place.succeed(&[&["export", checkpoint, "--hub", "hub", "--overwrite"], more].concat());
+        fs::read_to_string(place.path("hub/README.md")).unwrap()
+    };
+    let unknown = "No evaluation of these weights";
+    let page = page_of("run", &[]);
+    assert!(page.contains("statistics: moving.") && !page.contains(unknown), "{page}");
+    assert!(!page.contains("stored as") && page.contains("of pictures,"), "{page}");
+    let page = page_of("run", &["--storage", "bf16"]);
+    assert!(page.contains("used the weights before they were rounded"), "{page}");
+    // Other statistics, and another size, than those of the evaluation.
+    place.succeed(&["calibrate", "run/last.safetensors", "--out", "other.safetensors"]);
+    place.succeed(&[
+        "calibrate",
+        "run/last.safetensors",
+        "--image-size",
+        "48",
+        "--out",
+        "48.safetensors",
+    ]);
+    for checkpoint in ["other.safetensors", "48.safetensors"] {
+        let page = page_of(checkpoint, &[]);
+        assert!(page.contains(unknown) && !page.contains("model-index"), "{page}");
+        assert!(page.contains("- images: 32 px"), "{page}");
+        assert!(!page.contains("other sources than those above"), "{page}");
+    }
+    // No run led to these, and a curve of another model does not stay.
+    place.succeed(&["export", "run", "--safetensors", "weights.safetensors"]);
+    place.succeed(&["import", "weights.safetensors", "imported.safetensors"]);
+    place.succeed(&["average", "run", "run/last.safetensors", "mean.safetensors"]);
+    for (checkpoint, origin) in [
+        ("imported.safetensors", "it was imported"),
+        ("mean.safetensors", "it is the mean of 2 checkpoints"),
+    ] {
+        let page = page_of(checkpoint, &[]);
+        assert!(page.contains(origin) && page.contains(unknown), "{page}");
+        assert!(!page.contains("Trained with") && !page.contains("updates"), "{page}");
+        assert!(!place.path("hub/curves.png").exists(), "{checkpoint}");
+    }
+    // A folder of its own for validation.
+    fs::rename(place.path("pictures/val"), place.path("judges")).unwrap();
+    let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--val-dir", "judges"];
+    place.succeed(&[&train[..], &["--run-dir", "judged"]].concat());
+    let page = page_of("judged", &[]);
+    assert!(
+        page.contains("validation images of judges,") && page.contains("name: \"judges\""),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_checkpoint_is_never_overwritten() {
+    let (place, picture) = trained(&[]);
+    let before = fs::read(place.path("run/last.safetensors")).unwrap();
+    for target in ["--safetensors", "--onnx"] {
+        for file in ["run/last.safetensors", "run/best.safetensors"] {
+            let export = ["export", "run", target, file, "--overwrite"];
+            place.fail(&export, 2, &["is a checkpoint", "name another place"]);
+        }
+    }
+    let folder = picture.rsplit_once('/').unwrap().0;
+    let inside = format!("{folder}/a.onnx");
+    place.fail(&["export", "run", "--onnx", &inside], 2, &["lies in"]);
+    assert_eq!(fs::read(place.path("run/last.safetensors")).unwrap(), before);
+}
+
+#[test]
+fn every_network_comes_back() {
+    for (preset, more) in [
+        ("bn-x5-sigmoid", &[][..]),
+        ("bn-baseline", &[]),
+        ("inception", &[]),
+        ("googlenet", &[]),
+        ("bn-x5", &["--set", "network.pool_proj_4c4d=128", "--set", "data.exif=false"]),
+    ] {
+        let place = Place::with_pictures();
+        let train = ["train", "--preset", preset, "--data-dir", "pictures", "--image-size", "32"];
+        let short = ["-b", "8", "--steps", "2", "--run-dir", "run"];
+        place.succeed(&[&train[..], &short, more].concat());
+        place.succeed(&["export", "run", "--safetensors", "out.safetensors"]);
+        place.succeed(&["import", "out.safetensors", "back.safetensors"]);
+        let [own, back] = ["run", "back.safetensors"].map(|path| {
+            let found = place.json(&["predict", path, "pictures/val", "--json", "--topk", "10"]);
+            found.to_string()
+        });
+        let numbers = |text: &str| -> Vec<f64> {
+            let parts = text.split("\"probability\":").skip(1);
+            parts.map(|part| part.split(['}', ',']).next().unwrap().parse().unwrap()).collect()
+        };
+        let [own, back] = [&own, &back].map(|text| numbers(text));
+        assert_eq!(own.len(), 200, "{preset}");
+        let worst = own.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-5, "{preset}: probabilities differ by {worst}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bninception::run::image_lists::{ClassImages, ImageLists};
 use bninception::run::metadata::{
     AveragedSource, FORMAT_VERSION, InitialSource, Metadata, StoredDirs,
 };
-use bninception::run::state::{EvaluationResult, RunProgress};
+use bninception::run::state::{EvaluationResult, RunProgress, Statistics};
 use bninception::setup;
 use bninception_data::check_class_name;
 use bninception_data::random::{Purpose, sample_rng};
@@ -168,6 +168,8 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
         top5: finite(any_f64(rng)).unwrap_or(0.0),
         balanced: finite(any_f64(rng)),
         loss: finite(any_f64(rng)),
+        statistics: [None, Some(Statistics::Moving), Some(Statistics::Population)]
+            [any_u64(rng) as usize % 3],
     };
     // The loss of a training image may be anything.
     let sums = |rng: &mut _| {

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use crate::cli::AverageArgs;
 use crate::commands::print;
 use crate::error::Error;
-use crate::images::own_images::OwnImages;
+use crate::images::own_images::check_outside_of_images;
 use crate::run::average::{AveragedCheckpoint, WeightMean};
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::folder::RunFolder;
 use crate::run::image_lists::ImageLists;
-use crate::run::metadata::{AveragedSource, Metadata};
+use crate::run::metadata::AveragedSource;
 use crate::terminal::output::with_path;
 use crate::terminal::text::{counted, quoted};
 
@@ -96,16 +96,6 @@ fn load(path: &Path, out: &Path) -> Result<Checkpoint, Error> {
         )));
     }
     let checkpoint = checkpoint::load(&path)?;
-    check_outside_of_images(&checkpoint.metadata, &path, out)?;
+    check_outside_of_images(&checkpoint.metadata, &path, out, "bninception average CHECKPOINT...")?;
     Ok(checkpoint)
-}
-
-/// Refuses an `out` among the images of the checkpoint's run, as far as they can be found.
-fn check_outside_of_images(metadata: &Metadata, path: &Path, out: &Path) -> Result<(), Error> {
-    if metadata.config.data.dir.is_empty() {
-        return Ok(());
-    }
-    let own = OwnImages::of(metadata, path);
-    let found = own.candidates(&metadata.config, "--data-dir").unwrap_or_default();
-    found.iter().try_for_each(|dirs| dirs.check_outside(out, "bninception average CHECKPOINT..."))
 }

@@ -59,7 +59,9 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     let seed = args.seed.unwrap_or(config.train.seed);
     let source = Arc::new(FileSource::new(train, setup::decode_options(&config))?);
     let start = Instant::now();
-    let Checkpoint { metadata, network, mut state, .. } = checkpoint;
+    let Checkpoint { mut metadata, network, mut state, .. } = checkpoint;
+    // What was evaluated had other statistics; what was the best stays what a run has to beat.
+    (metadata.progress.evaluated_step, metadata.progress.evaluation) = (None, None);
     executor.prepare_evaluation(EvaluationWeights::Given(state.model.evaluation_weights()))?;
     let Calibrated { population, failed } = population_statistics(
         executor.as_mut(),

@@ -51,7 +51,10 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<(), Error> {
         UsedImages::of(&args.checkpoint, &args.images, &args.options, "explain")?;
     let source = Arc::new(images);
     let asked = asked_classes(&args.class, &checkpoint.metadata.classes)?;
-    let (weights, _) = statistics::weights(&checkpoint, args.statistics)?;
+    let (weights, found) = statistics::weights(&checkpoint, args.statistics)?;
+    if let Some(note) = statistics::size_note(&checkpoint, found) {
+        tracing::warn!("{note}");
+    }
     let Checkpoint { metadata, network, .. } = checkpoint;
     let explainer = Explainer {
         classifier: CentredClassifier::of(&network, &weights),

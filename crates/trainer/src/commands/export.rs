@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bninception_data::folder::is_same;
+use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{Kind, Network};
 use serde_json::json;
 
@@ -17,6 +19,7 @@ use crate::export::model_card::ModelCard;
 use crate::export::onnx::{self, GraphOptions};
 use crate::export::public_file::PublicFile;
 use crate::file_error::FileError;
+use crate::images::own_images::check_outside_of_images;
 use crate::run::atomic_file;
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::folder::RunFolder;
@@ -30,6 +33,9 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Error> {
     check_arguments(args)?;
     let checkpoint = checkpoint::load(&RunFolder::checkpoint_in(&args.checkpoint)?)?;
     let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
+    if let Some(note) = statistics::size_note(&checkpoint, statistics) {
+        tracing::warn!("{note}");
+    }
     let Checkpoint { metadata, network, .. } = &checkpoint;
     let exported = Exported {
         network,
@@ -37,11 +43,14 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Error> {
         preprocessing: &metadata.preprocessing,
         classes: &metadata.classes,
     };
-    let statistics = statistics::name(statistics);
     let target = &args.target;
+    if let Some(out) = [&target.safetensors, &target.onnx, &target.hub].into_iter().flatten().next()
+    {
+        check_outside_of_images(metadata, &checkpoint.path, out, "bninception export")?;
+    }
     let out = match (&target.safetensors, &target.onnx, &target.hub) {
         (Some(out), _, _) => {
-            check_free(out, args)?;
+            check_free(out, &checkpoint, args)?;
             let file = PublicFile::of(&exported, args.storage)?;
             atomic_file::write(out, |writer| file.write(writer))
                 .map_err(FileError::of("write", out))?;
@@ -49,7 +58,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Error> {
             out
         }
         (_, Some(out), _) => {
-            check_free(out, args)?;
+            check_free(out, &checkpoint, args)?;
             let options = GraphOptions {
                 keep_batch_norm: args.keep_batch_norm,
                 softmax: args.softmax,
@@ -61,7 +70,9 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Error> {
             out
         }
         (_, _, Some(dir)) => {
-            hub::FILES.iter().try_for_each(|file| check_free(&dir.join(file), args))?;
+            hub::FILES
+                .iter()
+                .try_for_each(|file| check_free(&dir.join(file), &checkpoint, args))?;
             let name = args.name.clone().unwrap_or_else(|| folder_name(dir));
             let card = ModelCard { name: &name, metadata, statistics };
             let run = recorded_run(&checkpoint);
@@ -71,6 +82,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Error> {
         (None, None, None) => unreachable!("clap asks for one of them"),
     };
     let n_bytes = len_bytes(out)?;
+    let statistics = statistics::name(statistics);
     if args.json {
         let result = json!({
             "bytes": n_bytes,
@@ -107,33 +119,51 @@ fn check_arguments(args: &ExportArgs) -> Result<(), Error> {
     }
 }
 
-/// Refuses to replace what nobody said should be replaced.
-fn check_free(path: &Path, args: &ExportArgs) -> Result<(), Error> {
-    match path.exists() && !args.overwrite {
-        true => Err(Error::Usage(format!(
+/// Refuses to replace what nobody said should be replaced, and checkpoints whatever was said.
+fn check_free(path: &Path, exported: &Checkpoint, args: &ExportArgs) -> Result<(), Error> {
+    if !path.exists() {
+        return Ok(());
+    }
+    if is_same(path, &exported.path) || checkpoint::load_metadata(path).is_ok() {
+        return Err(Error::Usage(format!(
+            "{} is a checkpoint, which training could not go on without; name another place",
+            path.display()
+        )));
+    }
+    match args.overwrite {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
             "{} is there already; name another place, or replace it with --overwrite",
             path.display()
         ))),
-        false => Ok(()),
     }
 }
 
-/// Says what the public port cannot load.
+/// Says what the public port does not have.
 fn warn_of_port(network: &Network) {
     let options = &network.options;
-    let reason = match network.kind {
-        Kind::GoogLeNet => "it is GoogLeNet".to_owned(),
-        Kind::BnInception if options.batch_norm.is_none() => "it has no batch norm".to_owned(),
-        Kind::BnInception if options.pool_proj_4c4d != PUBLIC_POOL_PROJ => format!(
-            "its pool projections in 4c and 4d have {} channels, those of the port {PUBLIC_POOL_PROJ}",
-            options.pool_proj_4c4d
-        ),
+    let only_onnx = "--onnx takes every network";
+    let (reason, help) = match network.kind {
+        Kind::GoogLeNet => ("it is GoogLeNet".to_owned(), only_onnx),
+        Kind::BnInception if options.batch_norm.is_none() => {
+            ("it has no batch norm".to_owned(), only_onnx)
+        }
+        Kind::BnInception if options.lrn => {
+            ("it has local response normalisation".to_owned(), only_onnx)
+        }
+        Kind::BnInception if options.activation == Activation::Sigmoid => {
+            ("it has sigmoids in place of ReLU".to_owned(), only_onnx)
+        }
+        Kind::BnInception if options.pool_proj_4c4d != PUBLIC_POOL_PROJ => {
+            let width = options.pool_proj_4c4d;
+            let reason = format!(
+                "its pool projections in 4c and 4d have {width} channels, those of the port {PUBLIC_POOL_PROJ}"
+            );
+            (reason, "what --hub writes has a file for PyTorch that does")
+        }
         Kind::BnInception => return,
     };
-    tracing::warn!(
-        "the public PyTorch port does not load this network: {reason}; what --hub writes has a file for \
-         PyTorch, and --onnx takes every network"
-    );
+    tracing::warn!("the public PyTorch port does not have this network: {reason}; {help}");
 }
 
 /// The last name of a path, of `.` too.

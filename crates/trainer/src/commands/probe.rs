@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bninception_data::folder::is_same;
 use bninception_data::{Crops, FileSource, Sample, Splits};
 use bninception_engine::model::ParameterTable;
 use bninception_engine::{EvaluationWeights, ModelState};
@@ -43,6 +44,12 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<(), Error> {
     };
     let source = first.checkpoint.path.clone();
     let out = out_file(&source, "-probe", args.out.as_deref(), args.overwrite)?;
+    if is_same(&out, &source) {
+        return Err(Error::Usage(format!(
+            "{} is the checkpoint itself; name another file with --out",
+            out.display()
+        )));
+    }
     let dirs = DataDirs::of_config(&config, Path::new(""))?;
     dirs.check_outside(&out, "--out")?;
     let splits = scan::scan_to_train(&config, &dirs)?;
@@ -112,8 +119,8 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<(), Error> {
     let settings = (config.clone(), recipe);
     let mut probed = with_classifier(&out, network, settings, images, &initial, &classifier);
     let evaluated = evaluated(&probed, config, classes, val)?;
-    if let Some((outcomes, _)) = &evaluated {
-        keep_evaluation(&mut probed, &outcomes.evaluation);
+    if let Some((outcomes, [Member { statistics, .. }])) = &evaluated {
+        keep_evaluation(&mut probed, &outcomes.evaluation, *statistics);
     }
     checkpoint::save(&out, &probed.metadata, &table, &probed.state)?;
 

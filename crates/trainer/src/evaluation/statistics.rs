@@ -159,6 +159,13 @@ impl StatisticsSizes {
     }
 }
 
+/// [`StatisticsSizes::note`] of a checkpoint that is used at its own size.
+pub fn size_note(checkpoint: &Checkpoint, statistics: Option<Statistics>) -> Option<String> {
+    let metadata = &checkpoint.metadata;
+    let image_size = metadata.preprocessing.image_size;
+    StatisticsSizes::of(metadata).note(&checkpoint.path, statistics, image_size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,13 +25,14 @@ impl Exported<'_> {
     /// What an image goes through, for the metadata of a file. A mean is that of red, green and blue in
     /// 0 to 1.
     pub fn input(&self) -> Value {
-        let Preprocessing { image_size, crop_ratio, mean, std, interpolation, .. } =
+        let Preprocessing { image_size, crop_ratio, mean, std, exif, interpolation } =
             self.preprocessing;
         // The f32 of a setting such as 0.485 is written as that.
         let numbers = |values: &[f32; 3]| values.map(|value| value.to_string().parse::<f64>().ok());
         json!({
             "colours": "red, green, blue from 0 to 1, less mean, over std",
             "crop_ratio": crop_ratio,
+            "exif": exif,
             "image_size": image_size,
             "interpolation": interpolation,
             "mean": numbers(mean),

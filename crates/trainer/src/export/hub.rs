@@ -2,6 +2,8 @@
 //! (<https://github.com/huggingface/pytorch-image-models>, `save_config_for_hf`), the weights, the network
 //! in PyTorch, and a page about the model (<https://huggingface.co/docs/hub/model-cards>).
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use bninception_engine::model::layer::{Activation, Op};
@@ -21,11 +23,11 @@ use crate::run::atomic_file;
 /// The network in PyTorch, which the page about the model uses.
 const PORT: &str = include_str!("../../../../tools/peers/bn_inception.py");
 
-/// The names of the folder's files; the last is there if the run's record is.
+/// The names of the folder's files; the curves are there if the run's record is.
 pub const FILES: [&str; 5] =
     ["config.json", "model.safetensors", "bn_inception.py", "README.md", "curves.png"];
 
-/// Writes the folder at `dir`, each file in one step. `run` is the record of the run that the checkpoint
+/// Writes the folder at `dir`, each file in one step and the page last. `run` is the record of the run that the checkpoint
 /// belongs to.
 ///
 /// # Errors
@@ -41,16 +43,26 @@ pub fn write(
     let weights = PublicFile::of(exported, storage)?;
     let config = format!("{:#}\n", config(exported));
     let page = card.to_text(exported, storage, run.is_some());
-    let texts = [config.as_str(), PORT, page.as_str()];
-    for (name, text) in [FILES[0], FILES[2], FILES[3]].into_iter().zip(texts) {
+    // The page goes first and comes last: at no moment does one stand beside another model.
+    for name in ["README.md", "curves.png"] {
+        let path = dir.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(FileError::of("remove", &path)(error).into());
+            }
+            _ => {}
+        }
+    }
+    let path = dir.join("model.safetensors");
+    atomic_file::write(&path, |file| weights.write(file)).map_err(FileError::of("write", &path))?;
+    if let Some(run) = run {
+        page::curves(run).write_png(&dir.join("curves.png"))?;
+    }
+    let texts = [("config.json", config.as_str()), ("bn_inception.py", PORT), ("README.md", &page)];
+    for (name, text) in texts {
         let path = dir.join(name);
         atomic_file::write(&path, |file| file.write_all(text.as_bytes()))
             .map_err(FileError::of("write", &path))?;
-    }
-    let path = dir.join(FILES[1]);
-    atomic_file::write(&path, |file| weights.write(file)).map_err(FileError::of("write", &path))?;
-    if let Some(run) = run {
-        page::curves(run).write_png(&dir.join(FILES[4]))?;
     }
     Ok(())
 }

@@ -9,10 +9,11 @@ use super::exported::Exported;
 use super::storage::Storage;
 use crate::evaluation::interval::Interval;
 use crate::evaluation::majority::Majority;
+use crate::evaluation::statistics::{self, Statistics};
 use crate::run::image_lists::ClassImages;
 use crate::run::metadata::Metadata;
 use crate::run::state::EvaluationResult;
-use crate::terminal::text::{counted, duration, grouped, has_top5, one_line, percent};
+use crate::terminal::text::{duration, grouped, has_top5, one_line, percent};
 
 /// Classes in the table; the rest stand in config.json.
 const MOST_CLASSES: usize = 50;
@@ -27,8 +28,8 @@ pub struct ModelCard<'a> {
     pub name: &'a str,
     /// What the checkpoint says about itself.
     pub metadata: &'a Metadata,
-    /// Batch norm statistics in the file.
-    pub statistics: &'static str,
+    /// Batch norm statistics in the file; none without batch norm.
+    pub statistics: Option<Statistics>,
 }
 
 impl ModelCard<'_> {
@@ -46,10 +47,12 @@ impl ModelCard<'_> {
         sections.join("\n")
     }
 
-    /// The evaluation of exactly these weights, if there is one.
+    /// The evaluation of exactly these weights with these statistics, if there is one.
     fn result(&self) -> Option<EvaluationResult> {
         let progress = &self.metadata.progress;
-        progress.evaluation.filter(|_| progress.evaluated_step == Some(self.metadata.step))
+        let is_of_weights = progress.evaluated_step == Some(self.metadata.step);
+        let result = progress.evaluation.filter(|_| is_of_weights)?;
+        (result.statistics == self.statistics).then_some(result)
     }
 
     fn front_matter(&self) -> String {
@@ -70,10 +73,11 @@ impl ModelCard<'_> {
         text + "---\n"
     }
 
-    /// The name of the folder of images.
+    /// The name of the folder of validation images.
     fn data(&self) -> String {
-        let dir = Path::new(&self.metadata.data_dirs.dir);
-        match dir.file_name() {
+        let dirs = &self.metadata.data_dirs;
+        let dir = if dirs.val_dir.is_empty() { &dirs.dir } else { &dirs.val_dir };
+        match Path::new(dir).file_name() {
             Some(name) => name.to_string_lossy().into_owned(),
             None => "the images of its run".to_owned(),
         }
@@ -82,12 +86,13 @@ impl ModelCard<'_> {
     fn summary(&self, exported: &Exported<'_>) -> String {
         let weights = exported.tensors().iter().map(|(_, values)| values.len()).sum::<usize>();
         format!(
-            "# {}\n\n[BN-Inception](https://arxiv.org/abs/1502.03167) (Inception-v2) that tells {} apart \
-             in images of {} px. It has {:.1} million values. Trained with {}.\n",
+            "# {}\n\n[BN-Inception](https://arxiv.org/abs/1502.03167) (Inception-v2) that names the class of \
+             an image, one of {}, at {} px. It has {:.1} million values. {} with {}.\n",
             one_line(self.name),
-            counted(exported.classes.len() as u64, "class"),
+            exported.classes.len(),
             exported.preprocessing.image_size,
             weights as f64 / 1e6,
+            if self.metadata.origin_without_run().is_none() { "Trained" } else { "Written" },
             self.metadata.program
         )
     }
@@ -96,6 +101,10 @@ impl ModelCard<'_> {
         let input = exported.input();
         let size = exported.preprocessing.image_size;
         let resized = (size as f64 / exported.preprocessing.crop_ratio).round();
+        let opened = match exported.preprocessing.exif {
+            true => "ImageOps.exif_transpose(Image.open(\"IMAGE\"))",
+            false => "Image.open(\"IMAGE\")",
+        };
         let filter = input["interpolation"].as_str().unwrap_or("bilinear").to_uppercase();
         format!(
             "## Use\n\nWith PyTorch, torchvision and safetensors, in this folder:\n\n```python\n\
@@ -108,7 +117,7 @@ impl ModelCard<'_> {
              view = v2.Compose([\n    v2.Resize({resized}, v2.InterpolationMode.{filter}),\n    \
              v2.CenterCrop({size}),\n    v2.PILToTensor(),\n    v2.ToDtype(torch.float32, scale=True),\n    \
              v2.Normalize({}, {}),\n])\n\
-             image = ImageOps.exif_transpose(Image.open(\"IMAGE\")).convert(\"RGB\")\n\
+             image = {opened}.convert(\"RGB\")\n\
              with torch.inference_mode():\n    \
              probabilities = network(view(image)[None]).softmax(1)[0]\n\
              print(config[\"label_names\"][probabilities.argmax()], probabilities.max().item())\n```\n\n\
@@ -141,7 +150,9 @@ impl ModelCard<'_> {
 
     fn evaluation(&self) -> String {
         let Some(result) = self.result() else {
-            return "## Evaluation\n\nThese weights were not evaluated.\n".to_owned();
+            return "## Evaluation\n\nNo evaluation of these weights with these statistics of batch norm is \
+                    known.\n"
+                .to_owned();
         };
         let Metadata { classes, images, progress, .. } = self.metadata;
         let interval = Interval::of_rate(result.top1, result.images);
@@ -160,12 +171,13 @@ impl ModelCard<'_> {
             "## Evaluation\n\nOn the validation images of {}, centre crops, batch norm statistics: {}.\n\n\
              | measure | value |\n|---|---:|\n{rows}",
             cell(&self.data()),
-            self.statistics
+            statistics::name(self.statistics)
         );
         if let Some(majority) = majority {
             text.push_str(&format!("\n{}.\n", capital(&majority.verdict(classes, result.top1))));
         }
-        if progress.best.is_some_and(|best| best.step == result.step) {
+        let is_chosen = progress.best.is_some_and(|best| best.step == result.step);
+        if is_chosen && result.epoch.is_none_or(|epoch| epoch > 1) {
             text.push_str(
                 "\nThese weights were the best of several evaluations on the same images, so the figures \
                  flatter. Other images give the honest ones.\n",
@@ -175,8 +187,8 @@ impl ModelCard<'_> {
     }
 
     fn training(&self, has_curves: bool) -> String {
-        let Metadata { config, recipe, progress, initial, averaged, step, epoch, .. } =
-            self.metadata;
+        let Metadata { config, recipe, progress, initial, averaged, .. } = self.metadata;
+        let Metadata { trained_image_size, step, epoch, .. } = self.metadata;
         let origin = self.metadata.origin_without_run();
         let mut text = match origin {
             Some(origin) => format!("## Training\n\n- no run of this program: it {origin}\n"),
@@ -187,7 +199,7 @@ impl ModelCard<'_> {
                 grouped(*step),
                 grouped(*epoch),
                 duration(progress.seconds),
-                config.data.image_size,
+                trained_image_size.unwrap_or(config.data.image_size),
                 config.train.batch_size,
                 config.train.seed,
                 config.optimizer.lr,
@@ -210,11 +222,15 @@ impl ModelCard<'_> {
     fn limits(&self, storage: Storage) -> String {
         let Metadata { classes, images, .. } = self.metadata;
         let mut text = format!(
-            "## Limits\n\n- It always answers with one of its {}, whatever an image shows.\n\
-             - It was not tested on images of other sources than those above; on them it may be worse.\n\
+            "## Limits\n\n- It always answers with a class of its list ({}), whatever an image shows.\n\
              - Its probabilities were not calibrated.\n",
-            counted(classes.len() as u64, "class")
+            classes.len()
         );
+        if self.result().is_some() {
+            text.push_str(
+                "- It was not tested on images of other sources than those above. On them it may be worse.\n",
+            );
+        }
         let counts = images.train.iter().map(|images| images.0);
         if let (Some(least), Some(most)) = (counts.clone().min(), counts.max())
             && most >= RARE_RATIO * least
@@ -227,8 +243,12 @@ impl ModelCard<'_> {
         }
         if storage != Storage::F32 {
             text.push_str(&format!(
-                "- Filters and the classifier are stored as {}; the figures above are of f32.\n",
-                storage.name()
+                "- Filters and the classifier are stored as {}{}.\n",
+                storage.name(),
+                match self.result() {
+                    Some(_) => "; the evaluation above used the weights before they were rounded",
+                    None => "",
+                }
             ));
         }
         text + "- Its license is not stated here: whoever publishes it has to name one.\n"

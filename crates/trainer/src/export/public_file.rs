@@ -13,6 +13,8 @@ use crate::error::Error;
 
 /// The key of the metadata that tells what images go through.
 pub const INPUT_KEY: &str = "bninception.input";
+/// The key of the metadata that tells what tensors do not tell of the network.
+pub const NETWORK_KEY: &str = "bninception.network";
 /// The key of the metadata that names the classes.
 pub const CLASSES_KEY: &str = "bninception.classes";
 
@@ -83,10 +85,13 @@ fn with_epsilon(variances: &[f32], epsilon: f64) -> Vec<f32> {
 /// The header, filled up to a multiple of 8 bytes. Its keys are in order, so that equal weights make equal
 /// files.
 fn header(exported: &Exported<'_>, tensors: &BTreeMap<String, PublicTensor>) -> Vec<u8> {
+    let options = &exported.network.options;
+    let network = json!({ "activation": options.activation.name(), "lrn": options.lrn });
     let about = json!({
         // What readers for PyTorch look for.
         "format": "pt",
         INPUT_KEY: exported.input().to_string(),
+        NETWORK_KEY: network.to_string(),
         CLASSES_KEY: json!(exported.classes).to_string(),
     });
     let mut entries = serde_json::Map::from_iter([("__metadata__".to_owned(), about)]);

@@ -198,10 +198,24 @@ impl Look {
 pub fn check_outside_of_run(folder: &RunFolder, out: &Path, command: &str) -> Result<(), Error> {
     // Whatever is wrong with the checkpoint is for others to say.
     let Ok(metadata) = checkpoint::load_metadata(&folder.last()) else { return Ok(()) };
+    check_outside_of_images(&metadata, &folder.last(), out, command)
+}
+
+/// [`DataDirs::check_outside`] for the images of the run that the checkpoint at `path` is of, as far as they
+/// can be found.
+///
+/// # Errors
+/// As there.
+pub fn check_outside_of_images(
+    metadata: &Metadata,
+    path: &Path,
+    out: &Path,
+    command: &str,
+) -> Result<(), Error> {
     if metadata.config.data.dir.is_empty() {
         return Ok(());
     }
-    let own = OwnImages::of(&metadata, &folder.last());
+    let own = OwnImages::of(metadata, path);
     let found = own.candidates(&metadata.config, "--val-dir").unwrap_or_default();
     found.iter().try_for_each(|dirs| dirs.check_outside(out, command))
 }

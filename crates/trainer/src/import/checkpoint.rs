@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use bninception_data::Preprocessing;
 use bninception_engine::ModelState;
 use bninception_engine::model::{Kind, Network};
 
 use super::error::ImportError;
-use super::preprocessing::{ForeignInput, OwnInput, OwnWords};
+use super::own_words;
+use super::preprocessing::ForeignInput;
 use super::public_names::{ImportOptions, ImportedNetwork};
 use super::tensors::ForeignTensors;
 use crate::config::{ConfigFile, Resolved, Sources, resolve};
@@ -49,7 +51,7 @@ const IMAGE_SIZE: usize = 224;
 /// What images go through.
 enum Input {
     Foreign(ForeignInput),
-    Own(OwnInput),
+    Own(Preprocessing),
 }
 
 impl ImportedCheckpoint {
@@ -61,22 +63,32 @@ impl ImportedCheckpoint {
     pub fn read(path: &Path, choices: ImportChoices) -> Result<ImportedCheckpoint, ImportError> {
         let format = |reason| ImportError::Format { path: path.to_owned(), reason };
         let ForeignTensors { tensors, metadata } = ForeignTensors::read(path)?;
-        let own = OwnWords::of(&metadata).map_err(format)?;
-        let own_size = own.as_ref().map(|own| own.input.image_size);
-        let image_size = choices.image_size.or(own_size).unwrap_or(IMAGE_SIZE);
-        let options = ImportOptions { image_size, fold_biases: choices.fold_biases };
+        // What is chosen is not looked up: so a file whose words are broken can be imported too.
+        let own_input = match (choices.input, choices.image_size) {
+            (Some(_), Some(_)) => None,
+            _ => own_words::input(&metadata).map_err(format)?,
+        };
+        let own_size = own_input.as_ref().map(|own| own.image_size);
+        let options = ImportOptions {
+            image_size: choices.image_size.or(own_size).unwrap_or(IMAGE_SIZE),
+            fold_biases: choices.fold_biases,
+            own: own_words::network(&metadata).map_err(format)?,
+        };
         let imported = ImportedNetwork::of(tensors, options).map_err(format)?;
         let ImportedNetwork { network, mut weights, left_out } = imported;
-        let input = match (choices.input, &own) {
-            (None, Some(own)) => Input::Own(own.input.clone()),
+        let input = match (choices.input, own_input) {
+            (None, Some(own)) => Input::Own(own),
             (input, _) => Input::Foreign(input.unwrap_or(ForeignInput::Caffe)),
         };
         if let Input::Foreign(input) = input {
             input.turn_colours(&network, &mut weights);
         }
+        let classes = match choices.classes {
+            Some(classes) => Some(classes),
+            None => own_words::classes(&metadata).map_err(format)?,
+        };
+        let are_named = classes.is_some();
         let n_classes = network.options.classes;
-        let are_named = choices.classes.is_some() || own.is_some();
-        let classes = choices.classes.or(own.map(|own| own.classes));
         let classes = match classes {
             Some(classes) if classes.len() != n_classes => {
                 return Err(ImportError::Classes(format!(
@@ -131,23 +143,22 @@ fn settings(network: &Network, input: &Input) -> String {
         Kind::BnInception => "bn-inception",
         Kind::GoogLeNet => "googlenet",
     };
-    let (mean, std, crop) = match input {
-        Input::Foreign(input) => (input.mean(), input.std(), String::new()),
-        Input::Own(OwnInput { crop_ratio, interpolation, mean, std, .. }) => {
-            let crop = format!(
-                "crop_ratio = {crop_ratio:?}\n[augment]\ninterpolation = {}\n",
-                serde_json::json!(interpolation)
-            );
-            (*mean, *std, crop)
-        }
+    let input = match input {
+        Input::Foreign(input) => format!("mean = {:?}\nstd = {:?}\n", input.mean(), input.std()),
+        Input::Own(Preprocessing { crop_ratio, mean, std, exif, interpolation, .. }) => format!(
+            "mean = {mean:?}\nstd = {std:?}\ncrop_ratio = {crop_ratio:?}\nexif = {exif}\n[augment]\n\
+             interpolation = {}\n",
+            serde_json::json!(interpolation)
+        ),
     };
     format!(
         "[network]\nkind = \"{kind}\"\nbatch_norm = {}\nlrn = {}\ndropout = 0.0\nconv_bias = {}\n\
-         pool_proj_4c4d = {}\n[data]\nimage_size = {}\nmean = {mean:?}\nstd = {std:?}\n{crop}",
+         pool_proj_4c4d = {}\nactivation = \"{}\"\n[data]\nimage_size = {}\n{input}",
         options.batch_norm.is_some(),
         options.lrn,
         options.conv_bias,
         options.pool_proj_4c4d,
+        options.activation.name(),
         options.image_size,
     )
 }

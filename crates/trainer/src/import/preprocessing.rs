@@ -1,14 +1,8 @@
 //! What a foreign network wants to see, in our terms: red, green and blue from 0 to 1, of which a mean is
 //! taken and which are divided by a deviation.
 
-use std::collections::BTreeMap;
-
-use bninception_data::Filter;
 use bninception_engine::model::{Network, ParameterTable, Role, Weights};
 use clap::ValueEnum;
-use serde::Deserialize;
-
-use crate::export::public_file::{CLASSES_KEY, INPUT_KEY};
 
 /// How images become the input of a foreign network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,48 +49,6 @@ impl ForeignInput {
             let red = &mut rest[(colours - 2) * height * width..];
             blue.swap_with_slice(red);
         }
-    }
-}
-
-/// What a file that this program exported says of its network.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OwnWords {
-    /// What images go through.
-    pub input: OwnInput,
-    /// Names of the classes.
-    pub classes: Vec<String>,
-}
-
-/// What images go through before a network that this program exported.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct OwnInput {
-    /// Rows and columns.
-    pub image_size: usize,
-    /// The part of the resized image's short side that is kept.
-    pub crop_ratio: f64,
-    /// How it is resized.
-    pub interpolation: Filter,
-    /// Subtracted from red, green and blue in 0 to 1.
-    pub mean: [f64; 3],
-    /// Divides them after that.
-    pub std: [f64; 3],
-}
-
-impl OwnWords {
-    /// Reads them in a file's metadata; `None` if another program wrote it.
-    ///
-    /// # Errors
-    /// Words that cannot be understood.
-    pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<OwnWords>, String> {
-        let (Some(input), Some(classes)) = (metadata.get(INPUT_KEY), metadata.get(CLASSES_KEY))
-        else {
-            return Ok(None);
-        };
-        let broken =
-            |key: &str, error| format!("its metadata `{key}` cannot be understood ({error})");
-        let input = serde_json::from_str(input).map_err(|error| broken(INPUT_KEY, error))?;
-        let classes = serde_json::from_str(classes).map_err(|error| broken(CLASSES_KEY, error))?;
-        Ok(Some(OwnWords { input, classes }))
     }
 }
 

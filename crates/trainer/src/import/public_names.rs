@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{
     BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
 };
 
+use super::own_words::OwnNetwork;
 use super::tensor::ForeignTensor;
 use crate::run::transfer::Given;
 
@@ -39,6 +41,8 @@ pub struct ImportOptions {
     /// Whether biases of convolutions are subtracted from the running means behind them, so that the network
     /// has none.
     pub fold_biases: bool,
+    /// What the file says of its network beside its tensors.
+    pub own: Option<OwnNetwork>,
 }
 
 impl ImportedNetwork {
@@ -51,7 +55,7 @@ impl ImportedNetwork {
         options: ImportOptions,
     ) -> Result<ImportedNetwork, String> {
         let mut tensors = renamed(tensors)?;
-        let network = recognise(&tensors, options.image_size)?;
+        let network = recognise(&tensors, options)?;
         let table = ParameterTable::new(&network);
         let mut weights = zeros(&table);
         let Weights { trainable, statistics } = &mut weights;
@@ -151,7 +155,7 @@ fn renamed(
 /// The network that tensors belong to, by their names and shapes.
 fn recognise(
     tensors: &BTreeMap<String, ForeignTensor>,
-    image_size: usize,
+    ImportOptions { image_size, own, .. }: ImportOptions,
 ) -> Result<Network, String> {
     let rows = |name: &str| tensors.get(name).and_then(|tensor| tensor.shape.first().copied());
     if tensors.contains_key("inception3a.branch1.conv.weight") {
@@ -196,7 +200,8 @@ fn recognise(
         image_size,
         // As in Caffe, PyTorch and the public files.
         batch_norm: has_norm.then_some(BatchNormOptions { epsilon: 1e-5 }),
-        lrn: kind == Kind::GoogLeNet && !has_norm,
+        lrn: own.map_or(kind == Kind::GoogLeNet && !has_norm, |own| own.lrn),
+        activation: own.map_or(Activation::Relu, |own| own.activation),
         conv_bias: tensors.contains_key("conv1_7x7_s2.bias"),
         pool_proj_4c4d: match rows("inception_4c_pool_proj.weight") {
             Some(128) if kind == Kind::BnInception => 128,

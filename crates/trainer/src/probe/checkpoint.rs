@@ -12,7 +12,7 @@ use crate::run::checkpoint::Checkpoint;
 use crate::run::image_lists::ImageLists;
 use crate::run::initial::InitialWeights;
 use crate::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, PROGRAM, StoredDirs};
-use crate::run::state::{EvaluationResult, RunProgress, TrainState};
+use crate::run::state::{EvaluationResult, RunProgress, Statistics, TrainState};
 use crate::setup;
 
 /// What a probe works on, as its checkpoint tells it.
@@ -66,7 +66,11 @@ pub fn with_classifier(
 }
 
 /// Keeps in `checkpoint` what an evaluation of it found.
-pub fn keep_evaluation(checkpoint: &mut Checkpoint, evaluation: &Evaluation) {
+pub fn keep_evaluation(
+    checkpoint: &mut Checkpoint,
+    evaluation: &Evaluation,
+    statistics: Option<Statistics>,
+) {
     let loss = evaluation.loss();
     let result = EvaluationResult {
         step: 0,
@@ -77,13 +81,10 @@ pub fn keep_evaluation(checkpoint: &mut Checkpoint, evaluation: &Evaluation) {
         top5: evaluation.top5(),
         balanced: Some(evaluation.balanced_accuracy()),
         loss: loss.is_finite().then_some(loss),
+        statistics,
     };
-    let progress = RunProgress {
-        evaluated_step: Some(0),
-        evaluation: Some(result),
-        best: Some(result),
-        ..RunProgress::default()
-    };
+    let progress =
+        RunProgress { evaluated_step: Some(0), evaluation: Some(result), ..RunProgress::default() };
     checkpoint.metadata.progress.clone_from(&progress);
     checkpoint.state.progress = progress;
 }

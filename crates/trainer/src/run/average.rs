@@ -105,7 +105,8 @@ impl WeightMean {
         let pairs = setting_differences(&first.config, &other.config)
             .unwrap_or_else(|error| vec![error.to_string()])
             .into_iter()
-            .chain(input_differences(&first.preprocessing, &other.preprocessing));
+            .chain(input_differences(&first.preprocessing, &other.preprocessing))
+            .chain(trained_size_difference(first, other));
         let pairs: Vec<String> = pairs.collect();
         match pairs.is_empty() {
             false => Some(pairs.join("; ")),
@@ -143,7 +144,6 @@ impl WeightMean {
             data_dirs: if has_images { self.first.data_dirs } else { StoredDirs::default() },
             initial: None,
             averaged: self.sources,
-            trained_image_size: None,
             calibration: None,
             checksum: String::new(),
             ..self.first
@@ -165,6 +165,15 @@ fn setting_differences(first: &Config, other: &Config) -> Result<Vec<String>, Co
     let pairs = settings(first)?.into_iter().zip(settings(other)?);
     let differ = pairs.filter(|((_, first), (_, other))| first != other);
     Ok(differ.map(|((key, first), (_, other))| format!("{key} is {other}, not {first}")).collect())
+}
+
+/// The image size of training, if it differs: running statistics belong to it.
+fn trained_size_difference(first: &Metadata, other: &Metadata) -> Option<String> {
+    let size = |metadata: &Metadata| {
+        metadata.trained_image_size.unwrap_or(metadata.preprocessing.image_size)
+    };
+    let (first, other) = (size(first), size(other));
+    (first != other).then(|| format!("it was trained at {other} px, not {first}"))
 }
 
 /// Fields of the preprocessing that differ.

@@ -46,6 +46,9 @@ impl Checkpoint {
         }
         let changed = changed.into_iter().map(|key| (key.to_owned(), SOURCE.to_owned()));
         metadata.recipe.changed.extend(changed);
+        // What was measured was measured at the other size.
+        metadata.progress.forget_evaluations();
+        state.progress.forget_evaluations();
         let resized = metadata.network().map_err(RunError::Unusable)?;
         if ParameterTable::new(&resized) != ParameterTable::new(&network) {
             state = without_heads(&network, state, &resized)?;

@@ -103,6 +103,13 @@ pub struct RunProgress {
     pub skipped_batches: u64,
 }
 
+impl RunProgress {
+    /// Forgets what was evaluated: the network is used otherwise now.
+    pub fn forget_evaluations(&mut self) {
+        (self.evaluated_step, self.evaluation, self.best) = (None, None, None);
+    }
+}
+
 /// The numbers of one evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,6 +132,9 @@ pub struct EvaluationResult {
     pub balanced: Option<f64>,
     /// Mean loss of the images that could be read; none if it is not finite, or no image could be read.
     pub loss: Option<f64>,
+    /// Batch norm statistics that it was made with; none without batch norm, and unknown of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Statistics>,
 }
 
 impl EvaluationResult {
@@ -254,6 +264,7 @@ mod tests {
             top5: 1.0,
             balanced,
             loss,
+            statistics: None,
         };
         let good = result(0.5, Some(0.75), Some(2.0));
         let better = result(0.75, Some(0.5), Some(9.0));

@@ -253,6 +253,7 @@ mod tests {
             top5: 1.0,
             balanced: None,
             loss: Some(1.0),
+            statistics: None,
         };
         let (best, epoch) = (Name::Best, Name::Epoch);
         // 10 steps an epoch, 25 in all: (step, evaluated step, best step, every epochs, names).
@@ -293,6 +294,7 @@ mod tests {
             top5: 1.0,
             balanced: None,
             loss,
+            statistics: None,
         };
         // 5 steps an epoch, 30 in all: (patience, step, best step, whether it is stopped, epochs since).
         let table = [

@@ -37,6 +37,7 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
         top5: evaluation.top5(),
         balanced: Some(evaluation.balanced_accuracy()),
         loss: Some(evaluation.loss()).filter(|loss| loss.is_finite()),
+        statistics,
     };
     run.journal.record(&Record::Eval {
         step,

@@ -28,6 +28,9 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
     let UsedImages { checkpoint, config, images } =
         UsedImages::of(&args.checkpoint, &args.images, &args.options, "predict")?;
     let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
+    if let Some(note) = statistics::size_note(&checkpoint, statistics) {
+        tracing::warn!("{note}");
+    }
     let Checkpoint { path, metadata, network, .. } = checkpoint;
     let channels = LastLayer::of(&network).channels;
     let source = Arc::new(images);
