@@ -176,11 +176,11 @@ impl ModelCard<'_> {
         if let Some(majority) = majority {
             text.push_str(&format!("\n{}.\n", capital(&majority.verdict(classes, result.top1))));
         }
-        let is_chosen = progress.best.is_some_and(|best| best.step == result.step);
-        if is_chosen && result.epoch.is_none_or(|epoch| epoch > 1) {
+        // Whether later evaluations were worse, the checkpoint does not know.
+        if progress.best.is_some_and(|best| best.step == result.step) {
             text.push_str(
-                "\nThese weights were the best of several evaluations on the same images, so the figures \
-                 flatter. Other images give the honest ones.\n",
+                "\nThese weights were the best so far when they were evaluated. If they were picked from several \
+                 evaluations of these images, the figures flatter: only other images give honest ones.\n",
             );
         }
         text

@@ -83,16 +83,16 @@ impl ImportedCheckpoint {
         if let Input::Foreign(input) = input {
             input.turn_colours(&network, &mut weights);
         }
-        let classes = match choices.classes {
-            Some(classes) => Some(classes),
-            None => own_words::classes(&metadata).map_err(format)?,
+        let (who, classes) = match choices.classes {
+            Some(classes) => ("--classes", Some(classes)),
+            None => ("its metadata", own_words::classes(&metadata).map_err(format)?),
         };
         let are_named = classes.is_some();
         let n_classes = network.options.classes;
         let classes = match classes {
             Some(classes) if classes.len() != n_classes => {
                 return Err(ImportError::Classes(format!(
-                    "{} names of classes, but {} has {n_classes} classes; name them with --classes",
+                    "{who}: {} names, but {} has {n_classes} classes",
                     classes.len(),
                     path.display()
                 )));
