@@ -12,11 +12,9 @@ use super::preprocessing::ForeignInput;
 use super::public_names::{ImportOptions, ImportedNetwork};
 use super::tensors::ForeignTensors;
 use crate::config::{ConfigFile, Resolved, Sources, resolve};
-use crate::run::image_lists::ImageLists;
 use crate::run::initial::file_hash;
-use crate::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, PROGRAM, StoredDirs};
-use crate::run::state::{RunProgress, TrainState};
-use crate::setup;
+use crate::run::metadata::{InitialSource, Metadata};
+use crate::run::state::TrainState;
 
 /// A checkpoint that is not written yet.
 pub struct ImportedCheckpoint {
@@ -111,26 +109,8 @@ impl ImportedCheckpoint {
             step: 0,
             kept_classes: classes.clone(),
         };
-        let metadata = Metadata {
-            format_version: FORMAT_VERSION,
-            program: PROGRAM.to_owned(),
-            classes,
-            preprocessing: setup::preprocessing(&config),
-            config,
-            recipe,
-            step: 0,
-            epoch: 0,
-            position: 0,
-            steps_per_epoch: 0,
-            progress: RunProgress::default(),
-            images: ImageLists::default(),
-            data_dirs: StoredDirs::default(),
-            initial: Some(initial),
-            averaged: Vec::new(),
-            trained_image_size: None,
-            calibration: None,
-            checksum: String::new(),
-        };
+        let metadata =
+            Metadata { initial: Some(initial), ..Metadata::without_run(classes, config, recipe) };
         let state = TrainState::of(ModelState::of(weights));
         Ok(ImportedCheckpoint { metadata, network, state, left_out, are_named })
     }

@@ -11,9 +11,8 @@ use crate::evaluation::last_layer::LastLayer;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::image_lists::ImageLists;
 use crate::run::initial::InitialWeights;
-use crate::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, PROGRAM, StoredDirs};
+use crate::run::metadata::{InitialSource, Metadata, StoredDirs};
 use crate::run::state::{EvaluationResult, RunProgress, Statistics, TrainState};
-use crate::setup;
 
 /// What a probe works on, as its checkpoint tells it.
 pub struct ProbedImages {
@@ -43,24 +42,10 @@ pub fn with_classifier(
     }
     let ProbedImages { classes, lists, dirs } = images;
     let metadata = Metadata {
-        format_version: FORMAT_VERSION,
-        program: PROGRAM.to_owned(),
-        classes,
-        preprocessing: setup::preprocessing(&config),
-        config,
-        recipe,
-        step: 0,
-        epoch: 0,
-        position: 0,
-        steps_per_epoch: 0,
-        progress: RunProgress::default(),
         images: lists,
         data_dirs: dirs,
         initial: Some(InitialSource { kept_classes: Vec::new(), ..initial.source.clone() }),
-        averaged: Vec::new(),
-        trained_image_size: None,
-        calibration: None,
-        checksum: String::new(),
+        ..Metadata::without_run(classes, config, recipe)
     };
     Checkpoint { path: path.to_owned(), metadata, network, state: TrainState::of(model) }
 }

@@ -112,6 +112,30 @@ pub struct AveragedSource {
 }
 
 impl Metadata {
+    /// That of weights for `classes` that no run of these settings has led to yet, on no images.
+    pub fn without_run(classes: Vec<String>, config: Config, recipe: Recipe) -> Metadata {
+        Metadata {
+            format_version: FORMAT_VERSION,
+            program: PROGRAM.to_owned(),
+            classes,
+            preprocessing: setup::preprocessing(&config),
+            config,
+            recipe,
+            step: 0,
+            epoch: 0,
+            position: 0,
+            steps_per_epoch: 0,
+            progress: RunProgress::default(),
+            images: ImageLists::default(),
+            data_dirs: StoredDirs::default(),
+            initial: None,
+            averaged: Vec::new(),
+            trained_image_size: None,
+            calibration: None,
+            checksum: String::new(),
+        }
+    }
+
     /// Reads the text of the metadata. Checks the version before the rest, so that a newer file is
     /// called newer and not broken.
     ///
