@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bninception_data::folder::is_same;
 use bninception_engine::model::ParameterTable;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::AverageArgs;
 use crate::commands::print;
@@ -14,7 +14,6 @@ use crate::run::average::{AveragedCheckpoint, WeightMean};
 use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::folder::RunFolder;
 use crate::run::image_lists::ImageLists;
-use crate::run::metadata::AveragedSource;
 use crate::terminal::output::with_path;
 use crate::terminal::text::{counted, quoted};
 
@@ -33,9 +32,8 @@ pub(super) fn average(args: &AverageArgs) -> Result<(), Error> {
     }
     let n = metadata.averaged.len();
     if args.json {
-        let source = |source: &AveragedSource| json!({ "path": source.path, "blake3": source.blake3, "step": source.step });
         let result = json!({
-            "averaged": metadata.averaged.iter().map(source).collect::<Vec<Value>>(),
+            "averaged": metadata.averaged,
             "parameters": table.n_trainable(),
             "classes": metadata.classes.len(),
         });

@@ -1,15 +1,15 @@
 //! `export`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bninception_data::folder::is_same;
-use bninception_engine::model::layer::Activation;
-use bninception_engine::model::{Kind, Network};
+use bninception_engine::model::Network;
 use serde_json::json;
 
 use crate::cli::ExportArgs;
 use crate::commands::print;
+use crate::comparison::page;
 use crate::comparison::recorded_run::RecordedRun;
 use crate::error::Error;
 use crate::evaluation::statistics;
@@ -17,7 +17,7 @@ use crate::export::exported::Exported;
 use crate::export::hub;
 use crate::export::model_card::ModelCard;
 use crate::export::onnx::{self, GraphOptions};
-use crate::export::public_file::PublicFile;
+use crate::export::public_file::{self, PublicFile};
 use crate::file_error::FileError;
 use crate::images::own_images::check_outside_of_images;
 use crate::run::atomic_file;
@@ -73,7 +73,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Error> {
             hub::FILES
                 .iter()
                 .try_for_each(|file| check_free(&dir.join(file), &checkpoint, args))?;
-            let name = args.name.clone().unwrap_or_else(|| folder_name(dir));
+            let name = args.name.clone().unwrap_or_else(|| page::folder_name(dir));
             let card = ModelCard { name: &name, metadata, statistics };
             let run = recorded_run(&checkpoint);
             hub::write(dir, &exported, args.storage, &card, run.as_ref())?;
@@ -141,43 +141,23 @@ fn check_free(path: &Path, exported: &Checkpoint, args: &ExportArgs) -> Result<(
 
 /// Says what the public port does not have.
 fn warn_of_port(network: &Network) {
-    let options = &network.options;
-    let only_onnx = "--onnx takes every network";
-    let (reason, help) = match network.kind {
-        Kind::GoogLeNet => ("it is GoogLeNet".to_owned(), only_onnx),
-        Kind::BnInception if options.batch_norm.is_none() => {
-            ("it has no batch norm".to_owned(), only_onnx)
-        }
-        Kind::BnInception if options.lrn => {
-            ("it has local response normalisation".to_owned(), only_onnx)
-        }
-        Kind::BnInception if options.activation == Activation::Sigmoid => {
-            ("it has sigmoids in place of ReLU".to_owned(), only_onnx)
-        }
-        Kind::BnInception if options.pool_proj_4c4d != PUBLIC_POOL_PROJ => {
-            let width = options.pool_proj_4c4d;
-            let reason = format!(
+    let width = network.options.pool_proj_4c4d;
+    let (lacks, help) = match public_file::lacks(network) {
+        Some(lacks) => (lacks.to_owned(), "--onnx takes every network"),
+        None if width != PUBLIC_POOL_PROJ => (
+            format!(
                 "its pool projections in 4c and 4d have {width} channels, those of the port {PUBLIC_POOL_PROJ}"
-            );
-            (reason, "what --hub writes has a file for PyTorch that does")
-        }
-        Kind::BnInception => return,
+            ),
+            "what --hub writes has a file for PyTorch that does",
+        ),
+        None => return,
     };
-    tracing::warn!("the public PyTorch port does not have this network: {reason}; {help}");
-}
-
-/// The last name of a path, of `.` too.
-fn folder_name(dir: &Path) -> String {
-    let whole = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    whole
-        .file_name()
-        .map_or_else(|| "bninception".to_owned(), |name| name.to_string_lossy().into_owned())
+    tracing::warn!("the public PyTorch port does not have this network: {lacks}; {help}");
 }
 
 /// The record of the run that a checkpoint lies in the folder of, if it can be read.
 fn recorded_run(checkpoint: &Checkpoint) -> Option<RecordedRun> {
-    let folder: PathBuf = checkpoint.path.parent()?.to_owned();
-    let run = RecordedRun::read(&folder).ok().filter(|run| !run.is_empty())?;
+    let run = RecordedRun::read(checkpoint.path.parent()?).ok().filter(|run| !run.is_empty())?;
     // A checkpoint that was put beside another run is not of it.
     (run.config == checkpoint.metadata.config).then_some(run)
 }

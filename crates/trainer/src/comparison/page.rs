@@ -28,7 +28,7 @@ pub fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
     let figure = curves(run);
     figure.write_svg(&folder.join("curves.svg"))?;
     figure.write_png(&folder.join("curves.png"))?;
-    if let Some(figure) = watch_figure(&[(name(folder), run)]) {
+    if let Some(figure) = watch_figure(&[(folder_name(folder), run)]) {
         figure.write_svg(&folder.join("watch.svg"))?;
         figure.write_png(&folder.join("watch.png"))?;
     }
@@ -103,7 +103,7 @@ pub fn curves(run: &RecordedRun) -> Figure {
             )],
         ),
     ];
-    Figure { title: name(run.folder.path()), panels }
+    Figure { title: folder_name(run.folder.path()), panels }
 }
 
 /// How many classes a run has, if its folder says so.
@@ -128,7 +128,7 @@ fn to_text(run: &RecordedRun) -> Result<String, Error> {
     let folder = run.folder.path();
     let (preset, changes) = run.preset()?;
     let config = &run.config;
-    let mut text = format!("# {}\n\n", name(folder));
+    let mut text = format!("# {}\n\n", folder_name(folder));
 
     text.push_str(&format!(
         "{}: `{preset}`. Images of {} px from {}, batches of {}, seed {}.\n",
@@ -214,7 +214,7 @@ fn to_text(run: &RecordedRun) -> Result<String, Error> {
 }
 
 /// The name of a folder, of `.` too.
-fn name(folder: &Path) -> String {
+pub fn folder_name(folder: &Path) -> String {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     match whole.file_name() {
         Some(name) => name.to_string_lossy().into_owned(),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bninception_data::{Batch, Crops, Failure, LoadOptions, Loader, Preprocessing, Source};
-use bninception_engine::{EvaluationWeights, Executor, Images, Normaliser};
+use bninception_engine::{EvaluationWeights, Executor, Features, Images, Normaliser};
 
 use crate::error::Error;
+use crate::run::state::{EvaluationResult, Statistics};
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
@@ -80,6 +81,26 @@ impl Evaluation {
         self.images() as f64 / self.seconds.max(1e-9)
     }
 
+    /// What a checkpoint keeps of it: made behind `step` updates with `statistics`, at the end of `epoch`.
+    pub fn to_result(
+        &self,
+        step: u64,
+        epoch: Option<u64>,
+        statistics: Option<Statistics>,
+    ) -> EvaluationResult {
+        EvaluationResult {
+            step,
+            epoch,
+            images: self.images(),
+            failed: self.failed.len() as u64,
+            top1: self.top1(),
+            top5: self.top5(),
+            balanced: Some(self.balanced_accuracy()),
+            loss: Some(self.loss()).filter(|loss| loss.is_finite()),
+            statistics,
+        }
+    }
+
     fn of_all(&self, rate: Option<f64>) -> f64 {
         rate.map_or(0.0, |rate| rate * self.metrics.images() as f64 / self.images() as f64)
     }
@@ -108,11 +129,14 @@ pub fn evaluate(
     let pass = run_all(
         executor,
         weights,
-        Arc::clone(&source),
-        Crops::One,
-        preprocessing,
-        options,
-        &mut |batch, logits| {
+        PassImages {
+            source: Arc::clone(&source),
+            crops: Crops::One,
+            preprocessing,
+            options,
+            wanted: Wanted::Logits,
+        },
+        &mut |batch, logits, _| {
             for (logits_k, &label) in logits.chunks_exact(classes).zip(&batch.labels) {
                 let score = Score::of_logits(logits_k, label as usize);
                 metrics.add(&score);
@@ -144,20 +168,41 @@ pub struct Pass {
     pub seconds: f64,
 }
 
-/// Runs every image of `source` through a network once, and hands each batch with its logits
-/// (images x crops x classes) to `each`.
+/// The images of a pass, and what is wanted of them.
+pub struct PassImages<'a> {
+    /// The images.
+    pub source: Arc<dyn Source>,
+    /// What of each is looked at.
+    pub crops: Crops,
+    /// What it goes through.
+    pub preprocessing: &'a Preprocessing,
+    /// How batches are made.
+    pub options: &'a LoadOptions,
+    /// What is wanted.
+    pub wanted: Wanted,
+}
+
+/// What a pass is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Logits alone.
+    Logits,
+    /// What the last layer reads, too.
+    Features,
+}
+
+/// Runs every image through a network once, and hands each batch with its logits (images x crops x classes) to
+/// `each`, and its features (images x crops x channels) if they are wanted.
 ///
 /// # Errors
 /// No image at all, an executor or loader that fails, or a signal that asks to stop.
 pub fn run_all(
     executor: &mut dyn Executor,
     weights: EvaluationWeights<'_>,
-    source: Arc<dyn Source>,
-    crops: Crops,
-    preprocessing: &Preprocessing,
-    options: &LoadOptions,
-    each: &mut dyn FnMut(&Batch, &[f32]),
+    images: PassImages<'_>,
+    each: &mut dyn FnMut(&Batch, &[f32], &[f32]),
 ) -> Result<Pass, Error> {
+    let PassImages { source, crops, preprocessing, options, wanted } = images;
     let n_images = source.len();
     if n_images == 0 {
         return Err(Error::Unusable("there is no image to evaluate".to_owned()));
@@ -166,18 +211,27 @@ pub fn run_all(
     executor.prepare_evaluation(weights)?;
     let normaliser = Normaliser::new(preprocessing.mean, preprocessing.std);
     let start = Instant::now();
-    let mut progress = ProgressBar::start("evaluating", n_images as u64);
+    let title = match wanted {
+        Wanted::Logits => "evaluating",
+        Wanted::Features => "features",
+    };
+    let mut progress = ProgressBar::start(title, n_images as u64);
     let options = crop_options(options, crops, preprocessing.n_values());
     let mut loader = Loader::eval_crops(source, crops, preprocessing, &options)?;
     let mut failed = Vec::new();
-    let mut logits = Vec::new();
+    let (mut logits, mut features) = (Vec::new(), Features::default());
     while let Some(batch) = loader.next() {
         let mut batch = batch?;
         signals::check()?;
         if !batch.labels.is_empty() {
             let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
-            executor.evaluate(images, &mut logits)?;
-            each(&batch, &logits);
+            match wanted {
+                Wanted::Logits => executor.evaluate(images, &mut logits)?,
+                Wanted::Features => {
+                    executor.evaluate_features(images, &mut logits, &mut features)?;
+                }
+            }
+            each(&batch, &logits, &features.pooled);
         }
         progress.advance((batch.labels.len() + batch.failed.len()) as u64, batch.wait);
         failed.append(&mut batch.failed);

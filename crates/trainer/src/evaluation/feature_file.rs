@@ -6,14 +6,13 @@
 //! in the header and is known only behind the last image, because those that cannot be read have no row.
 //! So the header has a fixed length and is written twice. candle's writer of the format takes whole tensors.
 
-use std::fs;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::file_error::FileError;
-use crate::run::atomic_file::Replacement;
+use crate::run::atomic_file::{self, Replacement};
 use crate::terminal::output::with_path;
 
 /// What a file of this format begins with: its name and its version.
@@ -100,12 +99,8 @@ impl FeatureFile {
         let again = self.values.file.seek(SeekFrom::Start(0)).map(|_| ());
         again.map_err(FileError::of("write", &self.values.path))?;
         self.values.write(&header(self.rows, self.channels))?;
-        match fs::remove_file(&self.paths.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(FileError::of("replace", &self.paths.path)(error));
-            }
-            _ => {}
-        }
+        let paths = &self.paths.path;
+        atomic_file::remove(paths).map_err(FileError::of("replace", paths))?;
         self.values.finish()?;
         self.paths.finish()
     }
@@ -125,6 +120,7 @@ fn header(rows: usize, channels: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_header_has_one_length_whatever_the_numbers() {

@@ -2,17 +2,14 @@
 //! (<https://github.com/huggingface/pytorch-image-models>, `save_config_for_hf`), the weights, the network
 //! in PyTorch, and a page about the model (<https://huggingface.co/docs/hub/model-cards>).
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
-use bninception_engine::model::layer::{Activation, Op};
-use bninception_engine::model::{Kind, Network};
+use bninception_engine::model::layer::Op;
 use serde_json::{Value, json};
 
 use super::exported::Exported;
 use super::model_card::ModelCard;
-use super::public_file::PublicFile;
+use super::public_file::{PublicFile, lacks};
 use super::storage::Storage;
 use crate::comparison::page;
 use crate::comparison::recorded_run::RecordedRun;
@@ -27,8 +24,8 @@ const PORT: &str = include_str!("../../../../tools/peers/bn_inception.py");
 pub const FILES: [&str; 5] =
     ["config.json", "model.safetensors", "bn_inception.py", "README.md", "curves.png"];
 
-/// Writes the folder at `dir`, each file in one step and the page last. `run` is the record of the run that the checkpoint
-/// belongs to.
+/// Writes the folder at `dir`, each file in one step and the page last. `run` is the record of the run that
+/// the checkpoint belongs to.
 ///
 /// # Errors
 /// A network that the port in PyTorch does not have, a value that `storage` cannot hold, or the system's.
@@ -39,19 +36,19 @@ pub fn write(
     card: &ModelCard<'_>,
     run: Option<&RecordedRun>,
 ) -> Result<(), Error> {
-    check(exported.network)?;
+    if let Some(lacks) = lacks(exported.network) {
+        return Err(Error::Usage(format!(
+            "--hub is for BN-Inception with batch norm and ReLU, which its PyTorch file has; {lacks}: export \
+             it with --onnx"
+        )));
+    }
     let weights = PublicFile::of(exported, storage)?;
     let config = format!("{:#}\n", config(exported));
     let page = card.to_text(exported, storage, run.is_some());
     // The page goes first and comes last: at no moment does one stand beside another model.
     for name in ["README.md", "curves.png"] {
         let path = dir.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(FileError::of("remove", &path)(error).into());
-            }
-            _ => {}
-        }
+        atomic_file::remove(&path).map_err(FileError::of("remove", &path))?;
     }
     let path = dir.join("model.safetensors");
     atomic_file::write(&path, |file| weights.write(file)).map_err(FileError::of("write", &path))?;
@@ -65,25 +62,6 @@ pub fn write(
             .map_err(FileError::of("write", &path))?;
     }
     Ok(())
-}
-
-/// Refuses what the port in PyTorch does not have.
-fn check(network: &Network) -> Result<(), Error> {
-    let found = match network.kind {
-        Kind::GoogLeNet => "GoogLeNet",
-        Kind::BnInception if network.options.batch_norm.is_none() => "without batch norm",
-        Kind::BnInception if network.options.lrn => "with local response normalisation",
-        Kind::BnInception if has_sigmoid(network) => "with sigmoids",
-        Kind::BnInception => return Ok(()),
-    };
-    Err(Error::Usage(format!(
-        "--hub is for BN-Inception with batch norm and ReLU, which its PyTorch file has; this network is \
-         {found}: export it with --onnx"
-    )))
-}
-
-fn has_sigmoid(network: &Network) -> bool {
-    network.layers.iter().any(|layer| layer.op == Op::Activation(Activation::Sigmoid))
 }
 
 fn config(exported: &Exported<'_>) -> Value {

@@ -10,6 +10,7 @@ use super::storage::Storage;
 use crate::evaluation::interval::Interval;
 use crate::evaluation::majority::Majority;
 use crate::evaluation::statistics::{self, Statistics};
+use crate::images::class_counts::IMBALANCE;
 use crate::run::image_lists::ClassImages;
 use crate::run::metadata::Metadata;
 use crate::run::state::EvaluationResult;
@@ -17,9 +18,6 @@ use crate::terminal::text::{duration, grouped, has_top5, one_line, percent};
 
 /// Classes in the table; the rest stand in config.json.
 const MOST_CLASSES: usize = 50;
-
-/// From this ratio of the largest class to the smallest on, a limit names it.
-const RARE_RATIO: u64 = 10;
 
 /// What a page is written from.
 #[derive(Clone, Copy, Debug)]
@@ -233,7 +231,7 @@ impl ModelCard<'_> {
         }
         let counts = images.train.iter().map(|images| images.0);
         if let (Some(least), Some(most)) = (counts.clone().min(), counts.max())
-            && most >= RARE_RATIO * least
+            && most >= IMBALANCE * least
         {
             text.push_str(&format!(
                 "- Its classes are uneven: {} to {} training images. Rare classes are found less often.\n",

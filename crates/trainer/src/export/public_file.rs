@@ -1,10 +1,12 @@
 //! Weights as safetensors in the naming of the public PyTorch port
 //! (<https://github.com/Cadene/pretrained-models.pytorch>, `bninception.py`), which `load_state_dict` takes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use bninception_engine::model::Role;
+use bninception_engine::model::layer::Activation;
+use bninception_engine::model::{Kind, Network, Role};
 use serde_json::{Value, json};
 
 use super::exported::{Exported, stored};
@@ -20,6 +22,20 @@ pub const CLASSES_KEY: &str = "bninception.classes";
 
 /// What the port adds to each variance: PyTorch's default.
 const EPSILON: f64 = 1e-5;
+
+/// Why no port in PyTorch has this network, whatever its widths; `None` if one has.
+pub fn lacks(network: &Network) -> Option<&'static str> {
+    let options = &network.options;
+    match network.kind {
+        Kind::GoogLeNet => Some("it is GoogLeNet"),
+        Kind::BnInception if options.batch_norm.is_none() => Some("it has no batch norm"),
+        Kind::BnInception if options.lrn => Some("it has local response normalisation"),
+        Kind::BnInception if options.activation == Activation::Sigmoid => {
+            Some("it has sigmoids in place of ReLU")
+        }
+        Kind::BnInception => None,
+    }
+}
 
 /// A file that is ready to be written.
 pub struct PublicFile {
@@ -44,8 +60,8 @@ impl PublicFile {
         let mut tensors = BTreeMap::new();
         for (spec, values) in exported.tensors() {
             let values = match spec.role {
-                Role::RunningVar => with_epsilon(values, epsilon),
-                _ => values.to_vec(),
+                Role::RunningVar => Cow::Owned(with_epsilon(values, epsilon)),
+                _ => Cow::Borrowed(values),
             };
             let (storage, bytes) = stored(&spec.name, spec.role, &values, storage)?;
             if spec.role == Role::ConvWeight {

@@ -5,7 +5,7 @@ use crate::terminal::text::{counted, grouped};
 /// How many times more images the largest class has than the smallest, from which on it is said. Image
 /// sets are called imbalanced from about here on: Buda et al. 2018 study ratios of 10 to 100 where effects are
 /// large (<https://arxiv.org/abs/1710.05381>, section 3).
-const IMBALANCE: u64 = 10;
+pub const IMBALANCE: u64 = 10;
 
 /// Classes that are named in a line.
 const NAMED: usize = 5;

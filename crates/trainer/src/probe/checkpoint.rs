@@ -12,7 +12,7 @@ use crate::run::checkpoint::Checkpoint;
 use crate::run::image_lists::ImageLists;
 use crate::run::initial::InitialWeights;
 use crate::run::metadata::{InitialSource, Metadata, StoredDirs};
-use crate::run::state::{EvaluationResult, RunProgress, Statistics, TrainState};
+use crate::run::state::{RunProgress, Statistics, TrainState};
 
 /// What a probe works on, as its checkpoint tells it.
 pub struct ProbedImages {
@@ -56,18 +56,7 @@ pub fn keep_evaluation(
     evaluation: &Evaluation,
     statistics: Option<Statistics>,
 ) {
-    let loss = evaluation.loss();
-    let result = EvaluationResult {
-        step: 0,
-        epoch: None,
-        images: evaluation.images(),
-        failed: evaluation.failed.len() as u64,
-        top1: evaluation.top1(),
-        top5: evaluation.top5(),
-        balanced: Some(evaluation.balanced_accuracy()),
-        loss: loss.is_finite().then_some(loss),
-        statistics,
-    };
+    let result = evaluation.to_result(0, None, statistics);
     let progress =
         RunProgress { evaluated_step: Some(0), evaluation: Some(result), ..RunProgress::default() };
     checkpoint.metadata.progress.clone_from(&progress);

@@ -83,6 +83,17 @@ impl Seek for Replacement {
     }
 }
 
+/// Removes the file at `path`, if there is one.
+///
+/// # Errors
+/// The system's.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Gives `path` the content of `from` in the same folder, in one step: as a second name of the same
 /// file where the file system can, as a copy otherwise.
 ///

@@ -12,8 +12,8 @@ use crate::run::classes;
 use crate::run::error::RunError;
 use crate::run::image_lists::ImageLists;
 use crate::run::initial::file_hash;
-use crate::run::metadata::{AveragedSource, FORMAT_VERSION, Metadata, PROGRAM, StoredDirs};
-use crate::run::state::{RunProgress, TrainState};
+use crate::run::metadata::{AveragedSource, Metadata, StoredDirs};
+use crate::run::state::TrainState;
 
 /// Checkpoints that are being averaged, one after the other: only one needs to be in memory.
 pub struct WeightMean {
@@ -132,21 +132,14 @@ impl WeightMean {
             config.data.dir.clear();
             config.data.val_dir.clear();
         }
+        let Metadata { classes, preprocessing, recipe, images, data_dirs, .. } = self.first;
         let metadata = Metadata {
-            format_version: FORMAT_VERSION,
-            program: PROGRAM.to_owned(),
-            config,
-            step: 0,
-            epoch: 0,
-            position: 0,
-            steps_per_epoch: 0,
-            progress: RunProgress::default(),
-            data_dirs: if has_images { self.first.data_dirs } else { StoredDirs::default() },
-            initial: None,
+            preprocessing,
+            images,
+            data_dirs: if has_images { data_dirs } else { StoredDirs::default() },
             averaged: self.sources,
-            calibration: None,
-            checksum: String::new(),
-            ..self.first
+            trained_image_size: self.first.trained_image_size,
+            ..Metadata::without_run(classes, config, recipe)
         };
         let network = metadata.network().map_err(RunError::Unusable)?;
         let state = TrainState::of(ModelState::of(weights));

@@ -203,12 +203,7 @@ impl RunFolder {
     /// The file cannot be removed.
     pub fn unmark_diverged(&self) -> Result<(), RunError> {
         let path = self.diverged();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(FileError::of("remove", &path)(error).into())
-            }
-            _ => Ok(()),
-        }
+        Ok(atomic_file::remove(&path).map_err(FileError::of("remove", &path))?)
     }
 
     /// Event files for TensorBoard.

@@ -28,17 +28,7 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
         tracing::warn!("counted as wrong: {}", failure.error);
     }
     let best_by = job.config.checkpoint.best_by;
-    let result = EvaluationResult {
-        step,
-        epoch: Some(run.course.epoch_number(step)),
-        images: evaluation.images(),
-        failed: evaluation.failed.len() as u64,
-        top1: evaluation.top1(),
-        top5: evaluation.top5(),
-        balanced: Some(evaluation.balanced_accuracy()),
-        loss: Some(evaluation.loss()).filter(|loss| loss.is_finite()),
-        statistics,
-    };
+    let result = evaluation.to_result(step, Some(run.course.epoch_number(step)), statistics);
     run.journal.record(&Record::Eval {
         step,
         epoch: run.course.epoch(step),
