@@ -4,7 +4,7 @@
 //! [`table`] holds the paper's Figure 5 and GoogLeNet's table 1. [`network`] turns a table into one
 //! list of [`layer`]s, whose [`parts`] lie one behind the other. Everything else reads that list: [`summary`],
 //! [`parameters`], [`init`], and the [`reference`](mod@reference) executor on candle. Batch size is never part
-//! of a network.
+//! of a network. [`fold`] takes a batch norm of evaluation into the convolution before it.
 #![forbid(unsafe_code)]
 
 pub mod batch;
