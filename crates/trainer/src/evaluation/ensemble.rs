@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bninception_data::{Batch, Crops, Failure, FileSource, Preprocessing, Sample};
+use bninception_data::{Crops, Failure, FileSource, Preprocessing, Sample};
 use bninception_engine::model::{Network, Weights};
 use bninception_engine::{EvaluationWeights, Executor};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::evaluation::activation_map::CentredClassifier;
-use crate::evaluation::evaluate::{PassImages, Wanted, run_all, warn_of_not_finite};
+use crate::evaluation::evaluate::{Answered, PassImages, Wanted, run_all, warn_of_not_finite};
 use crate::evaluation::outcomes::{ImageOutcome, Outcomes};
 use crate::evaluation::statistics::{self, Statistics};
 use crate::images::own_images::OwnImages;
@@ -134,7 +134,7 @@ pub fn evaluate(
         let options = setup::load_options(&model.config, setup::val_batch_size(&model.config));
         let mut log_k = vec![0.0; classes.len()];
         let mut in_order = vec![0.0; classes.len()];
-        let mut each = |batch: &Batch, logits: &[f32], _: &[f32]| {
+        let mut each = |Answered { batch, logits, .. }: Answered<'_>| {
             let rows = logits.chunks_exact(crops.count() * classes.len());
             for ((&index, &label), logits) in batch.indices.iter().zip(&batch.labels).zip(rows) {
                 mean_of_crops(logits, &model.places, &mut log_k);

@@ -136,7 +136,7 @@ pub fn evaluate(
             options,
             wanted: Wanted::Logits,
         },
-        &mut |batch, logits, _| {
+        &mut |Answered { batch, logits, .. }| {
             for (logits_k, &label) in logits.chunks_exact(classes).zip(&batch.labels) {
                 let score = Score::of_logits(logits_k, label as usize);
                 metrics.add(&score);
@@ -191,8 +191,17 @@ pub enum Wanted {
     Features,
 }
 
-/// Runs every image through a network once, and hands each batch with its logits (images x crops x classes) to
-/// `each`, and its features (images x crops x channels) if they are wanted.
+/// A batch, and what the network says of it.
+pub struct Answered<'a> {
+    /// The batch.
+    pub batch: &'a Batch,
+    /// `[images][crops][classes]`.
+    pub logits: &'a [f32],
+    /// `[images][crops][channels]`; empty unless wanted.
+    pub features: &'a [f32],
+}
+
+/// Runs every image through a network once, and hands each batch to `each`.
 ///
 /// # Errors
 /// No image at all, an executor or loader that fails, or a signal that asks to stop.
@@ -200,7 +209,7 @@ pub fn run_all(
     executor: &mut dyn Executor,
     weights: EvaluationWeights<'_>,
     images: PassImages<'_>,
-    each: &mut dyn FnMut(&Batch, &[f32], &[f32]),
+    each: &mut dyn FnMut(Answered<'_>),
 ) -> Result<Pass, Error> {
     let PassImages { source, crops, preprocessing, options, wanted } = images;
     let n_images = source.len();
@@ -231,7 +240,7 @@ pub fn run_all(
                     executor.evaluate_features(images, &mut logits, &mut features)?;
                 }
             }
-            each(&batch, &logits, &features.pooled);
+            each(Answered { batch: &batch, logits: &logits, features: &features.pooled });
         }
         progress.advance((batch.labels.len() + batch.failed.len()) as u64, batch.wait);
         failed.append(&mut batch.failed);

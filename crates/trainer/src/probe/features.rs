@@ -6,7 +6,7 @@ use bninception_data::{Crops, Failure, LoadOptions, Preprocessing, Source};
 use bninception_engine::{EvaluationWeights, Executor};
 
 use crate::error::Error;
-use crate::evaluation::evaluate::{Pass, PassImages, Wanted, run_all};
+use crate::evaluation::evaluate::{Answered, Pass, PassImages, Wanted, run_all};
 
 /// The features of images, which take 4 kB each.
 pub struct FeatureTable {
@@ -41,7 +41,7 @@ impl FeatureTable {
             wanted: Wanted::Features,
         };
         let Pass { failed, seconds } =
-            run_all(executor, weights, images, &mut |batch, _, features| {
+            run_all(executor, weights, images, &mut |Answered { batch, features, .. }| {
                 values.extend_from_slice(features);
                 labels.extend_from_slice(&batch.labels);
             })?;
