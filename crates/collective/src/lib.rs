@@ -1,0 +1,29 @@
+//! What the processes of one run, its ranks, tell each other.
+//!
+//! ```text
+//! error:      what can go wrong between ranks
+//! collective: the trait: sums in the order of ranks, lists, flags
+//! segments:   which rank adds up which values
+//! solo:       one rank: nothing to tell
+//! launcher:   who started this process, by its environment
+//! mpi:        many ranks, through a library that is found at run time
+//! connect:    solo or mpi
+//! ```
+//!
+//! Every call is one that all ranks make, in the same order. A sum adds the ranks' values one by one, from rank 0
+//! on, whatever the library: N ranks give, bit by bit, what one process gives that adds the same N vectors.
+#![allow(unsafe_code)] // calls into the MPI library; each block says why it is sound
+
+pub mod collective;
+pub mod connect;
+pub mod error;
+pub mod launcher;
+pub mod mpi;
+pub mod segments;
+pub mod solo;
+
+pub use collective::{Collective, Flags};
+pub use connect::{Choice, connect};
+pub use error::CollectiveError;
+pub use launcher::Launcher;
+pub use solo::Solo;

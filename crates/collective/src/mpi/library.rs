@@ -1,0 +1,160 @@
+//! The functions of an MPI library, found by name.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::path::PathBuf;
+
+use libloading::os::unix::{Library as System, RTLD_GLOBAL, RTLD_NOW};
+
+use super::abi::{Abi, Handle};
+use crate::error::CollectiveError;
+
+/// Bytes for what a library says of itself: `MPI_MAX_LIBRARY_VERSION_STRING` of all of them is at most this.
+const TEXT_BYTES: usize = 8192;
+
+pub(super) type InitThread =
+    unsafe extern "C" fn(*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int) -> c_int;
+pub(super) type Ask = unsafe extern "C" fn(Handle, *mut c_int) -> c_int;
+pub(super) type Text = unsafe extern "C" fn(*mut c_char, *mut c_int) -> c_int;
+pub(super) type ErrorText = unsafe extern "C" fn(c_int, *mut c_char, *mut c_int) -> c_int;
+pub(super) type Broadcast =
+    unsafe extern "C" fn(*mut c_void, c_int, Handle, c_int, Handle) -> c_int;
+pub(super) type AllToAll = unsafe extern "C" fn(
+    *const c_void,
+    *const c_int,
+    *const c_int,
+    Handle,
+    *mut c_void,
+    *const c_int,
+    *const c_int,
+    Handle,
+    Handle,
+) -> c_int;
+pub(super) type AllGather = unsafe extern "C" fn(
+    *const c_void,
+    c_int,
+    Handle,
+    *mut c_void,
+    *const c_int,
+    *const c_int,
+    Handle,
+    Handle,
+) -> c_int;
+pub(super) type Barrier = unsafe extern "C" fn(Handle) -> c_int;
+pub(super) type Abort = unsafe extern "C" fn(Handle, c_int) -> c_int;
+pub(super) type Finalize = unsafe extern "C" fn() -> c_int;
+type AbiVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
+
+/// A library whose functions have been found. It stays open for the rest of the process: MPI has threads and
+/// handlers of its own, which must not lose their code.
+pub(super) struct Library {
+    pub path: PathBuf,
+    pub abi: Abi,
+    pub init_thread: InitThread,
+    pub comm_rank: Ask,
+    pub comm_size: Ask,
+    pub library_version: Text,
+    pub error_string: ErrorText,
+    pub broadcast: Broadcast,
+    pub all_to_all: AllToAll,
+    pub all_gather: AllGather,
+    pub barrier: Barrier,
+    pub abort: Abort,
+    pub finalize: Finalize,
+}
+
+impl Library {
+    /// Opens the first of `names` that the system finds.
+    ///
+    /// # Errors
+    /// None can be opened, or what opens is no MPI library.
+    pub(super) fn open(names: &[String]) -> Result<Library, CollectiveError> {
+        let mut looked_for = Vec::new();
+        for name in names {
+            // SAFETY: the code that runs when an MPI library is opened asks nothing of its caller. Its symbols are
+            // global because Open MPI's own plugins look for them there.
+            match unsafe { System::open(Some(name), RTLD_NOW | RTLD_GLOBAL) } {
+                Ok(system) => return Library::of(system, PathBuf::from(name)),
+                Err(error) => looked_for.push(format!("{name} ({error})")),
+            }
+        }
+        Err(CollectiveError::NoLibrary {
+            looked_for,
+            hint: "Install the MPI whose launcher you use, add its folder to LD_LIBRARY_PATH, or name its \
+                   library with BNINCEPTION_MPI_LIB"
+                .to_owned(),
+        })
+    }
+
+    fn of(system: System, path: PathBuf) -> Result<Library, CollectiveError> {
+        let system: &'static System = Box::leak(Box::new(system));
+        let missing = |symbol| CollectiveError::NoSymbol { path: path.clone(), symbol };
+        macro_rules! function {
+            ($name:literal, $kind:ty) => {
+                // SAFETY: every MPI library has this function with these arguments (MPI 3.1 and later).
+                *unsafe { system.get::<$kind>($name.as_bytes()) }.map_err(|_| missing($name))?
+            };
+        }
+        Ok(Library {
+            abi: abi_of(system),
+            init_thread: function!("MPI_Init_thread", InitThread),
+            comm_rank: function!("MPI_Comm_rank", Ask),
+            comm_size: function!("MPI_Comm_size", Ask),
+            library_version: function!("MPI_Get_library_version", Text),
+            error_string: function!("MPI_Error_string", ErrorText),
+            broadcast: function!("MPI_Bcast", Broadcast),
+            all_to_all: function!("MPI_Alltoallv", AllToAll),
+            all_gather: function!("MPI_Allgatherv", AllGather),
+            barrier: function!("MPI_Barrier", Barrier),
+            abort: function!("MPI_Abort", Abort),
+            finalize: function!("MPI_Finalize", Finalize),
+            path,
+        })
+    }
+
+    /// The first line of what the library says of itself.
+    pub(super) fn version(&self) -> String {
+        self.text(|bytes, len| {
+            // SAFETY: the buffer has the room that the standard asks for.
+            unsafe { (self.library_version)(bytes, len) }
+        })
+    }
+
+    /// The library's words for an error code.
+    pub(super) fn reason(&self, code: c_int) -> String {
+        self.text(|bytes, len| {
+            // SAFETY: as above.
+            unsafe { (self.error_string)(code, bytes, len) }
+        })
+    }
+
+    fn text(&self, ask: impl Fn(*mut c_char, *mut c_int) -> c_int) -> String {
+        let mut bytes = vec![0_u8; TEXT_BYTES];
+        let mut len: c_int = 0;
+        ask(bytes.as_mut_ptr().cast(), &raw mut len);
+        bytes.truncate(usize::try_from(len).unwrap_or(0));
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().next().unwrap_or_default();
+        line.trim_end_matches('\0').trim().chars().take(100).collect()
+    }
+}
+
+/// Which interface a library has: the standard one says so, and Open MPI has variables that no other has.
+fn abi_of(system: &System) -> Abi {
+    // SAFETY: MPI 5.0 defines the function with these arguments.
+    if let Ok(version) = unsafe { system.get::<AbiVersion>(b"MPI_Abi_get_version") } {
+        let (mut major, mut minor): (c_int, c_int) = (-1, -1);
+        // SAFETY: it may be called before MPI_Init_thread, and writes two ints.
+        unsafe { version(&raw mut major, &raw mut minor) };
+        if major > 0 {
+            return Abi::STANDARD;
+        }
+    }
+    let address = |name: &[u8]| {
+        // SAFETY: only the address is taken, nothing is read.
+        unsafe { system.get::<*const c_void>(name) }.ok().map(|symbol| symbol.into_raw() as Handle)
+    };
+    match (address(b"ompi_mpi_comm_world"), address(b"ompi_mpi_byte")) {
+        (Some(comm_world), Some(byte)) => Abi::open_mpi(comm_world, byte),
+        _ => Abi::MPICH,
+    }
+}

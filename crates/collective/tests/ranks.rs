@@ -1,0 +1,145 @@
+//! Ranks through real MPI libraries. `BNINCEPTION_MPI_DIRS` names their folders, each with `bin/mpiexec` and `lib`,
+//! separated by colons; without it the tests say that they skip.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)] // a test, and the program of a rank
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use bninception_collective::{Choice, Collective, Flags, connect};
+
+/// Says to this executable that it is a rank.
+const ROLE: &str = "BNINCEPTION_TEST_ROLE";
+
+/// The value of a rank at a place: of many magnitudes, so that the order of a sum shows.
+fn value(rank: usize, at: usize) -> f32 {
+    let mut bits = (rank as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at as u64;
+    for shift in [13, 7, 17] {
+        bits = (bits ^ (bits >> shift)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    }
+    let fraction = (bits >> 40) as f32 / (1 << 24) as f32 - 0.5;
+    fraction * f32::powi(2.0, ((bits >> 8) % 24) as i32 - 12)
+}
+
+fn check_all_calls(ranks: &mut dyn Collective) {
+    let (rank, size) = (ranks.rank(), ranks.size());
+    for n in [0, 1, 2, 3, 300, 1_000_003] {
+        let mut values: Vec<f32> = (0..n).map(|at| value(rank, at)).collect();
+        ranks.sum(&mut values).unwrap();
+        for (at, found) in values.iter().enumerate() {
+            let sum = (1..size).fold(value(0, at), |sum, rank| sum + value(rank, at));
+            assert_eq!(found.to_bits(), sum.to_bits(), "{n} values, at {at}");
+        }
+    }
+    let mut bytes = vec![if rank == 0 { 7 } else { 0 }; 100];
+    ranks.broadcast(&mut bytes).unwrap();
+    assert_eq!(bytes, vec![7; 100]);
+    let all = ranks.gather(&vec![rank as u8; 3 * rank]).unwrap();
+    let expected: Vec<Vec<u8>> = (0..size).map(|rank| vec![rank as u8; 3 * rank]).collect();
+    assert_eq!(all, expected);
+    let own = if rank + 1 == size { Flags::STOP } else { Flags::default() };
+    assert_eq!(ranks.agree(own).unwrap(), Flags::STOP);
+    ranks.barrier().unwrap();
+}
+
+/// What a rank does; alone it is a test like others.
+#[test]
+fn the_program_of_a_rank() {
+    let role = env::var(ROLE).unwrap_or_default();
+    let mut ranks = match connect(Choice::Auto) {
+        Ok(ranks) => ranks,
+        Err(error) => {
+            eprintln!("refused: {error}");
+            std::process::exit(7);
+        }
+    };
+    check_all_calls(ranks.as_mut());
+    let (rank, size) = (ranks.rank(), ranks.size());
+    match role.as_str() {
+        "abort" if rank + 1 == size => ranks.abort(0),
+        "panic" if rank + 1 == size => panic!("on purpose"),
+        "abort" | "panic" => ranks.barrier().unwrap(),
+        _ => println!("rank {rank} of {size} is content: {}", ranks.describe()),
+    }
+}
+
+struct Installed(PathBuf);
+
+impl Installed {
+    fn all() -> Vec<Installed> {
+        let dirs = env::var_os("BNINCEPTION_MPI_DIRS").unwrap_or_default();
+        let found: Vec<Installed> = env::split_paths(&dirs)
+            .filter(|dir| dir.join("bin/mpiexec").exists())
+            .map(Installed)
+            .collect();
+        if found.is_empty() {
+            eprintln!("skipped: BNINCEPTION_MPI_DIRS names no folder with bin/mpiexec");
+        }
+        found
+    }
+
+    fn library(&self) -> PathBuf {
+        let names = ["lib/libmpi_abi.so.1", "lib/libmpi.so.40", "lib/libmpi.so.12"];
+        names.iter().map(|name| self.0.join(name)).find(|path| path.exists()).unwrap()
+    }
+
+    /// Runs this executable's rank program on `n` ranks with `library`.
+    fn run(&self, n: usize, role: &str, library: &Path) -> Output {
+        let mut command = Command::new(self.0.join("bin/mpiexec"));
+        command.args(["-n", &n.to_string()]).arg(env::current_exe().unwrap());
+        command.args(["--exact", "the_program_of_a_rank", "--nocapture", "--test-threads", "1"]);
+        command
+            .env(ROLE, role)
+            .env("BNINCEPTION_MPI_LIB", library)
+            // Open MPI refuses root and more ranks than cores unless it is told.
+            .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
+            .envs([("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")])
+            .envs([("OMPI_MCA_rmaps_base_oversubscribe", "true")]);
+        command.output().unwrap()
+    }
+}
+
+fn text(output: &Output) -> String {
+    let both = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    both.concat()
+}
+
+#[test]
+fn ranks_add_up_in_order_on_every_library() {
+    for mpi in Installed::all() {
+        for n in [1, 2, 3, 4] {
+            let output = mpi.run(n, "", &mpi.library());
+            let text = text(&output);
+            assert!(output.status.success(), "{n} ranks of {}: {text}", mpi.0.display());
+            for rank in 0..n {
+                assert!(text.contains(&format!("rank {rank} of {n} is content")), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_fails_ends_the_job() {
+    for mpi in Installed::all() {
+        for role in ["abort", "panic"] {
+            let start = Instant::now();
+            let output = mpi.run(2, role, &mpi.library());
+            let text = text(&output);
+            assert!(!output.status.success(), "{role} in {}: {text}", mpi.0.display());
+            assert!(start.elapsed() < Duration::from_secs(10), "{role}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_library_of_another_launcher_is_refused() {
+    let all = Installed::all();
+    for launcher in &all {
+        for other in all.iter().filter(|other| other.0 != launcher.0) {
+            let output = launcher.run(2, "", &other.library());
+            let text = text(&output);
+            assert!(!output.status.success() && !text.contains("is content"), "{text}");
+        }
+    }
+}
