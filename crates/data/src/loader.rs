@@ -28,6 +28,7 @@ use crate::mixup::Mixture;
 use crate::order::{DEFAULT_SHARD_SIZE, Shuffle, epoch_order};
 use crate::preprocess::{Preprocessing, preprocess};
 use crate::random::ViewKey;
+use crate::share::{OwnBatches, Share};
 use crate::source::Source;
 
 /// How batches are made, which never changes what is in them (except for their size).
@@ -64,7 +65,10 @@ pub struct TrainPlan {
     pub seed: u64,
     /// Batches that make one update together: an epoch ends with the last update that it fills.
     pub accumulate: usize,
-    /// The batches to make, counted over all epochs from 0: batch b is number `b % n` of epoch `b / n`,
+    /// Which of several processes this is: each makes as many of the batches of an update as the others, one
+    /// behind the other.
+    pub share: Share,
+    /// The batches to make of all processes, counted over all epochs from 0: batch b is number `b % n` of epoch `b / n`,
     /// with n = [`batches_per_epoch`]. Any start is reached at once.
     pub batches: Range<u64>,
 }
@@ -79,6 +83,7 @@ impl TrainPlan {
             balance: Balance::None,
             seed,
             accumulate: 1,
+            share: Share::default(),
             batches,
         }
     }
@@ -134,10 +139,10 @@ pub struct Batch {
 /// finishes at most the image in hand.
 pub struct Loader {
     recipe: Arc<Recipe>,
-    /// The numbers of the batches still to be delivered.
-    steps: Range<u64>,
-    /// Number of the first batch, which is worker 0's.
-    first_step: u64,
+    /// The batches still to be delivered, counted from 0; the first is worker 0's.
+    turns: Range<u64>,
+    /// Their numbers among the batches of all processes.
+    own: OwnBatches,
     makers: Makers,
 }
 
@@ -194,7 +199,15 @@ impl Loader {
             }
         };
         let kind = Kind::Train { plan: plan.clone(), classes, order: Mutex::new(None) };
-        Loader::start(source, preprocessing, options, kind, plan.batches.clone())
+        let run = plan.accumulate / plan.share.ranks;
+        if run * plan.share.ranks != plan.accumulate || plan.share.rank >= plan.share.ranks {
+            let found =
+                format!("{} batches an update on {} processes", plan.accumulate, plan.share.ranks);
+            let expected = "as many batches of an update on each process";
+            return Err(DataError::Setting { field: "accumulate", found, expected });
+        }
+        let own = OwnBatches::new(plan.batches.clone(), run as u64, plan.share);
+        Loader::start(source, preprocessing, options, kind, own)
     }
 
     /// Starts making the batches that evaluate every sample once, in the order of the source. The
@@ -221,9 +234,25 @@ impl Loader {
         preprocessing: &Preprocessing,
         options: &LoadOptions,
     ) -> Result<Loader, DataError> {
+        Loader::eval_share(source, crops, preprocessing, options, Share::default())
+    }
+
+    /// [`Loader::eval_crops`] of every batch that is this process's own: together, the processes evaluate each
+    /// sample once.
+    ///
+    /// # Errors
+    /// As [`Loader::eval`].
+    pub fn eval_share(
+        source: Arc<dyn Source>,
+        crops: Crops,
+        preprocessing: &Preprocessing,
+        options: &LoadOptions,
+        share: Share,
+    ) -> Result<Loader, DataError> {
         check_batch_size(options)?;
         let n_batches = source.len().div_ceil(options.batch_size) as u64;
-        Loader::start(source, preprocessing, options, Kind::Eval(crops), 0..n_batches)
+        let own = OwnBatches::new(0..n_batches, 1, share);
+        Loader::start(source, preprocessing, options, Kind::Eval(crops), own)
     }
 
     /// Takes back the memory of a batch, so that the next ones need no more.
@@ -240,7 +269,7 @@ impl Loader {
         preprocessing: &Preprocessing,
         options: &LoadOptions,
         kind: Kind,
-        steps: Range<u64>,
+        own: OwnBatches,
     ) -> Result<Loader, DataError> {
         preprocessing.validate()?;
         let prefetch = options.prefetch.max(1);
@@ -258,15 +287,16 @@ impl Loader {
             _ => Makers::Threads(Vec::new()),
         };
         // The loader exists before its threads, so that an error below drops and stops them.
-        let mut loader = Loader { recipe, first_step: steps.start, steps, makers };
+        let mut loader = Loader { recipe, turns: 0..own.count(), own, makers };
         if let Makers::Threads(threads) = &mut loader.makers {
             for worker_idx in 0..options.workers {
                 let (sender, batches) = sync_channel(prefetch);
                 let mut worker = Worker::new(&loader.recipe);
-                let mine = loader.steps.clone().skip(worker_idx).step_by(options.workers);
+                let mine = loader.turns.clone().skip(worker_idx).step_by(options.workers);
+                let own = loader.own.clone();
                 let run = move || {
-                    for step in mine {
-                        let Some(made) = worker.make(step) else { return };
+                    for turn in mine {
+                        let Some(made) = worker.make(own.number(turn)) else { return };
                         let is_last = made.is_err();
                         // The loader was dropped if nobody receives.
                         if sender.send(made).is_err() || is_last {
@@ -289,12 +319,13 @@ impl Iterator for Loader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let start = Instant::now();
-        let step = self.steps.next()?;
+        let turn = self.turns.next()?;
+        let step = self.own.number(turn);
         let made = match &mut self.makers {
             Makers::Caller(worker) => worker.make(step)?,
             Makers::Threads(threads) => {
-                let turn = (step - self.first_step) % threads.len() as u64;
-                let batches = threads[turn as usize].batches.as_ref()?;
+                let worker = (turn % threads.len() as u64) as usize;
+                let batches = threads[worker].batches.as_ref()?;
                 batches.recv().unwrap_or_else(|_| {
                     let message = "its thread ended early".to_owned();
                     Err(DataError::Panic { step, message })
@@ -302,13 +333,13 @@ impl Iterator for Loader {
             }
         };
         if made.is_err() {
-            self.steps = 0..0;
+            self.turns = 0..0;
         }
         Some(made.map(|batch| Batch { wait: start.elapsed(), ..batch }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.steps.size_hint()
+        self.turns.size_hint()
     }
 }
 

@@ -12,8 +12,8 @@ use bninception_data::decode::{DecodeBuffers, Want};
 use bninception_data::loader::batches_per_epoch;
 use bninception_data::{
     AugmentConfig, Balance, Batch, Colour, Crops, DataError, DecodeOptions, FileSource,
-    Interpolation, LoadOptions, Loader, Mirror, Preprocessing, RgbImage, Sample, Shuffle, Source,
-    TrainPlan, preprocess_file,
+    Interpolation, LoadOptions, Loader, Mirror, Preprocessing, RgbImage, Sample, Share, Shuffle,
+    Source, TrainPlan, preprocess_file,
 };
 
 /// What of a batch must repeat: step, pixels, labels, indices, names of the failures.
@@ -95,6 +95,27 @@ fn train(source: Pictures, options: &LoadOptions, plan: &TrainPlan) -> Vec<Conte
         loader.recycle(batch);
     }
     contents
+}
+
+#[test]
+fn processes_make_the_batches_of_one() {
+    for (accumulate, ranks) in [(2, 2), (3, 3), (6, 2)] {
+        let whole = TrainPlan { accumulate, ..plan(0..12) };
+        let all = train(Pictures::new(), &options(2, 2), &whole);
+        let mut found: Vec<Content> = (0..ranks)
+            .flat_map(|rank| {
+                let share = Share { rank, ranks };
+                let plan = TrainPlan { share, ..whole.clone() };
+                train(Pictures::new(), &options(rank, 1), &plan)
+            })
+            .collect();
+        found.sort_by_key(|content| content.0);
+        assert_eq!(found, all, "{accumulate} batches an update, {ranks} ranks");
+    }
+    let share = Share { rank: 0, ranks: 2 };
+    let odd = TrainPlan { accumulate: 3, share, ..plan(0..12) };
+    let source = Arc::new(Pictures::new());
+    assert!(Loader::train(source, &preprocessing(), &options(0, 1), &odd).is_err());
 }
 
 #[test]

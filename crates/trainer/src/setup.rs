@@ -189,6 +189,7 @@ pub fn train_plan(config: &Config, batches: Range<u64>) -> data::TrainPlan {
         balance: config.data.balance,
         seed: config.train.seed,
         accumulate: config.train.accumulate,
+        share: data::Share::default(),
         batches,
     }
 }
