@@ -6,6 +6,7 @@
 //! segments:   which rank adds up which values
 //! solo:       one rank: nothing to tell
 //! launcher:   who started this process, by its environment
+//! threads:    many ranks in one process, for tests
 //! mpi:        many ranks, through a library that is found at run time
 //! connect:    solo or mpi
 //! ```
@@ -21,9 +22,11 @@ pub mod launcher;
 pub mod mpi;
 pub mod segments;
 pub mod solo;
+pub mod threads;
 
 pub use collective::{Collective, Flags};
 pub use connect::{Choice, connect};
 pub use error::CollectiveError;
 pub use launcher::Launcher;
 pub use solo::Solo;
+pub use threads::Threads;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use bninception_collective::{Choice, Collective, Flags, connect};
+use bninception_collective::{Choice, Collective, Flags, Threads, connect};
 
 /// Says to this executable that it is a rank.
 const ROLE: &str = "BNINCEPTION_TEST_ROLE";
@@ -47,13 +47,7 @@ fn check_all_calls(ranks: &mut dyn Collective) {
 #[test]
 fn the_program_of_a_rank() {
     let role = env::var(ROLE).unwrap_or_default();
-    let mut ranks = match connect(Choice::Auto) {
-        Ok(ranks) => ranks,
-        Err(error) => {
-            eprintln!("refused: {error}");
-            std::process::exit(7);
-        }
-    };
+    let mut ranks = connect(Choice::Auto).unwrap_or_else(|error| panic!("refused: {error}"));
     check_all_calls(ranks.as_mut());
     let (rank, size) = (ranks.rank(), ranks.size());
     match role.as_str() {
@@ -61,6 +55,16 @@ fn the_program_of_a_rank() {
         "panic" if rank + 1 == size => panic!("on purpose"),
         "abort" | "panic" => ranks.barrier().unwrap(),
         _ => println!("rank {rank} of {size} is content: {}", ranks.describe()),
+    }
+}
+
+#[test]
+fn threads_do_the_same() {
+    for size in [1, 2, 3] {
+        let ranks = Threads::group(size).into_iter();
+        let running =
+            ranks.map(|mut ranks| std::thread::spawn(move || check_all_calls(&mut ranks)));
+        running.collect::<Vec<_>>().into_iter().for_each(|rank| rank.join().unwrap());
     }
 }
 
