@@ -7,7 +7,7 @@
 //!
 //! Upwards from what everything stands on: numbers ([`dtype`]), registers ([`simd`]), numbers in memory
 //! ([`element`]), maps ([`map`], [`planes`]), threads ([`team`]), how a kernel is run ([`run`]), and the kernels.
-#![allow(unsafe_code)] // the one crate that may; each block says why it is sound
+#![allow(unsafe_code)] // one of the two crates that may; each block says why it is sound
 
 pub mod activation;
 pub mod arena;
