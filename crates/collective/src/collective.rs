@@ -34,6 +34,16 @@ impl Flags {
     }
 }
 
+/// Who adds the values of the ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reduce {
+    /// This crate, from rank 0 on: the same bits on any library.
+    #[default]
+    Ordered,
+    /// The library, in an order of its own: the same bits on all ranks, but not on another library.
+    Fast,
+}
+
 /// Ranks of one run. Each call is made by all of them, in the same order.
 pub trait Collective {
     /// This process, from 0 on.
@@ -45,18 +55,34 @@ pub trait Collective {
     /// What connects them, for logs: library and version.
     fn describe(&self) -> String;
 
+    /// What the calls that follow are made for, as `update 7`: a rank that waits long says so.
+    fn set_place(&mut self, place: &str);
+
     /// Gives all ranks the bytes of rank 0, which are as many everywhere.
     ///
     /// # Errors
     /// A rank that cannot be reached.
     fn broadcast(&mut self, bytes: &mut [u8]) -> Result<(), CollectiveError>;
 
-    /// Turns each value into the sum over ranks, added from rank 0 on. As many values everywhere; the same bits
-    /// everywhere, for any library.
+    /// Begins to turn each value into the sum over ranks; as many values everywhere. Other calls may be made
+    /// before it is finished.
     ///
     /// # Errors
     /// A rank that cannot be reached.
-    fn sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError>;
+    fn start_sum(&mut self, values: Vec<f32>, reduce: Reduce) -> Result<(), CollectiveError>;
+
+    /// Lets the sums under way go on, without waiting. Ranks may call it as often as they like.
+    ///
+    /// # Errors
+    /// A rank that cannot be reached.
+    fn advance(&mut self) -> Result<(), CollectiveError>;
+
+    /// Waits for the sum that was begun first of those under way, and gives its values; none if there is no sum
+    /// under way.
+    ///
+    /// # Errors
+    /// A rank that cannot be reached.
+    fn finish_sum(&mut self) -> Result<Vec<f32>, CollectiveError>;
 
     /// The bytes of each rank, in their order, on every rank. They may be of different lengths.
     ///

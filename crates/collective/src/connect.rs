@@ -27,9 +27,9 @@ pub enum Choice {
 pub fn connect(choice: Choice) -> Result<Box<dyn Collective>, CollectiveError> {
     let launcher = Launcher::of(|name| env::var(name).ok());
     match (choice, launcher) {
-        (Choice::None, _) | (Choice::Auto, None) => Ok(Box::new(Solo)),
+        (Choice::None, _) | (Choice::Auto, None) => Ok(Box::new(Solo::default())),
         // A launcher of one process needs no library.
-        (Choice::Auto, Some(Launcher { size: Some(1), .. })) => Ok(Box::new(Solo)),
+        (Choice::Auto, Some(Launcher { size: Some(1), .. })) => Ok(Box::new(Solo::default())),
         (Choice::Auto | Choice::Mpi, launcher) => Ok(Box::new(Mpi::open(launcher)?)),
     }
 }

@@ -24,7 +24,7 @@ pub mod segments;
 pub mod solo;
 pub mod threads;
 
-pub use collective::{Collective, Flags};
+pub use collective::{Collective, Flags, Reduce};
 pub use connect::{Choice, connect};
 pub use error::CollectiveError;
 pub use launcher::Launcher;

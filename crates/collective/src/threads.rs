@@ -1,8 +1,9 @@
 //! Ranks that are threads of one process: for tests of what stands on a [`Collective`], where no MPI is.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
-use crate::collective::Collective;
+use crate::collective::{Collective, Reduce};
 use crate::error::CollectiveError;
 use crate::segments::add_in_order;
 
@@ -10,6 +11,7 @@ use crate::segments::add_in_order;
 pub struct Threads {
     rank: usize,
     shared: Arc<Shared>,
+    sums: VecDeque<Vec<f32>>,
 }
 
 struct Shared {
@@ -23,7 +25,8 @@ impl Threads {
     pub fn group(size: usize) -> Vec<Threads> {
         let told = Mutex::new(vec![Vec::new(); size]);
         let shared = Arc::new(Shared { barrier: Barrier::new(size), told });
-        (0..size).map(|rank| Threads { rank, shared: Arc::clone(&shared) }).collect()
+        let thread = |rank| Threads { rank, shared: Arc::clone(&shared), sums: VecDeque::new() };
+        (0..size).map(thread).collect()
     }
 }
 
@@ -40,19 +43,31 @@ impl Collective for Threads {
         format!("{} threads", self.size())
     }
 
+    fn set_place(&mut self, _place: &str) {}
+
     fn broadcast(&mut self, bytes: &mut [u8]) -> Result<(), CollectiveError> {
         let all = self.gather(bytes)?;
         bytes.copy_from_slice(&all[0]);
         Ok(())
     }
 
-    fn sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+    fn start_sum(&mut self, values: Vec<f32>, _reduce: Reduce) -> Result<(), CollectiveError> {
         let own: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let all = self.gather(&own)?.concat();
         let four = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let parts: Vec<f32> = all.chunks_exact(4).map(four).collect();
-        add_in_order(&parts, self.size(), values);
+        let mut sum = values;
+        add_in_order(&parts, self.size(), &mut sum);
+        self.sums.push_back(sum);
         Ok(())
+    }
+
+    fn advance(&mut self) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn finish_sum(&mut self) -> Result<Vec<f32>, CollectiveError> {
+        Ok(self.sums.pop_front().unwrap_or_default())
     }
 
     fn gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {

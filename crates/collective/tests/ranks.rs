@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use bninception_collective::{Choice, Collective, Flags, Threads, connect};
+use bninception_collective::{Choice, Collective, Flags, Reduce, Threads, connect};
 
 /// Says to this executable that it is a rank.
 const ROLE: &str = "BNINCEPTION_TEST_ROLE";
@@ -24,13 +24,30 @@ fn value(rank: usize, at: usize) -> f32 {
 
 fn check_all_calls(ranks: &mut dyn Collective) {
     let (rank, size) = (ranks.rank(), ranks.size());
-    for n in [0, 1, 2, 3, 300, 1_000_003] {
-        let mut values: Vec<f32> = (0..n).map(|at| value(rank, at)).collect();
-        ranks.sum(&mut values).unwrap();
-        for (at, found) in values.iter().enumerate() {
-            let sum = (1..size).fold(value(0, at), |sum, rank| sum + value(rank, at));
-            assert_eq!(found.to_bits(), sum.to_bits(), "{n} values, at {at}");
+    // Several at once, as the buckets of an update are.
+    let lens = [0, 1, 2, 3, 300, 1_000_003];
+    for reduce in [Reduce::Ordered, Reduce::Fast] {
+        for n in lens {
+            ranks.start_sum((0..n).map(|at| value(rank, at)).collect(), reduce).unwrap();
+            ranks.advance().unwrap();
         }
+        for n in lens {
+            let found = ranks.finish_sum().unwrap();
+            assert_eq!(found.len(), n);
+            let sum = |at| (1..size).fold(value(0, at), |sum, rank| sum + value(rank, at));
+            for (at, found) in found.iter().enumerate() {
+                match reduce {
+                    Reduce::Ordered => {
+                        assert_eq!(found.to_bits(), sum(at).to_bits(), "{n} values, at {at}")
+                    }
+                    Reduce::Fast => {
+                        let largest = (0..size).map(|rank| value(rank, at).abs()).sum::<f32>();
+                        assert!((found - sum(at)).abs() <= 1e-6 * largest, "{n} values, at {at}");
+                    }
+                }
+            }
+        }
+        assert!(ranks.finish_sum().unwrap().is_empty(), "no sum is under way");
     }
     let mut bytes = vec![if rank == 0 { 7 } else { 0 }; 100];
     ranks.broadcast(&mut bytes).unwrap();
@@ -54,6 +71,14 @@ fn the_program_of_a_rank() {
         "abort" if rank + 1 == size => ranks.abort(0),
         "panic" if rank + 1 == size => panic!("on purpose"),
         "abort" | "panic" => ranks.barrier().unwrap(),
+        "late" => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            ranks.set_place("update 7");
+            if rank + 1 == size {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            ranks.barrier().unwrap();
+        }
         _ => println!("rank {rank} of {size} is content: {}", ranks.describe()),
     }
 }
@@ -95,6 +120,7 @@ impl Installed {
         command.args(["--exact", "the_program_of_a_rank", "--nocapture", "--test-threads", "1"]);
         command
             .env(ROLE, role)
+            .env("BNINCEPTION_MPI_PATIENCE", if role == "late" { "1" } else { "60" })
             .env("BNINCEPTION_MPI_LIB", library)
             // Open MPI refuses root and more ranks than cores unless it is told.
             .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
@@ -120,6 +146,20 @@ fn ranks_add_up_in_order_on_every_library() {
                 assert!(text.contains(&format!("rank {rank} of {n} is content")), "{text}");
             }
         }
+    }
+}
+
+#[test]
+fn a_rank_that_waits_says_for_whom() {
+    for mpi in Installed::all() {
+        let output = mpi.run(3, "late", &mpi.library());
+        let text = text(&output);
+        assert!(output.status.success(), "{}: {text}", mpi.0.display());
+        for rank in [0, 1] {
+            let said = format!("rank {rank} has waited 1 s in a barrier of update 7, for rank 2");
+            assert!(text.contains(&said), "{}: {text}", mpi.0.display());
+        }
+        assert!(!text.contains("rank 2 has waited"), "{text}");
     }
 }
 

@@ -16,8 +16,10 @@ pub(super) type InitThread =
 pub(super) type Ask = unsafe extern "C" fn(Handle, *mut c_int) -> c_int;
 pub(super) type Text = unsafe extern "C" fn(*mut c_char, *mut c_int) -> c_int;
 pub(super) type ErrorText = unsafe extern "C" fn(c_int, *mut c_char, *mut c_int) -> c_int;
+/// A call under way, as the library names it: a pointer, or an int in the first four bytes.
+pub(super) type Request = u64;
 pub(super) type Broadcast =
-    unsafe extern "C" fn(*mut c_void, c_int, Handle, c_int, Handle) -> c_int;
+    unsafe extern "C" fn(*mut c_void, c_int, Handle, c_int, Handle, *mut Request) -> c_int;
 pub(super) type AllToAll = unsafe extern "C" fn(
     *const c_void,
     *const c_int,
@@ -28,6 +30,7 @@ pub(super) type AllToAll = unsafe extern "C" fn(
     *const c_int,
     Handle,
     Handle,
+    *mut Request,
 ) -> c_int;
 pub(super) type AllGather = unsafe extern "C" fn(
     *const c_void,
@@ -38,8 +41,26 @@ pub(super) type AllGather = unsafe extern "C" fn(
     *const c_int,
     Handle,
     Handle,
+    *mut Request,
 ) -> c_int;
-pub(super) type Barrier = unsafe extern "C" fn(Handle) -> c_int;
+pub(super) type AllReduce = unsafe extern "C" fn(
+    *const c_void,
+    *mut c_void,
+    c_int,
+    Handle,
+    Handle,
+    Handle,
+    *mut Request,
+) -> c_int;
+pub(super) type Barrier = unsafe extern "C" fn(Handle, *mut Request) -> c_int;
+pub(super) type Send =
+    unsafe extern "C" fn(*const c_void, c_int, Handle, c_int, c_int, Handle, *mut Request) -> c_int;
+pub(super) type Probe =
+    unsafe extern "C" fn(c_int, c_int, Handle, *mut c_int, *mut c_void) -> c_int;
+pub(super) type Receive =
+    unsafe extern "C" fn(*mut c_void, c_int, Handle, c_int, c_int, Handle, *mut c_void) -> c_int;
+pub(super) type Test = unsafe extern "C" fn(*mut Request, *mut c_int, *mut c_void) -> c_int;
+pub(super) type Duplicate = unsafe extern "C" fn(Handle, *mut Handle) -> c_int;
 pub(super) type Abort = unsafe extern "C" fn(Handle, c_int) -> c_int;
 pub(super) type Finalize = unsafe extern "C" fn() -> c_int;
 type AbiVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
@@ -52,12 +73,18 @@ pub(super) struct Library {
     pub init_thread: InitThread,
     pub comm_rank: Ask,
     pub comm_size: Ask,
+    pub comm_dup: Duplicate,
     pub library_version: Text,
     pub error_string: ErrorText,
     pub broadcast: Broadcast,
     pub all_to_all: AllToAll,
     pub all_gather: AllGather,
+    pub all_reduce: AllReduce,
     pub barrier: Barrier,
+    pub send: Send,
+    pub probe: Probe,
+    pub receive: Receive,
+    pub test: Test,
     pub abort: Abort,
     pub finalize: Finalize,
 }
@@ -99,12 +126,18 @@ impl Library {
             init_thread: function!("MPI_Init_thread", InitThread),
             comm_rank: function!("MPI_Comm_rank", Ask),
             comm_size: function!("MPI_Comm_size", Ask),
+            comm_dup: function!("MPI_Comm_dup", Duplicate),
             library_version: function!("MPI_Get_library_version", Text),
             error_string: function!("MPI_Error_string", ErrorText),
-            broadcast: function!("MPI_Bcast", Broadcast),
-            all_to_all: function!("MPI_Alltoallv", AllToAll),
-            all_gather: function!("MPI_Allgatherv", AllGather),
-            barrier: function!("MPI_Barrier", Barrier),
+            broadcast: function!("MPI_Ibcast", Broadcast),
+            all_to_all: function!("MPI_Ialltoallv", AllToAll),
+            all_gather: function!("MPI_Iallgatherv", AllGather),
+            all_reduce: function!("MPI_Iallreduce", AllReduce),
+            barrier: function!("MPI_Ibarrier", Barrier),
+            send: function!("MPI_Isend", Send),
+            probe: function!("MPI_Iprobe", Probe),
+            receive: function!("MPI_Recv", Receive),
+            test: function!("MPI_Test", Test),
             abort: function!("MPI_Abort", Abort),
             finalize: function!("MPI_Finalize", Finalize),
             path,
@@ -149,12 +182,10 @@ fn abi_of(system: &System) -> Abi {
             return Abi::STANDARD;
         }
     }
-    let address = |name: &[u8]| {
+    let address = |name: &str| {
         // SAFETY: only the address is taken, nothing is read.
-        unsafe { system.get::<*const c_void>(name) }.ok().map(|symbol| symbol.into_raw() as Handle)
+        let symbol = unsafe { system.get::<*const c_void>(name.as_bytes()) };
+        symbol.ok().map(|symbol| symbol.into_raw() as Handle)
     };
-    match (address(b"ompi_mpi_comm_world"), address(b"ompi_mpi_byte")) {
-        (Some(comm_world), Some(byte)) => Abi::open_mpi(comm_world, byte),
-        _ => Abi::MPICH,
-    }
+    Abi::open_mpi(address).unwrap_or(Abi::MPICH)
 }
