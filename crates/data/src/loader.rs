@@ -66,7 +66,7 @@ pub struct TrainPlan {
     /// Batches that make one update together: an epoch ends with the last update that it fills.
     pub accumulate: usize,
     /// Which of several processes this is: each makes as many of the batches of an update as the others, one
-    /// behind the other.
+    /// behind the other. With `accumulate` = 1 they take turns.
     pub share: Share,
     /// The batches to make of all processes, counted over all epochs from 0: batch b is number `b % n` of epoch `b / n`,
     /// with n = [`batches_per_epoch`]. Any start is reached at once.
@@ -199,8 +199,10 @@ impl Loader {
             }
         };
         let kind = Kind::Train { plan: plan.clone(), classes, order: Mutex::new(None) };
-        let run = plan.accumulate / plan.share.ranks;
-        if run * plan.share.ranks != plan.accumulate || plan.share.rank >= plan.share.ranks {
+        // Batches that are no part of an update are dealt one by one.
+        let run = if plan.accumulate == 1 { 1 } else { plan.accumulate / plan.share.ranks };
+        let is_shared = plan.accumulate == 1 || run * plan.share.ranks == plan.accumulate;
+        if !is_shared || plan.share.rank >= plan.share.ranks {
             let found =
                 format!("{} batches an update on {} processes", plan.accumulate, plan.share.ranks);
             let expected = "as many batches of an update on each process";

@@ -213,8 +213,9 @@ impl Held {
     ) -> Result<StepResult, EngineError> {
         self.model()?;
         if self.micro_batches == 0 {
-            self.gradients.fill(0.0);
-            self.statistics.fill(0.0);
+            // Adding -0 changes no bit of another rank's value; adding 0 would make 0 of -0.
+            self.gradients.fill(-0.0);
+            self.statistics.fill(-0.0);
         }
         exchange.sum(Sums {
             gradients: &mut self.gradients,

@@ -7,6 +7,7 @@ use bninception_data::DataError;
 use bninception_engine::EngineError;
 
 use crate::config::ConfigError;
+use crate::distributed::error::RanksError;
 use crate::file_error::FileError;
 use crate::import::error::ImportError;
 use crate::run::checkpoint::CheckpointError;
@@ -40,6 +41,9 @@ pub enum Error {
     /// A network that cannot be built or run.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The processes of a run cannot go on together.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// A file or folder other than images and checkpoints.
     #[error(transparent)]
     File(#[from] FileError),
@@ -129,6 +133,12 @@ impl Error {
         )
     }
 
+    /// Whether all ranks of a run come to it together, so that each can end by itself; in any other case the
+    /// first that sees an error ends all.
+    pub fn is_of_all_ranks(&self) -> bool {
+        matches!(self, Error::Stopped { .. } | Error::Interrupted { .. })
+    }
+
     /// 2 for usage and configuration, 3 for data, checkpoints and standard output, 4 for divergence,
     /// and 128 plus the signal's number for a run that a signal stopped. A command whose reader has
     /// left ends like one that SIGPIPE stopped, which is what a shell expects of a pipe.
@@ -141,7 +151,8 @@ impl Error {
             Error::Stdout(_) if self.is_of_reader_that_left() => 128 + SIGPIPE,
             Error::Unsaved { .. } | Error::Stdout(_) => 3,
             Error::Engine(EngineError::Model(_) | EngineError::Unsupported { .. }) => 2,
-            Error::Engine(_) => 1,
+            Error::Ranks(RanksError::Number { .. } | RanksError::OneProcess { .. }) => 2,
+            Error::Engine(_) | Error::Ranks(_) => 1,
             Error::Diverged { .. } | Error::NetworkDiverged { .. } => 4,
             Error::Stopped { signal, .. } | Error::Interrupted { signal, .. } => {
                 u8::try_from(128 + signal).unwrap_or(1)

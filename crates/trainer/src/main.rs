@@ -3,6 +3,8 @@
 use std::error::Error as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use bninception::cli::Cli;
 use bninception::commands;
@@ -15,16 +17,38 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(message) => return say(&message),
     };
-    logging::start(cli.quiet);
-    let Err(error) = commands::run(cli) else { return ExitCode::SUCCESS };
-    end(&error)
+    let quiet = cli.quiet;
+    let mut ranks = match commands::connect(&cli) {
+        Ok(ranks) => ranks,
+        Err(error) => {
+            logging::start(quiet, 0);
+            return end(&error);
+        }
+    };
+    let share = ranks.share();
+    logging::start(quiet, share.rank);
+    let outcome = commands::run(cli, &mut ranks);
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if share.rank > 0 && !error.is_of_all_ranks() {
+        // What all ranks meet, the first tells; it ends the others meanwhile.
+        thread::sleep(TURN_OF_THE_FIRST);
+        tracing::error!("rank {} of {} ends the run:", share.rank, share.ranks);
+    }
+    let code = end(&error);
+    if share.ranks > 1 && !error.is_of_all_ranks() {
+        ranks.abort(error.exit_code());
+    }
+    code
 }
+
+/// How long another rank than the first keeps an error to itself.
+const TURN_OF_THE_FIRST: Duration = Duration::from_secs(1);
 
 /// Prints help, the version, or what is wrong with the command line.
 fn say(message: &clap::Error) -> ExitCode {
     match message.print().and_then(|()| io::stdout().flush()) {
         Err(error) if !message.use_stderr() => {
-            logging::start(false);
+            logging::start(false, 0);
             end(&Error::Stdout(error))
         }
         _ => ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(2)),

@@ -1,7 +1,7 @@
 //! From settings to the objects that do the work.
 
 use std::ops::Range;
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 use std::thread::available_parallelism;
 
 use bninception_data as data;
@@ -135,10 +135,20 @@ pub fn fast_options(config: &Config) -> FastOptions {
     }
 }
 
+/// Cores of this process, where others of the same run have the rest.
+static CORES: OnceLock<usize> = OnceLock::new();
+
+/// Leaves the other cores to other processes of the run. Call once, before anything is built.
+pub fn limit_cores(cores: usize) {
+    let _ = CORES.set(cores);
+}
+
 /// Threads asked for, or one for each core.
 pub fn threads(asked: usize) -> usize {
+    let cores =
+        || CORES.get().copied().unwrap_or_else(|| available_parallelism().map_or(1, |n| n.get()));
     match asked {
-        0 => available_parallelism().map_or(1, |cores| cores.get()),
+        0 => cores(),
         asked => asked,
     }
 }
@@ -180,16 +190,16 @@ pub fn normaliser(config: &Config) -> Normaliser {
     Normaliser::new(preprocessing.mean, preprocessing.std)
 }
 
-/// The training micro-batches number `batches`, counted over all epochs.
-pub fn train_plan(config: &Config, batches: Range<u64>) -> data::TrainPlan {
+/// The training micro-batches number `batches`, counted over all epochs; those of this process among all.
+pub fn train_plan(config: &Config, share: data::Share, batches: Range<u64>) -> data::TrainPlan {
     data::TrainPlan {
         augment: config.augment.clone(),
         shuffle: config.data.shuffle,
         shard_size: config.data.shard_size,
         balance: config.data.balance,
         seed: config.train.seed,
-        accumulate: config.train.accumulate,
-        share: data::Share::default(),
+        accumulate: config.train.micro_batches_per_update(),
+        share,
         batches,
     }
 }

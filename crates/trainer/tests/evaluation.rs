@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use bninception::distributed::Ranks;
 use bninception::evaluation::calibrate;
 use bninception::run::checkpoint;
 use bninception::run::state::Calibration;
@@ -525,7 +526,8 @@ fn population_statistics_are_those_of_algorithm_2_on_both_executors() {
     let source = || Arc::new(Pictures { path: PathBuf::from("picture") });
     let population = |executor: &mut dyn Executor| {
         executor.prepare_evaluation(EvaluationWeights::Given(&weights)).unwrap();
-        calibrate::population_statistics(executor, source(), &preprocessing, &load, &plan)
+        let alone = &mut Ranks::alone();
+        calibrate::population_statistics(executor, source(), &preprocessing, &load, &plan, alone)
             .unwrap()
             .population
     };

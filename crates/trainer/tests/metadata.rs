@@ -8,7 +8,7 @@ use bninception::run::image_lists::{ClassImages, ImageLists};
 use bninception::run::metadata::{
     AveragedSource, FORMAT_VERSION, InitialSource, Metadata, StoredDirs,
 };
-use bninception::run::state::{EvaluationResult, RunProgress, Statistics};
+use bninception::run::state::{EvaluationResult, RanksSince, RunProgress, Statistics};
 use bninception::setup;
 use bninception_data::check_class_name;
 use bninception_data::random::{Purpose, sample_rng};
@@ -207,6 +207,9 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
             batch_shift: rng.random(),
             epoch_begun_again: rng.random::<bool>().then(|| any_u64(rng)),
             skipped_batches: any_u64(rng),
+            ranks: (0..rng.random_range(0..3))
+                .map(|_| RanksSince { step: any_u64(rng), ranks: rng.random_range(1..1000) })
+                .collect(),
         },
         images: ImageLists { train: lists(rng), val: lists(rng) },
         data_dirs: StoredDirs { dir: any_text(rng), val_dir: any_text(rng) },

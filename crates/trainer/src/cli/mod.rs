@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bninception_data::Crops;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use average::AverageArgs;
 pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs};
@@ -42,9 +42,25 @@ pub struct Cli {
     /// Only warnings and errors on stderr.
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Whether this process is one of several: `auto` if a launcher of MPI started it, `mpi` in any case, `none`
+    /// never.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "auto|mpi|none")]
+    pub distributed: Distributed,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Whether a process is one of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Distributed {
+    /// If a launcher of MPI started it.
+    #[default]
+    Auto,
+    /// In any case.
+    Mpi,
+    /// Never.
+    None,
 }
 
 /// The verbs.

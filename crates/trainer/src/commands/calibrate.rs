@@ -10,10 +10,11 @@ use bninception_engine::model::ParameterTable;
 use serde_json::json;
 
 use super::out_file::out_file;
-use super::stored::training_config;
+use super::stored::{check_same, training_config};
 use crate::cli::CalibrateArgs;
 use crate::commands::print;
 use crate::config::Config;
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluation::calibrate::{Calibrated, check_norm, plan, population_statistics};
 use crate::images::data_dirs::DataDirs;
@@ -27,7 +28,7 @@ use crate::terminal::output::with_path;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
 
-pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
+pub(super) fn calibrate(args: &CalibrateArgs, ranks: &mut Ranks) -> Result<(), Error> {
     signals::listen()?;
     let path = RunFolder::checkpoint_in(&args.checkpoint)?;
     let checkpoint = checkpoint::load(&path)?;
@@ -44,6 +45,8 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
     let out = out_file(&path, &suffix, args.out.as_deref(), args.overwrite)?;
     let (dirs, train) = training_images(&config, args.data_dir.as_deref(), &checkpoint)?;
     dirs.check_outside(&out, "--out")?;
+    let files = train.iter().map(|sample| sample.path.as_path());
+    check_same(ranks, std::iter::once(checkpoint.metadata.checksum.as_str()), files)?;
     let batch_size = config.train.batch_size;
     let n_batches = whole_batches(train.len(), args.images, batch_size)?;
 
@@ -69,7 +72,11 @@ pub(super) fn calibrate(args: &CalibrateArgs) -> Result<(), Error> {
         &metadata.preprocessing,
         &setup::load_options(&config, batch_size),
         &plan(&config, seed, n_batches),
+        ranks,
     )?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let seconds = start.elapsed().as_secs_f64();
     for failure in &failed {
         tracing::warn!("its batch was left out: {}", failure.error);

@@ -11,6 +11,7 @@ use super::plan::{Drawing, RunPlan};
 use super::run;
 use crate::cli::LrFindArgs;
 use crate::commands::print;
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::figure::{Axis, Direction, Figure, Mark, Panel, Series, Weight};
 use crate::file_error::FileError;
@@ -43,7 +44,7 @@ pub(super) fn lr_find(args: &LrFindArgs) -> Result<(), Error> {
         )));
     }
     signals::listen()?;
-    let mut plan = RunPlan::of(&args.config, Drawing::Dropped)?;
+    let mut plan = RunPlan::of(&args.config, Drawing::Dropped, &mut Ranks::alone())?;
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| Path::new(&plan.config.checkpoint.dir).join(FOLDER));
     plan.dirs.check_apart(&out, "--out")?;

@@ -32,22 +32,59 @@ mod used_images;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command};
+use bninception_collective::{Choice, Launcher};
+
+use crate::cli::{Cli, Command, Distributed};
+use crate::distributed::error::RanksError;
+use crate::distributed::{Ranks, cores};
 use crate::error::Error;
+use crate::setup;
+
+/// Joins the other processes that a launcher started, if the command is one that they share.
+///
+/// # Errors
+/// No MPI library, one that is not the launcher's, or a command for one process.
+pub fn connect(cli: &Cli) -> Result<Ranks, Error> {
+    let command = match &cli.command {
+        Command::Train(args) if args.dry_run => "train --dry-run",
+        Command::Train(_)
+        | Command::Resume(_)
+        | Command::Eval(_)
+        | Command::Calibrate(_)
+        | Command::Predict(_) => {
+            let mut ranks = Ranks::connect(match cli.distributed {
+                Distributed::Auto => Choice::Auto,
+                Distributed::Mpi => Choice::Mpi,
+                Distributed::None => Choice::None,
+            })?;
+            if ranks.are_many() {
+                setup::limit_cores(cores::cores_of_each(&mut ranks)?);
+            }
+            return Ok(ranks);
+        }
+        _ => "this command",
+    };
+    let launcher = Launcher::of(|name| std::env::var(name).ok());
+    let started = launcher.and_then(|launcher| launcher.size).unwrap_or(1);
+    if started > 1 && cli.distributed != Distributed::None {
+        return Err(RanksError::OneProcess { command }.into());
+    }
+    Ok(Ranks::alone())
+}
 
 /// Runs a command.
 ///
 /// # Errors
 /// Whatever the command reports; [`Error::exit_code`] says how the process ends.
-pub fn run(cli: Cli) -> Result<(), Error> {
+pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
     match cli.command {
-        Command::Train(args) => train::train(&args),
-        Command::Resume(args) => resume::resume(&args),
+        Command::Train(args) => train::train(&args, ranks),
+        Command::Resume(args) => resume::resume(&args, ranks),
         Command::LrFind(args) => lr_find::lr_find(&args),
-        Command::Eval(args) => eval::eval(&args),
-        Command::Calibrate(args) => calibrate::calibrate(&args),
+        Command::Eval(args) => eval::eval(&args, ranks),
+        Command::Calibrate(args) => calibrate::calibrate(&args, ranks),
         Command::Average(args) => average::average(&args),
-        Command::Predict(args) => predict::predict(&args),
+        Command::Predict(args) => predict::predict(&args, ranks),
         Command::Explain(args) => explain::explain(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Import(args) => import::import(&args),

@@ -11,6 +11,8 @@ use super::recipe::{FirstCheckpoint, Start};
 use super::{recipe, run};
 use crate::cli::ConfigArgs;
 use crate::config::{Config, Recipe, Resolved};
+use crate::distributed::Ranks;
+use crate::distributed::error::RanksError;
 use crate::error::Error;
 use crate::file_error::FileError;
 use crate::images::data_dirs::DataDirs;
@@ -55,7 +57,11 @@ impl RunPlan {
     ///
     /// # Errors
     /// Settings, images, network or engine that are not as they must be; a signal that asks to stop.
-    pub(super) fn of(args: &ConfigArgs, drawing: Drawing) -> Result<RunPlan, Error> {
+    pub(super) fn of(
+        args: &ConfigArgs,
+        drawing: Drawing,
+        ranks: &mut Ranks,
+    ) -> Result<RunPlan, Error> {
         let (args, auto_batch) = args.split_auto_batch();
         let start = Start::of(&args)?;
         let first = &start.resolved;
@@ -77,16 +83,26 @@ impl RunPlan {
             Some(pictures) => pictures.path().to_owned(),
             None => PathBuf::from(&first.config.checkpoint.dir),
         };
-        let dirs = DataDirs::of_config(&first.config, &parent)?;
-        let splits = scan::scan_to_train(&first.config, &dirs)?;
+        // The first rank draws pictures and keeps lists; the others find them.
+        let (dirs, splits) = ranks.first_and_then_others(|| {
+            let dirs = DataDirs::of_config(&first.config, &parent)?;
+            let splits = scan::scan_to_train(&first.config, &dirs)?;
+            Ok::<_, Error>((dirs, splits))
+        })?;
         signals::check()?;
         let mut resolved = recipe::of_images(&args, &start, &splits)?;
+        let (asked, found) = (resolved.config.train.ranks, ranks.share().ranks);
+        if asked > 1 && asked != found {
+            return Err(RanksError::Number { asked, found }.into());
+        }
+        resolved = resolved.with_ranks(found)?;
         let network = setup::network(&resolved.config, splits.classes.len())?;
         Watcher::new(&resolved.config, &network)?;
         let table = ParameterTable::new(&network);
         let executor = setup::executor(&resolved.config, network.clone())?;
         if auto_batch {
-            resolved = with_auto_batch(resolved, &table, executor.as_ref(), splits.train.len())?;
+            let n_images = splits.train.len();
+            resolved = with_auto_batch(resolved, &table, executor.as_ref(), n_images, ranks)?;
         }
         let initial = match &start.first {
             Some(first) => Some(initial_weights(first, &resolved, &network, &splits.classes)?),
@@ -145,6 +161,7 @@ fn with_auto_batch(
     table: &ParameterTable,
     executor: &dyn Executor,
     n_images: usize,
+    ranks: &mut Ranks,
 ) -> Result<Resolved, Error> {
     let config = &resolved.config;
     let free = free_memory();
@@ -156,7 +173,9 @@ fn with_auto_batch(
         }
     };
     let fewest = config.network.fewest_images();
-    let choice = choose_batch(n_images, config.train.accumulate, fewest, fits);
+    let mut choice = choose_batch(n_images, config.train.micro_batches_per_update(), fewest, fits);
+    // The rank with the least memory decides.
+    choice.images = ranks.gather(choice.images)?.into_iter().min().unwrap_or(choice.images);
     tracing::info!("--batch-size auto: {choice}");
     if choice.images != config.train.batch_size {
         tracing::info!(

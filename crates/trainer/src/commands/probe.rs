@@ -17,6 +17,7 @@ use super::run;
 use crate::cli::{ConfigArgs, FlagArgs, ProbeArgs};
 use crate::commands::print;
 use crate::config::{BASE, Config, Resolved};
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluation::ensemble::{self, Member};
 use crate::evaluation::last_layer::LastLayer;
@@ -252,7 +253,7 @@ fn evaluated(
         return Ok(None);
     }
     let models = [Member::new(probed.clone(), config, None, &classes)?];
-    let outcomes = ensemble::evaluate(&models, &classes, val, Crops::One)?;
+    let outcomes = ensemble::evaluate(&models, &classes, val, Crops::One, &mut Ranks::alone())?;
     for failure in &outcomes.evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
     }

@@ -7,6 +7,8 @@ use bninception_engine::model::{Network, ParameterTable};
 use super::run::{self, RunImages};
 use crate::cli::{ConfigArgs, ResumeArgs};
 use crate::config::{Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting};
+use crate::distributed::Ranks;
+use crate::distributed::checkpoint::load_on_all;
 use crate::error::Error;
 use crate::images::own_images::OwnImages;
 use crate::images::scan;
@@ -27,22 +29,29 @@ use crate::training::watch::Watcher;
 /// The key by which `--allow-change` permits other images.
 const IMAGES: &str = "data.images";
 
-pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
+pub(super) fn resume(args: &ResumeArgs, ranks: &mut Ranks) -> Result<(), Error> {
     signals::listen()?;
     let stop = run::stop_when(args.max_time);
-    if let Ok(named) = checkpoint::load_metadata(&args.run) {
-        check_is_of_run(&named, &args.run)?;
-    }
-    let (folder, _lock) = RunFolder::open(&args.run)?;
-    let Checkpoint { metadata, mut state, network, .. } = checkpoint::load(&folder.last())?;
+    let mut lock = None;
+    let path = ranks.from_first(|| {
+        if let Ok(named) = checkpoint::load_metadata(&args.run) {
+            check_is_of_run(&named, &args.run)?;
+        }
+        let (folder, held) = RunFolder::open(&args.run)?;
+        lock = Some(held);
+        Ok::<_, Error>(folder.path().to_owned())
+    })?;
+    let folder = RunFolder::at(&path);
+    let checkpoint = load_on_all(ranks, &folder.last())?;
+    let Checkpoint { metadata, mut state, network, .. } = checkpoint;
     check_is_of_run(&metadata, &folder.last())?;
     let (resolved, network) =
         resumed_config(&metadata, &network, &args.config, &args.allow_change, &folder)?;
-    let Resolved { config, recipe, .. } = resolved;
+    let Resolved { config, recipe, .. } = resolved.with_ranks(ranks.share().ranks)?;
 
     let dirs = OwnImages::of(&metadata, &folder.last()).dirs(&config, "--val-dir")?;
     dirs.check_outside(folder.path(), &format!("mv {}", quoted(folder.path())))?;
-    let splits = scan::scan_to_train(&config, &dirs)?;
+    let splits = ranks.first_and_then_others(|| scan::scan_to_train(&config, &dirs))?;
     signals::check()?;
     if splits.classes != metadata.classes {
         return Err(Error::Unusable(format!(
@@ -66,15 +75,29 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<(), Error> {
     let job = run::job(config, recipe, images, initial, folder, network, stop)?;
     let has_moved = keep_place(&job, &metadata, &mut state.progress, others_allowed)?;
     let has_other_average = keep_average(&job.config, &mut state);
-    run::write_folder(&job)?;
-    if has_moved || has_other_average {
-        // What goes back to the last checkpoint must not go back before this change.
-        job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
+    let n_ranks = ranks.share().ranks;
+    let before = state.progress.go_on_with(n_ranks);
+    if let Some(before) = before {
+        tracing::warn!(
+            "the run goes on with {} in place of {before}: its updates have {} images from here on",
+            counted(n_ranks as u64, "process"),
+            job.config.train.images_per_update()
+        );
     }
-    job.folder.unmark_diverged()?;
-    run::say_start(&job, &state, executor.as_ref(), &room);
+    job.check_same(ranks, &state)?;
+    run::write_folder(&job, ranks)?;
+    if ranks.is_first() {
+        if has_moved || has_other_average || before.is_some() {
+            // What goes back to the last checkpoint must not go back before this change.
+            job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
+        }
+        job.folder.unmark_diverged()?;
+    }
+    run::say_start(&job, &state, executor.as_ref(), &room, ranks);
     say_place(&job, &state.progress);
-    run::finish(&job, executor.as_mut(), state, args.json)
+    let outcome = run::finish(&job, executor.as_mut(), ranks, state, args.json);
+    drop(lock);
+    outcome
 }
 
 /// Refuses a checkpoint that no run led to, or that is of another size than its run.

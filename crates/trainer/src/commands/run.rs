@@ -12,7 +12,10 @@ use bninception_engine::model::{Network, ParameterTable};
 use serde_json::json;
 
 use crate::commands::print;
-use crate::config::{Balance, BestBy, ClassWeights, Config, EvalStatistics, Recipe, Shuffle};
+use crate::config::{
+    Balance, BestBy, ClassWeights, Config, EvalStatistics, Recipe, ScaleLr, Shuffle,
+};
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluation::calibrate::n_batches_while_training;
 use crate::evaluation::interval::Interval;
@@ -24,6 +27,7 @@ use crate::run::atomic_file;
 use crate::run::folder::RunFolder;
 use crate::run::metadata::InitialSource;
 use crate::run::state::{EvaluationResult, RunProgress, TrainState};
+use crate::run::stop::Stop;
 use crate::setup;
 use crate::terminal::logging;
 use crate::terminal::loss::{is_far_above_guessing, loss_text};
@@ -31,7 +35,7 @@ use crate::terminal::output::with_path;
 use crate::terminal::signals;
 use crate::terminal::text::{counted, duration, has_top5, percent, quoted};
 use crate::training::course::Course;
-use crate::training::job::{Job, Stop};
+use crate::training::job::Job;
 use crate::training::left_over::left_over;
 use crate::training::resources::Room;
 use crate::training::train::{Outcome, train};
@@ -40,7 +44,7 @@ use crate::training::train::{Outcome, train};
 pub(super) fn stop_when(max_time: Option<Duration>) -> Box<dyn Fn(u64) -> Option<Stop>> {
     let start = Instant::now();
     Box::new(move |_step| match signals::received() {
-        Some((signal, name)) => Some(Stop::Signal(signal, name)),
+        Some((signal, _)) => Some(Stop::Signal(signal)),
         None if max_time.is_some_and(|most| start.elapsed() >= most) => Some(Stop::TimeIsUp),
         None => None,
     })
@@ -64,10 +68,13 @@ pub(super) fn check_batch(config: &Config, splits: &Splits) -> Result<(), Error>
     if n_images < train.images_per_update() {
         return Err(Error::Usage(format!(
             "an update takes {} batches of {} images, but there are {n_images} training images; use \
-             --accumulate {} or less",
-            train.accumulate,
+             {}",
+            train.micro_batches_per_update(),
             train.batch_size,
-            n_images / train.batch_size
+            match n_images / train.batch_size / train.ranks {
+                0 => format!("fewer than {} processes, or a smaller --batch-size", train.ranks),
+                most => format!("--accumulate {most} or less"),
+            }
         )));
     }
     Ok(())
@@ -162,8 +169,15 @@ pub(super) fn job(
     })
 }
 
-/// Writes what a person reads, and begins the log.
-pub(super) fn write_folder(job: &Job) -> Result<(), Error> {
+/// Writes what a person reads, and begins the log, of which each rank has one.
+pub(super) fn write_folder(job: &Job, ranks: &Ranks) -> Result<(), Error> {
+    let log = job.folder.log_of(ranks.share().rank);
+    if !ranks.is_first() {
+        // The folder may be on a disk of rank 0 alone.
+        let made = std::fs::create_dir_all(job.folder.path());
+        made.map_err(FileError::of("create", job.folder.path()))?;
+        return Ok(logging::also_to(&log).map_err(FileError::of("write", &log))?);
+    }
     let write = |path: PathBuf, text: String| {
         atomic_file::write(&path, |file| file.write_all(text.as_bytes()))
             .map_err(FileError::of("write", &path))
@@ -171,20 +185,25 @@ pub(super) fn write_folder(job: &Job) -> Result<(), Error> {
     let config = job.config.to_toml()?;
     write(job.folder.config(), format!("{}{config}", job.recipe.to_toml_head()))?;
     write(job.folder.classes(), job.classes.iter().map(|name| format!("{name}\n")).collect())?;
-    let log = job.folder.log();
     Ok(logging::also_to(&log).map_err(FileError::of("write", &log))?)
 }
 
 /// The images of an update, in words.
 pub(super) fn per_update(config: &Config) -> String {
     let images = counted(config.train.batch_size as u64, "image");
-    match config.train.accumulate {
+    match config.train.micro_batches_per_update() {
         1 => images,
         n => format!("{n} x {images}"),
     }
 }
 
-pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, room: &Room) {
+pub(super) fn say_start(
+    job: &Job,
+    state: &TrainState,
+    executor: &dyn Executor,
+    room: &Room,
+    ranks: &Ranks,
+) {
     let layers = summarise(&job.network);
     let parameters: usize = layers.iter().map(|layer| layer.parameters).sum();
     let macs: usize = layers.iter().map(|layer| layer.macs).sum();
@@ -220,6 +239,12 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
         );
     }
     tracing::info!("{}", executor.describe());
+    if ranks.are_many() {
+        tracing::info!("{}", ranks.describe());
+        if let Some(advice) = advice_on_lr(&job.config) {
+            tracing::info!("{advice}");
+        }
+    }
     tracing::info!("{room}");
     tracing::info!(
         "{} of {}, {} an epoch",
@@ -246,6 +271,26 @@ pub(super) fn say_start(job: &Job, state: &TrainState, executor: &dyn Executor, 
     }
 }
 
+/// What the linear rule makes of the learning rate of several processes, where it is not applied.
+fn advice_on_lr(config: &Config) -> Option<String> {
+    let (lr, ranks) = (config.optimizer.lr, config.train.ranks);
+    let (of_one, of_all) =
+        (config.train.batch_size * config.train.accumulate, config.train.images_per_update());
+    (ranks > 1 && config.schedule.scale_lr == ScaleLr::None).then(|| {
+        format!(
+            "the learning rate {lr} suits updates of {of_one} images, and these have {of_all}: the linear rule \
+             (Goyal et al. 2017) suggests {} behind a rise over 5 epochs; take it with --set \
+             schedule.scale_lr=linear",
+            rounded(lr * ranks as f64)
+        )
+    })
+}
+
+/// A rate without the digits that a product brings.
+fn rounded(rate: f64) -> f64 {
+    format!("{rate:.4e}").parse().unwrap_or(rate)
+}
+
 /// Leaves a mark in the folder of a run that has diverged, for whoever looks at it later.
 fn mark_if_diverged(job: &Job, error: &Error) {
     if error.is_divergence()
@@ -259,11 +304,20 @@ fn mark_if_diverged(job: &Job, error: &Error) {
 pub(super) fn finish(
     job: &Job,
     executor: &mut dyn Executor,
+    ranks: &mut Ranks,
     state: TrainState,
     as_json: bool,
 ) -> Result<(), Error> {
-    let Outcome { progress, finished, stopped_early } =
-        train(job, executor, state).inspect_err(|error| mark_if_diverged(job, error))?;
+    let is_first = ranks.is_first();
+    let Outcome { progress, finished, stopped_early } = train(job, executor, ranks, state)
+        .inspect_err(|error| {
+            if is_first {
+                mark_if_diverged(job, error);
+            }
+        })?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let course = job.course(&progress);
     if as_json {
         let result = json!({

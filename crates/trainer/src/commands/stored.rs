@@ -1,7 +1,11 @@
-//! The settings of a checkpoint's run, with the flags of a command that uses its network.
+//! The settings of a checkpoint's run, with the flags of a command that uses its network; and that all ranks use the
+//! same one.
+
+use std::path::Path;
 
 use crate::cli::{ConfigArgs, UseArgs};
 use crate::config::{Config, ConfigFile};
+use crate::distributed::{Ranks, agreement};
 use crate::error::Error;
 use crate::run::checkpoint::Checkpoint;
 
@@ -19,4 +23,33 @@ fn stored_config(checkpoint: &Checkpoint, args: &ConfigArgs) -> Result<Config, E
     let name = checkpoint.path.display().to_string();
     let text = checkpoint.metadata.config.to_toml()?;
     Ok(args.resolve(Some(ConfigFile { name, text }), None)?.config)
+}
+
+/// Compares checkpoints, by their checksums, and images of ranks that use them together: one of the files may have
+/// been replaced meanwhile.
+///
+/// # Errors
+/// A rank that has something else.
+pub(super) fn check_same<'a>(
+    ranks: &mut Ranks,
+    checksums: impl Iterator<Item = &'a str>,
+    files: impl Iterator<Item = &'a Path>,
+) -> Result<(), Error> {
+    if !ranks.are_many() {
+        return Ok(());
+    }
+    let checksums: Vec<&str> = checksums.collect();
+    let mut hasher = blake3::Hasher::new();
+    let mut n_files = 0;
+    for file in files {
+        hasher.update(file.as_os_str().as_encoded_bytes()).update(&[0]);
+        n_files += 1;
+    }
+    let digest = hasher.finalize().to_hex();
+    let same = vec![
+        ("checkpoints", checksums.join(" ")),
+        ("numbers of images", n_files.to_string()),
+        ("images", digest.to_string()),
+    ];
+    Ok(agreement::check(ranks, same)?)
 }

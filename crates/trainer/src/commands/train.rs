@@ -7,17 +7,18 @@ use super::plan::{Drawing, RunPlan};
 use super::run::{self, RunImages};
 use crate::cli::TrainArgs;
 use crate::config::Recipe;
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::run::folder::RunFolder;
 use crate::run::state::TrainState;
 use crate::terminal::signals;
 use crate::training::resources::Room;
 
-pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
+pub(super) fn train(args: &TrainArgs, ranks: &mut Ranks) -> Result<(), Error> {
     signals::listen()?;
     let stop = run::stop_when(args.max_time);
     let drawing = if args.dry_run { Drawing::Dropped } else { Drawing::Kept };
-    let mut plan = RunPlan::of(&args.config, drawing)?;
+    let mut plan = RunPlan::of(&args.config, drawing, ranks)?;
 
     let parent = PathBuf::from(&plan.config.checkpoint.dir);
     let name = run_name(args, &plan.recipe);
@@ -29,18 +30,30 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
         return DryRun::measure(&mut plan, &room)?.print(args.json);
     }
 
-    let (folder, _lock) =
-        RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
-    let state = TrainState::of(plan.first_state(plan.config.train.keeps_average()));
+    let mut lock = None;
+    let path = ranks.from_first(|| {
+        let (folder, held) =
+            RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
+        lock = Some(held);
+        Ok::<_, Error>(folder.path().to_owned())
+    })?;
+    let folder = RunFolder::at(&path);
+    let mut state = TrainState::of(plan.first_state(plan.config.train.keeps_average()));
+    state.progress.go_on_with(plan.config.train.ranks);
     let RunPlan { config, recipe, dirs, splits, network, mut executor, initial, .. } = plan;
     let images = RunImages { splits, dirs };
     let initial = initial.map(|initial| initial.source);
     let job = run::job(config, recipe, images, initial, folder, network, stop)?;
-    // From here on there is a checkpoint at every moment.
-    job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
-    run::write_folder(&job)?;
-    run::say_start(&job, &state, executor.as_ref(), &room);
-    run::finish(&job, executor.as_mut(), state, args.json)
+    job.check_same(ranks, &state)?;
+    if ranks.is_first() {
+        // From here on there is a checkpoint at every moment.
+        job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
+    }
+    run::write_folder(&job, ranks)?;
+    run::say_start(&job, &state, executor.as_ref(), &room, ranks);
+    let outcome = run::finish(&job, executor.as_mut(), ranks, state, args.json);
+    drop(lock);
+    outcome
 }
 
 /// The name of a run's folder: that of the last config file, or else of the preset.

@@ -66,6 +66,8 @@ pub fn changes_maths(key: &str, follows_length: bool) -> bool {
         | "data.cache_listings"
         | "data.check_headers" => false,
         "train.val_batch_size" | "train.threads" | "train.on_divergence" => false,
+        // A run goes on with as many processes as there are; that it does is said and written down.
+        "train.ranks" => false,
         // How long a run may go on, as train.epochs; and which of its states are kept as the best.
         "train.patience" => false,
         "checkpoint.best_by" => true,

@@ -29,8 +29,8 @@ pub use recipe::Recipe;
 pub use resolve::{ConfigFile, Flag, MAX_FILE_BYTES, Resolved, Sources, resolve};
 pub use sections::{
     Activation, BestBy, CheckpointConfig, Config, DataConfig, Dtype, EngineConfig, EngineKind,
-    EvalStatistics, LogConfig, NetworkConfig, NetworkKind, OnDivergence, OptimizerConfig,
-    ScheduleConfig, ScheduleKind, TrainConfig,
+    EvalStatistics, LogConfig, NetworkConfig, NetworkKind, OnDivergence, OptimizerConfig, Reduce,
+    ScaleLr, ScheduleConfig, ScheduleKind, TrainConfig,
 };
 pub(crate) use validate::MAX_COUNT;
 // The data crate's own settings, which checkpoints store too.

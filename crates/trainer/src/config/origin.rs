@@ -13,6 +13,8 @@ pub enum Origin {
     Images,
     /// The checkpoint that the run begins with.
     Checkpoint,
+    /// Whoever started the processes of the run.
+    Launcher,
     /// The file of that name, given with `-c`.
     File(String),
     /// `--set key=value`.
@@ -28,6 +30,7 @@ impl fmt::Display for Origin {
             Origin::Preset(name) => write!(f, "preset {name}"),
             Origin::Images => write!(f, "the images"),
             Origin::Checkpoint => write!(f, "the first checkpoint"),
+            Origin::Launcher => write!(f, "the launcher"),
             Origin::File(name) => write!(f, "file {name}"),
             Origin::Set => write!(f, "--set"),
             Origin::Flag(flag) => write!(f, "flag {flag}"),

@@ -108,6 +108,19 @@ impl Resolved {
         Ok(self)
     }
 
+    /// The same settings for a run of `ranks` processes.
+    ///
+    /// # Errors
+    /// None for a config that came from [`resolve`].
+    pub fn with_ranks(mut self, ranks: usize) -> Result<Resolved, ConfigError> {
+        if self.config.train.ranks != ranks {
+            self.config.train.ranks = ranks;
+            self.origins.insert("train.ranks".to_owned(), Origin::Launcher);
+            self.recipe = self.recipe_over(&self.recipe.preset.clone())?;
+        }
+        Ok(self)
+    }
+
     /// The recipe as changes of the preset `name`; as it is if there is no such preset.
     ///
     /// # Errors

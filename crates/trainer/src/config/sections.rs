@@ -228,6 +228,20 @@ pub struct ScheduleConfig {
     pub warmup_fraction: f64,
     /// The learning rate does not fall below this.
     pub min_lr: f64,
+    /// What the number of processes makes of `optimizer.lr`.
+    #[serde(default)]
+    pub scale_lr: ScaleLr,
+}
+
+/// What the number of processes makes of the learning rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScaleLr {
+    /// Nothing.
+    #[default]
+    None,
+    /// As many times the rate, behind a gradual warm-up.
+    Linear,
 }
 
 impl ScheduleConfig {
@@ -262,6 +276,12 @@ pub struct TrainConfig {
     /// Micro-batches in an update.
     #[serde(default = "default_accumulate")]
     pub accumulate: usize,
+    /// Processes that train together, each on `accumulate` micro-batches of an update.
+    #[serde(default = "default_ranks")]
+    pub ranks: usize,
+    /// How their gradients are added.
+    #[serde(default)]
+    pub reduce: Reduce,
     /// Images in a batch of evaluation; 0 takes `batch_size`.
     pub val_batch_size: usize,
     /// Statistics of batch norm for the evaluations of a run. A run that was begun before the key
@@ -303,10 +323,20 @@ fn default_accumulate() -> usize {
     1
 }
 
+/// Of checkpoints that know no ranks.
+fn default_ranks() -> usize {
+    1
+}
+
 impl TrainConfig {
-    /// Images in an update.
+    /// Micro-batches in an update, of all processes.
+    pub fn micro_batches_per_update(&self) -> usize {
+        self.ranks * self.accumulate
+    }
+
+    /// Images in an update, of all processes.
     pub fn images_per_update(&self) -> usize {
-        self.batch_size * self.accumulate
+        self.batch_size * self.micro_batches_per_update()
     }
 
     /// Whether a moving average of the parameters is kept.
@@ -355,6 +385,17 @@ impl Dtype {
             Dtype::Bf16 => "bf16",
         }
     }
+}
+
+/// How the gradients of several processes are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduce {
+    /// From the first process on.
+    #[default]
+    Ordered,
+    /// In an order of the MPI library.
+    Fast,
 }
 
 /// What follows a loss that is not finite.

@@ -31,6 +31,9 @@ pub(super) fn validate(config: &Config) -> Vec<Violation> {
 /// Counts above this are mistakes: they ask for more threads, batches or images than memory holds.
 pub(crate) const MAX_COUNT: usize = 65_536;
 
+/// Most processes of a run: with one image each, an update has as many images as one process may have.
+const MAX_RANKS: usize = MAX_COUNT;
+
 /// Longest run, in epochs or steps; above it an f64 no longer tells two steps apart.
 const MAX_STEPS: u64 = 1 << 53;
 
@@ -244,6 +247,7 @@ fn train(config: &Config, check: &mut Check) {
         "train.accumulate",
         format!("1 to {most}, so that an update has at most {MAX_COUNT} images"),
     );
+    check.that((1..=MAX_RANKS).contains(&train.ranks), "train.ranks", format!("1 to {MAX_RANKS}"));
     check.that(
         train.val_batch_size <= MAX_COUNT,
         "train.val_batch_size",

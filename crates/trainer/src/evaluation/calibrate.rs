@@ -16,21 +16,24 @@
 //! settings, not the centre crops of evaluation.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bninception_data::{
-    AugmentConfig, Failure, LoadOptions, Loader, Preprocessing, Shuffle, Source, TrainPlan,
+    AugmentConfig, Failure, LoadOptions, Loader, Preprocessing, Share, Shuffle, Source, TrainPlan,
 };
 use bninception_engine::model::Network;
 use bninception_engine::{Executor, Images, Normaliser};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::distributed::Ranks;
+use crate::distributed::round::round;
 use crate::error::Error;
 use crate::run::state::{Calibration, Population};
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
-use crate::terminal::signals;
 use crate::terminal::text::counted;
 
 /// What [`population_statistics`] found.
@@ -64,7 +67,7 @@ pub fn plan(config: &Config, seed: u64, n_batches: u64) -> TrainPlan {
         shuffle: Shuffle::Full,
         seed,
         accumulate: 1,
-        ..setup::train_plan(config, 0..n_batches)
+        ..setup::train_plan(config, Share::default(), 0..n_batches)
     }
 }
 
@@ -85,6 +88,15 @@ pub fn n_batches_while_training(batch_size: usize, n_images: usize) -> u64 {
     (images / batch_size.max(1)).max(1) as u64
 }
 
+/// What a rank tells the others of its batch.
+#[derive(Default, Serialize, Deserialize)]
+struct Told {
+    has_batch: bool,
+    /// None of a batch with an image that could not be read.
+    statistics: Vec<f32>,
+    failed: Vec<(u32, PathBuf, String)>,
+}
+
 /// Averages batch statistics over the mini-batches of `plan`, with the weights that `executor` was
 /// prepared to evaluate. Its state does not change.
 ///
@@ -99,26 +111,42 @@ pub fn population_statistics(
     preprocessing: &Preprocessing,
     options: &LoadOptions,
     plan: &TrainPlan,
+    ranks: &mut Ranks,
 ) -> Result<Calibrated, Error> {
     let n_batches = plan.batches.end - plan.batches.start;
     tracing::debug!("population statistics over {}: begun", counted(n_batches, "batch"));
     let mut progress = ProgressBar::start("calibrating", n_batches * options.batch_size as u64);
-    let mut loader = Loader::train(source, preprocessing, options, plan)?;
+    ranks.at("the estimate of statistics");
+    let share = ranks.share();
+    let plan = TrainPlan { share, ..plan.clone() };
+    let mut loader = Loader::train(source, preprocessing, options, &plan)?;
     let normaliser = Normaliser::new(preprocessing.mean, preprocessing.std);
-    let mut statistics = Vec::new();
     let mut mean = Mean::default();
     let mut failed = Vec::new();
-    while let Some(batch) = loader.next() {
-        let mut batch = batch?;
-        signals::check()?;
-        if batch.failed.is_empty() {
-            let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
-            executor.batch_statistics(images, &mut statistics)?;
-            mean.add(&statistics);
+    for _ in 0..n_batches.div_ceil(share.ranks as u64) {
+        let (mut told, mut wait) = (Told::default(), Duration::ZERO);
+        // The last round may have fewer batches than ranks.
+        if let Some(batch) = loader.next() {
+            let mut batch = batch?;
+            (told.has_batch, wait) = (true, batch.wait);
+            if batch.failed.is_empty() {
+                let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
+                executor.batch_statistics(images, &mut told.statistics)?;
+            }
+            let failures = batch.failed.drain(..);
+            told.failed.extend(failures.map(|Failure { index, path, error }| (index, path, error)));
+            loader.recycle(batch);
         }
-        progress.advance(options.batch_size as u64, batch.wait);
-        failed.append(&mut batch.failed);
-        loader.recycle(batch);
+        // Added in the order of the batches, whichever rank made them.
+        for told in round(ranks, told)? {
+            if !told.statistics.is_empty() {
+                mean.add(&told.statistics);
+            }
+            let images = if told.has_batch { options.batch_size as u64 } else { 0 };
+            progress.advance(images, std::mem::take(&mut wait));
+            let failures = told.failed.into_iter();
+            failed.extend(failures.map(|(index, path, error)| Failure { index, path, error }));
+        }
     }
     progress.advance(0, Duration::ZERO);
     drop(progress);

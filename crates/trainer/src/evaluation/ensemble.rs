@@ -11,6 +11,7 @@ use bninception_engine::model::{Network, Weights};
 use bninception_engine::{EvaluationWeights, Executor};
 
 use crate::config::Config;
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluation::activation_map::CentredClassifier;
 use crate::evaluation::evaluate::{Answered, PassImages, Wanted, run_all, warn_of_not_finite};
@@ -27,6 +28,8 @@ use bninception_engine::metrics::{Score, log_add, log_softmax};
 pub struct Member {
     /// Its checkpoint.
     pub path: PathBuf,
+    /// The checksum of that file; empty of an earlier program.
+    pub checksum: String,
     /// Updates behind its weights.
     pub step: u64,
     /// Whether its weights are the moving average of those of training.
@@ -70,9 +73,10 @@ impl Member {
             )));
         };
         let (step, ema) = (metadata.step, state.model.ema.is_some());
-        let Metadata { preprocessing, classes, .. } = metadata;
+        let Metadata { preprocessing, classes, checksum, .. } = metadata;
         Ok(Member {
             path,
+            checksum,
             step,
             ema,
             statistics,
@@ -121,6 +125,7 @@ pub fn evaluate(
     classes: &[String],
     samples: Vec<Sample>,
     crops: Crops,
+    ranks: &mut Ranks,
 ) -> Result<Outcomes, Error> {
     let mut failed: BTreeMap<u32, Failure> = BTreeMap::new();
     let mut seconds = 0.0;
@@ -134,9 +139,9 @@ pub fn evaluate(
         let options = setup::load_options(&model.config, setup::val_batch_size(&model.config));
         let mut log_k = vec![0.0; classes.len()];
         let mut in_order = vec![0.0; classes.len()];
-        let mut each = |Answered { batch, logits, .. }: Answered<'_>| {
+        let mut each = |Answered { indices, labels, logits, .. }: Answered<'_>| {
             let rows = logits.chunks_exact(crops.count() * classes.len());
-            for ((&index, &label), logits) in batch.indices.iter().zip(&batch.labels).zip(rows) {
+            for ((&index, &label), logits) in indices.iter().zip(labels).zip(rows) {
                 mean_of_crops(logits, &model.places, &mut log_k);
                 if models.len() > 1 {
                     sums.add(index, &log_k);
@@ -154,6 +159,7 @@ pub fn evaluate(
                 };
                 outcomes.push(ImageOutcome::new(index, label, score, &log_k));
             }
+            Ok(())
         };
         let pass = run_all(
             executor.as_mut(),
@@ -164,7 +170,9 @@ pub fn evaluate(
                 preprocessing: &model.preprocessing,
                 options: &options,
                 wanted: Wanted::Logits,
+                title: Some("evaluating"),
             },
+            ranks,
             &mut each,
         )?;
         seconds += pass.seconds;

@@ -1,15 +1,19 @@
 //! One pass over images without training: used by `train` and `eval` alike.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bninception_data::{Batch, Crops, Failure, LoadOptions, Loader, Preprocessing, Source};
+use bninception_data::{Crops, Failure, LoadOptions, Loader, Preprocessing, Source};
 use bninception_engine::{EvaluationWeights, Executor, Features, Images, Normaliser};
 
+use serde::{Deserialize, Serialize};
+
+use crate::distributed::Ranks;
+use crate::distributed::round::round;
 use crate::error::Error;
 use crate::run::state::{EvaluationResult, Statistics};
 use crate::terminal::progress::ProgressBar;
-use crate::terminal::signals;
 use crate::terminal::text::counted;
 use bninception_engine::metrics::{Metrics, Score};
 
@@ -122,6 +126,7 @@ pub fn evaluate(
     source: Arc<dyn Source>,
     preprocessing: &Preprocessing,
     options: &LoadOptions,
+    ranks: &mut Ranks,
 ) -> Result<Evaluation, Error> {
     let classes = executor.network().options.classes;
     let mut metrics = Metrics::default();
@@ -135,13 +140,16 @@ pub fn evaluate(
             preprocessing,
             options,
             wanted: Wanted::Logits,
+            title: Some("evaluating"),
         },
-        &mut |Answered { batch, logits, .. }| {
-            for (logits_k, &label) in logits.chunks_exact(classes).zip(&batch.labels) {
+        ranks,
+        &mut |Answered { labels, logits, .. }| {
+            for (logits_k, &label) in logits.chunks_exact(classes).zip(labels) {
                 let score = Score::of_logits(logits_k, label as usize);
                 metrics.add(&score);
                 by_class[label as usize].add(score.is_in_top(1));
             }
+            Ok(())
         },
     )?;
     for failure in &pass.failed {
@@ -180,6 +188,8 @@ pub struct PassImages<'a> {
     pub options: &'a LoadOptions,
     /// What is wanted.
     pub wanted: Wanted,
+    /// What the work is called while it goes on; none shows nothing.
+    pub title: Option<&'static str>,
 }
 
 /// What a pass is made for.
@@ -191,60 +201,93 @@ pub enum Wanted {
     Features,
 }
 
-/// A batch, and what the network says of it.
+/// What the network says of the images of a batch that could be read.
+#[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
-    /// The batch.
-    pub batch: &'a Batch,
+    /// Their places in the list of images.
+    pub indices: &'a [u32],
+    /// Their classes.
+    pub labels: &'a [u32],
     /// `[images][crops][classes]`.
     pub logits: &'a [f32],
     /// `[images][crops][channels]`; empty unless wanted.
     pub features: &'a [f32],
+    /// The images of the batch that could not be read.
+    pub failed: &'a [Failure],
 }
 
-/// Runs every image through a network once, and hands each batch to `each`.
+/// What a rank tells the others of its batch.
+#[derive(Default, Serialize, Deserialize)]
+struct Told {
+    indices: Vec<u32>,
+    labels: Vec<u32>,
+    logits: Vec<f32>,
+    features: Vec<f32>,
+    failed: Vec<(u32, PathBuf, String)>,
+}
+
+/// Runs every image through a network once, and hands each batch to `each`, in their order. Of several ranks each
+/// runs its share of the batches, and all get the answers of all.
 ///
 /// # Errors
-/// No image at all, an executor or loader that fails, or a signal that asks to stop.
+/// No image at all, an executor or loader that fails, a signal that asks any rank to stop, or those of `each`.
 pub fn run_all(
     executor: &mut dyn Executor,
     weights: EvaluationWeights<'_>,
     images: PassImages<'_>,
-    each: &mut dyn FnMut(Answered<'_>),
+    ranks: &mut Ranks,
+    each: &mut dyn FnMut(Answered<'_>) -> Result<(), Error>,
 ) -> Result<Pass, Error> {
-    let PassImages { source, crops, preprocessing, options, wanted } = images;
+    let PassImages { source, crops, preprocessing, options, wanted, title } = images;
     let n_images = source.len();
     if n_images == 0 {
         return Err(Error::Unusable("there is no image to evaluate".to_owned()));
     }
     tracing::debug!("evaluating {}", counted(n_images as u64, "image"));
+    ranks.at("the evaluation");
     executor.prepare_evaluation(weights)?;
     let normaliser = Normaliser::new(preprocessing.mean, preprocessing.std);
     let start = Instant::now();
-    let title = match wanted {
-        Wanted::Logits => "evaluating",
-        Wanted::Features => "features",
-    };
-    let mut progress = ProgressBar::start(title, n_images as u64);
+    let mut progress = title.map(|title| ProgressBar::start(title, n_images as u64));
     let options = crop_options(options, crops, preprocessing.n_values());
-    let mut loader = Loader::eval_crops(source, crops, preprocessing, &options)?;
+    let share = ranks.share();
+    let mut loader = Loader::eval_share(source, crops, preprocessing, &options, share)?;
     let mut failed = Vec::new();
-    let (mut logits, mut features) = (Vec::new(), Features::default());
-    while let Some(batch) = loader.next() {
-        let mut batch = batch?;
-        signals::check()?;
-        if !batch.labels.is_empty() {
-            let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
-            match wanted {
-                Wanted::Logits => executor.evaluate(images, &mut logits)?,
-                Wanted::Features => {
-                    executor.evaluate_features(images, &mut logits, &mut features)?;
+    let mut features = Features::default();
+    for _ in 0..n_images.div_ceil(options.batch_size).div_ceil(share.ranks) {
+        let (mut told, mut wait) = (Told::default(), Duration::ZERO);
+        // The last round may have fewer batches than ranks.
+        if let Some(batch) = loader.next() {
+            let mut batch = batch?;
+            wait = batch.wait;
+            if !batch.labels.is_empty() {
+                let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
+                match wanted {
+                    Wanted::Logits => executor.evaluate(images, &mut told.logits)?,
+                    Wanted::Features => {
+                        executor.evaluate_features(images, &mut told.logits, &mut features)?;
+                        told.features = std::mem::take(&mut features.pooled);
+                    }
                 }
             }
-            each(Answered { batch: &batch, logits: &logits, features: &features.pooled });
+            told.indices = std::mem::take(&mut batch.indices);
+            told.labels = std::mem::take(&mut batch.labels);
+            let failures = batch.failed.drain(..);
+            told.failed.extend(failures.map(|Failure { index, path, error }| (index, path, error)));
+            loader.recycle(batch);
         }
-        progress.advance((batch.labels.len() + batch.failed.len()) as u64, batch.wait);
-        failed.append(&mut batch.failed);
-        loader.recycle(batch);
+        for told in round(ranks, told)? {
+            let Told { indices, labels, logits, features, .. } = &told;
+            let failures = told.failed.iter().cloned();
+            let mut of_batch: Vec<Failure> =
+                failures.map(|(index, path, error)| Failure { index, path, error }).collect();
+            each(Answered { indices, labels, logits, features, failed: &of_batch })?;
+            if let Some(progress) = &mut progress {
+                let images = (labels.len() + of_batch.len()) as u64;
+                progress.advance(images, std::mem::take(&mut wait));
+            }
+            failed.append(&mut of_batch);
+        }
     }
     drop(progress);
     Ok(Pass { failed, seconds: start.elapsed().as_secs_f64() })

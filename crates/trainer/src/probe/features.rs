@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bninception_data::{Crops, Failure, LoadOptions, Preprocessing, Source};
 use bninception_engine::{EvaluationWeights, Executor};
 
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluation::evaluate::{Answered, Pass, PassImages, Wanted, run_all};
 
@@ -39,11 +40,14 @@ impl FeatureTable {
             preprocessing,
             options,
             wanted: Wanted::Features,
+            title: Some("features"),
         };
         let Pass { failed, seconds } =
-            run_all(executor, weights, images, &mut |Answered { batch, features, .. }| {
+            run_all(executor, weights, images, &mut Ranks::alone(), &mut |answered| {
+                let Answered { labels: of_batch, features, .. } = answered;
                 values.extend_from_slice(features);
-                labels.extend_from_slice(&batch.labels);
+                labels.extend_from_slice(of_batch);
+                Ok(())
             })?;
         Ok(FeatureTable { values, labels, failed, seconds })
     }

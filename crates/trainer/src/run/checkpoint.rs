@@ -168,9 +168,17 @@ fn check_size(header: u64, file: u64) -> Result<(), String> {
 /// # Errors
 /// The file cannot be read, is no checkpoint, or its tensors do not fit its network.
 pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    parse(&read(path)?, path)
+}
+
+/// Reads a checkpoint's bytes, for [`parse`].
+///
+/// # Errors
+/// The file cannot be read, or is too large for a checkpoint.
+pub fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let (mut bytes, rest) = read_header(path)?;
     rest.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(read_error(path))?;
-    parse(&bytes, path)
+    Ok(bytes)
 }
 
 /// Reads what a checkpoint says about itself, without its tensors and without a look at its checksum.
@@ -282,6 +290,16 @@ fn tensors_of<'a>(table: &'a ParameterTable, state: &'a TrainState) -> Vec<Tenso
     }
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     tensors
+}
+
+/// A digest of the tensors of a state.
+pub fn digest(table: &ParameterTable, state: &TrainState) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for tensor in tensors_of(table, state) {
+        let bytes = tensor.values.iter().flat_map(|value| value.to_le_bytes());
+        hasher.update(&bytes.collect::<Vec<u8>>());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The header of a file of `tensors`, checksum included, filled up to a multiple of 8 bytes.

@@ -182,6 +182,14 @@ impl RunFolder {
         self.path.join("train.log")
     }
 
+    /// What a rank of it said; the first speaks for all.
+    pub fn log_of(&self, rank: usize) -> PathBuf {
+        match rank {
+            0 => self.log(),
+            rank => self.path.join(format!("rank-{rank}.log")),
+        }
+    }
+
     /// The mark of a run that ended because a number was no longer finite: the reason.
     pub fn diverged(&self) -> PathBuf {
         self.path.join("DIVERGED")

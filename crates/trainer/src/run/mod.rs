@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! folder:      names of the files, which checkpoints are kept; lock: one process at a time
-//! state:       what survives a stop
+//! state:       what survives a stop; stop: why there is one
 //! checkpoint:  state, metadata      <-> one file; metadata: what a checkpoint says about itself
 //! transfer:    weights               -> those of another network
 //! initial:     checkpoint            -> the first weights of another run
@@ -30,5 +30,6 @@ pub mod records;
 pub mod resized;
 pub mod saver;
 pub mod state;
+pub mod stop;
 pub mod tensorboard;
 pub mod transfer;

@@ -101,9 +101,34 @@ pub struct RunProgress {
     /// Batches that changed nothing, because too few of their images could be read.
     #[serde(default)]
     pub skipped_batches: u64,
+    /// Since which step how many processes train the run; one where it does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RanksSince>,
+}
+
+/// A number of processes of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RanksSince {
+    /// Updates done before.
+    pub step: u64,
+    /// Processes from there on.
+    pub ranks: usize,
 }
 
 impl RunProgress {
+    /// Writes down that the run goes on with so many processes. Gives how many it had, if others.
+    pub fn go_on_with(&mut self, ranks: usize) -> Option<usize> {
+        let before = self.ranks.last().map_or(1, |last| last.ranks);
+        if before == ranks {
+            return None;
+        }
+        // What was written down and then not done is not history.
+        self.ranks.retain(|since| since.step < self.step);
+        self.ranks.push(RanksSince { step: self.step, ranks });
+        Some(before)
+    }
+
     /// Forgets what was evaluated: the network is used otherwise now.
     pub fn forget_evaluations(&mut self) {
         (self.evaluated_step, self.evaluation, self.best) = (None, None, None);

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::{self, format};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::terminal::progress::Stderr;
+use crate::terminal::progress::{Stderr, hide_progress};
 use crate::terminal::text::quoted;
 
 /// Environment variable that sets what is logged, in the syntax of tracing's `EnvFilter`.
@@ -30,12 +30,20 @@ enum RunLog {
     File(File),
 }
 
-/// Starts the log on stderr. `quiet` leaves warnings and errors only, there; the run's file gets what
-/// it gets without.
-pub fn start(quiet: bool) {
+/// Starts the log on stderr. `quiet` leaves warnings and errors only, there, and a rank behind the first leaves
+/// errors only, because the first says the same; the run's file gets what it gets without.
+pub fn start(quiet: bool, rank: usize) {
     let asked_or =
         |level| EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
-    let on_terminal = if quiet { EnvFilter::new("warn") } else { asked_or("info") };
+    let on_terminal = match (rank, quiet) {
+        (0, false) => asked_or("info"),
+        (0, true) => EnvFilter::new("warn"),
+        // A rank that waits long says so for itself.
+        _ => EnvFilter::new("error,bninception_collective=warn"),
+    };
+    if rank > 0 {
+        hide_progress();
+    }
     let terminal = fmt::layer()
         .with_writer(|| Stderr)
         .with_ansi(io::stderr().is_terminal())

@@ -89,6 +89,14 @@ impl TermLike for Terminal {
     }
 }
 
+/// Whether nothing is shown: another process of the run shows it.
+static HIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Shows no progress from now on.
+pub fn hide_progress() {
+    HIDDEN.store(true, Ordering::Relaxed);
+}
+
 /// Stderr for the log: lines appear above the bars. A terminal that is closed or a file on a full disk
 /// must not end a run for want of a log line, so errors of writing are not passed on.
 pub struct Stderr;
@@ -121,7 +129,8 @@ impl ProgressBar {
     /// Starts showing `total` units of `what`.
     pub fn start(what: impl Into<String>, total: u64) -> ProgressBar {
         let what = what.into();
-        let bar = io::stderr().is_terminal().then(|| {
+        let is_shown = io::stderr().is_terminal() && !HIDDEN.load(Ordering::Relaxed);
+        let bar = is_shown.then(|| {
             let bar = bars().add(indicatif::ProgressBar::new(total));
             let template = "{prefix} {wide_bar} {pos}/{len} {msg} ETA {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {

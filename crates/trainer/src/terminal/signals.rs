@@ -1,11 +1,11 @@
-//! SIGINT, SIGTERM and SIGHUP ask the run to save and leave; a second SIGINT ends it at once.
+//! SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the run to save and leave; a second SIGINT ends it at once.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[cfg(unix)]
-use signal_hook::consts::SIGHUP;
+use signal_hook::consts::{SIGHUP, SIGUSR1};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Why work that listens for signals ends.
@@ -45,6 +45,9 @@ fn register() -> std::io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_usize(signal, Arc::clone(received), signal as usize)?;
     }
+    // The one signal that all launchers of MPI hand on without ending the job themselves.
+    #[cfg(unix)]
+    signal_hook::flag::register_usize(SIGUSR1, Arc::clone(received), SIGUSR1 as usize)?;
     // A write beyond the limit on file sizes fails like one on a full disk, if the signal that comes
     // with it does not end the process.
     #[cfg(unix)]
@@ -78,11 +81,21 @@ fn ignores(status: &str, signal: i32) -> Option<bool> {
 /// The number and name of the signal that asked to stop, if any did.
 pub fn received() -> Option<(i32, &'static str)> {
     match RECEIVED.get()?.load(Ordering::Relaxed) as i32 {
-        SIGINT => Some((SIGINT, "SIGINT")),
-        SIGTERM => Some((SIGTERM, "SIGTERM")),
+        0 => None,
+        signal => Some((signal, name(signal))),
+    }
+}
+
+/// The name of a signal that is listened for.
+pub fn name(signal: i32) -> &'static str {
+    match signal {
+        SIGINT => "SIGINT",
+        SIGTERM => "SIGTERM",
         #[cfg(unix)]
-        SIGHUP => Some((SIGHUP, "SIGHUP")),
-        _ => None,
+        SIGHUP => "SIGHUP",
+        #[cfg(unix)]
+        SIGUSR1 => "SIGUSR1",
+        _ => "a signal",
     }
 }
 

@@ -4,7 +4,7 @@ use crate::config::{Config, ScheduleConfig, TrainConfig};
 use crate::run::folder::Name;
 use crate::run::state::{EvaluationResult, RunProgress, ema_decay};
 use crate::setup;
-use crate::training::schedule::{StepOf, learning_rate};
+use crate::training::schedule::{StepOf, learning_rate, scale_of_ranks};
 
 /// How the updates of a run are spread over epochs.
 ///
@@ -23,6 +23,8 @@ pub struct Course {
     counts_steps: bool,
     /// Epochs without a better evaluation after which the run ends; 0 for never.
     patience: u64,
+    /// Processes that train together.
+    ranks: usize,
 }
 
 impl Course {
@@ -41,6 +43,7 @@ impl Course {
             epoch_begun_again,
             counts_steps: config.train.steps > 0,
             patience: config.train.patience,
+            ranks: config.train.ranks,
         }
     }
 
@@ -118,7 +121,8 @@ impl Course {
             true => StepOf { step, total_steps: self.total_steps },
             false => by_epochs,
         };
-        learning_rate(schedule, base_lr, self.steps_per_epoch, by_epochs, by_length)
+        let scale = scale_of_ranks(schedule, self.ranks, self.steps_per_epoch, by_epochs);
+        scale * learning_rate(schedule, base_lr, self.steps_per_epoch, by_epochs, by_length)
     }
 
     /// The decay of the moving average of the parameters at the update behind `step`.

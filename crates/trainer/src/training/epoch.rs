@@ -16,6 +16,7 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
         Err(Error::Interrupted { name, signal }) => {
             run.population = None;
             run.save_now()?;
+            run.ranks.wait_for_all()?;
             return Err(Error::Stopped { name, signal, step, run: job.folder.path().to_owned() });
         }
         outcome => outcome?,
@@ -29,7 +30,7 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
     }
     let best_by = job.config.checkpoint.best_by;
     let result = evaluation.to_result(step, Some(run.course.epoch_number(step)), statistics);
-    run.journal.record(&Record::Eval {
+    let record = Record::Eval {
         step,
         epoch: run.course.epoch(step),
         weights: match job.config.train.keeps_average() {
@@ -44,7 +45,8 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
         top5: result.top5,
         balanced: evaluation.balanced_accuracy(),
         seconds,
-    });
+    };
+    run.record(&record);
     if result.beats(run.progress.best, best_by) {
         run.progress.best = Some(result);
     }
@@ -56,7 +58,7 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
 pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResult>) {
     let lr = run.learning_rate(run.progress.step - 1);
     let n_classes = run.job.classes.len();
-    let Session { progress, course, journal, .. } = run;
+    let Session { progress, course, files, .. } = run;
     let metrics = std::mem::take(&mut progress.epoch_metrics);
     let seconds = progress.seconds - progress.epoch_start_seconds;
     progress.epoch_start_seconds = progress.seconds;
@@ -72,7 +74,9 @@ pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResu
         val_top5: evaluation.map(|result| result.top5),
         seconds,
     };
-    journal.epoch(&row);
+    if let Some(files) = files {
+        files.journal.epoch(&row);
+    }
     let is_best = progress.best.is_some_and(|best| best.step == progress.step);
     let n_epochs = course.last_epoch();
     let validation = evaluation.map_or("no validation images".to_owned(), |result| {

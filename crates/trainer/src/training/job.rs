@@ -8,12 +8,16 @@ use bninception_engine::Normaliser;
 use bninception_engine::model::{Network, ParameterTable};
 
 use crate::config::{Config, Recipe};
+use crate::distributed::{Ranks, agreement};
+use crate::error::Error;
 use crate::evaluation::majority::Majority;
 use crate::images::data_dirs::DataDirs;
+use crate::run::checkpoint;
 use crate::run::folder::{Name, RunFolder};
 use crate::run::image_lists::ImageLists;
 use crate::run::metadata::{FORMAT_VERSION, InitialSource, Metadata, PROGRAM};
-use crate::run::state::RunProgress;
+use crate::run::state::{RunProgress, TrainState};
+use crate::run::stop::Stop;
 use crate::training::course::{Course, names_of};
 
 /// What a run works on.
@@ -50,15 +54,6 @@ pub struct Job {
     pub stop: Box<dyn Fn(u64) -> Option<Stop>>,
 }
 
-/// Why a run leaves before its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// A signal, by its number and name.
-    Signal(i32, &'static str),
-    /// The time given to this process is over.
-    TimeIsUp,
-}
-
 impl Job {
     /// How the steps of a run with this progress lie in its epochs.
     pub fn course(&self, progress: &RunProgress) -> Course {
@@ -69,6 +64,27 @@ impl Job {
     pub fn majority(&self) -> Option<Majority> {
         let labels = (0..self.val.len()).map(|index| self.val.label(index));
         Majority::of_labels(labels, self.classes.len())
+    }
+
+    /// Compares what ranks are about to train with that of rank 0. Each rank lists the images itself: it has to read
+    /// them anyway, and one that finds others on its disk is told before the first step.
+    ///
+    /// # Errors
+    /// A rank that has something else.
+    pub fn check_same(&self, ranks: &mut Ranks, state: &TrainState) -> Result<(), Error> {
+        if !ranks.are_many() {
+            return Ok(());
+        }
+        let digest = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+        let same = vec![
+            ("version of the program", env!("CARGO_PKG_VERSION").to_owned()),
+            ("settings", self.config.to_toml()?),
+            ("classes", self.classes.join("\n")),
+            ("images", digest(&format!("{:?}", self.images))),
+            ("weights", checkpoint::digest(&self.table, state)),
+            ("steps", state.progress.step.to_string()),
+        ];
+        Ok(agreement::check(ranks, same)?)
     }
 
     /// What a checkpoint of a run with this progress says about itself.

@@ -11,13 +11,13 @@ const WORTH_A_LINE: f64 = 0.01;
 /// What a person should know of the images that an epoch leaves over, of `n_images`; `None` if they are
 /// too few to matter.
 pub fn left_over(train: &TrainConfig, shuffle: Shuffle, n_images: usize) -> Option<String> {
-    let used =
-        batches_per_epoch(n_images, train.batch_size, train.accumulate) as usize * train.batch_size;
+    let n_batches = batches_per_epoch(n_images, train.batch_size, train.micro_batches_per_update());
+    let used = n_batches as usize * train.batch_size;
     let left = n_images - used.min(n_images);
     if (left as f64) < WORTH_A_LINE * n_images as f64 || left == 0 {
         return None;
     }
-    let update = match train.accumulate {
+    let update = match train.micro_batches_per_update() {
         1 => format!("batch {}", train.batch_size),
         n => format!("{n} x batch {}", train.batch_size),
     };

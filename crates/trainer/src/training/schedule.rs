@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::config::{ScheduleConfig, ScheduleKind};
+use crate::config::{ScaleLr, ScheduleConfig, ScheduleKind};
 
 /// A step and the length of its run, counted in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,31 @@ pub fn learning_rate(
     }
 }
 
+/// Epochs over which the rate of several processes rises (Goyal et al. 2017, section 2.2).
+pub const RISE_EPOCHS: f64 = 5.0;
+
+/// The longest rise, as a fraction of the run. Our choice: theirs is 5 of 90 epochs.
+const MOST_OF_RUN: f64 = 0.2;
+
+/// What `ranks` processes make of the learning rate of one update (Goyal et al. 2017, sections 2.1 and 2.2): a rise
+/// from 1 to their number over 5 epochs or the warm-up, if that is longer, but at most a fifth of the run.
+pub fn scale_of_ranks(
+    schedule: &ScheduleConfig,
+    ranks: usize,
+    steps_per_epoch: u64,
+    at: StepOf,
+) -> f64 {
+    if schedule.scale_lr == ScaleLr::None || ranks == 1 {
+        return 1.0;
+    }
+    let warmup = (schedule.warmup_epochs * steps_per_epoch as f64)
+        .max(schedule.warmup_fraction * at.total_steps as f64);
+    let rise = RISE_EPOCHS * steps_per_epoch as f64;
+    let rise = warmup.max(rise.min(MOST_OF_RUN * at.total_steps as f64)).round();
+    let share = if rise > 0.0 { ((at.step as f64 + 1.0) / rise).min(1.0) } else { 1.0 };
+    1.0 + (ranks as f64 - 1.0) * share
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +105,7 @@ mod tests {
         warmup_epochs: 0.0,
         warmup_fraction: 0.0,
         min_lr: 0.0,
+        scale_lr: ScaleLr::None,
     };
     const EXPONENTIAL: ScheduleConfig =
         ScheduleConfig { kind: ScheduleKind::Exponential, ..CONSTANT };
@@ -97,6 +123,32 @@ mod tests {
     fn rate(schedule: &ScheduleConfig, step: u64) -> f64 {
         let at = StepOf { step, total_steps: 6300 };
         learning_rate(schedule, 1.0, 63, at, at)
+    }
+
+    #[test]
+    fn several_processes_rise_to_their_number() {
+        let linear = ScheduleConfig { scale_lr: ScaleLr::Linear, ..CONSTANT };
+        let scale = |schedule: &ScheduleConfig, ranks, step, total_steps| {
+            scale_of_ranks(schedule, ranks, 10, StepOf { step, total_steps })
+        };
+        let long = ScheduleConfig { warmup_epochs: 8.0, ..linear.clone() };
+        for (schedule, ranks, step, total_steps, expected) in [
+            (&CONSTANT, 8, 100, 900, 1.0),
+            (&linear, 1, 100, 900, 1.0),
+            // 5 epochs of 10 steps.
+            (&linear, 5, 0, 900, 1.0 + 4.0 / 50.0),
+            (&linear, 5, 24, 900, 3.0),
+            (&linear, 5, 49, 900, 5.0),
+            (&linear, 5, 899, 900, 5.0),
+            // A short run: a fifth of it.
+            (&linear, 5, 1, 20, 3.0),
+            (&linear, 5, 3, 20, 5.0),
+            (&long, 5, 39, 900, 3.0),
+            (&long, 5, 79, 900, 5.0),
+        ] {
+            let found = scale(schedule, ranks, step, total_steps);
+            assert!((found - expected).abs() < 1e-12, "{ranks}, {step} of {total_steps}: {found}");
+        }
     }
 
     #[test]

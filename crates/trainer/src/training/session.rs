@@ -7,10 +7,13 @@ use bninception_data::Loader;
 use bninception_engine::model::Weights;
 use bninception_engine::{Executor, ModelState};
 
+use crate::distributed::Ranks;
+use crate::distributed::exchange::Buckets;
 use crate::error::Error;
 use crate::run::checkpoint;
 use crate::run::error::RunError;
 use crate::run::journal::Journal;
+use crate::run::records::Record;
 use crate::run::saver::{Saver, persist};
 use crate::run::state::{Population, RunProgress, TrainState};
 use crate::setup;
@@ -24,6 +27,9 @@ use crate::training::watch::Watcher;
 pub(super) struct Session<'a> {
     pub(super) job: &'a Job,
     pub(super) executor: &'a mut dyn Executor,
+    pub(super) ranks: &'a mut Ranks,
+    /// Gradients on their way to other ranks.
+    pub(super) buckets: Buckets,
     pub(super) progress: RunProgress,
     /// Population statistics of the present weights, if some were estimated.
     pub(super) population: Option<Population>,
@@ -31,14 +37,20 @@ pub(super) struct Session<'a> {
     /// Factors on the learning rate of each trainable tensor.
     pub(super) lr_factors: Vec<f64>,
     pub(super) loader: Loader,
-    pub(super) journal: Journal,
-    pub(super) saver: Saver,
+    /// What is written, by rank 0 alone.
+    pub(super) files: Option<Files>,
     pub(super) watcher: Watcher,
     pub(super) line: LineClock,
     start: Instant,
     last_save: Instant,
     seconds_before: f64,
     steps_before: u64,
+}
+
+/// The files of a run that are written while it goes on.
+pub(super) struct Files {
+    pub(super) journal: Journal,
+    saver: Saver,
 }
 
 /// Time and images since the last line of the log, what that said, and what the next one tells of its
@@ -75,21 +87,28 @@ impl<'a> Session<'a> {
     pub(super) fn open(
         job: &'a Job,
         executor: &'a mut dyn Executor,
+        ranks: &'a mut Ranks,
         state: TrainState,
     ) -> Result<Session<'a>, Error> {
         let Job { config, folder, table, .. } = job;
         let course = job.course(&state.progress);
-        let accumulate = config.train.accumulate as u64;
-        let micro_batches = |step| course.batches(step).saturating_mul(accumulate);
+        let per_update = config.train.micro_batches_per_update() as u64;
+        let micro_batches = |step| course.batches(step).saturating_mul(per_update);
         let range = micro_batches(state.progress.step)..micro_batches(course.total_steps);
-        let plan = setup::train_plan(config, range);
+        let plan = setup::train_plan(config, ranks.share(), range);
         let options = setup::load_options(config, config.train.batch_size);
         let loader = Loader::train(Arc::clone(&job.train), &job.preprocessing, &options, &plan)?;
-        let journal = Journal::open(folder, &state.progress, config.log.tensorboard)?;
-        let keep = config.checkpoint.keep;
-        // A process that was killed may have written the checkpoint and not all its names.
-        folder.keep_as(&job.names(&state.progress), keep)?;
-        let saver = Saver::start(folder, table, keep, job.patience(), &state)?;
+        let files = match ranks.is_first() {
+            true => {
+                let journal = Journal::open(folder, &state.progress, config.log.tensorboard)?;
+                let keep = config.checkpoint.keep;
+                // A process that was killed may have written the checkpoint and not all its names.
+                folder.keep_as(&job.names(&state.progress), keep)?;
+                let saver = Saver::start(folder, table, keep, job.patience(), &state)?;
+                Some(Files { journal, saver })
+            }
+            false => None,
+        };
         let TrainState { model, progress, population } = state;
         executor.load(model)?;
         Ok(Session {
@@ -101,13 +120,14 @@ impl<'a> Session<'a> {
             steps_before: progress.step,
             job,
             executor,
+            ranks,
+            buckets: Buckets::new(table.n_trainable(), config.train.reduce),
             progress,
             population,
             lr_factors: setup::lr_factors(config, &job.network, table),
             course,
             loader,
-            journal,
-            saver,
+            files,
         })
     }
 
@@ -116,6 +136,13 @@ impl<'a> Session<'a> {
         let config = &self.job.config;
         let lr = self.course.learning_rate(&config.schedule, config.optimizer.lr, step);
         lr_factor(self.progress.rollbacks) * lr
+    }
+
+    /// Writes a row of the run's metrics.
+    pub(super) fn record(&mut self, record: &Record) {
+        if let Some(Files { journal, .. }) = &mut self.files {
+            journal.record(record);
+        }
     }
 
     /// Whether a line of the log follows the update before `step`.
@@ -160,7 +187,10 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::save`].
     pub(super) fn save_now(&mut self) -> Result<(), Error> {
-        let saved = self.hand_over().and_then(|()| self.saver.wait());
+        let mut saved = self.hand_over();
+        if let (Ok(()), Some(Files { saver, .. })) = (&saved, &mut self.files) {
+            saved = saver.wait();
+        }
         saved.map_err(|error| self.rescue(error))
     }
 
@@ -169,11 +199,13 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::save`].
     pub(super) fn check_saver(&mut self) -> Result<(), Error> {
-        self.saver.check().map_err(|error| self.rescue(error))
+        let checked = self.files.as_mut().map_or(Ok(()), |files| files.saver.check());
+        checked.map_err(|error| self.rescue(error))
     }
 
     fn hand_over(&mut self) -> Result<(), RunError> {
-        let Session { job, executor, progress, population, journal, saver, .. } = self;
+        let Session { job, executor, progress, population, files, .. } = self;
+        let Some(Files { journal, saver }) = files else { return Ok(()) };
         let mut rows = Vec::new();
         persist(job.patience(), || {
             rows = journal.flush()?;

@@ -1,20 +1,24 @@
 //! One update: its micro-batches, what they gave, and what may be wrong with them.
 
 use bninception_data::Batch;
-use bninception_engine::{Alone, Hooks, StepResult, Update, UpdateResult};
+use bninception_engine::{Exchange, Hooks, StepResult, Update, UpdateResult};
 
+use crate::distributed::exchange::StepExchange;
+use crate::distributed::report::{Divergence, Report};
 use crate::error::Error;
 use crate::images::bad_images::bad_limit;
+use crate::run::stop::Stop;
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::text::{counted, quoted};
 use crate::training::divergence::{self, Culprit};
-use crate::training::job::{Job, Stop};
+use crate::training::job::Job;
 use crate::training::micro_batch::{Place, micro_batch};
 use crate::training::session::{Session, no_model};
 
-/// Makes one update of `train.accumulate` micro-batches, and counts it. Gives the reason if the run is
-/// to stop before the update is made; the state is then that behind the last one.
+/// Makes one update of `train.accumulate` micro-batches of each rank, and counts it. Gives the reason if the run is
+/// to stop: of one process before the update is made, so that the state is that behind the last one; of several
+/// behind it, when all have heard of the reason.
 ///
 /// A micro-batch of which too few images could be read is left out. An update without any changes
 /// nothing.
@@ -23,87 +27,135 @@ use crate::training::session::{Session, no_model};
 /// Data or executor that fails, too many images that cannot be read, a number that is not finite.
 pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Option<Stop>, Error> {
     let (job, step) = (run.job, run.progress.step);
-    let config = &job.config;
-    let (batch_size, accumulate) = (config.train.batch_size, config.train.accumulate);
     let lr = run.learning_rate(step);
-
-    let mut to_watch = run.watcher.is_due(step + 1);
-    let mut indices = Vec::new();
-    let mut last: Option<Batch> = None;
-    for micro in 0..accumulate {
+    let mut part = Part::default();
+    if run.ranks.are_many() {
+        run.ranks.at(&format!("update {}", step + 1));
+        part.report.stop = (job.stop)(step);
+    }
+    for micro in 0..job.config.train.accumulate {
         if micro > 0
+            && !run.ranks.are_many()
             && let Some(stop) = (job.stop)(step)
         {
             return Ok(Some(stop));
         }
-        let Some(batch) = run.loader.next() else {
-            return Err(Error::Unusable(format!("the loader ended at step {step}")));
-        };
-        let batch = batch?;
-        run.line.waited += batch.wait;
-        count_bad_images(run, &batch)?;
-        let found = batch.labels.len();
-        if found < config.network.fewest_images() {
-            let what = match accumulate {
-                1 => format!("step {step} changes nothing"),
-                _ => format!("step {step} goes without micro-batch {micro}"),
-            };
-            tracing::warn!(
-                "{what}: {found} of {} could be read, too few to train on",
-                counted(batch_size as u64, "image")
-            );
-            bar.advance(batch_size as u64, batch.wait);
-            run.loader.recycle(batch);
-            continue;
-        }
-        let place = Place {
-            number: step * accumulate as u64 + micro as u64,
-            updates: run.progress.updates(),
-        };
-        let weights = job.class_weights.as_deref();
-        let input = micro_batch(&batch, place, config, &job.normaliser, weights);
-        let result = if std::mem::take(&mut to_watch) {
-            let (journal, watcher) = (&mut run.journal, &mut run.watcher);
-            let mut see = |layer: &str, values: &[f32]| journal.histogram(step + 1, layer, values);
-            watcher.gradients(run.executor, &input, &mut see)?
-        } else {
-            run.executor.gradients(&input, Hooks::default())?
-        };
-        bar.advance(batch_size as u64, batch.wait);
-        if !result.loss.is_finite() {
-            return Err(diverged(
-                job,
-                &batch,
-                &batch.indices,
-                lr,
-                step,
-                Culprit::Loss(result.loss),
-            ));
-        }
-        indices.extend_from_slice(&batch.indices);
-        if let Some(before) = last.replace(batch) {
-            run.loader.recycle(before);
+        add_micro_batch(run, bar, &mut part, micro)?;
+        if part.report.divergence.is_some() {
+            break;
         }
     }
 
-    let result = run.executor.exchange(&mut Alone)?;
-    match last {
-        None => {
+    let Part { last, indices, report } = part;
+    let mut exchange = StepExchange::new(run.ranks, &mut run.buckets, report);
+    let result = run.executor.exchange(&mut exchange)?;
+    let reports = exchange.into_reports();
+    count_bad_images(run, &reports)?;
+    if let Some(found) = reports.iter().find_map(|report| report.divergence.clone()) {
+        let Divergence { reason, files, dump } = found;
+        return Err(Error::Diverged { step, reason: reason.into(), lr, files, dump });
+    }
+    match result.micro_batches {
+        0 => {
             run.progress.skipped_batches += 1;
             run.line.gradient_norm = None;
         }
-        Some(batch) => {
-            update(run, &batch, &indices, lr)?;
+        _ => {
+            update(run, last.as_ref(), &indices, lr)?;
             count(run, &result);
-            run.loader.recycle(batch);
         }
     }
+    if let Some(batch) = last {
+        run.loader.recycle(batch);
+    }
     run.progress.step += 1;
-    Ok(None)
+    Ok(reports.iter().find_map(|report| report.stop))
 }
 
-/// Moves the weights by what the micro-batches with these images gave.
-fn update(run: &mut Session<'_>, batch: &Batch, indices: &[u32], lr: f64) -> Result<(), Error> {
+/// What this process has of an update.
+#[derive(Default)]
+struct Part {
+    /// The last micro-batch that took part.
+    last: Option<Batch>,
+    /// The images of all that did.
+    indices: Vec<u32>,
+    /// What the other ranks need to know.
+    report: Report,
+}
+
+/// Adds the gradients of the next micro-batch, `micro` of this process in its update.
+fn add_micro_batch(
+    run: &mut Session<'_>,
+    bar: &mut ProgressBar,
+    part: &mut Part,
+    micro: usize,
+) -> Result<(), Error> {
+    let (job, step) = (run.job, run.progress.step);
+    let config = &job.config;
+    let (batch_size, accumulate) = (config.train.batch_size, config.train.accumulate);
+    let Some(batch) = run.loader.next() else {
+        return Err(Error::Unusable(format!("the loader ended at step {step}")));
+    };
+    let batch = batch?;
+    run.line.waited += batch.wait;
+    let failed = batch.failed.iter().map(|failure| (failure.index, failure.error.clone()));
+    part.report.failed.extend(failed);
+    let found = batch.labels.len();
+    bar.advance((batch_size * config.train.ranks) as u64, batch.wait);
+    // Micro-batches of all ranks count on, as those of one process do.
+    let number = step * config.train.micro_batches_per_update() as u64
+        + (run.ranks.share().rank * accumulate + micro) as u64;
+    if found < config.network.fewest_images() {
+        let what = match config.train.micro_batches_per_update() {
+            1 => format!("step {step} changes nothing"),
+            n => format!("step {step} goes without micro-batch {}", number % n as u64),
+        };
+        tracing::warn!(
+            "{what}: {found} of {} could be read, too few to train on",
+            counted(batch_size as u64, "image")
+        );
+        run.loader.recycle(batch);
+        return Ok(());
+    }
+    let place = Place { number, updates: run.progress.updates() };
+    let weights = job.class_weights.as_deref();
+    let input = micro_batch(&batch, place, config, &job.normaliser, weights);
+    let to_watch = part.last.is_none() && run.watcher.is_due(step + 1);
+    let result = match (&mut run.files, to_watch) {
+        (Some(files), true) => {
+            let mut see =
+                |layer: &str, values: &[f32]| files.journal.histogram(step + 1, layer, values);
+            run.watcher.gradients(run.executor, &input, &mut see)?
+        }
+        _ => {
+            // The last gradients may travel while the others are computed.
+            let mut exchange = StepExchange::new(run.ranks, &mut run.buckets, Report::default());
+            let is_last = micro + 1 == accumulate;
+            let exchange = is_last.then_some(&mut exchange as &mut dyn Exchange);
+            run.executor.gradients(&input, Hooks { exchange, ..Hooks::default() })?
+        }
+    };
+    if !result.loss.is_finite() {
+        let culprit = Culprit::Loss(result.loss);
+        let lr = run.learning_rate(step);
+        part.report.divergence =
+            Some(diverged(job, Some(&batch), job.files_of(&batch.indices), (step, lr), culprit));
+        return Ok(());
+    }
+    part.indices.extend_from_slice(&batch.indices);
+    if let Some(before) = part.last.replace(batch) {
+        run.loader.recycle(before);
+    }
+    Ok(())
+}
+
+/// Moves the weights by what the micro-batches of all ranks gave; those of this one had the images `indices`.
+fn update(
+    run: &mut Session<'_>,
+    batch: Option<&Batch>,
+    indices: &[u32],
+    lr: f64,
+) -> Result<(), Error> {
     let (job, step) = (run.job, run.progress.step);
     let update = Update {
         sgd: setup::sgd(&job.config, lr, &run.lr_factors),
@@ -119,17 +171,21 @@ fn update(run: &mut Session<'_>, batch: &Batch, indices: &[u32], lr: f64) -> Res
         run.executor.store_gradients(&mut gradients)?;
     }
     for record in run.watcher.records(step + 1, &gradients) {
-        run.journal.record(&record);
+        run.record(&record);
     }
     if is_finite {
         return Ok(());
     }
     let mut model = no_model();
     run.executor.store(&mut model)?;
-    match divergence::find(&job.table, &gradients, &model.weights) {
-        Some(culprit) => Err(diverged(job, batch, indices, lr, step, culprit)),
-        None => Ok(()),
-    }
+    // All ranks have the same numbers, and find the same.
+    let Some(culprit) = divergence::find(&job.table, &gradients, &model.weights) else {
+        return Ok(());
+    };
+    let files = run.ranks.gather(job.files_of(indices))?.concat();
+    let batch = batch.filter(|_| run.ranks.is_first());
+    let Divergence { reason, files, dump } = diverged(job, batch, files, (step, lr), culprit);
+    Err(Error::Diverged { step, reason: reason.into(), lr, files, dump })
 }
 
 /// Adds the images of an update to those seen.
@@ -139,43 +195,46 @@ fn count(run: &mut Session<'_>, result: &StepResult) {
     run.line.images += result.metrics.images();
 }
 
-/// The error for a number that is not finite, behind a dump of the batch. `indices` are the images of
-/// the update so far.
+/// What is said of a number that is not finite, behind a dump of the batch. `files` are those of the update so far.
 fn diverged(
     job: &Job,
-    batch: &Batch,
-    indices: &[u32],
-    lr: f64,
-    step: u64,
+    batch: Option<&Batch>,
+    files: Vec<String>,
+    (step, lr): (u64, f64),
     culprit: Culprit,
-) -> Error {
-    let path = job.folder.diverged_batch(step);
-    let about = divergence::About { files: job.files_of(&batch.indices), step, lr };
-    if let Err(error) = divergence::dump(&path, batch, &job.normaliser, &about, &culprit) {
-        tracing::warn!("the batch was not kept: {error}");
+) -> Divergence {
+    let dump = job.folder.diverged_batch(step);
+    if let Some(batch) = batch {
+        let about = divergence::About { files: job.files_of(&batch.indices), step, lr };
+        if let Err(error) = divergence::dump(&dump, batch, &job.normaliser, &about, &culprit) {
+            tracing::warn!("the batch was not kept: {error}");
+        }
     }
-    let files = job.files_of(indices);
     let mut shown: Vec<String> = files.iter().take(8).cloned().collect();
     if files.len() > shown.len() {
         shown.push(format!("and {} more", files.len() - shown.len()));
     }
-    let reason = culprit.to_string().into();
-    Error::Diverged { step, reason, lr, files: shown.join(", "), dump: path }
+    Divergence { reason: culprit.to_string(), files: shown.join(", "), dump }
 }
 
 /// Names every training image that could not be read, once, and ends the run when there are too many.
-fn count_bad_images(run: &mut Session<'_>, batch: &Batch) -> Result<(), Error> {
-    for failure in &batch.failed {
-        if run.progress.bad_images.insert(failure.index) {
-            tracing::warn!("skipped in training: {}", failure.error);
+fn count_bad_images(run: &mut Session<'_>, reports: &[Report]) -> Result<(), Error> {
+    let mut failed = reports.iter().flat_map(|report| &report.failed).peekable();
+    if failed.peek().is_none() {
+        return Ok(());
+    }
+    for (index, error) in failed {
+        if run.progress.bad_images.insert(*index) {
+            tracing::warn!("skipped in training: {error}");
         }
     }
     let bad = run.progress.bad_images.len();
     let limit = bad_limit(run.job.config.data.max_bad, run.job.train.len());
-    if batch.failed.is_empty() || bad <= limit {
+    if bad <= limit {
         return Ok(());
     }
     run.save_now()?;
+    run.ranks.wait_for_all()?;
     Err(Error::Unusable(format!(
         "{bad} training images could not be read, more than the {limit} that data.max_bad and the \
          size of the data set allow; the run is saved: mend the files named above, then go on with: \

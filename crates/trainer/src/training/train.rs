@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use bninception_engine::Executor;
 
+use crate::distributed::Ranks;
+use crate::distributed::checkpoint::load_on_all;
 use crate::error::Error;
-use crate::run::checkpoint;
 use crate::run::records::Record;
 use crate::run::state::{RunProgress, TrainState};
+use crate::run::stop::Stop;
 use crate::terminal::loss::loss_number;
 use crate::terminal::progress::ProgressBar;
+use crate::terminal::signals;
 use crate::terminal::text::counted;
 use crate::training::course::Course;
 use crate::training::divergence::{self, lr_factor, may_roll_back};
 use crate::training::epoch::{end_epoch, evaluate_now};
-use crate::training::job::{Job, Stop};
+use crate::training::job::Job;
 use crate::training::session::Session;
 use crate::training::step::step;
 
@@ -39,15 +42,16 @@ pub struct Outcome {
 pub fn train(
     job: &Job,
     executor: &mut dyn Executor,
+    ranks: &mut Ranks,
     mut state: TrainState,
 ) -> Result<Outcome, Error> {
     loop {
         let rollbacks = state.progress.rollbacks;
-        match train_until_divergence(job, executor, state) {
+        match train_until_divergence(job, executor, ranks, state) {
             Err(diverged @ Error::Diverged { .. })
                 if may_roll_back(job.config.train.on_divergence, rollbacks) =>
             {
-                state = checkpoint::load(&job.folder.last())?.state;
+                state = load_on_all(ranks, &job.folder.last())?.state;
                 state.progress.rollbacks = rollbacks + 1;
                 tracing::warn!(
                     "{diverged}\nback to step {} with {} of the learning rate ({} of {} times)",
@@ -56,7 +60,9 @@ pub fn train(
                     state.progress.rollbacks,
                     divergence::MOST_ROLLBACKS
                 );
-                job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
+                if ranks.is_first() {
+                    job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
+                }
             }
             outcome => return outcome,
         }
@@ -66,9 +72,10 @@ pub fn train(
 fn train_until_divergence(
     job: &Job,
     executor: &mut dyn Executor,
+    ranks: &mut Ranks,
     state: TrainState,
 ) -> Result<Outcome, Error> {
-    let mut run = Session::open(job, executor, state)?;
+    let mut run = Session::open(job, executor, ranks, state)?;
     let mut bar = None;
     loop {
         run.count_seconds();
@@ -89,11 +96,13 @@ fn train_until_divergence(
                 tracing::info!("{}", why_stopped(&run));
             }
             run.save_now()?;
+            run.ranks.wait_for_all()?;
             return Ok(Outcome { progress: run.progress, finished: true, stopped_early });
         }
 
-        // ---- One update, unless there is a reason to stop: then save and leave
-        let mut stop = (job.stop)(at);
+        // ---- One update, unless there is a reason to stop: then save and leave. Several ranks tell each other
+        // with their gradients, and stop behind the update.
+        let mut stop = (job.stop)(at).filter(|_| !run.ranks.are_many());
         if stop.is_none() {
             let bar = bar.get_or_insert_with(|| {
                 let epoch = run.course.epoch_number(at + 1);
@@ -151,14 +160,17 @@ fn images_left_in_epoch(job: &Job, course: &Course, step: u64) -> u64 {
 
 /// Saves, and ends as the reason to stop says.
 fn leave(mut run: Session<'_>, stop: Stop) -> Result<Outcome, Error> {
+    run.count_seconds();
     run.save_now()?;
+    // A launcher ends all processes when the first has ended.
+    run.ranks.wait_for_all()?;
     match stop {
         Stop::TimeIsUp => {
             Ok(Outcome { progress: run.progress, finished: false, stopped_early: false })
         }
-        Stop::Signal(signal, name) => {
+        Stop::Signal(signal) => {
             let (step, path) = (run.progress.step, run.job.folder.path());
-            Err(Error::Stopped { name, signal, step, run: path.to_owned() })
+            Err(Error::Stopped { name: signals::name(signal), signal, step, run: path.to_owned() })
         }
     }
 }
@@ -170,7 +182,7 @@ fn write_line(run: &mut Session<'_>) {
     let metrics = std::mem::take(&mut run.progress.log_metrics);
     if let (Some(loss), Some(top1)) = (metrics.loss(), metrics.top1()) {
         let seconds = run.line.start.elapsed().as_secs_f64().max(1e-9);
-        run.journal.record(&Record::Train {
+        let record = Record::Train {
             step,
             epoch: run.course.epoch(step),
             loss,
@@ -179,7 +191,8 @@ fn write_line(run: &mut Session<'_>) {
             grad_norm: run.line.gradient_norm.unwrap_or(f64::NAN),
             images_per_second: run.line.images as f64 / seconds,
             data_wait: run.line.waited.as_secs_f64() / seconds,
-        });
+        };
+        run.record(&record);
         run.line.said = format!("loss {} top-1 {:.0} %", loss_number(loss), 100.0 * top1);
         let loss = loss_number(loss);
         tracing::debug!("step {step}: loss {loss}, top-1 {:.1} %, lr {lr:.2e}", 100.0 * top1);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bninception_data::{Batch, Loader, Source};
+use bninception_data::{Batch, Loader, Share, Source};
 use bninception_engine::model::ParameterTable;
 use bninception_engine::{
     Alone, BatchResult, EvaluationWeights, Executor, Hooks, Images, ModelState, Normaliser, Update,
@@ -43,7 +43,7 @@ impl<'a> Trial<'a> {
         let network = executor.network();
         let lr_factors = setup::lr_factors(config, network, &ParameterTable::new(network));
         executor.load(state)?;
-        let plan = setup::train_plan(config, 0..n_batches);
+        let plan = setup::train_plan(config, Share::default(), 0..n_batches);
         let options = setup::load_options(config, config.train.batch_size);
         let loader = Loader::train(source, &setup::preprocessing(config), &options, &plan)?;
         let normaliser = setup::normaliser(config);

@@ -75,7 +75,8 @@ fn evaluate_images(run: &mut Session<'_>) -> Result<Evaluation, Error> {
         Some(population) => EvaluationWeights::HeldWith(&population.statistics),
         None => EvaluationWeights::Held,
     };
-    evaluate(run.executor, weights, Arc::clone(&job.val), &job.preprocessing, &options)
+    let val = Arc::clone(&job.val);
+    evaluate(run.executor, weights, val, &job.preprocessing, &options, run.ranks)
 }
 
 /// Population statistics of the weights that evaluation uses; `None` where none can be had, which is
@@ -91,6 +92,7 @@ fn estimate(run: &mut Session<'_>) -> Result<Option<Population>, Error> {
         &job.preprocessing,
         &setup::load_options(config, batch_size),
         &calibrate::plan(config, config.train.seed, n_batches),
+        run.ranks,
     );
     match calibrated {
         Ok(calibrated) => Ok(Some(calibrated.population)),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bninception::config::{Config, Recipe, Sources, resolve};
+use bninception::distributed::Ranks;
 use bninception::error::Error;
 use bninception::images::class_counts::class_counts;
 use bninception::images::data_dirs::DataDirs;
@@ -12,8 +13,9 @@ use bninception::run::checkpoint::{self, Checkpoint};
 use bninception::run::folder::RunFolder;
 use bninception::run::image_lists::ImageLists;
 use bninception::run::state::TrainState;
+use bninception::run::stop::Stop;
 use bninception::setup;
-use bninception::training::job::{Job, Stop};
+use bninception::training::job::Job;
 use bninception::training::train::{Outcome, train};
 use bninception_data::{DemoOptions, FileSource, ScanOptions, scan, write_demo};
 use bninception_engine::Executor;
@@ -95,7 +97,7 @@ impl Runs {
     pub(crate) fn train(&self, run: &str, sets: &[&str], stop_at: Option<u64>) -> Outcome {
         let (job, state) = self.job(run, sets, stop_at);
         let mut executor = setup::executor(&job.config, job.network.clone()).unwrap();
-        train(&job, executor.as_mut(), state).unwrap()
+        train(&job, executor.as_mut(), &mut Ranks::alone(), state).unwrap()
     }
 
     /// As [`Runs::train`], with an executor of choice.
@@ -107,7 +109,7 @@ impl Runs {
     ) -> Result<Outcome, Box<Error>> {
         let (job, state) = self.job(run, sets, None);
         let mut executor = wrap(setup::executor(&job.config, job.network.clone()).unwrap());
-        train(&job, executor.as_mut(), state).map_err(Box::new)
+        train(&job, executor.as_mut(), &mut Ranks::alone(), state).map_err(Box::new)
     }
 
     /// All that a run leaves behind, without times.

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use bninception::distributed::Ranks;
 use bninception::run::checkpoint::{self, Checkpoint};
 use bninception::run::state::{Population, RunProgress};
 use serde_json::Value;
@@ -90,7 +91,8 @@ fn without_validation_images_the_end_of_an_epoch_has_them_too() {
     let options = bninception_data::DecodeOptions::default();
     job.val = std::sync::Arc::new(bninception_data::FileSource::new(Vec::new(), options).unwrap());
     let mut executor = bninception::setup::executor(&job.config, job.network.clone()).unwrap();
-    bninception::training::train::train(&job, executor.as_mut(), state).unwrap();
+    bninception::training::train::train(&job, executor.as_mut(), &mut Ranks::alone(), state)
+        .unwrap();
     assert!(load(&runs, "run", "last").state.population.is_some());
     assert_eq!(rows_of(&runs, "run", "eval").len(), 0);
 }

@@ -1,8 +1,9 @@
 //! A run that was stopped and resumed is the run that was not.
 
 use super::job::{Runs, STEPS_PER_EPOCH, tensors};
+use bninception::distributed::Ranks;
 use bninception::run::checkpoint;
-use bninception::training::job::Stop;
+use bninception::run::stop::Stop;
 use bninception::training::train::train;
 
 #[test]
@@ -42,7 +43,7 @@ fn wherever_it_was_stopped() {
     let (job, mut state) = runs.job("skipped", &[], None);
     state.progress.step += 1;
     let mut executor = bninception::setup::executor(&job.config, job.network.clone()).unwrap();
-    train(&job, executor.as_mut(), state).unwrap();
+    train(&job, executor.as_mut(), &mut Ranks::alone(), state).unwrap();
     assert!(runs.result("skipped").tensors[0] != whole.tensors[0]);
 
     // And every tensor has moved since the first step.
@@ -183,7 +184,7 @@ fn a_stop_inside_an_update_loses_nothing() {
         (asked.get() == 3 * 2 + 2).then_some(Stop::TimeIsUp)
     });
     let mut executor = bninception::setup::executor(&job.config, job.network.clone()).unwrap();
-    let outcome = train(&job, executor.as_mut(), state).unwrap();
+    let outcome = train(&job, executor.as_mut(), &mut Ranks::alone(), state).unwrap();
     assert_eq!((outcome.progress.step, outcome.finished), (2, false));
     assert!(runs.train("stopped", &sets, None).finished);
     runs.result("stopped").assert_equals(&runs.result("whole"), "stopped inside an update");

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bninception_data::Share;
 use bninception_data::augment::View;
 use bninception_data::decode::DecodeBuffers;
 use bninception_data::random::ViewKey;
@@ -109,7 +110,7 @@ fn whole(
     let batch_size = config.train.batch_size;
     let steps = images.div_ceil(batch_size).max(1) as u64;
     let options = LoadOptions { workers, ..setup::load_options(config, batch_size) };
-    let plan = setup::train_plan(config, 0..steps);
+    let plan = setup::train_plan(config, Share::default(), 0..steps);
     let source: Arc<dyn Source> = source.clone();
     let start = Instant::now();
     let mut loader = Loader::train(source, &setup::preprocessing(config), &options, &plan)?;

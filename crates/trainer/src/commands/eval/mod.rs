@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use bninception_data::{Crops, Sample, Splits, scan_classes_with};
 
-use super::stored::use_config;
+use super::stored::{check_same, use_config};
 use crate::cli::EvalArgs;
 use crate::commands::print;
 use crate::config::Config;
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluation::changes::Changes;
 use crate::evaluation::ensemble::{self, Member};
@@ -29,7 +30,7 @@ use crate::run::folder::RunFolder;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
 
-pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
+pub(super) fn eval(args: &EvalArgs, ranks: &mut Ranks) -> Result<(), Error> {
     signals::listen()?;
     let crops = crops(args)?;
     let (classes, models) = load_models(args)?;
@@ -43,16 +44,22 @@ pub(super) fn eval(args: &EvalArgs) -> Result<(), Error> {
     if let Some(out) = &args.out {
         check_outside(&place, out, "--out")?;
     }
-    let folder = args.out.as_deref().map(OutcomeTables::create).transpose()?;
+    let files = samples.iter().map(|sample| sample.path.as_path());
+    check_same(ranks, all.iter().map(|model| model.checksum.as_str()), files)?;
+    let out = args.out.as_deref().filter(|_| ranks.is_first());
+    let folder = out.map(OutcomeTables::create).transpose()?;
     tracing::info!("evaluating {} of {}", counted(samples.len() as u64, "image"), place.display());
     let of_baseline = match &baseline {
         Some(baseline) => {
             let models = std::slice::from_ref(baseline);
-            Some(ensemble::evaluate(models, &classes, samples.clone(), crops)?)
+            Some(ensemble::evaluate(models, &classes, samples.clone(), crops, ranks)?)
         }
         None => None,
     };
-    let outcomes = ensemble::evaluate(&models, &classes, samples, crops)?;
+    let outcomes = ensemble::evaluate(&models, &classes, samples, crops, ranks)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     for failure in &outcomes.evaluation.failed {
         tracing::warn!("counted as wrong: {}", failure.error);
     }

@@ -6,24 +6,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bninception_data::{Batch, LoadOptions, Loader, Source};
+use bninception_data::{Crops, LoadOptions, Source};
 
 use self::answers::{Answer, Printer};
+use super::stored::check_same;
 use super::used_images::UsedImages;
 use crate::cli::PredictArgs;
+use crate::distributed::Ranks;
 use crate::error::Error;
+use crate::evaluation::evaluate::{Answered, PassImages, Wanted, run_all};
 use crate::evaluation::feature_file::FeatureFile;
 use crate::evaluation::last_layer::LastLayer;
 use crate::evaluation::statistics;
 use crate::images::data_dirs::check_outside;
 use crate::run::checkpoint::Checkpoint;
 use crate::setup;
-use crate::terminal::signals;
 use crate::terminal::text::{counted, duration};
+use bninception_engine::EvaluationWeights;
 use bninception_engine::metrics::{softmax, top_k};
-use bninception_engine::{EvaluationWeights, Executor, Features, Images, Normaliser};
 
-pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
+pub(super) fn predict(args: &PredictArgs, ranks: &mut Ranks) -> Result<(), Error> {
     check_arguments(args)?;
     let UsedImages { checkpoint, config, images } =
         UsedImages::of(&args.checkpoint, &args.images, &args.options, "predict")?;
@@ -41,31 +43,42 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
         path.display(),
         executor.describe()
     );
-    executor.prepare_evaluation(EvaluationWeights::Given(&weights))?;
-    let normaliser = Normaliser::new(metadata.preprocessing.mean, metadata.preprocessing.std);
-
     let options = setup::load_options(&config, setup::val_batch_size(&config));
     // A worker makes whole batches.
     let workers = options.workers.min(source.len().div_ceil(options.batch_size));
     let options = LoadOptions { workers, ..options };
+    let files = (0..source.len()).map(|index| source.path(index));
+    check_same(ranks, std::iter::once(metadata.checksum.as_str()), files)?;
     let begin = |path| FeatureFile::begin(path, channels);
-    let mut file = args.features.as_deref().map(begin).transpose()?;
-    let mut printer = Printer::start(args)?;
+    let features = args.features.as_deref().filter(|_| ranks.is_first());
+    let mut file = features.map(begin).transpose()?;
+    // The first rank speaks for all.
+    let mut printer = ranks.is_first().then(|| Printer::start(args)).transpose()?;
     let start = Instant::now();
-    let loader = Loader::eval(source.clone(), &metadata.preprocessing, &options)?;
-    let answered = answer_all(loader, executor.as_mut(), &normaliser, |batch, logits, features| {
+    let images = PassImages {
+        source: source.clone(),
+        crops: Crops::One,
+        preprocessing: &metadata.preprocessing,
+        options: &options,
+        wanted: if args.features.is_some() { Wanted::Features } else { Wanted::Logits },
+        title: None,
+    };
+    let weights = EvaluationWeights::Given(&weights);
+    let passed = run_all(executor.as_mut(), weights, images, ranks, &mut |answered| {
         if let Some(file) = &mut file {
-            for (&index, row) in batch.indices.iter().zip(features.chunks_exact(channels)) {
+            let rows = answered.features.chunks_exact(channels);
+            for (&index, row) in answered.indices.iter().zip(rows) {
                 file.add(source.path(index as usize), row)?;
             }
         }
-        let answers = answers(batch, logits, &metadata.classes, args.topk);
+        let Some(printer) = &mut printer else { return Ok(()) };
+        let answers = answers(&answered, &metadata.classes, args.topk);
         printer.print(source.as_ref(), &answers)
     });
-    let n_unsure = printer.n_unsure;
+    let n_unsure = printer.as_ref().map_or(0, |printer| printer.n_unsure);
     // Whatever happened, so that what is there can be read.
-    let ended = printer.end();
-    let n_failed = answered?;
+    let ended = printer.map_or(Ok(()), Printer::end);
+    let n_failed = passed?.failed.len();
     ended?;
     if let (Some(file), Some(path)) = (file, &args.features) {
         let rows = file.rows();
@@ -78,31 +91,6 @@ pub(super) fn predict(args: &PredictArgs) -> Result<(), Error> {
         0 => Ok(()),
         n => Err(Error::Unusable(format!("{n} of {} images could not be read", source.len()))),
     }
-}
-
-/// Hands each batch with its logits and features to `each`, and gives the number of images that could not be read.
-fn answer_all(
-    mut loader: Loader,
-    executor: &mut dyn Executor,
-    normaliser: &Normaliser,
-    mut each: impl FnMut(&Batch, &[f32], &[f32]) -> Result<(), Error>,
-) -> Result<usize, Error> {
-    let mut n_failed = 0;
-    let (mut logits, mut features) = (Vec::new(), Features::default());
-    while let Some(batch) = loader.next() {
-        let batch = batch?;
-        signals::check()?;
-        logits.clear();
-        features.pooled.clear();
-        if !batch.labels.is_empty() {
-            let images = Images::Levels { levels: &batch.images, normaliser };
-            executor.evaluate_features(images, &mut logits, &mut features)?;
-        }
-        n_failed += batch.failed.len();
-        each(&batch, &logits, &features.pooled)?;
-        loader.recycle(batch);
-    }
-    Ok(n_failed)
 }
 
 fn say_speed(n_images: usize, start: Instant, n_unsure: Option<u64>) {
@@ -150,19 +138,18 @@ fn check_features(path: &Path, args: &PredictArgs) -> Result<(), Error> {
 
 /// The answers of a batch, each with its image's place in the source, in that order.
 fn answers<'a>(
-    batch: &Batch,
-    logits: &[f32],
+    answered: &Answered<'_>,
     classes: &'a [String],
     topk: usize,
 ) -> Vec<(u32, Answer<'a>)> {
-    let rows = logits.chunks_exact(classes.len());
+    let rows = answered.logits.chunks_exact(classes.len());
     let best = |logits_k: &[f32]| {
         let probabilities = softmax(logits_k);
         let best = top_k(&probabilities, topk.min(classes.len()));
         best.into_iter().map(|class| (classes[class].as_str(), probabilities[class])).collect()
     };
-    let read = batch.indices.iter().zip(rows).map(|(&index, row)| (index, Ok(best(row))));
-    let failed = batch.failed.iter().map(|failure| (failure.index, Err(failure.error.clone())));
+    let read = answered.indices.iter().zip(rows).map(|(&index, row)| (index, Ok(best(row))));
+    let failed = answered.failed.iter().map(|failure| (failure.index, Err(failure.error.clone())));
     let mut answers: Vec<(u32, Answer<'a>)> = read.chain(failed).collect();
     answers.sort_by_key(|(index, _)| *index);
     answers

@@ -1,0 +1,23 @@
+//! A run of several processes, its ranks: what they tell each other so that all of them do the same.
+//!
+//! ```text
+//! error:     what can go wrong between ranks
+//! ranks:     a collective     -> values told to all ranks
+//! report:    a step           -> what a rank says beside its sums
+//! exchange:  gradients        -> sums over ranks, in buckets
+//! checkpoint: a file         -> its content on all ranks
+//! agreement: settings, images -> that all ranks have the same
+//! round:     batches side by side -> those of all ranks
+//! cores:     hosts of ranks   -> cores for each
+//! ```
+
+pub mod agreement;
+pub mod checkpoint;
+pub mod cores;
+pub mod error;
+pub mod exchange;
+pub mod ranks;
+pub mod report;
+pub mod round;
+
+pub use ranks::Ranks;

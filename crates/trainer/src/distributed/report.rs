@@ -1,0 +1,36 @@
+//! What a rank says of its part of an update, beside its sums.
+
+use std::path::PathBuf;
+
+use bninception_engine::metrics::Metrics;
+use serde::{Deserialize, Serialize};
+
+use crate::run::stop::Stop;
+
+/// What a rank says of its part of an update. All ranks hear all reports, so that none decides alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Micro-batches that took part.
+    pub micro_batches: u32,
+    /// The sum of their mean losses.
+    pub loss: f64,
+    /// Their images, counted.
+    pub metrics: Metrics,
+    /// Images that could not be read: their places in the list of training images, and why.
+    pub failed: Vec<(u32, String)>,
+    /// A reason to save and leave.
+    pub stop: Option<Stop>,
+    /// A loss that was not finite.
+    pub divergence: Option<Divergence>,
+}
+
+/// A number that was not finite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// What was not finite, in words.
+    pub reason: String,
+    /// Some files of the update.
+    pub files: String,
+    /// The file that holds a batch of it.
+    pub dump: PathBuf,
+}
