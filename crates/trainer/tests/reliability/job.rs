@@ -22,6 +22,8 @@ use bninception_engine::Executor;
 use bninception_engine::model::ParameterTable;
 use serde_json::Value;
 
+use super::common::listing;
+
 /// Steps of an epoch: 40 pictures in batches of 8.
 pub(crate) const STEPS_PER_EPOCH: u64 = 5;
 
@@ -40,6 +42,19 @@ impl Runs {
         let runs = Runs { dir: tempfile::tempdir().unwrap() };
         let options = DemoOptions { train_per_class, val_per_class: 2, size: 32, seed: 1 };
         write_demo(&runs.dir.path().join("pictures"), &options).unwrap();
+        runs
+    }
+
+    /// The same pictures beside other runs.
+    pub(crate) fn beside(other: &Runs) -> Runs {
+        let runs = Runs { dir: tempfile::tempdir().unwrap() };
+        for path in listing(&other.path("pictures")) {
+            let to = runs.path("pictures").join(path.strip_prefix(other.path("pictures")).unwrap());
+            if path.is_file() {
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(&path, to).unwrap();
+            }
+        }
         runs
     }
 
@@ -134,6 +149,8 @@ impl RunResult {
         let Checkpoint { metadata, .. } = checkpoint::load(&run.join("last.safetensors")).unwrap();
         let mut progress = metadata.progress;
         (progress.seconds, progress.epoch_start_seconds) = (0.0, 0.0);
+        // With how many processes is no result.
+        progress.ranks.clear();
         RunResult {
             tensors: ["last", "best"].map(|name| tensors(&run.join(format!("{name}.safetensors")))),
             progress: serde_json::to_string(&progress).unwrap(),
