@@ -6,12 +6,14 @@ mod calibrate;
 mod compare;
 mod config;
 mod data;
+mod doctor;
 mod dry_run;
 mod eval;
 mod explain;
 mod export;
 mod import;
 mod info;
+mod launch;
 mod lr_find;
 #[cfg(feature = "mnist")]
 mod mnist;
@@ -43,6 +45,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Train(args) => train::train(&args),
         Command::Resume(args) => resume::resume(&args),
+        Command::Launch(args) => launch::launch(&args, cli.quiet),
         Command::LrFind(args) => lr_find::lr_find(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::calibrate(&args),
@@ -60,6 +63,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Config(command) => config::config(&command),
         Command::Data(command) => data::data(&command),
         Command::Bench(command) => bench::bench(&command),
+        Command::Doctor(args) => doctor::doctor(&args),
         #[cfg(feature = "mnist")]
         Command::Mnist(args) => mnist::mnist(&args),
         Command::Completions { shell } => {

@@ -1,5 +1,6 @@
 //! `bench`: speed, measured on answers that were checked.
 
+mod collective;
 mod data;
 mod model;
 mod ops;
@@ -10,6 +11,10 @@ use crate::error::Error;
 
 pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
     match command {
+        BenchCommand::Collective(args) => {
+            check_repeats(args.repeats)?;
+            collective::bench(args)
+        }
         BenchCommand::Data(args) => data::bench(args),
         BenchCommand::Model(args) => {
             check_repeats(args.repeats)?;
