@@ -13,6 +13,7 @@ use self::restarts::Restarts;
 use crate::cli::{Cli, Command, LaunchArgs};
 use crate::commands::print;
 use crate::error::Error;
+use crate::terminal::text::counted;
 
 pub(super) fn launch(args: &LaunchArgs, is_quiet: bool) -> Result<(), Error> {
     // What is wrong with the command is said once, and not by every process.
@@ -69,10 +70,15 @@ fn failure(end: &End, n: usize, n_restarts: usize) -> Error {
         _ => {
             let behind = match n_restarts {
                 0 => String::new(),
-                n => format!(" behind {n} restarts"),
+                n => format!(" behind {}", counted(n as u64, "restart")),
+            };
+            let signal = match end.signal {
+                Some((_, name)) => format!(" after {name}"),
+                None => String::new(),
             };
             let message = format!(
-                "the job of {n} processes ended with exit code {}{behind}; what they said stands above",
+                "the job of {} ended with exit code {}{signal}{behind}; what was said stands above",
+                counted(n as u64, "process"),
                 end.code
             );
             Error::Ranks { code: end.code, message }

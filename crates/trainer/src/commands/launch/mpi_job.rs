@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 use crate::error::Error;
 use crate::file_error::FileError;
 use crate::terminal::signals;
+use crate::terminal::text::counted;
 
 /// With both of these Open MPI starts processes as root, which it refuses otherwise. In a container, root is
 /// often the only user.
@@ -93,7 +94,8 @@ impl MpiJob {
             }
             _ => "without a library beside it: the processes look where the system does".to_owned(),
         };
-        tracing::info!("{} processes by {}: {version}, {library}", self.n, path.display());
+        let n = counted(self.n as u64, "process");
+        tracing::info!("{n} by {}: {version}, {library}", path.display());
         let has = |(name, _): &(&str, &str)| self.variables.iter().any(|(set, _)| set == name);
         if AS_ROOT.iter().any(has) {
             tracing::info!("running as root: Open MPI is told to accept that");
