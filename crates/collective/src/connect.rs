@@ -1,7 +1,5 @@
 //! One process or many.
 
-use std::env;
-
 use crate::collective::Collective;
 use crate::error::CollectiveError;
 use crate::launcher::Launcher;
@@ -25,7 +23,7 @@ pub enum Choice {
 /// # Errors
 /// No library, or one that is not the launcher's.
 pub fn connect(choice: Choice) -> Result<Box<dyn Collective>, CollectiveError> {
-    let launcher = Launcher::of(|name| env::var(name).ok());
+    let launcher = Launcher::of_process();
     match (choice, launcher) {
         (Choice::None, _) | (Choice::Auto, None) => Ok(Box::new(Solo::default())),
         // A launcher of one process needs no library.

@@ -50,6 +50,18 @@ pub enum CollectiveError {
         /// The library's words.
         reason: String,
     },
+    /// A measured call gave a wrong answer.
+    #[error(
+        "{call} of {bytes} bytes gave a wrong answer on rank {rank}: the library is broken, or not what it says"
+    )]
+    Wrong {
+        /// The call.
+        call: &'static str,
+        /// Bytes of the message.
+        bytes: usize,
+        /// The rank that saw it.
+        rank: usize,
+    },
     /// A message is larger than the library's counts.
     #[error("a message of {len} values is more than the {} that MPI counts", i32::MAX)]
     TooLong {

@@ -108,6 +108,14 @@ pub enum Error {
         /// The run folder.
         run: PathBuf,
     },
+    /// The processes that `launch` started ended without success.
+    #[error("{message}")]
+    Job {
+        /// Their exit code, which is not 0.
+        code: u8,
+        /// What ended how.
+        message: String,
+    },
     /// A signal ended a command that has nothing to go on from.
     #[error("stopped by {name}")]
     Interrupted {
@@ -140,8 +148,9 @@ impl Error {
     }
 
     /// 2 for usage and configuration, 3 for data, checkpoints and standard output, 4 for divergence,
-    /// and 128 plus the signal's number for a run that a signal stopped. A command whose reader has
-    /// left ends like one that SIGPIPE stopped, which is what a shell expects of a pipe.
+    /// and 128 plus the signal's number for a run that a signal stopped. `launch` ends as its processes
+    /// do. A command whose reader has left ends like one that SIGPIPE stopped, which is what a shell
+    /// expects of a pipe.
     pub fn exit_code(&self) -> u8 {
         match self {
             error if error.is_divergence() => 4,
@@ -154,6 +163,7 @@ impl Error {
             Error::Ranks(RanksError::Number { .. } | RanksError::OneProcess { .. }) => 2,
             Error::Engine(_) | Error::Ranks(_) => 1,
             Error::Diverged { .. } | Error::NetworkDiverged { .. } => 4,
+            Error::Job { code, .. } => (*code).max(1),
             Error::Stopped { signal, .. } | Error::Interrupted { signal, .. } => {
                 u8::try_from(128 + signal).unwrap_or(1)
             }

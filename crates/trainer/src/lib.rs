@@ -17,6 +17,7 @@ pub mod figure;
 pub mod file_error;
 pub mod images;
 pub mod import;
+pub mod machine;
 #[cfg(feature = "mnist")]
 pub mod mnist;
 pub mod probe;

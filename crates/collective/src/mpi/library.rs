@@ -1,12 +1,14 @@
 //! The functions of an MPI library, found by name.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::fs;
 use std::path::PathBuf;
 
 use libloading::os::unix::{Library as System, RTLD_GLOBAL, RTLD_NOW};
 
 use super::abi::{Abi, Handle};
 use crate::error::CollectiveError;
+use crate::found_library::FoundLibrary;
 
 /// Bytes for what a library says of itself: `MPI_MAX_LIBRARY_VERSION_STRING` of all of them is at most this.
 const TEXT_BYTES: usize = 8192;
@@ -97,11 +99,9 @@ impl Library {
     pub(super) fn open(names: &[String]) -> Result<Library, CollectiveError> {
         let mut looked_for = Vec::new();
         for name in names {
-            // SAFETY: the code that runs when an MPI library is opened asks nothing of its caller. Its symbols are
-            // global because Open MPI's own plugins look for them there.
-            match unsafe { System::open(Some(name), RTLD_NOW | RTLD_GLOBAL) } {
+            match open_system(name) {
                 Ok(system) => return Library::of(system, PathBuf::from(name)),
-                Err(error) => looked_for.push(format!("{name} ({error})")),
+                Err(reason) => looked_for.push(format!("{name} ({reason})")),
             }
         }
         Err(CollectiveError::NoLibrary {
@@ -121,7 +121,7 @@ impl Library {
                 *unsafe { system.get::<$kind>($name.as_bytes()) }.map_err(|_| missing($name))?
             };
         }
-        Ok(Library {
+        let mut library = Library {
             abi: abi_of(system),
             init_thread: function!("MPI_Init_thread", InitThread),
             comm_rank: function!("MPI_Comm_rank", Ask),
@@ -140,16 +140,26 @@ impl Library {
             test: function!("MPI_Test", Test),
             abort: function!("MPI_Abort", Abort),
             finalize: function!("MPI_Finalize", Finalize),
-            path,
-        })
+            path: path.clone(),
+        };
+        // Where the system found it, which a name alone does not tell.
+        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        if let Some(file) = file_at(&maps, library.library_version as *const () as usize) {
+            library.path = file;
+        }
+        Ok(library)
     }
 
-    /// The first line of what the library says of itself.
+    /// The first line of what the library says of itself, as far as it is a name and a number: Open MPI also
+    /// says who packed it.
     pub(super) fn version(&self) -> String {
-        self.text(|bytes, len| {
+        let text = self.text(|bytes, len| {
             // SAFETY: the buffer has the room that the standard asks for.
             unsafe { (self.library_version)(bytes, len) }
-        })
+        });
+        let words: Vec<&str> =
+            text.split(',').next().unwrap_or_default().split_whitespace().collect();
+        words.join(" ")
     }
 
     /// The library's words for an error code.
@@ -171,6 +181,44 @@ impl Library {
     }
 }
 
+/// Opens a library as the system finds it, or gives the system's reason.
+fn open_system(name: &str) -> Result<System, String> {
+    // SAFETY: the code that runs when an MPI library is opened asks nothing of its caller. Its symbols are
+    // global because Open MPI's own plugins look for them there.
+    unsafe { System::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| {
+        // The system's words stand behind the library's.
+        let text = std::error::Error::source(&error).unwrap_or(&error).to_string();
+        text.strip_prefix(&format!("{name}: ")).unwrap_or(&text).to_owned()
+    })
+}
+
+impl FoundLibrary {
+    /// Opens a library to ask what it is. MPI is not started: its version may be asked for before. What the library
+    /// does to the process when it is opened stays, so that each is best opened in a process of its own.
+    ///
+    /// # Errors
+    /// Why it cannot be opened, or is no MPI library.
+    pub fn open(name: &str) -> Result<FoundLibrary, String> {
+        let library = Library::of(open_system(name)?, PathBuf::from(name))
+            .map_err(|error| error.to_string())?;
+        let (version, interface) = (library.version(), library.abi.name);
+        Ok(FoundLibrary { path: library.path, version, interface })
+    }
+}
+
+/// The file that lies at an address, by the lines of `/proc/PID/maps`: first and last address, four fields that do
+/// not matter here, path (<https://man7.org/linux/man-pages/man5/proc_pid_maps.5.html>).
+fn file_at(maps: &str, address: usize) -> Option<PathBuf> {
+    maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let is_it = (number(start)?..number(end)?).contains(&address);
+        let path = &rest[rest.find('/')?..];
+        is_it.then(|| PathBuf::from(path))
+    })
+}
+
 /// Which interface a library has: the standard one says so, and Open MPI has variables that no other has.
 fn abi_of(system: &System) -> Abi {
     // SAFETY: MPI 5.0 defines the function with these arguments.
@@ -188,4 +236,28 @@ fn abi_of(system: &System) -> Abi {
         symbol.ok().map(|symbol| symbol.into_raw() as Handle)
     };
     Abi::open_mpi(address).unwrap_or(Abi::MPICH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_by_an_address_in_it() {
+        let maps = "00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/dbus\n\
+                    00e03000-00e24000 rw-p 00000000 00:00 0 [heap]\n\
+                    7f00-7fff r-xp 00000000 08:02 9   /opt/my mpi/libmpi.so.40\n";
+        let file = |address| file_at(maps, address);
+        assert_eq!(file(0x40_1000), Some(PathBuf::from("/usr/bin/dbus")));
+        assert_eq!(file(0x7f00), Some(PathBuf::from("/opt/my mpi/libmpi.so.40")));
+        assert_eq!((file(0xe0_3000), file(0x7fff)), (None, None));
+    }
+
+    #[test]
+    fn what_is_no_library_says_why() {
+        let error = FoundLibrary::open("libno-such-mpi.so.9").unwrap_err();
+        assert!(error.contains("No such file"), "{error}");
+        let error = FoundLibrary::open("libc.so.6").unwrap_err();
+        assert!(error.contains("is no MPI library"), "{error}");
+    }
 }

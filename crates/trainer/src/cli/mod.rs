@@ -3,9 +3,11 @@
 mod average;
 mod bench;
 mod data;
+mod doctor;
 mod explain;
 mod export;
 mod import;
+mod launch;
 #[cfg(feature = "mnist")]
 mod mnist;
 mod probe;
@@ -18,13 +20,17 @@ use bninception_data::Crops;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use average::AverageArgs;
-pub use bench::{BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs};
+pub use bench::{
+    BenchCollectiveArgs, BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs,
+};
 pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
 };
+pub use doctor::DoctorArgs;
 pub use explain::ExplainArgs;
 pub use export::{ExportArgs, ExportTarget};
 pub use import::ImportArgs;
+pub use launch::LaunchArgs;
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
 pub use probe::ProbeArgs;
@@ -73,6 +79,8 @@ pub enum Command {
     LrFind(LrFindArgs),
     /// Go on with a run that was stopped.
     Resume(ResumeArgs),
+    /// Start this program in several processes that work together, by an MPI's mpiexec.
+    Launch(LaunchArgs),
     /// Evaluate a checkpoint, or several as one, on a folder of images.
     #[command(visible_aliases = ["val", "validate"])]
     Eval(EvalArgs),
@@ -114,6 +122,8 @@ pub enum Command {
     /// Measure speed.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Tell what this machine offers: processor, memory, MPI; and what to do about what is amiss.
+    Doctor(DoctorArgs),
     /// The paper's first experiment (section 4.1): digits, with batch norm and without.
     #[cfg(feature = "mnist")]
     Mnist(MnistArgs),

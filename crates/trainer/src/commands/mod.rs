@@ -6,12 +6,14 @@ mod calibrate;
 mod compare;
 mod config;
 mod data;
+mod doctor;
 mod dry_run;
 mod eval;
 mod explain;
 mod export;
 mod import;
 mod info;
+mod launch;
 mod lr_find;
 #[cfg(feature = "mnist")]
 mod mnist;
@@ -34,7 +36,7 @@ use clap::CommandFactory;
 
 use bninception_collective::{Choice, Launcher};
 
-use crate::cli::{Cli, Command, Distributed};
+use crate::cli::{BenchCommand, Cli, Command, Distributed};
 use crate::distributed::error::RanksError;
 use crate::distributed::{Ranks, cores};
 use crate::error::Error;
@@ -51,7 +53,8 @@ pub fn connect(cli: &Cli) -> Result<Ranks, Error> {
         | Command::Resume(_)
         | Command::Eval(_)
         | Command::Calibrate(_)
-        | Command::Predict(_) => {
+        | Command::Predict(_)
+        | Command::Bench(BenchCommand::Collective(_)) => {
             let mut ranks = Ranks::connect(match cli.distributed {
                 Distributed::Auto => Choice::Auto,
                 Distributed::Mpi => Choice::Mpi,
@@ -62,10 +65,11 @@ pub fn connect(cli: &Cli) -> Result<Ranks, Error> {
             }
             return Ok(ranks);
         }
+        // It looks for itself, and says what is amiss.
+        Command::Doctor(_) => return Ok(Ranks::alone()),
         _ => "this command",
     };
-    let launcher = Launcher::of(|name| std::env::var(name).ok());
-    let started = launcher.and_then(|launcher| launcher.size).unwrap_or(1);
+    let started = Launcher::of_process().and_then(|launcher| launcher.size).unwrap_or(1);
     if started > 1 && cli.distributed != Distributed::None {
         return Err(RanksError::OneProcess { command }.into());
     }
@@ -80,6 +84,7 @@ pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
     match cli.command {
         Command::Train(args) => train::train(&args, ranks),
         Command::Resume(args) => resume::resume(&args, ranks),
+        Command::Launch(args) => launch::launch(&args, cli.quiet),
         Command::LrFind(args) => lr_find::lr_find(&args),
         Command::Eval(args) => eval::eval(&args, ranks),
         Command::Calibrate(args) => calibrate::calibrate(&args, ranks),
@@ -96,7 +101,8 @@ pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
         Command::Presets(command) => presets::presets(&command),
         Command::Config(command) => config::config(&command),
         Command::Data(command) => data::data(&command),
-        Command::Bench(command) => bench::bench(&command),
+        Command::Bench(command) => bench::bench(&command, ranks),
+        Command::Doctor(args) => doctor::doctor(&args),
         #[cfg(feature = "mnist")]
         Command::Mnist(args) => mnist::mnist(&args),
         Command::Completions { shell } => {

@@ -3,18 +3,13 @@
 
 use std::ops::Range;
 
-use bninception_collective as collective;
+use bninception_collective::{self as collective, BUCKET};
 use bninception_engine::{EngineError, Exchange, Sums};
 
 use crate::config::Reduce;
 use crate::distributed::error::RanksError;
 use crate::distributed::ranks::Ranks;
 use crate::distributed::report::Report;
-
-/// Values in a bucket, 4 MB: the two halves of its sum find them in a core's cache. PyTorch's DDP takes 25 MB, for
-/// networks whose latency is hidden by nothing else
-/// (<https://pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html>).
-const BUCKET: usize = 1 << 20;
 
 /// The gradients of the update under way, cut into buckets. The first bucket has the last values, because the
 /// backward pass begins with the last layer.

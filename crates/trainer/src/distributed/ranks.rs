@@ -142,7 +142,7 @@ impl Ranks {
     }
 
     /// The calls behind all this.
-    pub(super) fn collective(&mut self) -> &mut dyn Collective {
+    pub fn collective(&mut self) -> &mut dyn Collective {
         self.collective.as_mut()
     }
 

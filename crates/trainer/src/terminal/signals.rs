@@ -64,7 +64,7 @@ fn register() -> std::io::Result<()> {
 /// Whether the process was begun with SIGHUP ignored; `None` where the system does not tell without
 /// unsafe code, that is, anywhere but on Linux.
 #[cfg(unix)]
-fn is_hangup_ignored() -> Option<bool> {
+pub fn is_hangup_ignored() -> Option<bool> {
     ignores(&std::fs::read_to_string("/proc/self/status").ok()?, SIGHUP)
 }
 

@@ -1,6 +1,8 @@
 //! The binary in a folder of its own, for the tests that run it.
 #![allow(dead_code)] // not every test file needs all of it
 
+pub(crate) mod mpi;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,15 +1,21 @@
 //! `bench`: speed, measured on answers that were checked.
 
+mod collective;
 mod data;
 mod model;
 mod ops;
 mod profile_table;
 
 use crate::cli::BenchCommand;
+use crate::distributed::Ranks;
 use crate::error::Error;
 
-pub(super) fn bench(command: &BenchCommand) -> Result<(), Error> {
+pub(super) fn bench(command: &BenchCommand, ranks: &mut Ranks) -> Result<(), Error> {
     match command {
+        BenchCommand::Collective(args) => {
+            check_repeats(args.repeats)?;
+            collective::bench(args, ranks)
+        }
         BenchCommand::Data(args) => data::bench(args),
         BenchCommand::Model(args) => {
             check_repeats(args.repeats)?;
