@@ -113,18 +113,20 @@ fn train_until_divergence(
             });
             stop = step(&mut run, bar)?;
         }
-        if let Some(stop) = stop {
-            drop(bar.take());
-            return leave(run, stop);
-        }
+        let is_updated = run.progress.step > at;
 
         // ---- A line of the log
         let at = run.progress.step;
-        if run.is_log_step(at) {
+        if is_updated && run.is_log_step(at) {
             write_line(&mut run);
             if let Some(bar) = &mut bar {
                 bar.say(&run.line.said);
             }
+        }
+
+        if let Some(stop) = stop {
+            drop(bar.take());
+            return leave(run, stop);
         }
 
         // ---- Checkpoints inside an epoch, by steps or by minutes
