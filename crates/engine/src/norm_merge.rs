@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_single_value_has_no_variance_and_no_value_is_no_error() {
-        let mut merged = |counts: [f64; 2]| {
+        let merged = |counts: [f64; 2]| {
             let mut gathered = Gathered(vec![counts[0], 0.5, 0.0, counts[1], 0.5, 0.0]);
             let (mut mean, mut m2) = ([0.0], [0.0]);
             NormMerge::new(&mut gathered).moments("norm", counts[0], &mut mean, &mut m2)

@@ -97,7 +97,7 @@ impl Executor for Reference {
                 }
                 Ok(())
             };
-            let mut merge = norm.map(|norm| NormMerge::new(norm));
+            let mut merge = norm.map(NormMerge::new);
             let merge = merge.as_mut().map(|merge| merge as &mut dyn MergeNorms);
             let output = executor.train(&input, weights, gradients, &mut see, merge)?;
             ready(0..gradients.len(), gradients);

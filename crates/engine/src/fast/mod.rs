@@ -330,6 +330,7 @@ impl Executor for Fast {
             }
         };
         let watch = layers.map(|layers| Watch { layers, see: &mut show });
+        let mut merge = norm.map(NormMerge::new);
         let (plan, machine) = training_plan(training, images, *settings, team);
         held.micro_batch(team, exchange, |weights, gradients, ready| {
             let frozen = frozen.as_mut().map(|side| {
@@ -345,7 +346,7 @@ impl Executor for Fast {
                 gradients: &mut *gradients,
                 logits: &mut logits[..],
                 watch,
-                merge: norm.map(|norm| NormMerge::new(norm)),
+                merge: merge.as_mut().map(NormMerge::reborrow),
                 frozen,
                 ready: &mut *ready,
             };

@@ -68,7 +68,7 @@ impl<'a> MergedNorms<'a> {
         MergedNorms { merge, passes: Vec::new() }
     }
 
-    /// Normalises `x`, `[n][c][h][w]`, and moves the running statistics.
+    /// Normalises `x`, `[n][c][h][w]` or `[n][c]`, and moves the running statistics.
     pub(super) fn forward(
         &mut self,
         layer: NormLayer<'_>,
@@ -77,10 +77,10 @@ impl<'a> MergedNorms<'a> {
         let NormLayer { name, affine, running, epsilon, momentum } = layer;
         let in_layer = |source| ModelError::Candle { layer: name.to_owned(), source };
         let values = read(x).map_err(in_layer)?;
-        let (images, channels, height, width) = x.dims4().map_err(in_layer)?;
-        let of = |i: usize| i / (height * width) % channels;
+        let (channels, pixels) = sizes(x).map_err(in_layer)?;
+        let of = |i: usize| i / pixels % channels;
 
-        let own = (images * height * width) as f64;
+        let own = (values.len() / channels) as f64;
         let (mut mean, mut m2) = (vec![0.0; channels], vec![0.0; channels]);
         values.iter().enumerate().for_each(|(i, x)| mean[of(i)] += x / own);
         values.iter().enumerate().for_each(|(i, x)| m2[of(i)] += (x - mean[of(i)]).powi(2));
@@ -126,8 +126,8 @@ impl<'a> MergedNorms<'a> {
                 return Err(in_layer(candle_core::Error::Msg(message)));
             };
             let dy = read(dy).map_err(in_layer)?;
-            let (_, channels, height, width) = input.dims4().map_err(in_layer)?;
-            let of = |i: usize| i / (height * width) % channels;
+            let (channels, pixels) = sizes(input).map_err(in_layer)?;
+            let of = |i: usize| i / pixels % channels;
 
             let mut sums = vec![0.0; 2 * channels];
             for (i, (dy, xhat)) in dy.iter().zip(xhat).enumerate() {
@@ -160,6 +160,11 @@ impl<'a> MergedNorms<'a> {
         }
         Ok(())
     }
+}
+
+/// Channels, and values of each in one image.
+fn sizes(x: &Tensor) -> candle_core::Result<(usize, usize)> {
+    Ok((x.dim(1)?, x.dims()[2..].iter().product()))
 }
 
 /// The values of a tensor in the order of its indices.

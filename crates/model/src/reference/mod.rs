@@ -148,7 +148,7 @@ impl ReferenceExecutor {
         let tensors = self.tensors(weights, Some(self.network.frozen))?;
         let image = self.image_tensor(images)?;
         let mode = Mode::Train { seed: draw.0, number: draw.1, bn_momentum };
-        let mut merged = merge.map(|merge| MergedNorms::new(merge));
+        let mut merged = merge.map(MergedNorms::new);
         let (logits, statistics) = self.forward(image, &tensors, mode, stage, merged.as_mut())?;
 
         let mut total: Option<Tensor> = None;
