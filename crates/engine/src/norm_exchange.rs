@@ -15,7 +15,8 @@ pub trait NormExchange {
     ///
     /// Forward, a rank gives its number of values per channel, their means, and their sums of squared distances
     /// from the mean. Backward, it gives two sums over its values. These are for all channels of one layer, or
-    /// of several layers side by side.
+    /// of several layers side by side. Backward, calls come between those of
+    /// [`Exchange::ready`](crate::Exchange::ready); a rank that joins without an image has none of those.
     ///
     /// # Errors
     /// A rank that cannot be reached.
