@@ -7,7 +7,7 @@ use bninception_model::ModelError;
 pub enum EngineError {
     /// The network, a buffer or a label is wrong.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
     /// An executor was asked for something before it was given a state.
     #[error("no state is loaded: call load first")]
     NotLoaded,
@@ -40,4 +40,13 @@ pub enum EngineError {
         /// What to do instead.
         hint: &'static str,
     },
+}
+
+impl From<ModelError> for EngineError {
+    fn from(error: ModelError) -> EngineError {
+        match error {
+            ModelError::Ranks(error) => EngineError::Exchange(error),
+            error => EngineError::Model(error),
+        }
+    }
 }

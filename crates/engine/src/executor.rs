@@ -9,6 +9,7 @@ use bninception_model::{Network, Weights};
 use crate::error::EngineError;
 use crate::exchange::Exchange;
 use crate::metrics::Metrics;
+use crate::norm_exchange::NormExchange;
 use crate::profile::Profile;
 use crate::sgd::SgdStep;
 use crate::state::ModelState;
@@ -59,13 +60,24 @@ pub struct Watch<'a> {
     pub see: &'a mut (dyn FnMut(usize, Vec<f32>) + 'a),
 }
 
-/// Who looks on while gradients are computed. Neither changes a bit of them.
+/// Who takes part while gradients are computed. The first two look on and change no bit of them.
 #[derive(Default)]
 pub struct Hooks<'a> {
     /// Layers to show, which costs time and memory for what is watched.
     pub watch: Option<Watch<'a>>,
     /// Told of gradients as soon as they are final: give it with the last micro-batch of an update.
     pub exchange: Option<&'a mut dyn Exchange>,
+    /// Batch norm with the statistics of this micro-batch on all ranks, instead of its own alone; for all
+    /// micro-batches of a run or for none. Frozen layers exchange nothing.
+    ///
+    /// With equal numbers of images, R ranks make of an update what one process makes of micro-batches R times as
+    /// large, but for rounding (and but for dropout, which each micro-batch draws for itself). With different
+    /// numbers they do not: the loss of a rank is the mean over its own images, and ranks weigh the same. Then an
+    /// image of a rank with fewer images has the larger weight in the gradient. In the statistics all images
+    /// weigh the same.
+    ///
+    /// The time that ranks wait for each other counts as that of batch norm in a [`Profile`].
+    pub norm: Option<&'a mut dyn NormExchange>,
 }
 
 /// Told that the gradients of a range of the flat vector are computed, with their values.
@@ -182,14 +194,26 @@ pub trait Executor: Send {
     /// running statistics that it would leave to theirs. The state does not change. What the network has
     /// frozen ([`Network::frozen`]) runs as in evaluation, and its gradients are 0.
     ///
+    /// With [`Hooks::norm`], a micro-batch may have a single image on maps of one pixel: its variance is defined
+    /// if all ranks together have two values.
+    ///
     /// # Errors
     /// Nothing was loaded, buffers of the wrong length, labels out of range, a batch whose variance is
-    /// undefined. An update under way is then given up.
+    /// undefined, or batch norm cannot be exchanged. An update under way is then given up.
     fn gradients(
         &mut self,
         batch: &TrainBatch<'_>,
         hooks: Hooks<'_>,
     ) -> Result<BatchResult, EngineError>;
+
+    /// Takes part in all exchanges of batch norm of one micro-batch, forward and backward, without an image: for a
+    /// rank whose micro-batch was left out, while the others call [`Executor::gradients`] with [`Hooks::norm`].
+    /// The statistics are then those of the others alone. Nothing is added to the update under way, and nothing
+    /// has to be loaded.
+    ///
+    /// # Errors
+    /// As the others' for batch norm: it cannot be exchanged, or its variance is undefined.
+    fn join_norm(&mut self, norm: &mut dyn NormExchange) -> Result<(), EngineError>;
 
     /// Sums the update under way over ranks, and says what came out of all its micro-batches.
     ///

@@ -8,6 +8,8 @@ mod executor;
 mod fast;
 mod held;
 pub mod metrics;
+mod norm_exchange;
+mod norm_merge;
 mod profile;
 mod reference;
 pub mod sgd;
@@ -24,6 +26,7 @@ pub use executor::{
     UpdateResult, Watch,
 };
 pub use fast::{Fast, FastOptions};
+pub use norm_exchange::NormExchange;
 pub use profile::{Phase, Profile, Row};
 pub use reference::Reference;
 pub use state::ModelState;

@@ -3,8 +3,8 @@
 use bninception_kernels::team::Team;
 use bninception_model::Network;
 use bninception_model::batch::Images;
-use bninception_model::layer::Op;
-use bninception_model::reference::{ReferenceExecutor, TrainInput, values};
+use bninception_model::layer::{Layer, Op};
+use bninception_model::reference::{MergeNorms, ReferenceExecutor, TrainInput, values};
 
 use crate::error::EngineError;
 use crate::exchange::Exchange;
@@ -13,6 +13,8 @@ use crate::executor::{
     UpdateResult,
 };
 use crate::held::Held;
+use crate::norm_exchange::NormExchange;
+use crate::norm_merge::NormMerge;
 use crate::state::ModelState;
 
 /// Runs a network with candle's tensors and autograd on the CPU. It is slow, and the oracle of tests.
@@ -69,7 +71,7 @@ impl Executor for Reference {
     ) -> Result<BatchResult, EngineError> {
         let Reference { executor, held, logits, team, .. } = self;
         let network = executor.network();
-        let mut watch = hooks.watch;
+        let (mut watch, norm) = (hooks.watch, hooks.norm);
         let layers = watch.as_ref().map_or(&[][..], |watch| watch.layers);
         let watched: Vec<(usize, &str)> = layers
             .iter()
@@ -88,17 +90,29 @@ impl Executor for Reference {
                 draw: (batch.seed, batch.number),
                 bn_momentum: batch.bn_momentum,
             };
-            let output = executor.train(&input, weights, gradients, &mut |layer, output| {
+            let mut see = |layer: &Layer, output: &_| {
                 let found = watched.iter().find(|(_, name)| *name == layer.name);
                 if let (Some(&(index, _)), Some(watch)) = (found, &mut watch) {
                     (watch.see)(index, values(output)?);
                 }
                 Ok(())
-            })?;
+            };
+            let mut merge = norm.map(NormMerge::new);
+            let merge = merge.as_mut().map(|merge| merge as &mut dyn MergeNorms);
+            let output = executor.train(&input, weights, gradients, &mut see, merge)?;
             ready(0..gradients.len(), gradients);
             *logits = output.logits;
             Ok(BatchResult::new(output.loss, batch, logits))
         })
+    }
+
+    fn join_norm(&mut self, norm: &mut dyn NormExchange) -> Result<(), EngineError> {
+        let network = self.network();
+        let behind = network.layers.iter().skip(network.frozen + 1);
+        let norms = behind.filter(|layer| layer.op == Op::BatchNorm);
+        let norms: Vec<(&str, usize)> =
+            norms.map(|layer| (layer.name.as_str(), layer.output.channels)).collect();
+        NormMerge::new(norm).join(&norms)
     }
 
     fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {

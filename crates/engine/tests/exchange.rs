@@ -11,10 +11,12 @@ use bninception_engine::model::{
 use bninception_engine::sgd::SgdStep;
 use bninception_engine::{
     Alone, Dtype, EngineError, Exchange, Executor, Fast, FastOptions, Hooks, Images, ModelState,
-    Normaliser, Reference, StepResult, Sums, TrainBatch, Update,
+    Normaliser, Reference, Sums, TrainBatch, Update,
 };
 
 mod common;
+
+use common::ranks::{Receives, Sends};
 
 const UPDATE: Update = Update {
     sgd: SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 1e-4, nesterov: false, lr_factors: &[] },
@@ -95,59 +97,6 @@ fn executors(network: &Network) -> Vec<(&'static str, Make<'_>)> {
 
 fn initial(network: &Network) -> ModelState {
     ModelState::initial(network, &ParameterTable::new(network), 3, true)
-}
-
-/// What one rank hands to the others.
-#[derive(Clone)]
-struct Sent {
-    gradients: Vec<f32>,
-    statistics: Vec<f32>,
-    result: StepResult,
-}
-
-/// A rank that keeps its sums.
-#[derive(Default)]
-struct Sends(Option<Sent>);
-
-impl Exchange for Sends {
-    fn ready(&mut self, _: Range<usize>, _: &[f32]) {}
-
-    fn sum(&mut self, sums: Sums<'_>) -> Result<(), EngineError> {
-        let (micro_batches, loss, metrics) = (*sums.micro_batches, *sums.loss, *sums.metrics);
-        self.0 = Some(Sent {
-            gradients: sums.gradients.to_vec(),
-            statistics: sums.statistics.to_vec(),
-            result: StepResult { micro_batches, loss, metrics },
-        });
-        Ok(())
-    }
-}
-
-/// A rank that has got the sums of all ranks.
-struct Receives(Vec<Sent>);
-
-impl Exchange for Receives {
-    fn ready(&mut self, _: Range<usize>, _: &[f32]) {}
-
-    fn sum(&mut self, sums: Sums<'_>) -> Result<(), EngineError> {
-        let (first, others) = self.0.split_first().unwrap();
-        sums.gradients.copy_from_slice(&first.gradients);
-        sums.statistics.copy_from_slice(&first.statistics);
-        *sums.micro_batches = first.result.micro_batches;
-        *sums.loss = first.result.loss;
-        *sums.metrics = first.result.metrics;
-        for sent in others {
-            let add = |to: &mut [f32], from: &[f32]| {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-            };
-            add(sums.gradients, &sent.gradients);
-            add(sums.statistics, &sent.statistics);
-            *sums.micro_batches += sent.result.micro_batches;
-            *sums.loss += sent.result.loss;
-            sums.metrics.merge(&sent.result.metrics);
-        }
-        Ok(())
-    }
 }
 
 #[test]

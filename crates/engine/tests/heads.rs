@@ -65,18 +65,24 @@ fn total_loss(
         bn_momentum: 0.1,
     };
     executor
-        .train(&input, &mut weights, gradients, &mut |layer, output| {
-            let is_own = |logits: usize| network.layers[logits].name == layer.name;
-            let loss = network.losses.iter().find(|loss| is_own(loss.logits));
-            if let Some(loss) = loss {
-                for (logits, &label) in output.to_vec2::<f64>()?.iter().zip(&LABELS) {
-                    let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
-                    let own = sum.ln() - logits[label as usize];
-                    total += loss.weight * WEIGHTS[label as usize] * own / LABELS.len() as f64;
+        .train(
+            &input,
+            &mut weights,
+            gradients,
+            &mut |layer, output| {
+                let is_own = |logits: usize| network.layers[logits].name == layer.name;
+                let loss = network.losses.iter().find(|loss| is_own(loss.logits));
+                if let Some(loss) = loss {
+                    for (logits, &label) in output.to_vec2::<f64>()?.iter().zip(&LABELS) {
+                        let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+                        let own = sum.ln() - logits[label as usize];
+                        total += loss.weight * WEIGHTS[label as usize] * own / LABELS.len() as f64;
+                    }
                 }
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+            None,
+        )
         .unwrap();
     total
 }

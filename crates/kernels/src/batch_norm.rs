@@ -4,6 +4,11 @@
 //! training makes one pass forward, [`normalise`], and two backward, both in [`backward`]. Nothing
 //! of the forward pass is stored but the convolution's output: x-hat and the slope of the
 //! nonlinearity are computed again from it, which costs less than reading them from memory.
+//!
+//! Several processes can normalise with the statistics of all their batches (PyTorch's SyncBatchNorm,
+//! <https://docs.pytorch.org/docs/stable/generated/torch.nn.SyncBatchNorm.html>). They merge what
+//! [`BatchSums::moments`] tells, and go on with [`Moments::update_merged`]. Backward they add up what
+//! [`gradient_sums`] tells, and go on with [`input_gradient`].
 
 use crate::activation::{Activation, Nonlinear, Relu, Sigmoid};
 use crate::dtype::Dtype;
@@ -38,6 +43,39 @@ pub struct BatchSums<'a> {
     pub squares: &'a [f64],
     /// Values of each channel.
     pub count: usize,
+}
+
+impl BatchSums<'_> {
+    /// Mean and biased variance of channel `c`.
+    pub fn moments(&self, c: usize) -> (f64, f64) {
+        let n = self.count as f64;
+        let mean = self.sums[c] / n;
+        // Rounding can leave a constant channel's variance a little below zero.
+        (mean, (self.squares[c] / n - mean * mean).max(0.0))
+    }
+}
+
+/// The statistics of the batches of several processes together; one value per channel.
+#[derive(Clone, Copy, Debug)]
+pub struct MergedMoments<'a> {
+    /// Means, `[c]`.
+    pub mean: &'a [f64],
+    /// Sums of squared distances from the mean, `[c]`.
+    pub m2: &'a [f64],
+    /// Values of each channel, a whole number.
+    pub count: f64,
+}
+
+/// The sums over a batch that the gradient of the input needs; one value per channel. Here z is what enters
+/// the nonlinearity.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientSums<'a> {
+    /// Sums of dz, `[c]`: the gradient of the shift.
+    pub beta: &'a [f64],
+    /// Sums of dz * xhat, `[c]`: the gradient of the scale.
+    pub gamma: &'a [f64],
+    /// Values of each channel that they are sums of, a whole number.
+    pub count: f64,
 }
 
 /// What a layer has learnt: `gamma * xhat + beta`; one value per channel.
@@ -102,20 +140,48 @@ impl Moments {
         running: Running<'_>,
     ) {
         let BatchSums { sums, squares, count } = batch;
-        let Affine { gamma, beta } = affine;
-        let channels = self.channels();
-        let lengths = [sums.len(), squares.len(), gamma.len(), beta.len()];
-        let running_lengths = [running.mean.len(), running.variance.len()];
-        assert!(
-            lengths == [channels; 4] && running_lengths == [channels; 2],
-            "batch norm of {channels} channels: found slices of {lengths:?}, {running_lengths:?}"
-        );
         assert!(count > 1, "the variance of {count} value is undefined");
-        let n = count as f64;
-        for c in 0..channels {
-            let mean = sums[c] / n;
-            // Rounding can leave a constant channel's variance a little below zero.
-            let variance = (squares[c] / n - mean * mean).max(0.0);
+        self.expect([sums.len(), squares.len()]);
+        self.set(count as f64, epsilon, affine, running, |c| batch.moments(c));
+    }
+
+    /// As [`Moments::update`], for the batches of several processes together.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn update_merged(
+        &mut self,
+        batch: MergedMoments<'_>,
+        epsilon: f64,
+        affine: Affine<'_>,
+        running: Running<'_>,
+    ) {
+        let MergedMoments { mean, m2, count } = batch;
+        assert!(count > 1.0, "the variance of {count} value is undefined");
+        self.expect([mean.len(), m2.len()]);
+        self.set(count, epsilon, affine, running, |c| (mean[c], m2[c] / count));
+    }
+
+    /// Panics unless slices have one value per channel.
+    fn expect(&self, lengths: [usize; 2]) {
+        let channels = self.channels();
+        assert_eq!(lengths, [channels; 2], "batch norm of {channels} channels: slices");
+    }
+
+    /// Takes over the statistics of `n` values per channel; `of` tells mean and biased variance.
+    fn set(
+        &mut self,
+        n: f64,
+        epsilon: f64,
+        affine: Affine<'_>,
+        running: Running<'_>,
+        of: impl Fn(usize) -> (f64, f64),
+    ) {
+        let Affine { gamma, beta } = affine;
+        self.expect([gamma.len(), beta.len()]);
+        self.expect([running.mean.len(), running.variance.len()]);
+        for c in 0..self.channels() {
+            let (mean, variance) = of(c);
             let inv_std = 1.0 / (variance + epsilon).sqrt();
             let multiplier = f64::from(gamma[c]) * inv_std;
             self.mean[c] = mean as f32;
@@ -180,25 +246,110 @@ pub fn backward<E: Element>(
     gradient: AffineGradient<'_>,
     partial: &mut [f64],
 ) {
-    let Run { team, isa, dtype } = run;
     let (map, batch) = (*dy.map(), dy.batch());
     x.expect("x", &map, batch);
     let AffineGradient { gamma: dgamma, beta: dbeta } = gradient;
     let channels = [moments.channels(), dgamma.len(), dbeta.len()];
     assert_eq!(channels, [map.channels; 3], "channels of the statistics and gradients");
+    let passes = GradientPasses { run, activation, moments };
+    let count = (batch * map.height * map.width) as f32;
     let group = (CACHED_VALUES / (2 * batch * map.plane())).clamp(1, map.blocks());
     for first in (0..map.blocks()).step_by(group) {
         let blocks = group.min(map.blocks() - first);
         let dy = dy.blocks(first, blocks);
         let mut x = x.reborrow().blocks(first, blocks);
-        let map = dy.map();
+        passes.reduce(first, dy, x.as_planes(), partial, |channel, beta, gamma| {
+            dbeta[channel] = beta as f32;
+            dgamma[channel] = gamma as f32;
+        });
+        let means = |values: &[f32], b: usize| block(values, b).map(|value| value / count);
+        passes.spread(first, dy, x.reborrow(), |b| GradientMeans {
+            gamma: means(dgamma, b),
+            beta: means(dbeta, b),
+        });
+    }
+}
+
+/// The first pass of [`backward`] by itself: overwrites `sums`, those of the shift and of the scale as in
+/// [`GradientSums`], with the sums over this batch. They are the gradients of shift and scale too. `partial`
+/// is scratch as in [`backward`].
+///
+/// # Panics
+/// As [`backward`].
+pub fn gradient_sums<E: Element>(
+    run: Run<'_>,
+    activation: Activation,
+    moments: &Moments,
+    dy: Planes<'_, E>,
+    x: Planes<'_, E>,
+    sums: [&mut [f64]; 2],
+    partial: &mut [f64],
+) {
+    let map = dy.map();
+    x.expect("x", map, dy.batch());
+    let [betas, gammas] = sums;
+    let channels = [moments.channels(), betas.len(), gammas.len()];
+    assert_eq!(channels, [map.channels; 3], "channels of the statistics and sums");
+    let passes = GradientPasses { run, activation, moments };
+    passes.reduce(0, dy, x, partial, |channel, beta, gamma| {
+        betas[channel] = beta;
+        gammas[channel] = gamma;
+    });
+}
+
+/// The second pass of [`backward`] by itself: replaces `x` by its gradient, with sums of more values than
+/// those of this batch.
+///
+/// # Panics
+/// As [`backward`].
+pub fn input_gradient<E: Element>(
+    run: Run<'_>,
+    activation: Activation,
+    moments: &Moments,
+    dy: Planes<'_, E>,
+    x: PlanesMut<'_, E>,
+    sums: GradientSums<'_>,
+) {
+    let map = dy.map();
+    x.expect("x", map, dy.batch());
+    let channels = [moments.channels(), sums.beta.len(), sums.gamma.len()];
+    assert_eq!(channels, [map.channels; 3], "channels of the statistics and sums");
+    let means = |values: &[f64], b: usize| -> Lanes {
+        std::array::from_fn(|l| (values[b * BLOCK + l] / sums.count) as f32)
+    };
+    let passes = GradientPasses { run, activation, moments };
+    passes.spread(0, dy, x, |b| GradientMeans {
+        gamma: means(sums.gamma, b),
+        beta: means(sums.beta, b),
+    });
+}
+
+/// The two passes backward over a group of channel blocks.
+struct GradientPasses<'a> {
+    run: Run<'a>,
+    activation: Activation,
+    moments: &'a Moments,
+}
+
+impl GradientPasses<'_> {
+    /// Calls `tell` with each channel, the sum of its dz and that of its dz * xhat. The first block of `dy`
+    /// and `x` is block `first` of the layer.
+    fn reduce<E: Element>(
+        &self,
+        first: usize,
+        dy: Planes<'_, E>,
+        x: Planes<'_, E>,
+        partial: &mut [f64],
+        mut tell: impl FnMut(usize, f64, f64),
+    ) {
+        let (Run { team, isa, .. }, moments) = (self.run, self.moments);
+        let (map, batch) = (dy.map(), dy.batch());
+        let blocks = map.blocks();
         let total = batch * blocks;
         let partial = &mut partial[..2 * BLOCK * total];
-
-        let read_x = x.as_planes();
         split(team, total, chunks(partial, 2 * BLOCK), |index, sums| {
-            let (dy, x, b) = (dy.plane(index), read_x.plane(index), first + index % blocks);
-            match activation {
+            let (dy, x, b) = (dy.plane(index), x.plane(index), first + index % blocks);
+            match self.activation {
                 Activation::Relu => {
                     let pass = PlanePass::new(Relu, moments, b);
                     dispatch!(isa, s => pass.reduce(s, map, dy, x, sums));
@@ -215,15 +366,25 @@ pub fn backward<E: Element>(
             let sum: f64 = (0..batch).map(|n| of_plane(n)[l]).sum();
             let product: f64 = (0..batch).map(|n| of_plane(n)[BLOCK + l]).sum();
             let channel = first * BLOCK + c;
-            dbeta[channel] = sum as f32;
-            dgamma[channel] = (product * f64::from(moments.inv_std[channel])) as f32;
+            tell(channel, sum, product * f64::from(moments.inv_std[channel]));
         }
-        let count = (batch * map.height * map.width) as f32;
-        let means = |values: &[f32], b: usize| block(values, b).map(|value| value / count);
-        split(team, total, planes(x.reborrow()), |index, x| {
+    }
+
+    /// Replaces `x` by its gradient; `means` tells those of a block of the layer.
+    fn spread<E: Element>(
+        &self,
+        first: usize,
+        dy: Planes<'_, E>,
+        x: PlanesMut<'_, E>,
+        means: impl Fn(usize) -> GradientMeans + Sync,
+    ) {
+        let (Run { team, isa, dtype }, moments) = (self.run, self.moments);
+        let (map, batch) = (dy.map(), dy.batch());
+        let blocks = map.blocks();
+        split(team, batch * blocks, planes(x), |index, x| {
             let (dy, b) = (dy.plane(index), first + index % blocks);
-            let means = GradientMeans { gamma: means(dgamma, b), beta: means(dbeta, b) };
-            match activation {
+            let means = means(b);
+            match self.activation {
                 Activation::Relu => {
                     let pass = PlanePass::new(Relu, moments, b);
                     dispatch!(isa, s => pass.spread(s, dtype, map, dy, x, &means));

@@ -4,7 +4,8 @@ mod common;
 
 use bninception_kernels::activation::{self, Activation};
 use bninception_kernels::batch_norm::{
-    Affine, AffineGradient, BatchSums, Moments, Running, backward, normalise,
+    Affine, AffineGradient, BatchSums, GradientSums, MergedMoments, Moments, Running, backward,
+    gradient_sums, input_gradient, normalise,
 };
 use bninception_kernels::dtype::Dtype;
 use bninception_kernels::map::Map;
@@ -232,6 +233,88 @@ fn gradient_without_batch_norm_matches_the_definition() {
                     assert_close(&format!("bias, {what}"), &found_dbias, &dbias, TOLERANCE);
                     assert_surroundings(&map, batch, view, &buffer, 7.0);
                 }
+            });
+        }
+    }
+}
+
+/// Two processes with 4 and 3 images of the same 7.
+#[test]
+fn parts_of_a_batch_with_merged_statistics_match_the_definition() {
+    let of_part = |x: &Plain, images: std::ops::Range<usize>| {
+        let image = x.values.len() / x.batch;
+        let values = x.values[images.start * image..images.end * image].to_vec();
+        Plain { map: x.map, batch: images.len(), values }
+    };
+    for (channels, height, width, _) in CASES {
+        let map = map(channels, height, width);
+        let (x, dy) = (Plain::random(1, map, 7), Plain::random(2, map, 7));
+        let (gamma, beta) = (random(3, channels), random(4, channels));
+        let (mean, variance) = statistics(&x);
+        let count = (7 * height * width) as f64;
+        let m2: Vec<f64> = variance.iter().map(|variance| variance * count).collect();
+        let (mut running_mean, mut running_variance) = (vec![0.0; channels], vec![0.0; channels]);
+        let mut moments = Moments::new(channels);
+        moments.update_merged(
+            MergedMoments { mean: &mean, m2: &m2, count },
+            EPSILON,
+            Affine { gamma: &gamma, beta: &beta },
+            Running {
+                mean: &mut running_mean,
+                variance: &mut running_variance,
+                momentum: 1.0,
+                bias: None,
+            },
+        );
+        assert_close("running mean", &running_mean, &mean, 1e-6);
+        let unbiased: Vec<f64> = m2.iter().map(|m2| m2 / (count - 1.0)).collect();
+        assert_close("running variance", &running_variance, &unbiased, 1e-6);
+
+        let view = views(&map)[2];
+        for activation in [Activation::Relu, Activation::Sigmoid] {
+            let (_, dx, dgamma, dbeta) = oracle(activation, &x, &dy, &gamma, &beta);
+            each_way(|isa, team| {
+                let what = format!("{activation:?} {map:?} {isa:?} {} threads", team.len());
+                let run = Run { team, isa, dtype: Dtype::F32 };
+                let (mut betas, mut gammas) = (vec![0.0; channels], vec![0.0; channels]);
+                for part in [0..4, 4..7] {
+                    let batch = part.len();
+                    let (x, dy) = (of_part(&x, part.clone()), of_part(&dy, part));
+                    let (mut beta, mut gamma) = (vec![7.0; channels], vec![7.0; channels]);
+                    gradient_sums(
+                        run,
+                        activation,
+                        &moments,
+                        Planes::new(&dy.blocked(view, 7.0), &map, view, batch),
+                        Planes::new(&x.blocked(view, 7.0), &map, view, batch),
+                        [&mut beta, &mut gamma],
+                        &mut vec![7.0; 2 * batch * channels],
+                    );
+                    betas.iter_mut().zip(&beta).for_each(|(sum, value)| *sum += value);
+                    gammas.iter_mut().zip(&gamma).for_each(|(sum, value)| *sum += value);
+                }
+                let f32s = |values: &[f64]| -> Vec<f32> {
+                    values.iter().map(|&value| value as f32).collect()
+                };
+                assert_close(&format!("dgamma, {what}"), &f32s(&gammas), &dgamma, TOLERANCE);
+                assert_close(&format!("dbeta, {what}"), &f32s(&betas), &dbeta, TOLERANCE);
+                let mut found = Vec::new();
+                for part in [0..4, 4..7] {
+                    let batch = part.len();
+                    let (x, dy) = (of_part(&x, part.clone()), of_part(&dy, part));
+                    let mut buffer = x.blocked(view, 7.0);
+                    input_gradient(
+                        run,
+                        activation,
+                        &moments,
+                        Planes::new(&dy.blocked(view, 7.0), &map, view, batch),
+                        PlanesMut::new(&mut buffer, &map, view, batch),
+                        GradientSums { beta: &betas, gamma: &gammas, count },
+                    );
+                    found.extend(Plain::read(map, batch, view, &buffer).values);
+                    assert_surroundings(&map, batch, view, &buffer, 7.0);
+                }
+                assert_close(&format!("dx, {what}"), &found, &dx, 30.0 * TOLERANCE);
             });
         }
     }

@@ -95,11 +95,10 @@ pub fn check_len(what: &'static str, expected: usize, found: usize) -> Result<()
     if expected == found { Ok(()) } else { Err(ModelError::Length { what, expected, found }) }
 }
 
-/// Fails unless `network` can train on a batch.
+/// Fails unless a batch fits `network`. Whether its statistics are defined, [`check_variance`] says.
 ///
 /// # Errors
-/// No image, images of another length, a label out of range, or a batch norm that would see a
-/// single value per channel.
+/// No image, images of another length, or a label out of range.
 pub fn check_batch(
     network: &Network,
     images: Images<'_>,
@@ -113,7 +112,7 @@ pub fn check_batch(
     if let Some(image) = labels.iter().position(|&label| label as usize >= classes) {
         return Err(ModelError::Label { image, label: labels[image], classes });
     }
-    check_images(network, images).map(|_| ())
+    Ok(())
 }
 
 /// Fails unless there is one weight for each class of `network`, or none at all.
@@ -133,10 +132,19 @@ pub fn check_images(network: &Network, images: Images<'_>) -> Result<usize, Mode
     let image = network.layers[0].output.len();
     let n_images = images.len() / image;
     check_len("images", n_images.max(1) * image, images.len())?;
+    check_variance(network, n_images)?;
+    Ok(n_images)
+}
+
+/// Fails if a batch norm would see a single value per channel in a batch of `n_images`.
+///
+/// # Errors
+/// [`ModelError::SingleValue`].
+pub fn check_variance(network: &Network, n_images: usize) -> Result<(), ModelError> {
     let sees_one_value =
         |layer: &&Layer| layer.op == Op::BatchNorm && n_images * layer.output.pixels() < 2;
     match network.layers.iter().find(sees_one_value) {
         Some(layer) => Err(ModelError::SingleValue { layer: layer.name.clone() }),
-        None => Ok(n_images),
+        None => Ok(()),
     }
 }

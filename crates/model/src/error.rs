@@ -50,6 +50,9 @@ pub enum ModelError {
         /// The layer.
         layer: String,
     },
+    /// Processes could not tell each other what their batch norms see.
+    #[error("the exchange of batch norm between ranks failed: {0}")]
+    Ranks(Box<dyn std::error::Error + Send + Sync>),
     /// A tensor operation of the reference executor failed.
     #[error("reference executor, layer {layer}: {source}")]
     Candle {

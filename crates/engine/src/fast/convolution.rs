@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use bninception_kernels::activation::{self, Activation};
-use bninception_kernels::batch_norm::{self, Affine, AffineGradient, BatchSums, Moments, Running};
+use bninception_kernels::batch_norm::{
+    self, Affine, AffineGradient, BatchSums, MergedMoments, Moments, Running,
+};
 use bninception_kernels::conv::{Conv, ConvInput, ConvShape, Epilogue};
 use bninception_kernels::element::{Element, region_len};
 use bninception_kernels::map::{BLOCK, View};
@@ -13,9 +15,11 @@ use bninception_model::Weights;
 use bninception_model::batch::Images;
 
 use super::memory::{Buffer, disjoint};
+use super::merged_norm::{MergedNorm, merge_sums};
 use super::plain::plain;
 use super::plan::{Context, Planner, Settings, pack_images};
 use super::stage::{ConvStage, MAX_MEMBERS, Member, Norm};
+use crate::error::EngineError;
 use crate::executor::Watch;
 use crate::profile::Phase;
 
@@ -44,9 +48,12 @@ enum Follow {
     Norm {
         /// The convolution's output, all members side by side; later its gradient.
         raw: Buffer,
-        /// Sums of all channels, then sums of squares.
+        /// Sums of all channels, then sums of squares. Where ranks merge their statistics, later what they
+        /// have merged: means and M2, and backward the sums of dz and of dz * xhat.
         sums: Vec<f64>,
         moments: Vec<Moments>,
+        /// Values of each channel on all ranks, where they merge their statistics.
+        merged_count: f64,
     },
     /// The nonlinearity of the only member. If the network has no bias, the vector takes the place of
     /// the bias and of its gradient.
@@ -81,12 +88,12 @@ impl Convolution {
             planner.touch_gradient(&member.output, back);
         }
         let channels = shape.out_channels;
-        let follow = if stage.members.iter().all(|member| member.norm.is_some()) {
+        let follow = if stage.has_norm() {
             let raw = planner.buffers.scratch(settings.map_len(&shape.out_map(), batch), row);
             planner.buffers.touch(raw, back);
             let moments = |member: &Member| Moments::new(member.output.map.channels);
             let moments = stage.members.iter().map(moments).collect();
-            Follow::Norm { raw, sums: vec![0.0; 2 * channels], moments }
+            Follow::Norm { raw, sums: vec![0.0; 2 * channels], moments, merged_count: 0.0 }
         } else {
             for member in &stage.members {
                 planner.touch_value(&member.output, back);
@@ -172,13 +179,16 @@ impl Convolution {
     }
 
     /// Computes the outputs of all members and moves their running statistics.
+    ///
+    /// # Errors
+    /// Those of merging batch norm over ranks.
     pub(super) fn forward<E: Element>(
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
         images: Images<'_>,
         weights: &mut Weights,
-    ) {
+    ) -> Result<(), EngineError> {
         let (team, batch) = (cx.team, cx.batch);
         let Settings { isa, dtype, .. } = *cx.settings;
         let run = Run { team, isa, dtype };
@@ -196,15 +206,19 @@ impl Convolution {
 
         let map = conv.shape().out_map();
         match &mut self.follow {
-            Follow::Norm { raw, sums, moments } => {
+            Follow::Norm { raw, sums, moments, merged_count } => {
                 let [x, packed, y, workspace] = cx.get([input, self.packed, *raw, self.workspace]);
                 let x = input_of(&self.stage, conv, E::of_region(x));
                 let y = PlanesMut::whole(E::of_region_mut(y), &map, batch);
                 conv.forward(team, x, packed, y, Epilogue::Sums(sums), workspace);
                 cx.clock.lap(row, Phase::Forward);
 
-                let (sums, squares) = sums.split_at(map.channels);
                 let count = batch * map.height * map.width;
+                if let Some(merge) = &mut cx.merge {
+                    *merged_count = merge_sums(merge, self.stage.norm_name(), count, sums)?;
+                }
+                let is_merged = cx.merge.is_some();
+                let (sums, squares) = sums.split_at(map.channels);
                 let mut first = 0;
                 for (member, moments) in members.iter().zip(moments) {
                     let Some(norm) = &member.norm else { continue };
@@ -212,20 +226,28 @@ impl Convolution {
                     let [mean, variance] = pair(statistics, &norm.mean, &norm.variance);
                     let range = first..first + member.output.map.channels;
                     let (sums, squares) = (&sums[range.clone()], &squares[range]);
-                    moments.update(
-                        BatchSums { sums, squares, count },
-                        cx.settings.epsilon,
-                        Affine {
-                            gamma: &trainable[norm.gamma.clone()],
-                            beta: &trainable[norm.beta.clone()],
-                        },
-                        Running {
-                            mean,
-                            variance,
-                            momentum: cx.bn_momentum,
-                            bias: member.bias.clone().map(|bias| &trainable[bias]),
-                        },
-                    );
+                    let affine = Affine {
+                        gamma: &trainable[norm.gamma.clone()],
+                        beta: &trainable[norm.beta.clone()],
+                    };
+                    let running = Running {
+                        mean,
+                        variance,
+                        momentum: cx.bn_momentum,
+                        bias: member.bias.clone().map(|bias| &trainable[bias]),
+                    };
+                    let epsilon = cx.settings.epsilon;
+                    if is_merged {
+                        let batch = MergedMoments { mean: sums, m2: squares, count: *merged_count };
+                        moments.update_merged(batch, epsilon, affine, running);
+                    } else {
+                        moments.update(
+                            BatchSums { sums, squares, count },
+                            epsilon,
+                            affine,
+                            running,
+                        );
+                    }
                     let output = &member.output;
                     let view = View { first: first / BLOCK, ..View::whole(&map) };
                     let [x, y]: [&mut [E]; 2] = cx.maps([*raw, cx.slots.value(output)]);
@@ -257,18 +279,22 @@ impl Convolution {
                 cx.clock.lap(row, Phase::Forward);
             }
         }
+        Ok(())
     }
 
     /// Computes the gradients of all members' weights, and that of the input unless it is an image or
     /// comes from frozen layers.
+    ///
+    /// # Errors
+    /// Those of merging batch norm over ranks.
     pub(super) fn backward<E: Element>(
         &mut self,
         row: usize,
         cx: &mut Context<'_>,
         weights: &Weights,
         gradients: &mut [f32],
-    ) {
-        let (output, output_view) = self.backward_follow::<E>(cx, gradients);
+    ) -> Result<(), EngineError> {
+        let (output, output_view) = self.backward_follow::<E>(cx, gradients)?;
         cx.clock.lap(row, Phase::PointwiseBackward);
 
         let team = cx.team;
@@ -283,7 +309,9 @@ impl Convolution {
         conv.backward_weights(team, x, dy, filters, workspace);
         cx.clock.lap(row, Phase::WeightGradient);
 
-        let (Some(input), Some(accumulate)) = (&self.stage.input, self.accumulate) else { return };
+        let (Some(input), Some(accumulate)) = (&self.stage.input, self.accumulate) else {
+            return Ok(());
+        };
         let [dy, packed, dx, workspace] =
             cx.get([output, self.packed, cx.slots.gradient(input), self.workspace]);
         conv.pack_backward(team, &self::filters(members, weights)[..members.len()], packed);
@@ -291,6 +319,7 @@ impl Convolution {
         let dx = input.of_mut(E::of_region_mut(dx), batch);
         conv.backward_input(team, dy, packed, dx, accumulate, workspace);
         cx.clock.lap(row, Phase::InputGradient);
+        Ok(())
     }
 
     /// Gradient of what follows the convolution; returns where that of its output lies.
@@ -298,14 +327,19 @@ impl Convolution {
         &mut self,
         cx: &mut Context<'_>,
         gradients: &mut [f32],
-    ) -> (Buffer, View) {
+    ) -> Result<(Buffer, View), EngineError> {
         let (batch, slots) = (cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         let run = Run { team: cx.team, isa, dtype };
         let members = &self.stage.members;
         match &mut self.follow {
-            Follow::Norm { raw, moments, .. } => {
+            Follow::Norm { raw, moments, sums, merged_count } => {
                 let whole = View::whole(&self.conv.shape().out_map());
+                if cx.merge.is_some() {
+                    let norm = MergedNorm { members, raw: *raw, whole, moments };
+                    norm.backward::<E>(cx, gradients, sums, *merged_count)?;
+                    return Ok((*raw, whole));
+                }
                 let mut first = 0;
                 for (member, moments) in members.iter().zip(moments) {
                     let Some(Norm { gamma, beta, .. }) = &member.norm else { continue };
@@ -325,7 +359,7 @@ impl Convolution {
                     batch_norm::backward(run, g, moments, dy, x, gradient, cx.partial);
                     first += output.map.channels;
                 }
-                (*raw, whole)
+                Ok((*raw, whole))
             }
             Follow::Activation { no_bias_gradient, .. } => {
                 let member = &members[0];
@@ -343,7 +377,7 @@ impl Convolution {
                 // The last plane shares its lower right corner with the next plane. That plane
                 // belongs to another branch, perhaps a pool's, and its halo may not be zero.
                 dy.zero_halo();
-                (slots.gradient(output), output.view)
+                Ok((slots.gradient(output), output.view))
             }
         }
     }

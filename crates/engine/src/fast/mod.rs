@@ -9,6 +9,7 @@ mod folded;
 mod head;
 mod lower;
 mod memory;
+mod merged_norm;
 mod padded;
 mod plain;
 mod plan;
@@ -21,13 +22,16 @@ use bninception_kernels::dtype::Dtype;
 use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_kernels::with_element;
-use bninception_model::batch::{Images, check_batch, check_class_weights, check_images, check_len};
+use bninception_model::batch::{
+    Images, check_batch, check_class_weights, check_images, check_len, check_variance,
+};
 use bninception_model::{Network, Weights};
 
 use self::evaluation::Evaluation;
 use self::lower::{Lowered, Purpose, lower};
 use self::padded::Padded;
 use self::plan::Settings;
+use self::stage::Stage;
 use self::training::{Machine, Step, Training};
 use crate::error::EngineError;
 use crate::exchange::Exchange;
@@ -36,6 +40,8 @@ use crate::executor::{
     UpdateResult, Watch,
 };
 use crate::held::Held;
+use crate::norm_exchange::NormExchange;
+use crate::norm_merge::NormMerge;
 use crate::profile::Profile;
 use crate::state::ModelState;
 
@@ -310,9 +316,12 @@ impl Executor for Fast {
         let Fast { network, held, logits, frozen, training, padded, settings, team, .. } = self;
         check_batch(network, batch.images, batch.labels)?;
         check_class_weights(network, batch.class_weights)?;
+        let Hooks { watch, exchange, norm } = hooks;
+        if norm.is_none() {
+            check_variance(network, batch.labels.len())?;
+        }
         let (images, classes) = (batch.labels.len(), network.options.classes);
         logits.resize(images * classes, 0.0);
-        let Hooks { watch, exchange } = hooks;
         let (layers, mut see) = watch.map_or((None, None), |w| (Some(w.layers), Some(w.see)));
         let mut show = |layer: usize, values: Vec<f32>| {
             if let Some(see) = &mut see {
@@ -321,6 +330,7 @@ impl Executor for Fast {
             }
         };
         let watch = layers.map(|layers| Watch { layers, see: &mut show });
+        let mut merge = norm.map(NormMerge::new);
         let (plan, machine) = training_plan(training, images, *settings, team);
         held.micro_batch(team, exchange, |weights, gradients, ready| {
             let frozen = frozen.as_mut().map(|side| {
@@ -336,16 +346,29 @@ impl Executor for Fast {
                 gradients: &mut *gradients,
                 logits: &mut logits[..],
                 watch,
+                merge: merge.as_mut().map(NormMerge::reborrow),
                 frozen,
                 ready: &mut *ready,
             };
-            let loss = with_element!(settings.map_dtype, E => plan.run::<E>(machine, step));
+            let loss = with_element!(settings.map_dtype, E => plan.run::<E>(machine, step))?;
             padded.store(weights, gradients);
             for range in padded.outer_ranges() {
                 ready(range.clone(), &gradients[range]);
             }
             Ok(BatchResult::new(loss, batch, logits))
         })
+    }
+
+    fn join_norm(&mut self, norm: &mut dyn NormExchange) -> Result<(), EngineError> {
+        // Layers that share a stage share an exchange.
+        let norms = self.training.lowered.stages.iter().filter_map(|stage| match stage {
+            Stage::Conv(stage) if stage.has_norm() => {
+                Some((stage.norm_name(), stage.shape.out_channels))
+            }
+            _ => None,
+        });
+        let norms: Vec<(&str, usize)> = norms.collect();
+        NormMerge::new(norm).join(&norms)
     }
 
     fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
@@ -384,7 +407,7 @@ impl Executor for Fast {
             padded.load(weights);
             with_element!(settings.map_dtype, E => {
                 plan.batch_statistics::<E>(machine, images, frozen, padded, weights)
-            });
+            })?;
             padded.store_statistics(weights);
             Ok(())
         });

@@ -11,6 +11,7 @@ use bninception_model::batch::Images;
 use super::memory::{Buffer, Buffers, Places};
 use super::stage::Place;
 use crate::executor::Watch;
+use crate::norm_merge::NormMerge;
 use crate::profile::Clock;
 
 /// What does not change from one batch size to another.
@@ -77,6 +78,8 @@ pub(super) struct Context<'a> {
     pub partial: &'a mut [f64],
     pub clock: Clock<'a>,
     pub watch: Option<Watch<'a>>,
+    /// Batch norm with the statistics of all ranks.
+    pub merge: Option<NormMerge<'a>>,
 }
 
 impl<'a> Context<'a> {

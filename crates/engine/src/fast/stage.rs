@@ -75,6 +75,18 @@ pub(super) struct ConvStage {
     pub members: Vec<Member>,
 }
 
+impl ConvStage {
+    /// Whether batch norm follows the convolutions.
+    pub(super) fn has_norm(&self) -> bool {
+        self.members.iter().all(|member| member.norm.is_some())
+    }
+
+    /// The name that stands for all members in messages about batch norm.
+    pub(super) fn norm_name(&self) -> &str {
+        self.members.first().map_or("", |member| &member.name)
+    }
+}
+
 /// One convolution with what follows it. Ranges are places in the flat vectors of
 /// [`bninception_model::Weights`].
 #[derive(Clone, Debug)]

@@ -24,7 +24,9 @@ use super::memory::{Buffer, Buffers};
 use super::padded::Padded;
 use super::plan::{Context, Planner, Settings, Slots};
 use super::stage::{Place, Stage};
+use crate::error::EngineError;
 use crate::executor::{Ready, TrainBatch, Watch};
+use crate::norm_merge::NormMerge;
 use crate::profile::{Clock, Phase, Profile};
 
 /// What a step runs on.
@@ -45,8 +47,8 @@ impl<'a> Machine<'a> {
     ) -> Context<'a> {
         let Machine { team, arena, profile } = self;
         let clock = Clock::start(profile);
-        let (bn_momentum, watch) = (1.0, None);
-        Context { team, settings, batch, bn_momentum, slots, arena, partial, clock, watch }
+        let (bn_momentum, watch, merge) = (1.0, None, None);
+        Context { team, settings, batch, bn_momentum, slots, arena, partial, clock, watch, merge }
     }
 }
 
@@ -60,6 +62,8 @@ pub(super) struct Step<'a> {
     pub gradients: &'a mut [f32],
     pub logits: &'a mut [f32],
     pub watch: Option<Watch<'a>>,
+    /// Batch norm with the statistics of all ranks.
+    pub merge: Option<NormMerge<'a>>,
     /// What the frozen layers made of the images, if there are some.
     pub frozen: Option<&'a [f32]>,
     /// Told of the gradients of each stage when they are computed, but for those of padded layers.
@@ -151,14 +155,23 @@ impl Training {
     /// One step without the optimizer; returns the mean loss of the logits, or that of an auxiliary
     /// head if it is not finite. The sizes of all arguments have been checked, and `padded` has loaded
     /// the weights.
-    pub(super) fn run<E: Element>(&mut self, machine: Machine<'_>, step: Step<'_>) -> f64 {
-        let Step { batch, padded, weights, gradients, logits, watch, frozen, ready } = step;
+    ///
+    /// # Errors
+    /// Those of merging batch norm over ranks.
+    pub(super) fn run<E: Element>(
+        &mut self,
+        machine: Machine<'_>,
+        step: Step<'_>,
+    ) -> Result<f64, EngineError> {
+        let Step { batch, padded, weights, gradients, logits, watch, mut merge, frozen, ready } =
+            step;
         let Training { settings, slots, stages, heads, aux_logits, partial, batch: n, .. } = self;
         let watch = watch.map(|Watch { layers, see }| Watch { layers, see });
         let cx = machine.context(settings, slots, partial, *n);
-        let mut cx = Context { bn_momentum: batch.bn_momentum, watch, ..cx };
+        let merge = merge.as_mut().map(NormMerge::reborrow);
+        let mut cx = Context { bn_momentum: batch.bn_momentum, watch, merge, ..cx };
         take(&mut cx, self.frozen, frozen);
-        forward::<E>(stages, &mut cx, batch.images, padded, weights);
+        forward::<E>(stages, &mut cx, batch.images, padded, weights)?;
         let (n_stages, n_aux) = (stages.len(), heads.len() - 1);
         let mut loss = 0.0_f64;
         for (index, head) in heads.iter_mut().enumerate() {
@@ -171,17 +184,20 @@ impl Training {
         }
         for (row, stage) in stages.iter_mut().enumerate().rev() {
             if stage.is_stored() {
-                stage.backward::<E>(row, &mut cx, &padded.weights, &mut padded.gradients);
+                stage.backward::<E>(row, &mut cx, &padded.weights, &mut padded.gradients)?;
             } else {
-                stage.backward::<E>(row, &mut cx, weights, gradients);
+                stage.backward::<E>(row, &mut cx, weights, gradients)?;
                 stage.tensors().for_each(|range| ready(range.clone(), &gradients[range]));
             }
         }
-        loss
+        Ok(loss)
     }
 
     /// The forward pass of [`Training::run`] up to the heads, which puts the statistics of this batch in
     /// place of the running ones, but for those of frozen layers.
+    ///
+    /// # Errors
+    /// None: nothing is merged over ranks.
     pub(super) fn batch_statistics<E: Element>(
         &mut self,
         machine: Machine<'_>,
@@ -189,11 +205,11 @@ impl Training {
         frozen: Option<&[f32]>,
         padded: &mut Padded,
         weights: &mut Weights,
-    ) {
+    ) -> Result<(), EngineError> {
         let Training { settings, slots, stages, partial, batch, .. } = self;
         let mut cx = machine.context(settings, slots, partial, *batch);
         take(&mut cx, self.frozen, frozen);
-        forward::<E>(stages, &mut cx, images, padded, weights);
+        forward::<E>(stages, &mut cx, images, padded, weights)
     }
 }
 
@@ -212,11 +228,12 @@ fn forward<E: Element>(
     images: Images<'_>,
     padded: &mut Padded,
     weights: &mut Weights,
-) {
+) -> Result<(), EngineError> {
     for (row, work) in stages.iter_mut().enumerate() {
         let weights = if work.is_stored() { &mut padded.weights } else { &mut *weights };
-        work.forward::<E>(row, cx, images, weights);
+        work.forward::<E>(row, cx, images, weights)?;
     }
+    Ok(())
 }
 
 /// A stage with its memory.
@@ -318,18 +335,18 @@ impl TrainStage {
         cx: &mut Context<'_>,
         images: Images<'_>,
         weights: &mut Weights,
-    ) {
+    ) -> Result<(), EngineError> {
         let (batch, slots) = (cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         let run = Run { team: cx.team, isa, dtype };
         match self {
             TrainStage::Conv(convolution) => {
-                convolution.forward::<E>(row, cx, images, weights);
+                convolution.forward::<E>(row, cx, images, weights)?;
                 if cx.watch.is_some() {
                     convolution.show::<E>(cx, weights);
                     cx.clock.lap(row, Phase::Forward);
                 }
-                return;
+                return Ok(());
             }
             TrainStage::MaxPool { pool, winners, input, output, .. } => {
                 let [x, y, winners] = cx.get([slots.value(input), slots.value(output), *winners]);
@@ -355,6 +372,7 @@ impl TrainStage {
             }
         }
         cx.clock.lap(row, Phase::Pointwise);
+        Ok(())
     }
 
     fn backward<E: Element>(
@@ -363,7 +381,7 @@ impl TrainStage {
         cx: &mut Context<'_>,
         weights: &Weights,
         gradients: &mut [f32],
-    ) {
+    ) -> Result<(), EngineError> {
         let (batch, slots) = (cx.batch, cx.slots);
         let Settings { isa, dtype, .. } = *cx.settings;
         let run = Run { team: cx.team, isa, dtype };
@@ -378,7 +396,7 @@ impl TrainStage {
             | TrainStage::Lrn { accumulate, .. } => *accumulate,
         };
         // What frozen layers made gets no gradient.
-        let Some(accumulate) = accumulate else { return };
+        let Some(accumulate) = accumulate else { return Ok(()) };
         match self {
             TrainStage::Conv(_) => {}
             TrainStage::MaxPool { pool, winners, input, output, .. } => {
@@ -414,5 +432,6 @@ impl TrainStage {
             }
         }
         cx.clock.lap(row, Phase::PointwiseBackward);
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@
 
 mod aux_pool;
 mod lrn;
+mod merged_norm;
 mod pointwise;
 mod pool;
 
@@ -17,10 +18,15 @@ use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, Module, ModuleT};
 
 pub use aux_pool::AuxPoolOp;
 pub use lrn::LrnOp;
+pub use merged_norm::MergeNorms;
 pub use pointwise::{MaskOp, ReluOp};
 pub use pool::PoolOp;
 
-use crate::batch::{Images, check_batch, check_class_weights, check_images, check_len};
+use merged_norm::{MergedNorms, NormLayer};
+
+use crate::batch::{
+    Images, check_batch, check_class_weights, check_images, check_len, check_variance,
+};
 use crate::dropout::dropout_mask;
 use crate::error::ModelError;
 use crate::layer::{Activation, Layer, Op};
@@ -115,29 +121,35 @@ impl ReferenceExecutor {
 
     /// Forward pass in training mode, cross-entropy with label smoothing, and backward pass. The
     /// gradient is that of the weighted sum of all losses. Shows every layer and its output to `stage` on
-    /// the way.
+    /// the way. With `merge`, batch norm has the statistics of several processes.
     ///
     /// # Shapes
     /// `gradients` in the trainable layout.
     ///
     /// # Errors
-    /// Wrong lengths, labels out of range, a batch whose variance is undefined, or an error of `stage`.
+    /// Wrong lengths, labels out of range, a batch whose variance is undefined, or an error of `stage` or of
+    /// `merge`.
     pub fn train(
         &self,
         input: &TrainInput<'_>,
         weights: &mut Weights,
         gradients: &mut [f32],
         stage: &mut Stage<'_>,
+        merge: Option<&mut dyn MergeNorms>,
     ) -> Result<TrainOutput, ModelError> {
         let TrainInput { images, labels, draw, bn_momentum, .. } = *input;
         check_len("gradients", self.table.n_trainable(), gradients.len())?;
         check_batch(&self.network, images, labels)?;
         check_class_weights(&self.network, input.class_weights)?;
+        if merge.is_none() {
+            check_variance(&self.network, labels.len())?;
+        }
 
         let tensors = self.tensors(weights, Some(self.network.frozen))?;
         let image = self.image_tensor(images)?;
         let mode = Mode::Train { seed: draw.0, number: draw.1, bn_momentum };
-        let (logits, statistics) = self.forward(image, &tensors, mode, stage)?;
+        let mut merged = merge.map(MergedNorms::new);
+        let (logits, statistics) = self.forward(image, &tensors, mode, stage, merged.as_mut())?;
 
         let mut total: Option<Tensor> = None;
         let mut reported = 0.0;
@@ -162,7 +174,10 @@ impl ReferenceExecutor {
         };
         let last = self.network.layers.len() - 1;
         let in_last = |source| self.in_layer(last, source);
-        let grads = total.backward().map_err(in_last)?;
+        let mut grads = total.backward().map_err(in_last)?;
+        if let Some(merged) = merged {
+            merged.backward(&mut grads, &tensors.trainable)?;
+        }
         self.read_gradients(&grads, &tensors.trainable, gradients)?;
         self.read_statistics(&statistics, weights)?;
         Ok(TrainOutput { loss: reported, logits: values(logits).map_err(in_last)? })
@@ -183,7 +198,7 @@ impl ReferenceExecutor {
         let tensors = self.tensors(weights, None)?;
         let image = self.image_tensor(images)?;
         let mode = Mode::Train { seed: 0, number: 0, bn_momentum: 1.0 };
-        let (_, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()))?;
+        let (_, statistics) = self.forward(image, &tensors, mode, &mut |_, _| Ok(()), None)?;
         self.read_statistics(&statistics, weights)
     }
 
@@ -207,7 +222,7 @@ impl ReferenceExecutor {
     ) -> Result<Vec<f32>, ModelError> {
         let tensors = self.tensors(weights, None)?;
         let image = self.image_tensor(images)?;
-        let (logits, _) = self.forward(image, &tensors, Mode::Evaluate, stage)?;
+        let (logits, _) = self.forward(image, &tensors, Mode::Evaluate, stage, None)?;
         let last = self.network.layers.len() - 1;
         match logits.last() {
             Some(logits) => values(logits).map_err(|source| self.in_layer(last, source)),
@@ -223,6 +238,7 @@ impl ReferenceExecutor {
         tensors: &Tensors,
         mode: Mode,
         stage: &mut Stage<'_>,
+        mut merged: Option<&mut MergedNorms<'_>>,
     ) -> Result<(Vec<Tensor>, Vec<Tensor>), ModelError> {
         let layers = &self.network.layers;
         let runs = match mode {
@@ -248,16 +264,54 @@ impl ReferenceExecutor {
             }
             // What is frozen runs as in evaluation.
             let mode = if index <= self.network.frozen { Mode::Evaluate } else { mode };
-            let output = self
-                .run_layer(index, layer, &inputs, tensors, &mut statistics, mode)
-                .and_then(|output| stage(layer, &output).map(|()| output))
-                .map_err(|source| self.in_layer(index, source))?;
+            let in_layer = |source| self.in_layer(index, source);
+            let output = match (&mut merged, layer.op, mode) {
+                (Some(merged), Op::BatchNorm, Mode::Train { bn_momentum, .. }) => {
+                    let norm = self
+                        .norm_layer(index, tensors, &mut statistics, bn_momentum)
+                        .map_err(in_layer)?;
+                    merged.forward(norm, &inputs[0])?
+                }
+                _ => self
+                    .run_layer(index, layer, &inputs, tensors, &mut statistics, mode)
+                    .map_err(in_layer)?,
+            };
+            stage(layer, &output).map_err(in_layer)?;
             outputs[index] = Some(output);
         }
         // Nothing reads logits, so they are kept.
         let losses = self.network.losses.iter();
         let logits = losses.filter_map(|loss| outputs[loss.logits].take()).collect();
         Ok((logits, statistics))
+    }
+
+    /// Batch norm `index` with its tensors.
+    fn norm_layer<'a>(
+        &'a self,
+        index: usize,
+        tensors: &Tensors,
+        statistics: &'a mut [Tensor],
+        momentum: f64,
+    ) -> candle_core::Result<NormLayer<'a>> {
+        let trainable = |role| position(&self.table.trainable, index, role);
+        let statistic = |role| position(&self.table.statistics, index, role);
+        let (Some(options), Some(scale), Some(shift), Some(mean), Some(var)) = (
+            self.network.options.batch_norm,
+            trainable(Role::Scale),
+            trainable(Role::Shift),
+            statistic(Role::RunningMean),
+            statistic(Role::RunningVar),
+        ) else {
+            candle_core::bail!("no constants or tensors of batch norm")
+        };
+        let running = statistics.get_disjoint_mut([mean, var]).map_err(candle_core::Error::msg)?;
+        Ok(NormLayer {
+            name: &self.network.layers[index].name,
+            affine: [scale, shift].map(|at| tensors.trainable[at].clone()),
+            running,
+            epsilon: options.epsilon,
+            momentum,
+        })
     }
 
     fn run_layer(

@@ -8,7 +8,7 @@ use bninception::run::checkpoint::{self, CheckpointError};
 use bninception_engine::model::{Network, Weights};
 use bninception_engine::{
     BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Features, Hooks, Images,
-    ModelState, StepResult, Sums, TrainBatch, Update, UpdateResult,
+    ModelState, NormExchange, StepResult, Sums, TrainBatch, Update, UpdateResult,
 };
 use serde_json::Value;
 
@@ -88,6 +88,10 @@ impl Executor for Spoiling {
             true => Ok(BatchResult { loss: f64::NAN, ..result }),
             false => Ok(result),
         }
+    }
+
+    fn join_norm(&mut self, norm: &mut dyn NormExchange) -> Result<(), EngineError> {
+        self.inner.join_norm(norm)
     }
 
     fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
