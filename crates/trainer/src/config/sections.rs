@@ -62,6 +62,9 @@ pub struct NetworkConfig {
     /// Weight of the newest batch in the running statistics, PyTorch's sense of momentum;
     /// TensorFlow and Caffe name 1 minus this.
     pub bn_momentum: f64,
+    /// Whether batch norm takes its statistics over the batches of all processes.
+    #[serde(default)]
+    pub sync_bn: bool,
     /// Local response normalisation behind pool1 and behind conv2.
     pub lrn: bool,
     /// Probability with which dropout zeroes an input of the last layer; 0 leaves it out.

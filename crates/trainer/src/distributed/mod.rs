@@ -5,6 +5,7 @@
 //! ranks:     a collective     -> values told to all ranks
 //! report:    a step           -> what a rank says beside its sums
 //! exchange:  gradients        -> sums over ranks, in buckets
+//! norm:      sums of batch norm -> those of all ranks
 //! checkpoint: a file         -> its content on all ranks
 //! agreement: settings, images -> that all ranks have the same
 //! round:     batches side by side -> those of all ranks
@@ -16,6 +17,7 @@ pub mod checkpoint;
 pub mod cores;
 pub mod error;
 pub mod exchange;
+pub mod norm;
 pub mod ranks;
 pub mod report;
 pub mod round;

@@ -138,6 +138,12 @@ impl<'a> Session<'a> {
         lr_factor(self.progress.rollbacks) * lr
     }
 
+    /// Whether batch norm takes its statistics over all ranks, of which there are several.
+    pub(super) fn synchronises_norm(&self) -> bool {
+        let network = &self.job.config.network;
+        network.sync_bn && network.batch_norm && self.ranks.are_many()
+    }
+
     /// Writes a row of the run's metrics.
     pub(super) fn record(&mut self, record: &Record) {
         if let Some(Files { journal, .. }) = &mut self.files {

@@ -1,9 +1,10 @@
 //! One update: its micro-batches, what they gave, and what may be wrong with them.
 
 use bninception_data::Batch;
-use bninception_engine::{Exchange, Hooks, StepResult, Update, UpdateResult};
+use bninception_engine::{Exchange, Hooks, NormExchange, StepResult, Update, UpdateResult};
 
 use crate::distributed::exchange::StepExchange;
+use crate::distributed::norm::NormOverRanks;
 use crate::distributed::report::{Divergence, Report};
 use crate::error::Error;
 use crate::images::bad_images::bad_limit;
@@ -41,7 +42,8 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
             return Ok(Some(stop));
         }
         add_micro_batch(run, bar, &mut part, micro)?;
-        if part.report.divergence.is_some() {
+        // With batch norm over all ranks, the others wait for this one in each micro-batch.
+        if part.report.divergence.is_some() && !run.synchronises_norm() {
             break;
         }
     }
@@ -115,22 +117,35 @@ fn add_micro_batch(
             counted(batch_size as u64, "image")
         );
         run.loader.recycle(batch);
+        if run.synchronises_norm() {
+            run.executor.join_norm(&mut NormOverRanks(run.ranks))?;
+        }
         return Ok(());
     }
     let place = Place { number, updates: run.progress.updates() };
     let weights = job.class_weights.as_deref();
     let input = micro_batch(&batch, place, config, &job.normaliser, weights);
     let to_watch = part.last.is_none() && run.watcher.is_due(step + 1);
+    let is_last = micro + 1 == accumulate;
+    let is_synchronised = run.synchronises_norm();
+    let mut norm = NormOverRanks(run.ranks);
     let result = match (&mut run.files, to_watch) {
         (Some(files), true) => {
             let mut see =
                 |layer: &str, values: &[f32]| files.journal.histogram(step + 1, layer, values);
-            run.watcher.gradients(run.executor, &input, &mut see)?
+            let norm = is_synchronised.then_some(&mut norm as &mut dyn NormExchange);
+            run.watcher.gradients(run.executor, &input, norm, &mut see)?
+        }
+        // A rank without images joins in the sums of batch norm, but has no gradients that could travel between
+        // them: ranks would call in different orders.
+        _ if is_synchronised => {
+            let norm = Some(&mut norm as &mut dyn NormExchange);
+            run.executor.gradients(&input, Hooks { norm, ..Hooks::default() })?
         }
         _ => {
             // The last gradients may travel while the others are computed.
-            let mut exchange = StepExchange::new(run.ranks, &mut run.buckets, Report::default());
-            let is_last = micro + 1 == accumulate;
+            let NormOverRanks(ranks) = norm;
+            let mut exchange = StepExchange::new(ranks, &mut run.buckets, Report::default());
             let exchange = is_last.then_some(&mut exchange as &mut dyn Exchange);
             run.executor.gradients(&input, Hooks { exchange, ..Hooks::default() })?
         }
@@ -138,8 +153,10 @@ fn add_micro_batch(
     if !result.loss.is_finite() {
         let culprit = Culprit::Loss(result.loss);
         let lr = run.learning_rate(step);
-        part.report.divergence =
-            Some(diverged(job, Some(&batch), job.files_of(&batch.indices), (step, lr), culprit));
+        if part.report.divergence.is_none() {
+            let files = job.files_of(&batch.indices);
+            part.report.divergence = Some(diverged(job, Some(&batch), files, (step, lr), culprit));
+        }
         return Ok(());
     }
     part.indices.extend_from_slice(&batch.indices);

@@ -6,7 +6,7 @@
 
 use bninception_engine::model::{Network, ParameterTable};
 use bninception_engine::model::{Role, parameters::TensorSpec};
-use bninception_engine::{BatchResult, Executor, Hooks, TrainBatch, Watch};
+use bninception_engine::{BatchResult, Executor, Hooks, NormExchange, TrainBatch, Watch};
 
 use crate::config::{Config, nearest};
 use crate::error::Error;
@@ -98,6 +98,7 @@ impl Watcher {
         &mut self,
         executor: &mut dyn Executor,
         batch: &TrainBatch<'_>,
+        norm: Option<&mut dyn NormExchange>,
         see: &mut OnWatched<'_>,
     ) -> Result<BatchResult, Error> {
         let layers = &mut self.layers;
@@ -108,7 +109,10 @@ impl Watcher {
             }
         };
         let watch = Watch { layers: &self.indices, see: &mut show };
-        let hooks = Hooks { watch: Some(watch), ..Hooks::default() };
+        let mut hooks = Hooks { watch: Some(watch), ..Hooks::default() };
+        if let Some(norm) = norm {
+            hooks.norm = Some(norm);
+        }
         Ok(executor.gradients(batch, hooks)?)
     }
 

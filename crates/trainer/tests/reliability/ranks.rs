@@ -84,6 +84,46 @@ fn a_picture_that_one_rank_cannot_read_is_known_to_all() {
 }
 
 #[test]
+fn batch_norm_over_all_ranks_is_that_of_one_process_with_the_whole_batch() {
+    let loss = |runs: &Runs, run: &str| {
+        let rows = fs::read_to_string(runs.path(run).join("metrics.jsonl")).unwrap();
+        let row: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+        row["loss"].as_f64().unwrap()
+    };
+    let runs = Arc::new(Runs::new());
+    let sets =
+        ["train.threads=1", "train.steps=1", "log.every_steps=1", "log.watch=[\"conv1_7x7_s2\"]"];
+    let whole = [&sets[..], &["train.batch_size=8"]].concat();
+    runs.train("whole", &whole, None);
+    let whole = loss(&runs, "whole");
+    for (run, sync, expected) in [("all", "true", true), ("own", "false", false)] {
+        let sync = format!("network.sync_bn={sync}");
+        let sets = [&sets[..], &["train.batch_size=4", &sync]].concat();
+        train_on_ranks(&runs, run, &sets, 2).into_iter().for_each(|outcome| outcome.unwrap());
+        let difference = (loss(&runs, run) - whole).abs() / whole;
+        assert_eq!(difference < 1e-4, expected, "{run}: {difference}");
+    }
+
+    // A rank without a micro-batch takes part.
+    let class = fs::read_dir(runs.path("pictures/train")).unwrap().next().unwrap().unwrap().path();
+    let file = fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
+    fs::write(file, b"\xff\xd8\xff no picture").unwrap();
+    let sets = ["train.batch_size=2", "train.threads=1", "train.steps=0", "train.epochs=1"];
+    let more = ["network.sync_bn=true", "train.accumulate=2", "data.check_headers=false"];
+    let outcomes = train_on_ranks(&runs, "fewer", &[&sets[..], &more].concat(), 2);
+    outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+    // Nor does a loss that is not finite on one rank let the others wait.
+    let sets =
+        [&sets[..], &["network.sync_bn=true", "train.accumulate=2", "optimizer.lr=1e30"]].concat();
+    let outcomes = train_on_ranks(&runs, "diverged", &sets, 2);
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| outcome.as_ref().is_err_and(|error| error.contains("diverged")))
+    );
+}
+
+#[test]
 fn too_many_pictures_that_cannot_be_read_end_all_ranks() {
     let runs = Arc::new(Runs::new());
     let dir = fs::read_dir(runs.path("pictures/train")).unwrap().next().unwrap().unwrap().path();
