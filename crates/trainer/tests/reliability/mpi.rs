@@ -237,6 +237,37 @@ fn whichever_rank_is_killed_nothing_is_lost() {
 }
 
 #[test]
+fn launch_goes_on_from_the_last_checkpoint() {
+    for mpi in Mpi::all() {
+        let place = Place::with_pictures();
+        let folder = fs::canonicalize(place.path("")).unwrap();
+        let mpiexec = mpi.0.join("bin/mpiexec").display().to_string();
+        let launch = ["launch", "-n", "2", "--mpiexec", &mpiexec, "--restarts", "2", "--"];
+        let job = train(&["--steps", "40", "--run-dir", "run"]);
+        let started = place
+            .command(&[&launch[..], &job].concat())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(place.path("talk")).unwrap())
+            .spawn()
+            .unwrap();
+        let launcher = started.id() as i32;
+        let last = place.path("run/last.safetensors");
+        let has_step = || checkpoint::load_metadata(&last).is_ok_and(|stored| stored.step > 0);
+        wait_for("checkpoint", has_step);
+        // The program that launches is one of them.
+        let rank = ranks_of(&folder).into_iter().rfind(|&id| id != launcher).unwrap();
+        kill(rank, "-KILL");
+        let success = end_of(started, Duration::from_secs(120));
+        let talk = fs::read_to_string(place.path("talk")).unwrap();
+        assert!(success, "{talk}");
+        assert!(talk.contains("resume"), "{talk}");
+        mpi.succeed(&place, 2, &train(&["--steps", "40", "--run-dir", "whole"]));
+        let [again, whole] = ["run", "whole"].map(|run| RunResult::of(&place.path(run)));
+        again.assert_equals(&whole, &format!("launched again by {}", mpi.0.display()));
+    }
+}
+
+#[test]
 fn a_signal_to_the_launcher_saves_and_leaves() {
     for mpi in Mpi::all() {
         let place = Place::with_pictures();
