@@ -113,24 +113,23 @@ def sum_points(text: str) -> tuple[int, list[tuple[float, float]]]:
     return found["ranks"], [(row["bytes"], row["seconds_median"]) for row in rows]
 
 
-def fit(points: list[tuple[float, float]], ranks: int, add_rate: float) -> Wire:
+def fit(
+    points: list[tuple[float, float]], ranks: int, bucket_bytes: float, add_rate: float
+) -> Wire:
     """The wire over which sums of `ranks` ranks take these times.
 
-    A line through the points, with relative errors: a sum of 4 KB counts as much as one of 45 MB.
+    The smallest sum gives the latency and the one nearest to a bucket the bandwidth, which depends
+    on the size: small sums stay in a core's cache.
     """
-    if ranks < 2 or len({size for size, _ in points}) < 2:
+    small = min(points, default=(0.0, 0.0))
+    bucket = min(points, default=small, key=lambda p: abs(math.log(max(p[0], 1) / bucket_bytes)))
+    if ranks < 2 or small[0] == bucket[0]:
         raise ValueError("sums of two sizes over two ranks at least are needed")
-    weights = [1 / seconds**2 for _, seconds in points]
-    total = sum(weights)
-    mean_x = sum(w * x for w, (x, _) in zip(weights, points, strict=True)) / total
-    mean_y = sum(w * y for w, (_, y) in zip(weights, points, strict=True)) / total
-    above = sum(w * (x - mean_x) * (y - mean_y) for w, (x, y) in zip(weights, points, strict=True))
-    below = sum(w * (x - mean_x) ** 2 for w, (x, _) in zip(weights, points, strict=True))
-    slope = above / below
-    latency = max(mean_y - slope * mean_x, 0.0) / (2 * (ranks - 1))
+    slope = (bucket[1] - small[1]) / (bucket[0] - small[0])
     per_byte = slope - 1 / add_rate
     if per_byte <= 0:
         raise ValueError("larger sums take no longer: no bandwidth follows from these times")
+    latency = max(small[1] - slope * small[0], 0.0) / (2 * (ranks - 1))
     return Wire(latency, 2 * (ranks - 1) / ranks / per_byte)
 
 
@@ -219,12 +218,13 @@ def settings_of(options: argparse.Namespace) -> Settings:
         settings = replace(settings, **json.loads(options.settings.read_text()))
     flags = {name: getattr(options, name, None) for name in vars(settings)}
     flags = {name: value for name, value in flags.items() if value is not None}
+    size = flags.get("bucket_bytes", settings.bucket_bytes)
     add_rate = flags.get("add_rate", settings.add_rate)
     for kind in ("local", "network"):
         file = getattr(options, f"{kind}_bench")
         if file:
             ranks, points = sum_points(file.read_text())
-            wire = fit(points, ranks, add_rate)
+            wire = fit(points, ranks, size, add_rate)
             found = {f"{kind}_latency": wire.latency, f"{kind}_bandwidth": wire.bandwidth}
             settings = replace(settings, **found)
     settings = replace(settings, **flags)

@@ -87,16 +87,16 @@ class Benches(unittest.TestCase):
             )  # fmt: skip
             sizes = (4e3, 1e6, 45e6)
             times = [(x, model.bucket_seconds(settings, ranks, x, math.inf)) for x in sizes]
-            found = model.fit(times, ranks, 8e9)
+            found = model.fit(times, ranks, 4e6, 8e9)
             self.assertAlmostEqual(found.latency / wire.latency, 1.0)
             self.assertAlmostEqual(found.bandwidth / wire.bandwidth, 1.0)
 
     def test_no_wire_follows_from_too_little(self):
-        for points, ranks in (([(1e6, 1e-3)], 2), ([(1e6, 1e-3), (2e6, 2e-3)], 1)):
+        for points, ranks in (([], 2), ([(1e6, 1e-3)], 2), ([(1e6, 1e-3), (2e6, 2e-3)], 1)):
             with self.assertRaises(ValueError):
-                model.fit(points, ranks, math.inf)
+                model.fit(points, ranks, 4e6, math.inf)
         with self.assertRaises(ValueError):
-            model.fit([(1e6, 2e-3), (2e6, 1e-3)], 2, math.inf)
+            model.fit([(1e6, 2e-3), (2e6, 1e-3)], 2, 4e6, math.inf)
 
     def test_only_sums_are_read(self):
         rows = [
