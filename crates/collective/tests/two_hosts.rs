@@ -15,7 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::common::{
-    Installed, LIBRARY, PATIENCE, RANK_ARGUMENTS, ROLE, bytes_of_sums, run_as_rank, set_variables,
+    BEGUN, Installed, LIBRARY, PATIENCE, RANK_ARGUMENTS, ROLE, bytes_of_sums, run_as_rank,
+    set_variables,
 };
 
 /// The end of the cable that each host has.
@@ -105,6 +106,29 @@ exec ip netns exec "$host" unshare --uts env -i PATH="$PATH" HOME=/ sh -c '{BECO
         )
     }
 
+    /// What a job says.
+    fn said(&self) -> PathBuf {
+        self.dir.join("said")
+    }
+
+    /// Cuts the cable for three seconds, once the ranks have begun.
+    fn cut_for_a_while(&self, ranks: usize) {
+        let has_begun = || {
+            let said = fs::read_to_string(self.said()).unwrap_or_default();
+            said.matches(BEGUN).count() == ranks
+        };
+        let start = Instant::now();
+        while !has_begun() && start.elapsed() < DEADLINE {
+            thread::sleep(Duration::from_millis(20));
+        }
+        for state in ["down", "up"] {
+            let host = &self.names[0];
+            let mut command = Command::new("ip");
+            said_by(command.args(["-n", host, "link", "set", CARD, state])).unwrap();
+            thread::sleep(Duration::from_secs(3));
+        }
+    }
+
     /// Runs this executable's rank program with so many ranks on each host. The launcher is on the first.
     fn run(&self, mpi: &Installed, ranks: [usize; 2], role: &str) -> (ExitStatus, String) {
         let mut command = self.command(&self.names[0], mpi.0.join("bin/mpiexec"));
@@ -132,8 +156,7 @@ exec ip netns exec "$host" unshare --uts env -i PATH="$PATH" HOME=/ sh -c '{BECO
         command.args(["-n", &(ranks[0] + ranks[1]).to_string()]);
         command.arg(env::current_exe().unwrap()).args(RANK_ARGUMENTS);
         set_variables(&mut command, role, &mpi.library());
-        let said = self.dir.join("said");
-        let file = File::create(&said).unwrap();
+        let file = File::create(self.said()).unwrap();
         command.stdin(process::Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let mut job = command.spawn().unwrap();
         let start = Instant::now();
@@ -147,7 +170,10 @@ exec ip netns exec "$host" unshare --uts env -i PATH="$PATH" HOME=/ sh -c '{BECO
                 None => thread::sleep(Duration::from_millis(20)),
             }
         };
-        (status, String::from_utf8_lossy(&fs::read(said).unwrap()).into_owned())
+        let text = String::from_utf8_lossy(&fs::read(self.said()).unwrap()).into_owned();
+        // The next job begins without the words of this one.
+        fs::remove_file(self.said()).unwrap();
+        (status, text)
     }
 
     /// Bytes that have come in to each host by the cable.
@@ -248,5 +274,27 @@ fn a_rank_on_another_host_is_waited_for_aloud() {
         assert!(status.success(), "{}: {text}", mpi.0.display());
         let said = "rank 0 has waited 1 s in a barrier of update 7, for rank 1";
         assert!(text.contains(said), "{}: {text}", mpi.0.display());
+    }
+}
+
+#[test]
+fn a_network_that_comes_back_is_waited_for() {
+    let all = Installed::all();
+    let Some(hosts) = Hosts::of("cut").filter(|_| !all.is_empty()) else { return };
+    for mpi in &all {
+        let (status, text) = thread::scope(|scope| {
+            scope.spawn(|| hosts.cut_for_a_while(2));
+            hosts.run(mpi, [1, 1], "long")
+        });
+        assert!(status.success(), "{}: {text}", mpi.0.display());
+        for rank in [0, 1] {
+            for said in [
+                format!("rank {rank} has waited 1 s in"),
+                format!("rank {rank} goes on"),
+                format!("rank {rank} of 2 has come to its end"),
+            ] {
+                assert!(text.contains(&said), "{}: {said}: {text}", mpi.0.display());
+            }
+        }
     }
 }

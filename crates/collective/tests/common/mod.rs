@@ -8,7 +8,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bninception_collective::{Choice, Collective, Flags, Reduce, connect};
 
@@ -24,6 +24,9 @@ pub(crate) const LIBRARY: &str = "BNINCEPTION_MPI_LIB";
 /// What a test's executable is called with as a rank. Every test file with ranks has such a test.
 pub(crate) const RANK_ARGUMENTS: [&str; 5] =
     ["--exact", "the_program_of_a_rank", "--nocapture", "--test-threads", "1"];
+
+/// What ranks of the role `long` say before they tell each other something for some seconds.
+pub(crate) const BEGUN: &str = "the long work begins";
 
 /// Values of the sums that are under way at once, as the buckets of an update are.
 const LENS: [usize; 6] = [0, 1, 2, 3, 300, 1_000_003];
@@ -93,6 +96,19 @@ pub(crate) fn run_as_rank() {
         // A signal ends it, as when memory runs out.
         "die" if rank + 1 == size => std::process::abort(),
         "abort" | "panic" | "die" => ranks.barrier().unwrap(),
+        "long" => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            println!("{BEGUN}");
+            let start = Instant::now();
+            loop {
+                let is_over = start.elapsed() > Duration::from_secs(4);
+                let own = if is_over { Flags::STOP } else { Flags::default() };
+                if ranks.agree(own).unwrap().has(Flags::STOP) {
+                    break;
+                }
+            }
+            println!("rank {rank} of {size} has come to its end");
+        }
         "late" => {
             tracing_subscriber::fmt().with_writer(std::io::stderr).init();
             ranks.set_place("update 7");
@@ -135,7 +151,7 @@ impl Installed {
 pub(crate) fn set_variables(command: &mut Command, role: &str, library: &Path) {
     command
         .env(ROLE, role)
-        .env(PATIENCE, if role == "late" { "1" } else { "60" })
+        .env(PATIENCE, if ["late", "long"].contains(&role) { "1" } else { "60" })
         .env(LIBRARY, library)
         // Open MPI refuses root unless it is told twice.
         .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
