@@ -17,6 +17,8 @@ struct Seat {
     allowed: String,
     /// How many those are, or fewer where a limit on time says so.
     cores: usize,
+    /// Cores of the machine.
+    of_machine: usize,
 }
 
 impl Seat {
@@ -28,6 +30,10 @@ impl Seat {
             machine: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
             allowed: allowed.unwrap_or_default().trim().to_owned(),
             cores: available_parallelism().map_or(1, |cores| cores.get()),
+            of_machine: read("/proc/cpuinfo")
+                .lines()
+                .filter(|line| line.starts_with("processor"))
+                .count(),
         }
     }
 }
@@ -38,7 +44,30 @@ impl Seat {
 /// # Errors
 /// A rank that cannot be reached.
 pub fn cores_of_each(ranks: &mut Ranks) -> Result<usize, RanksError> {
-    Ok(fewest(&ranks.gather(Seat::of_this_process())?))
+    let seats = ranks.gather(Seat::of_this_process())?;
+    let cores = fewest(&seats);
+    if let (true, Some(idle)) = (ranks.is_first(), idle(&seats, cores)) {
+        tracing::warn!("{idle}");
+    }
+    Ok(cores)
+}
+
+/// What to say of cores that no rank may use, on the first machine whose ranks are bound to cores of their own; none
+/// where more than half of them are used. Ranks with the same cores are not bound, but in a container, or limited.
+fn idle(seats: &[Seat], cores: usize) -> Option<String> {
+    seats.iter().find_map(|seat| {
+        let is_here = |other: &&Seat| other.machine == seat.machine;
+        let here = seats.iter().filter(is_here).count();
+        let is_bound = seats.iter().filter(is_here).any(|other| other.allowed != seat.allowed);
+        (is_bound && 2 * here * cores <= seat.of_machine).then(|| {
+            format!(
+                "{here} of the ranks run on a machine of {} cores, and each may use {cores}: where the launcher binds \
+                 ranks to cores, tell it not to (mpirun --bind-to none) or to give each more (--map-by \
+                 slot:PE=N; srun --cpus-per-task=N)",
+                seat.of_machine
+            )
+        })
+    })
 }
 
 fn fewest(seats: &[Seat]) -> usize {
@@ -61,6 +90,7 @@ mod tests {
             machine: machine.to_owned(),
             allowed: allowed.to_owned(),
             cores,
+            of_machine: 16,
         };
         for (seats, expected) in [
             (vec![], 1),
@@ -74,7 +104,18 @@ mod tests {
         ] {
             assert_eq!(fewest(&seats), expected, "{seats:?}");
         }
+        let said = idle(&[seat("a", "0", 1), seat("a", "1", 1)], 1).unwrap();
+        assert!(
+            said.starts_with("2 of the ranks run on a machine of 16 cores, and each may use 1:"),
+            "{said}"
+        );
+        assert_eq!(idle(&[seat("a", "0-15", 16), seat("a", "0-15", 16)], 8), None);
+        assert_eq!(
+            idle(&[seat("a", "0-7", 8), seat("b", "0-15", 16)], 8),
+            idle(&[seat("a", "0-7", 8)], 8)
+        );
         let own = Seat::of_this_process();
+        assert!(own.of_machine >= own.cores, "{own:?}");
         assert!(own.cores > 0 && !own.allowed.is_empty() && own.machine.len() > 30, "{own:?}");
     }
 }

@@ -29,6 +29,13 @@ const OVERSUBSCRIBE: [(&str, &str); 2] = [
     ("OMPI_MCA_rmaps_base_oversubscribe", "true"),
 ];
 
+/// With these Open MPI lets a process use all cores, version 5 and those before. By default it binds each of one or two
+/// processes to one core, whatever the machine has.
+const UNBOUND: [(&str, &str); 2] = [
+    ("PRTE_MCA_hwloc_default_binding_policy", "none"),
+    ("OMPI_MCA_hwloc_base_binding_policy", "none"),
+];
+
 /// A job of several processes.
 pub(super) struct MpiJob {
     mpiexec: Mpiexec,
@@ -66,6 +73,7 @@ impl MpiJob {
             if geteuid().is_root() {
                 variables.extend(AS_ROOT);
             }
+            variables.extend(UNBOUND);
             if n > cores() {
                 variables.extend(OVERSUBSCRIBE);
             }
