@@ -82,16 +82,11 @@ impl Family {
 
 /// The variables that hold the number of processes, the most particular first: Slurm and PMIx set theirs around
 /// others.
-const SIZES: [(&str, &str, Family); 4] = [
+const SIZES: [(&str, &str, Family); 3] = [
     ("OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun", Family::OpenMpi),
     ("PMI_SIZE", "an mpiexec of MPICH's family", Family::Pmi),
     ("SLURM_STEP_NUM_TASKS", "srun", Family::Unknown),
-    ("SLURM_NTASKS", "Slurm", Family::Unknown),
 ];
-
-/// Variables of launchers that do not tell how many processes they started.
-const PRESENT: [(&str, &str); 2] =
-    [("PMIX_RANK", "a launcher with PMIx"), ("SLURM_PROCID", "Slurm")];
 
 /// The variables that hold the number of this process among them.
 const RANKS: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"];
@@ -105,22 +100,16 @@ impl Launcher {
     /// The launcher in an environment; none if the process was started alone.
     pub fn of(variable: impl Fn(&str) -> Option<String>) -> Option<Launcher> {
         let number = |name: &str| variable(name).and_then(|text| text.trim().parse::<usize>().ok());
-        // A job of Slurm holds SLURM_NTASKS outside of srun too; SLURM_PROCID is there inside of it alone, or in
-        // a batch script, which is one process.
-        let in_step = variable("SLURM_STEP_NUM_TASKS").is_some();
+        // A batch script of Slurm holds SLURM_NTASKS and SLURM_PROCID too, and is one process.
         let rank = RANKS.into_iter().find_map(number);
         for (name, launcher, family) in SIZES {
-            if name == "SLURM_NTASKS" && !in_step {
-                continue;
-            }
             if let Some(size) = number(name) {
                 return Some(Launcher { name: launcher, size: Some(size), rank, family });
             }
         }
-        let (_, name) = PRESENT
-            .into_iter()
-            .find(|(name, _)| *name != "SLURM_PROCID" && variable(name).is_some())?;
-        Some(Launcher { name, size: None, rank, family: Family::Unknown })
+        // PMIx tells which process this is, and not how many there are.
+        variable("PMIX_RANK")?;
+        Some(Launcher { name: "a launcher with PMIx", size: None, rank, family: Family::Unknown })
     }
 }
 

@@ -142,9 +142,9 @@ impl Error {
     }
 
     /// Whether all ranks of a run come to it together, so that each can end by itself; in any other case the
-    /// first that sees an error ends all.
+    /// first that sees an error ends all. A signal may interrupt one rank alone, while it lists images.
     pub fn is_of_all_ranks(&self) -> bool {
-        matches!(self, Error::Stopped { .. } | Error::Interrupted { .. })
+        matches!(self, Error::Stopped { .. })
     }
 
     /// 2 for usage and configuration, 3 for data, checkpoints and standard output, 4 for divergence,

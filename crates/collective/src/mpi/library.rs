@@ -61,6 +61,7 @@ pub(super) type Probe =
     unsafe extern "C" fn(c_int, c_int, Handle, *mut c_int, *mut c_void) -> c_int;
 pub(super) type Receive =
     unsafe extern "C" fn(*mut c_void, c_int, Handle, c_int, c_int, Handle, *mut c_void) -> c_int;
+pub(super) type Free = unsafe extern "C" fn(*mut Request) -> c_int;
 pub(super) type Test = unsafe extern "C" fn(*mut Request, *mut c_int, *mut c_void) -> c_int;
 pub(super) type Duplicate = unsafe extern "C" fn(Handle, *mut Handle) -> c_int;
 pub(super) type Abort = unsafe extern "C" fn(Handle, c_int) -> c_int;
@@ -87,6 +88,7 @@ pub(super) struct Library {
     pub probe: Probe,
     pub receive: Receive,
     pub test: Test,
+    pub request_free: Free,
     pub abort: Abort,
     pub finalize: Finalize,
 }
@@ -138,6 +140,7 @@ impl Library {
             probe: function!("MPI_Iprobe", Probe),
             receive: function!("MPI_Recv", Receive),
             test: function!("MPI_Test", Test),
+            request_free: function!("MPI_Request_free", Free),
             abort: function!("MPI_Abort", Abort),
             finalize: function!("MPI_Finalize", Finalize),
             path: path.clone(),

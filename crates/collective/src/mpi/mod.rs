@@ -52,6 +52,8 @@ pub struct Mpi {
     n_told: u64,
     /// How many waits each rank told this one of, and the last.
     heard: Vec<(u64, u64)>,
+    /// Nothing more is told, because nobody would hear it.
+    is_ending: bool,
     /// MPI was told that one thread makes all calls.
     one_thread: PhantomData<*const ()>,
 }
@@ -98,11 +100,18 @@ impl Mpi {
             patience: waiting::patience(),
             n_told: 0,
             heard: vec![(0, 0); size],
+            is_ending: false,
             one_thread: PhantomData,
         };
-        if let Some(Launcher { name, size: Some(expected), .. }) = launcher
-            && expected != size
+        // A launcher that does not say how many processes there are says which one this is.
+        let as_expected = |Launcher { size: n, rank: number, .. }: Launcher| {
+            n.is_none_or(|n| n == size) && number.is_none_or(|number| number == rank)
+        };
+        if let Some(launcher) = launcher
+            && !as_expected(launcher)
         {
+            let Launcher { name, size: started, rank: number, .. } = launcher;
+            let expected = started.or(number.map(|number| number + 1)).unwrap_or(1);
             return Err(CollectiveError::OtherLibrary {
                 launcher: name,
                 expected,
@@ -155,6 +164,7 @@ impl Mpi {
         while !is_done(self)? {
             match waiting.pause() {
                 Next::Ask => {}
+                Next::Tell if self.is_ending => {}
                 Next::Tell => self.tell_that_it_waits()?,
                 Next::Warn => {
                     self.hear_who_waits()?;
@@ -201,7 +211,7 @@ impl Mpi {
         for rank in self.others() {
             let mut request: Request = 0;
             let abi = self.library.abi;
-            // SAFETY: the eight bytes live for ever; nobody waits for the request, as MPI allows.
+            // SAFETY: the eight bytes live for ever.
             let code = unsafe {
                 let start = ptr::from_ref(number).cast();
                 (self.library.send)(
@@ -215,6 +225,9 @@ impl Mpi {
                 )
             };
             self.check("MPI_Isend", code)?;
+            // SAFETY: the request is the one above; nobody waits for it, and the message goes on its way.
+            let code = unsafe { (self.library.request_free)(&raw mut request) };
+            self.check("MPI_Request_free", code)?;
         }
         Ok(())
     }
@@ -264,6 +277,7 @@ impl Mpi {
 
     /// Reads all that others have told: libraries refuse to end with messages that nobody has read.
     fn hear_all(&mut self) -> Result<(), CollectiveError> {
+        self.is_ending = true;
         let told = self.gather(&self.n_told.to_le_bytes())?;
         for rank in self.others() {
             let told = told[rank].as_slice().try_into().map_or(0, u64::from_le_bytes);

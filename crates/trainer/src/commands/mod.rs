@@ -37,10 +37,12 @@ use clap::CommandFactory;
 use bninception_collective::{Choice, Launcher};
 
 use crate::cli::{BenchCommand, Cli, Command, Distributed};
+use crate::distributed::Ranks;
 use crate::distributed::error::RanksError;
-use crate::distributed::{Ranks, cores};
+use crate::distributed::part::{Part, part_of_each};
 use crate::error::Error;
 use crate::setup;
+use crate::training::memory_limit;
 
 /// Joins the other processes that a launcher started, if the command is one that they share.
 ///
@@ -55,15 +57,11 @@ pub fn connect(cli: &Cli) -> Result<Ranks, Error> {
         | Command::Calibrate(_)
         | Command::Predict(_)
         | Command::Bench(BenchCommand::Collective(_)) => {
-            let mut ranks = Ranks::connect(match cli.distributed {
+            return Ok(Ranks::connect(match cli.distributed {
                 Distributed::Auto => Choice::Auto,
                 Distributed::Mpi => Choice::Mpi,
                 Distributed::None => Choice::None,
-            })?;
-            if ranks.are_many() {
-                setup::limit_cores(cores::cores_of_each(&mut ranks)?);
-            }
-            return Ok(ranks);
+            })?);
         }
         // It looks for itself, and says what is amiss.
         Command::Doctor(_) => return Ok(Ranks::alone()),
@@ -81,6 +79,11 @@ pub fn connect(cli: &Cli) -> Result<Ranks, Error> {
 /// # Errors
 /// Whatever the command reports; [`Error::exit_code`] says how the process ends.
 pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
+    if ranks.are_many() {
+        let Part { cores, of_machine } = part_of_each(ranks)?;
+        setup::limit_cores(cores);
+        memory_limit::share(of_machine);
+    }
     match cli.command {
         Command::Train(args) => train::train(&args, ranks),
         Command::Resume(args) => resume::resume(&args, ranks),

@@ -93,7 +93,10 @@ impl RunPlan {
         let mut resolved = recipe::of_images(&args, &start, &splits)?;
         let (asked, found) = (resolved.config.train.ranks, ranks.share().ranks);
         if asked > 1 && asked != found {
-            return Err(RanksError::Number { asked, found }.into());
+            if drawing == Drawing::Kept {
+                return Err(RanksError::Number { asked, found }.into());
+            }
+            tracing::warn!("planned for one process; the settings name {asked} (train.ranks)");
         }
         resolved = resolved.with_ranks(found)?;
         let network = setup::network(&resolved.config, splits.classes.len())?;

@@ -9,6 +9,7 @@ use crate::cli::{ConfigArgs, ResumeArgs};
 use crate::config::{Change, Config, ConfigFile, Resolved, changes_maths, diff, nearest_setting};
 use crate::distributed::Ranks;
 use crate::distributed::checkpoint::load_on_all;
+use crate::distributed::error::RanksError;
 use crate::error::Error;
 use crate::images::own_images::OwnImages;
 use crate::images::scan;
@@ -33,7 +34,7 @@ pub(super) fn resume(args: &ResumeArgs, ranks: &mut Ranks) -> Result<(), Error> 
     signals::listen()?;
     let stop = run::stop_when(args.max_time);
     let mut lock = None;
-    let path = ranks.from_first(|| {
+    let path = ranks.path_from_first(|| {
         if let Ok(named) = checkpoint::load_metadata(&args.run) {
             check_is_of_run(&named, &args.run)?;
         }
@@ -47,7 +48,11 @@ pub(super) fn resume(args: &ResumeArgs, ranks: &mut Ranks) -> Result<(), Error> 
     check_is_of_run(&metadata, &folder.last())?;
     let (resolved, network) =
         resumed_config(&metadata, &network, &args.config, &args.allow_change, &folder)?;
-    let Resolved { config, recipe, .. } = resolved.with_ranks(ranks.share().ranks)?;
+    let (asked, found) = (resolved.config.train.ranks, ranks.share().ranks);
+    if asked != metadata.config.train.ranks && asked != found {
+        return Err(RanksError::Number { asked, found }.into());
+    }
+    let Resolved { config, recipe, .. } = resolved.with_ranks(found)?;
 
     let dirs = OwnImages::of(&metadata, &folder.last()).dirs(&config, "--val-dir")?;
     dirs.check_outside(folder.path(), &format!("mv {}", quoted(folder.path())))?;

@@ -308,13 +308,17 @@ pub(super) fn finish(
     state: TrainState,
     as_json: bool,
 ) -> Result<(), Error> {
-    let is_first = ranks.is_first();
-    let Outcome { progress, finished, stopped_early } = train(job, executor, ranks, state)
-        .inspect_err(|error| {
-            if is_first {
-                mark_if_diverged(job, error);
-            }
-        })?;
+    let outcome = train(job, executor, ranks, state);
+    if let Err(error) = &outcome {
+        if ranks.is_first() {
+            mark_if_diverged(job, error);
+        }
+        // All ranks come to this together, and the first has to write before one of them ends all.
+        if let Error::Diverged { .. } = error {
+            ranks.wait_for_all()?;
+        }
+    }
+    let Outcome { progress, finished, stopped_early } = outcome?;
     if !ranks.is_first() {
         return Ok(());
     }

@@ -31,7 +31,7 @@ pub(super) fn train(args: &TrainArgs, ranks: &mut Ranks) -> Result<(), Error> {
     }
 
     let mut lock = None;
-    let path = ranks.from_first(|| {
+    let path = ranks.path_from_first(|| {
         let (folder, held) =
             RunFolder::create(args.run_dir.as_deref(), &parent, &name, args.overwrite)?;
         lock = Some(held);

@@ -9,15 +9,15 @@
 //! checkpoint: a file         -> its content on all ranks
 //! agreement: settings, images -> that all ranks have the same
 //! round:     batches side by side -> those of all ranks
-//! cores:     hosts of ranks   -> cores for each
+//! part:      machines of ranks -> cores and memory for each
 //! ```
 
 pub mod agreement;
 pub mod checkpoint;
-pub mod cores;
 pub mod error;
 pub mod exchange;
 pub mod norm;
+pub mod part;
 pub mod ranks;
 pub mod report;
 pub mod round;

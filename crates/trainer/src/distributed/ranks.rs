@@ -1,6 +1,9 @@
 //! The ranks of a run, as one of them sees them.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use bninception_collective::{Choice, Collective, Solo, connect};
 use bninception_data::Share;
@@ -110,6 +113,21 @@ impl Ranks {
         bytes.resize(u64::from_le_bytes(len) as usize, 0);
         self.tell(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// [`Ranks::from_first`] of a path, whatever its bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn path_from_first<E: From<RanksError>>(
+        &mut self,
+        make: impl FnOnce() -> Result<PathBuf, E>,
+    ) -> Result<PathBuf, E> {
+        if !self.are_many() {
+            return make();
+        }
+        let bytes = self.bytes_from_first(|| Ok::<_, E>(make()?.into_os_string().into_vec()))?;
+        Ok(PathBuf::from(OsString::from_vec(bytes)))
     }
 
     fn tell(&mut self, bytes: &mut [u8]) -> Result<(), RanksError> {

@@ -1,7 +1,5 @@
 //! What a rank says of its part of an update, beside its sums.
 
-use std::path::PathBuf;
-
 use bninception_engine::metrics::Metrics;
 use serde::{Deserialize, Serialize};
 
@@ -24,13 +22,25 @@ pub struct Report {
     pub divergence: Option<Divergence>,
 }
 
+/// Files that are named of an update whose numbers are not finite.
+const MOST_FILES: usize = 8;
+
 /// A number that was not finite.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
     /// What was not finite, in words.
     pub reason: String,
     /// Some files of the update.
     pub files: String,
-    /// The file that holds a batch of it.
-    pub dump: PathBuf,
+}
+
+impl Divergence {
+    /// `reason` in an update with these files.
+    pub fn of(reason: &impl ToString, files: &[String]) -> Divergence {
+        let mut shown: Vec<String> = files.iter().take(MOST_FILES).cloned().collect();
+        if files.len() > shown.len() {
+            shown.push(format!("and {} more", files.len() - shown.len()));
+        }
+        Divergence { reason: reason.to_string(), files: shown.join(", ") }
+    }
 }

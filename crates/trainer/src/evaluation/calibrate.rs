@@ -16,7 +16,6 @@
 //! settings, not the centre crops of evaluation.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +93,7 @@ struct Told {
     has_batch: bool,
     /// None of a batch with an image that could not be read.
     statistics: Vec<f32>,
-    failed: Vec<(u32, PathBuf, String)>,
+    failed: Vec<(u32, String)>,
 }
 
 /// Averages batch statistics over the mini-batches of `plan`, with the weights that `executor` was
@@ -119,7 +118,7 @@ pub fn population_statistics(
     ranks.at("the estimate of statistics");
     let share = ranks.share();
     let plan = TrainPlan { share, ..plan.clone() };
-    let mut loader = Loader::train(source, preprocessing, options, &plan)?;
+    let mut loader = Loader::train(Arc::clone(&source), preprocessing, options, &plan)?;
     let normaliser = Normaliser::new(preprocessing.mean, preprocessing.std);
     let mut mean = Mean::default();
     let mut failed = Vec::new();
@@ -134,7 +133,7 @@ pub fn population_statistics(
                 executor.batch_statistics(images, &mut told.statistics)?;
             }
             let failures = batch.failed.drain(..);
-            told.failed.extend(failures.map(|Failure { index, path, error }| (index, path, error)));
+            told.failed.extend(failures.map(|Failure { index, error, .. }| (index, error)));
             loader.recycle(batch);
         }
         // Added in the order of the batches, whichever rank made them.
@@ -144,8 +143,10 @@ pub fn population_statistics(
             }
             let images = if told.has_batch { options.batch_size as u64 } else { 0 };
             progress.advance(images, std::mem::take(&mut wait));
-            let failures = told.failed.into_iter();
-            failed.extend(failures.map(|(index, path, error)| Failure { index, path, error }));
+            let failures = told.failed.iter();
+            failed.extend(
+                failures.map(|(index, error)| Failure::new(source.as_ref(), *index, error)),
+            );
         }
     }
     progress.advance(0, Duration::ZERO);

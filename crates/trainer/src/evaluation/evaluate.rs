@@ -1,6 +1,5 @@
 //! One pass over images without training: used by `train` and `eval` alike.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -223,7 +222,7 @@ struct Told {
     labels: Vec<u32>,
     logits: Vec<f32>,
     features: Vec<f32>,
-    failed: Vec<(u32, PathBuf, String)>,
+    failed: Vec<(u32, String)>,
 }
 
 /// Runs every image through a network once, and hands each batch to `each`, in their order. Of several ranks each
@@ -251,7 +250,8 @@ pub fn run_all(
     let mut progress = title.map(|title| ProgressBar::start(title, n_images as u64));
     let options = crop_options(options, crops, preprocessing.n_values());
     let share = ranks.share();
-    let mut loader = Loader::eval_share(source, crops, preprocessing, &options, share)?;
+    let mut loader =
+        Loader::eval_share(Arc::clone(&source), crops, preprocessing, &options, share)?;
     let mut failed = Vec::new();
     let mut features = Features::default();
     for _ in 0..n_images.div_ceil(options.batch_size).div_ceil(share.ranks) {
@@ -273,14 +273,15 @@ pub fn run_all(
             told.indices = std::mem::take(&mut batch.indices);
             told.labels = std::mem::take(&mut batch.labels);
             let failures = batch.failed.drain(..);
-            told.failed.extend(failures.map(|Failure { index, path, error }| (index, path, error)));
+            told.failed.extend(failures.map(|Failure { index, error, .. }| (index, error)));
             loader.recycle(batch);
         }
         for told in round(ranks, told)? {
             let Told { indices, labels, logits, features, .. } = &told;
-            let failures = told.failed.iter().cloned();
-            let mut of_batch: Vec<Failure> =
-                failures.map(|(index, path, error)| Failure { index, path, error }).collect();
+            let failures = told.failed.iter();
+            let mut of_batch: Vec<Failure> = failures
+                .map(|(index, error)| Failure::new(source.as_ref(), *index, error))
+                .collect();
             each(Answered { indices, labels, logits, features, failed: &of_batch })?;
             if let Some(progress) = &mut progress {
                 let images = (labels.len() + of_batch.len()) as u64;

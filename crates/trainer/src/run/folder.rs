@@ -27,6 +27,14 @@ pub enum Name {
     Epoch(u64),
 }
 
+/// Whether a file is [`RunFolder::log_of`] a rank.
+fn is_log_of_rank(name: &str) -> bool {
+    let number = name.strip_prefix("rank-").and_then(|rest| rest.strip_suffix(".log"));
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
 /// The folder of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFolder {
@@ -299,7 +307,8 @@ impl RunFolder {
         files.extend(
             self.names()?
                 .into_iter()
-                .filter_map(|name| name.starts_with(DIVERGED_PREFIX).then(|| self.path.join(name))),
+                .filter(|name| name.starts_with(DIVERGED_PREFIX) || is_log_of_rank(name))
+                .map(|name| self.path.join(name)),
         );
         for path in files.iter().filter(|path| path.exists()) {
             fs::remove_file(path).map_err(FileError::of("remove", path))?;

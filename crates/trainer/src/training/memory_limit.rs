@@ -9,6 +9,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
 /// What glibc takes of the address space for the small pieces of a thread (`HEAP_MAX_SIZE` in its
@@ -59,10 +60,20 @@ impl fmt::Display for Limit {
     }
 }
 
+/// Processes that share what is free.
+static SHARING: OnceLock<u64> = OnceLock::new();
+
+/// Leaves other processes of the run, `processes` in all on this machine, as much memory as this one. Call once, before
+/// anything is built.
+pub fn share(processes: usize) {
+    let _ = SHARING.set(processes.max(1) as u64);
+}
+
 /// The memory that this process can still have. `None` where the system does not say.
 pub fn free_memory() -> Option<FreeMemory> {
     let cores = available_parallelism().map_or(1, |cores| cores.get() as u64);
-    least(Path::new("/"), (cores + OTHER_ARENAS) * ARENA)
+    let free = least(Path::new("/"), (cores + OTHER_ARENAS) * ARENA)?;
+    Some(FreeMemory { bytes: free.bytes / SHARING.get().unwrap_or(&1), ..free })
 }
 
 /// The most memory that this process has held, where the system tells (Linux).

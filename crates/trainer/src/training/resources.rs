@@ -54,8 +54,10 @@ impl Required {
         let checkpoint = state + n_or_0(table.n_statistics());
         let (per_epoch, total) = setup::steps(config, n_images);
         let n_epochs = total.div_ceil(per_epoch.max(1));
-        // The state, its copy on the way to the disk, and gradients, of micro-batches twice.
+        // The state, its copy on the way to the disk, and gradients: of micro-batches twice, and on their way to
+        // other processes twice more.
         let gradients = if config.train.accumulate > 1 { 2 } else { 1 };
+        let gradients = gradients + if config.train.ranks > 1 { 2 } else { 0 };
         let vectors = 2 * state + gradients * 4 * table.n_trainable() as u64 + n_or_0(weights);
         let memory = match free_memory() {
             // An engine takes memory itself to say how much it takes: it is not asked for nothing.

@@ -48,14 +48,17 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
         }
     }
 
-    let Part { last, indices, report } = part;
+    let Part { last, indices, report, diverged } = part;
     let mut exchange = StepExchange::new(run.ranks, &mut run.buckets, report);
     let result = run.executor.exchange(&mut exchange)?;
     let reports = exchange.into_reports();
-    count_bad_images(run, &reports)?;
-    if let Some(found) = reports.iter().find_map(|report| report.divergence.clone()) {
-        let Divergence { reason, files, dump } = found;
-        return Err(Error::Diverged { step, reason: reason.into(), lr, files, dump });
+    let failed = reports.iter().flat_map(|report| report.failed.iter().cloned());
+    count_bad_images(run, &failed.collect::<Vec<_>>())?;
+    if let Some(rank) = reports.iter().position(|report| report.divergence.is_some()) {
+        let found = reports[rank].divergence.clone().unwrap_or_default();
+        let own = diverged.filter(|_| rank == run.ranks.share().rank);
+        let own = own.as_ref().map(|(batch, culprit)| (batch, culprit.clone()));
+        return Err(diverged_with(job, own, found, (step, lr)));
     }
     match result.micro_batches {
         0 => {
@@ -83,6 +86,8 @@ struct Part {
     indices: Vec<u32>,
     /// What the other ranks need to know.
     report: Report,
+    /// The first micro-batch whose loss was not finite, and what was not.
+    diverged: Option<(Batch, Culprit)>,
 }
 
 /// Adds the gradients of the next micro-batch, `micro` of this process in its update.
@@ -101,7 +106,10 @@ fn add_micro_batch(
     let batch = batch?;
     run.line.waited += batch.wait;
     let failed = batch.failed.iter().map(|failure| (failure.index, failure.error.clone()));
-    part.report.failed.extend(failed);
+    match run.ranks.are_many() {
+        true => part.report.failed.extend(failed),
+        false => count_bad_images(run, &failed.collect::<Vec<_>>())?,
+    }
     let found = batch.labels.len();
     bar.advance((batch_size * config.train.ranks) as u64, batch.wait);
     // Micro-batches of all ranks count on, as those of one process do.
@@ -151,11 +159,11 @@ fn add_micro_batch(
         }
     };
     if !result.loss.is_finite() {
-        let culprit = Culprit::Loss(result.loss);
-        let lr = run.learning_rate(step);
-        if part.report.divergence.is_none() {
+        if part.diverged.is_none() {
+            let culprit = Culprit::Loss(result.loss);
             let files = job.files_of(&batch.indices);
-            part.report.divergence = Some(diverged(job, Some(&batch), files, (step, lr), culprit));
+            part.report.divergence = Some(Divergence::of(&culprit, &files));
+            part.diverged = Some((batch, culprit));
         }
         return Ok(());
     }
@@ -200,9 +208,9 @@ fn update(
         return Ok(());
     };
     let files = run.ranks.gather(job.files_of(indices))?.concat();
-    let batch = batch.filter(|_| run.ranks.is_first());
-    let Divergence { reason, files, dump } = diverged(job, batch, files, (step, lr), culprit);
-    Err(Error::Diverged { step, reason: reason.into(), lr, files, dump })
+    let found = Divergence::of(&culprit, &files);
+    let own = batch.filter(|_| run.ranks.is_first()).zip(Some(culprit));
+    Err(diverged_with(job, own, found, (step, lr)))
 }
 
 /// Adds the images of an update to those seen.
@@ -212,32 +220,27 @@ fn count(run: &mut Session<'_>, result: &StepResult) {
     run.line.images += result.metrics.images();
 }
 
-/// What is said of a number that is not finite, behind a dump of the batch. `files` are those of the update so far.
-fn diverged(
+/// The error for a number that is not finite, behind a dump of its batch by the process that has that.
+fn diverged_with(
     job: &Job,
-    batch: Option<&Batch>,
-    files: Vec<String>,
+    own: Option<(&Batch, Culprit)>,
+    found: Divergence,
     (step, lr): (u64, f64),
-    culprit: Culprit,
-) -> Divergence {
+) -> Error {
     let dump = job.folder.diverged_batch(step);
-    if let Some(batch) = batch {
+    if let Some((batch, culprit)) = own {
         let about = divergence::About { files: job.files_of(&batch.indices), step, lr };
         if let Err(error) = divergence::dump(&dump, batch, &job.normaliser, &about, &culprit) {
             tracing::warn!("the batch was not kept: {error}");
         }
     }
-    let mut shown: Vec<String> = files.iter().take(8).cloned().collect();
-    if files.len() > shown.len() {
-        shown.push(format!("and {} more", files.len() - shown.len()));
-    }
-    Divergence { reason: culprit.to_string(), files: shown.join(", "), dump }
+    let Divergence { reason, files } = found;
+    Error::Diverged { step, reason: reason.into(), lr, files, dump }
 }
 
 /// Names every training image that could not be read, once, and ends the run when there are too many.
-fn count_bad_images(run: &mut Session<'_>, reports: &[Report]) -> Result<(), Error> {
-    let mut failed = reports.iter().flat_map(|report| &report.failed).peekable();
-    if failed.peek().is_none() {
+fn count_bad_images(run: &mut Session<'_>, failed: &[(u32, String)]) -> Result<(), Error> {
+    if failed.is_empty() {
         return Ok(());
     }
     for (index, error) in failed {

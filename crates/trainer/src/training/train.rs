@@ -114,6 +114,8 @@ fn train_until_divergence(
             stop = step(&mut run, bar)?;
         }
         let is_updated = run.progress.step > at;
+        // Behind its last update a run ends by itself.
+        let stop = stop.filter(|_| !is_updated || run.progress.step < run.course.total_steps);
 
         // ---- A line of the log
         let at = run.progress.step;

@@ -74,7 +74,9 @@ impl MpiJob {
                 variables.extend(AS_ROOT);
             }
             variables.extend(UNBOUND);
-            if n > cores() {
+            // It counts whole cores, and the system their threads, of which a core has two at most on the
+            // machines that this program is for.
+            if 2 * n > cores() {
                 variables.extend(OVERSUBSCRIBE);
             }
             variables.retain(|(name, _)| env::var_os(name).is_none());
@@ -108,7 +110,7 @@ impl MpiJob {
         if AS_ROOT.iter().any(has) {
             tracing::info!("running as root: Open MPI is told to accept that");
         }
-        if OVERSUBSCRIBE.iter().any(has) {
+        if OVERSUBSCRIBE.iter().any(has) && self.n > cores() {
             tracing::info!(
                 "{} processes on {} cores: Open MPI is told to accept that; they share the cores",
                 self.n,

@@ -42,7 +42,10 @@ impl Restarts {
                             .to_owned(),
                     ));
                 };
-                let mut resume = vec![OsString::from("resume"), dir.clone().into()];
+                // With the flags that stand in front of the verb.
+                let mut resume: Vec<OsString> =
+                    words.iter().take_while(|word| *word != "train").cloned().collect();
+                resume.extend([OsString::from("resume"), dir.clone().into()]);
                 resume.extend(args.json.then(|| OsString::from("--json")));
                 let folder = RunFolder::at(dir);
                 let others = FileId::of(&folder.last());

@@ -27,6 +27,12 @@ use bninception_engine::metrics::{softmax, top_k};
 
 pub(super) fn predict(args: &PredictArgs, ranks: &mut Ranks) -> Result<(), Error> {
     check_arguments(args)?;
+    if ranks.are_many() && args.images.iter().any(|image| image.as_os_str() == "-") {
+        return Err(Error::Usage(
+            "-: launchers give standard input to the first process alone; name the images, or start one process"
+                .to_owned(),
+        ));
+    }
     let UsedImages { checkpoint, config, images } =
         UsedImages::of(&args.checkpoint, &args.images, &args.options, "predict")?;
     let (weights, statistics) = statistics::weights(&checkpoint, args.statistics)?;
@@ -80,6 +86,9 @@ pub(super) fn predict(args: &PredictArgs, ranks: &mut Ranks) -> Result<(), Error
     let ended = printer.map_or(Ok(()), Printer::end);
     let n_failed = passed?.failed.len();
     ended?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     if let (Some(file), Some(path)) = (file, &args.features) {
         let rows = file.rows();
         file.finish()?;

@@ -1,4 +1,4 @@
-//! How many cores each rank may use: several on one machine share them.
+//! What of its machine each rank may use: several on one machine share its cores and its memory.
 
 use std::fs;
 use std::thread::available_parallelism;
@@ -22,6 +22,11 @@ struct Seat {
 }
 
 impl Seat {
+    /// Ranks on this machine.
+    fn here(&self, seats: &[Seat]) -> usize {
+        seats.iter().filter(|other| other.machine == self.machine).count()
+    }
+
     fn of_this_process() -> Seat {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
@@ -38,27 +43,36 @@ impl Seat {
     }
 }
 
-/// Cores for each rank: those that it may run on, divided by the ranks that may run on the same; the fewest that any
-/// rank has, so that none waits for a slower one, and all compute with as many threads.
+/// What each rank may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Cores: those that it may run on, divided by the ranks that may run on the same; the fewest that any rank has,
+    /// so that none waits for a slower one, and all compute with as many threads.
+    pub cores: usize,
+    /// Ranks that share a machine's memory, on the machine with the most.
+    pub of_machine: usize,
+}
+
+/// What each of the ranks may use.
 ///
 /// # Errors
 /// A rank that cannot be reached.
-pub fn cores_of_each(ranks: &mut Ranks) -> Result<usize, RanksError> {
+pub fn part_of_each(ranks: &mut Ranks) -> Result<Part, RanksError> {
     let seats = ranks.gather(Seat::of_this_process())?;
     let cores = fewest(&seats);
     if let (true, Some(idle)) = (ranks.is_first(), idle(&seats, cores)) {
         tracing::warn!("{idle}");
     }
-    Ok(cores)
+    Ok(Part { cores, of_machine: seats.iter().map(|seat| seat.here(&seats)).max().unwrap_or(1) })
 }
 
 /// What to say of cores that no rank may use, on the first machine whose ranks are bound to cores of their own; none
 /// where more than half of them are used. Ranks with the same cores are not bound, but in a container, or limited.
 fn idle(seats: &[Seat], cores: usize) -> Option<String> {
     seats.iter().find_map(|seat| {
-        let is_here = |other: &&Seat| other.machine == seat.machine;
-        let here = seats.iter().filter(is_here).count();
-        let is_bound = seats.iter().filter(is_here).any(|other| other.allowed != seat.allowed);
+        let here = seat.here(seats);
+        let is_other = |other: &Seat| other.machine == seat.machine && other.allowed != seat.allowed;
+        let is_bound = seats.iter().any(is_other);
         (is_bound && 2 * here * cores <= seat.of_machine).then(|| {
             format!(
                 "{here} of the ranks run on a machine of {} cores, and each may use {cores}: where the launcher binds \
