@@ -62,6 +62,10 @@ pub struct FlagArgs {
     /// Batches whose gradients make one update together.
     #[arg(long, value_name = "N")]
     pub accumulate: Option<i64>,
+    /// How the gradients of several processes are added: `ordered`, the same bits with any MPI library, or `fast`, by
+    /// the library's own sum.
+    #[arg(long, value_name = "HOW", value_parser = text())]
+    pub reduce: Option<String>,
     /// Learning rate at the start.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub lr: Option<f64>,
@@ -143,7 +147,7 @@ impl FlagArgs {
             Some(BatchSize::Of(size)) => Some(size),
             Some(BatchSize::Auto) | None => None,
         };
-        let table: [(&'static str, &'static str, Option<Value>); 15] = [
+        let table: [(&'static str, &'static str, Option<Value>); 16] = [
             ("--data-dir", "data.dir", text(&self.data_dir)),
             ("--val-dir", "data.val_dir", text(&self.val_dir)),
             ("--init-from", "train.init_from", text(&self.init_from)),
@@ -153,6 +157,7 @@ impl FlagArgs {
             ("--threads", "train.threads", int(self.execution.threads)),
             ("--batch-size", "train.batch_size", int(batch_size)),
             ("--accumulate", "train.accumulate", int(self.accumulate)),
+            ("--reduce", "train.reduce", text(&self.reduce)),
             ("--workers", "data.workers", int(self.execution.workers)),
             ("--image-size", "data.image_size", int(self.image_size)),
             ("--lr", "optimizer.lr", self.lr.map(Value::from)),

@@ -148,7 +148,7 @@ fn processes_end_as_one_that_accumulates() {
         assert!(log("train.log") && log("rank-1.log") && log("rank-2.log") && !log("rank-0.log"));
 
         // What the library adds up by itself is the same but for rounding.
-        let fast = ["--steps", "2", "--set", "train.reduce=fast", "--run-dir", "fast"];
+        let fast = ["--steps", "2", "--reduce", "fast", "--run-dir", "fast"];
         mpi.succeed(&place, 3, &train(&fast));
         let (fast, ordered) = (place.path("fast"), place.path("run-3"));
         assert!(
