@@ -42,7 +42,8 @@ impl Mpi {
             .env("BNINCEPTION_MPI_LIB", library.unwrap())
             // Open MPI refuses root and more ranks than cores unless it is told.
             .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
-            .envs([("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")]);
+            .envs([("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")])
+            .envs([("OMPI_MCA_rmaps_base_oversubscribe", "true")]);
         command
     }
 
