@@ -60,8 +60,8 @@ pub trait Collective {
     /// What connects them, for logs: library and version.
     fn describe(&self) -> String;
 
-    /// What the calls that follow are made for, as `update 7`: a rank that waits long says so.
-    fn set_place(&mut self, place: &str);
+    /// What the calls that follow are made for, as `update 7`: a rank that waits long says so, where it can.
+    fn set_place(&mut self, _place: &str) {}
 
     /// Gives all ranks the bytes of rank 0, which are as many everywhere.
     ///
@@ -76,11 +76,14 @@ pub trait Collective {
     /// A rank that cannot be reached.
     fn start_sum(&mut self, values: Vec<f32>, reduce: Reduce) -> Result<(), CollectiveError>;
 
-    /// Lets the sums under way go on, without waiting. Ranks may call it as often as they like.
+    /// Lets the sums under way go on, without waiting, where they do not by themselves. Ranks may call it as often as
+    /// they like.
     ///
     /// # Errors
     /// A rank that cannot be reached.
-    fn advance(&mut self) -> Result<(), CollectiveError>;
+    fn advance(&mut self) -> Result<(), CollectiveError> {
+        Ok(())
+    }
 
     /// Waits for the sum that was begun first of those under way, and gives its values; none if there is no sum
     /// under way.

@@ -43,8 +43,6 @@ impl Collective for Threads {
         format!("{} threads", self.size())
     }
 
-    fn set_place(&mut self, _place: &str) {}
-
     fn broadcast(&mut self, bytes: &mut [u8]) -> Result<(), CollectiveError> {
         let all = self.gather(bytes)?;
         bytes.copy_from_slice(&all[0]);
@@ -59,10 +57,6 @@ impl Collective for Threads {
         let mut sum = values;
         add_in_order(&parts, self.size(), &mut sum);
         self.sums.push_back(sum);
-        Ok(())
-    }
-
-    fn advance(&mut self) -> Result<(), CollectiveError> {
         Ok(())
     }
 

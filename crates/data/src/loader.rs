@@ -109,14 +109,6 @@ pub struct Failure {
     pub error: String,
 }
 
-impl Failure {
-    /// That of sample `index` of a source.
-    pub fn new(source: &dyn Source, index: u32, error: &str) -> Failure {
-        let path = source.path(index as usize).to_owned();
-        Failure { index, path, error: error.to_owned() }
-    }
-}
-
 /// Some samples, ready for a network.
 #[derive(Debug)]
 pub struct Batch {

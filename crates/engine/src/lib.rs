@@ -16,7 +16,7 @@ pub mod sgd;
 mod state;
 
 pub use bninception_kernels::dtype::Dtype;
-pub use bninception_kernels::simd::Isa;
+pub use bninception_kernels::simd::{ISA_VARIABLE, Isa};
 pub use bninception_model as model;
 pub use bninception_model::batch::{Images, Normaliser};
 pub use error::EngineError;

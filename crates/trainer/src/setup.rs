@@ -1,8 +1,7 @@
 //! From settings to the objects that do the work.
 
 use std::ops::Range;
-use std::sync::{Once, OnceLock};
-use std::thread::available_parallelism;
+use std::sync::Once;
 
 use bninception_data as data;
 use bninception_data::DecodeOptions;
@@ -15,6 +14,7 @@ use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Normaliser, Reference};
 
 use crate::config::{self, Config, EngineKind, OptimizerConfig};
+use crate::machine::allotment::Allotment;
 use crate::terminal::text::counted;
 
 /// Classes of the paper's data set, taken where neither data nor settings say.
@@ -135,20 +135,10 @@ pub fn fast_options(config: &Config) -> FastOptions {
     }
 }
 
-/// Cores of this process, where others of the same run have the rest.
-static CORES: OnceLock<usize> = OnceLock::new();
-
-/// Leaves the other cores to other processes of the run. Call once, before anything is built.
-pub fn limit_cores(cores: usize) {
-    let _ = CORES.set(cores);
-}
-
 /// Threads asked for, or one for each core.
 pub fn threads(asked: usize) -> usize {
-    let cores =
-        || CORES.get().copied().unwrap_or_else(|| available_parallelism().map_or(1, |n| n.get()));
     match asked {
-        0 => cores(),
+        0 => Allotment::of_process().cores,
         asked => asked,
     }
 }

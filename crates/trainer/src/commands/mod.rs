@@ -39,10 +39,8 @@ use bninception_collective::{Choice, Launcher};
 use crate::cli::{BenchCommand, Cli, Command, Distributed};
 use crate::distributed::Ranks;
 use crate::distributed::error::RanksError;
-use crate::distributed::part::{Part, part_of_each};
+use crate::distributed::seats::allotment_of_each;
 use crate::error::Error;
-use crate::setup;
-use crate::training::memory_limit;
 
 /// Joins the other processes that a launcher started, if the command is one that they share.
 ///
@@ -80,9 +78,7 @@ pub fn connect(cli: &Cli) -> Result<Ranks, Error> {
 /// Whatever the command reports; [`Error::exit_code`] says how the process ends.
 pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
     if ranks.are_many() {
-        let Part { cores, of_machine } = part_of_each(ranks)?;
-        setup::limit_cores(cores);
-        memory_limit::share(of_machine);
+        allotment_of_each(ranks)?.take();
     }
     match cli.command {
         Command::Train(args) => train::train(&args, ranks),

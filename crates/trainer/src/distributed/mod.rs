@@ -8,18 +8,20 @@
 //! norm:      sums of batch norm -> those of all ranks
 //! checkpoint: a file         -> its content on all ranks
 //! agreement: settings, images -> that all ranks have the same
+//! failures:  images that could not be read <-> what ranks tell of them
 //! round:     batches side by side -> those of all ranks
-//! part:      machines of ranks -> cores and memory for each
+//! seats:     machines of ranks -> cores and memory for each
 //! ```
 
 pub mod agreement;
 pub mod checkpoint;
 pub mod error;
 pub mod exchange;
+pub mod failures;
 pub mod norm;
-pub mod part;
 pub mod ranks;
 pub mod report;
 pub mod round;
+pub mod seats;
 
 pub use ranks::Ranks;

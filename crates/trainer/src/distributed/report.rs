@@ -3,6 +3,7 @@
 use bninception_engine::metrics::Metrics;
 use serde::{Deserialize, Serialize};
 
+use crate::distributed::failures::ToldFailures;
 use crate::run::stop::Stop;
 
 /// What a rank says of its part of an update. All ranks hear all reports, so that none decides alone.
@@ -14,8 +15,8 @@ pub struct Report {
     pub loss: f64,
     /// Their images, counted.
     pub metrics: Metrics,
-    /// Images that could not be read: their places in the list of training images, and why.
-    pub failed: Vec<(u32, String)>,
+    /// Training images that could not be read.
+    pub failed: ToldFailures,
     /// A reason to save and leave.
     pub stop: Option<Stop>,
     /// A loss that was not finite.

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::distributed::Ranks;
+use crate::distributed::failures::{self, ToldFailures};
 use crate::distributed::round::round;
 use crate::error::Error;
 use crate::run::state::{Calibration, Population};
@@ -93,7 +94,7 @@ struct Told {
     has_batch: bool,
     /// None of a batch with an image that could not be read.
     statistics: Vec<f32>,
-    failed: Vec<(u32, String)>,
+    failed: ToldFailures,
 }
 
 /// Averages batch statistics over the mini-batches of `plan`, with the weights that `executor` was
@@ -126,14 +127,13 @@ pub fn population_statistics(
         let (mut told, mut wait) = (Told::default(), Duration::ZERO);
         // The last round may have fewer batches than ranks.
         if let Some(batch) = loader.next() {
-            let mut batch = batch?;
+            let batch = batch?;
             (told.has_batch, wait) = (true, batch.wait);
             if batch.failed.is_empty() {
                 let images = Images::Levels { levels: &batch.images, normaliser: &normaliser };
                 executor.batch_statistics(images, &mut told.statistics)?;
             }
-            let failures = batch.failed.drain(..);
-            told.failed.extend(failures.map(|Failure { index, error, .. }| (index, error)));
+            told.failed = failures::told(&batch.failed);
             loader.recycle(batch);
         }
         // Added in the order of the batches, whichever rank made them.
@@ -143,10 +143,7 @@ pub fn population_statistics(
             }
             let images = if told.has_batch { options.batch_size as u64 } else { 0 };
             progress.advance(images, std::mem::take(&mut wait));
-            let failures = told.failed.iter();
-            failed.extend(
-                failures.map(|(index, error)| Failure::new(source.as_ref(), *index, error)),
-            );
+            failed.extend(failures::heard(source.as_ref(), &told.failed));
         }
     }
     progress.advance(0, Duration::ZERO);

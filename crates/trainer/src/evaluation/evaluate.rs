@@ -9,6 +9,7 @@ use bninception_engine::{EvaluationWeights, Executor, Features, Images, Normalis
 use serde::{Deserialize, Serialize};
 
 use crate::distributed::Ranks;
+use crate::distributed::failures::{self, ToldFailures};
 use crate::distributed::round::round;
 use crate::error::Error;
 use crate::run::state::{EvaluationResult, Statistics};
@@ -222,7 +223,7 @@ struct Told {
     labels: Vec<u32>,
     logits: Vec<f32>,
     features: Vec<f32>,
-    failed: Vec<(u32, String)>,
+    failed: ToldFailures,
 }
 
 /// Runs every image through a network once, and hands each batch to `each`, in their order. Of several ranks each
@@ -272,16 +273,12 @@ pub fn run_all(
             }
             told.indices = std::mem::take(&mut batch.indices);
             told.labels = std::mem::take(&mut batch.labels);
-            let failures = batch.failed.drain(..);
-            told.failed.extend(failures.map(|Failure { index, error, .. }| (index, error)));
+            told.failed = failures::told(&batch.failed);
             loader.recycle(batch);
         }
         for told in round(ranks, told)? {
             let Told { indices, labels, logits, features, .. } = &told;
-            let failures = told.failed.iter();
-            let mut of_batch: Vec<Failure> = failures
-                .map(|(index, error)| Failure::new(source.as_ref(), *index, error))
-                .collect();
+            let mut of_batch = failures::heard(source.as_ref(), &told.failed);
             each(Answered { indices, labels, logits, features, failed: &of_batch })?;
             if let Some(progress) = &mut progress {
                 let images = (labels.len() + of_batch.len()) as u64;

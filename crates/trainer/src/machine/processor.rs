@@ -27,7 +27,9 @@ pub struct Processor {
     pub features: Vec<&'static str>,
     /// Cores of the machine that are there.
     pub cores: usize,
-    /// Those on which this process may run.
+    /// Those on which this process may run, as the system lists them, such as `0-3,8`.
+    pub allowed: String,
+    /// How many those are.
     pub allowed_cores: usize,
     /// Those that it can keep busy, control groups considered.
     pub usable_cores: usize,
@@ -52,12 +54,14 @@ fn of_texts(info: &str, status: &str, usable_cores: usize) -> Processor {
     };
     let flags: Vec<&str> = field("flags").unwrap_or_default().split_whitespace().collect();
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let allowed = allowed.unwrap_or_default().trim();
     let cores = info.lines().filter(|line| line.starts_with("processor")).count();
     Processor {
         model: field("model name").map(str::to_owned),
         features: FEATURES.into_iter().filter(|feature| flags.contains(feature)).collect(),
         cores: cores.max(usable_cores),
-        allowed_cores: allowed.and_then(count).unwrap_or(usable_cores),
+        allowed: allowed.to_owned(),
+        allowed_cores: count(allowed).unwrap_or(usable_cores),
         usable_cores,
     }
 }
@@ -84,6 +88,7 @@ mod tests {
             model: Some("Some CPU".to_owned()),
             features: vec!["avx2", "fma", "avx512f"],
             cores: 2,
+            allowed: "0".to_owned(),
             allowed_cores: 1,
             usable_cores: 1,
         };

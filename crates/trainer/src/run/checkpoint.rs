@@ -296,8 +296,11 @@ fn tensors_of<'a>(table: &'a ParameterTable, state: &'a TrainState) -> Vec<Tenso
 pub fn digest(table: &ParameterTable, state: &TrainState) -> String {
     let mut hasher = blake3::Hasher::new();
     for tensor in tensors_of(table, state) {
-        let bytes = tensor.values.iter().flat_map(|value| value.to_le_bytes());
-        hasher.update(&bytes.collect::<Vec<u8>>());
+        // Hashing does not fail.
+        let _ = tensor.bytes(|bytes| {
+            hasher.update(bytes);
+            Ok(())
+        });
     }
     hasher.finalize().to_hex().to_string()
 }

@@ -81,21 +81,25 @@ impl RunFolder {
         RunFolder { path: path.to_owned() }
     }
 
+    /// The folder at `path`, or that of the checkpoint that it names.
+    pub fn around(path: &Path) -> RunFolder {
+        match path.parent() {
+            Some(parent) if path.is_file() => RunFolder::at(parent),
+            _ => RunFolder::at(path),
+        }
+    }
+
     /// The folder of a run that is to go on, and its lock. `path` may also name a checkpoint inside
     /// it.
     ///
     /// # Errors
     /// There is no run, or another process is training it.
     pub fn open(path: &Path) -> Result<(RunFolder, RunLock), RunError> {
-        let path = match path.parent() {
-            Some(parent) if path.is_file() => parent,
-            _ => path,
-        };
-        let folder = RunFolder { path: path.to_owned() };
+        let folder = RunFolder::around(path);
         if !folder.last().is_file() {
             return Err(RunError::Unusable(format!(
                 "{} is not the folder of a run: it has no last.safetensors",
-                path.display()
+                folder.path.display()
             )));
         }
         let lock = folder.lock()?;

@@ -9,8 +9,10 @@
 use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::sync::OnceLock;
 use std::thread::available_parallelism;
+
+use crate::machine::allotment::Allotment;
+use crate::machine::read;
 
 /// What glibc takes of the address space for the small pieces of a thread (`HEAP_MAX_SIZE` in its
 /// malloc/arena.c). What a thread gives back of them stays with it.
@@ -60,20 +62,18 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Processes that share what is free.
-static SHARING: OnceLock<u64> = OnceLock::new();
-
-/// Leaves other processes of the run, `processes` in all on this machine, as much memory as this one. Call once, before
-/// anything is built.
-pub fn share(processes: usize) {
-    let _ = SHARING.set(processes.max(1) as u64);
+/// Bytes of memory that the machine has, where the system tells.
+pub fn total_memory() -> Option<u64> {
+    kilobytes(&read(Path::new("/proc/meminfo"))?, "MemTotal:")
 }
 
-/// The memory that this process can still have. `None` where the system does not say.
+/// The memory that this process can still have, its part of what is free where others of its run take as much.
+/// `None` where the system does not say.
 pub fn free_memory() -> Option<FreeMemory> {
     let cores = available_parallelism().map_or(1, |cores| cores.get() as u64);
     let free = least(Path::new("/"), (cores + OTHER_ARENAS) * ARENA)?;
-    Some(FreeMemory { bytes: free.bytes / SHARING.get().unwrap_or(&1), ..free })
+    let Allotment { processes, .. } = Allotment::of_process();
+    Some(FreeMemory { bytes: free.bytes / processes.max(1) as u64, ..free })
 }
 
 /// The most memory that this process has held, where the system tells (Linux).
@@ -237,11 +237,6 @@ fn of_group(root: &Path, folder: &Path, version: GroupVersion) -> Vec<FreeMemory
         Some(FreeMemory { bytes: most.saturating_sub(used), limit })
     });
     by_limit.collect()
-}
-
-fn read(path: &Path) -> Option<String> {
-    // Names of groups and mounts may be any bytes.
-    fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn number(path: &Path) -> Option<u64> {

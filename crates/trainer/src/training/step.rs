@@ -4,6 +4,7 @@ use bninception_data::Batch;
 use bninception_engine::{Exchange, Hooks, NormExchange, StepResult, Update, UpdateResult};
 
 use crate::distributed::exchange::StepExchange;
+use crate::distributed::failures::{self, ToldFailures};
 use crate::distributed::norm::NormOverRanks;
 use crate::distributed::report::{Divergence, Report};
 use crate::error::Error;
@@ -53,7 +54,7 @@ pub(super) fn step(run: &mut Session<'_>, bar: &mut ProgressBar) -> Result<Optio
     let result = run.executor.exchange(&mut exchange)?;
     let reports = exchange.into_reports();
     let failed = reports.iter().flat_map(|report| report.failed.iter().cloned());
-    count_bad_images(run, &failed.collect::<Vec<_>>())?;
+    count_bad_images(run, &failed.collect())?;
     if let Some(rank) = reports.iter().position(|report| report.divergence.is_some()) {
         let found = reports[rank].divergence.clone().unwrap_or_default();
         let own = diverged.filter(|_| rank == run.ranks.share().rank);
@@ -105,10 +106,10 @@ fn add_micro_batch(
     };
     let batch = batch?;
     run.line.waited += batch.wait;
-    let failed = batch.failed.iter().map(|failure| (failure.index, failure.error.clone()));
+    let failed = failures::told(&batch.failed);
     match run.ranks.are_many() {
         true => part.report.failed.extend(failed),
-        false => count_bad_images(run, &failed.collect::<Vec<_>>())?,
+        false => count_bad_images(run, &failed)?,
     }
     let found = batch.labels.len();
     bar.advance((batch_size * config.train.ranks) as u64, batch.wait);
@@ -239,7 +240,7 @@ fn diverged_with(
 }
 
 /// Names every training image that could not be read, once, and ends the run when there are too many.
-fn count_bad_images(run: &mut Session<'_>, failed: &[(u32, String)]) -> Result<(), Error> {
+fn count_bad_images(run: &mut Session<'_>, failed: &ToldFailures) -> Result<(), Error> {
     if failed.is_empty() {
         return Ok(());
     }

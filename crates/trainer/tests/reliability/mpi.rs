@@ -2,7 +2,6 @@
 //! `bin/mpiexec` and `lib`, separated by colons; without it the tests say that they skip.
 #![cfg(unix)]
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use bninception::run::checkpoint;
 
 use super::common::Place;
+use super::common::mpi::{installed, starts_ranks};
 use super::job::{RunResult, tensors};
 
 /// An MPI that is installed in a folder of its own.
@@ -19,31 +19,13 @@ struct Mpi(PathBuf);
 
 impl Mpi {
     fn all() -> Vec<Mpi> {
-        let dirs = env::var_os("BNINCEPTION_MPI_DIRS").unwrap_or_default();
-        let found: Vec<Mpi> = env::split_paths(&dirs)
-            .filter(|dir| dir.join("bin/mpiexec").exists())
-            .map(Mpi)
-            .collect();
-        if found.is_empty() {
-            println!("skipped: BNINCEPTION_MPI_DIRS names no folder with bin/mpiexec");
-        }
-        found
+        installed().into_iter().map(Mpi).collect()
     }
 
     /// `arguments` of the binary on `n` ranks in a place.
     fn command(&self, place: &Place, n: usize, arguments: &[&str]) -> Command {
-        let names = ["lib/libmpi_abi.so.1", "lib/libmpi.so.40", "lib/libmpi.so.12"];
-        let library = names.iter().map(|name| self.0.join(name)).find(|path| path.exists());
-        let mut command = Command::new(self.0.join("bin/mpiexec"));
-        command.args(["-n", &n.to_string()]).arg(env!("CARGO_BIN_EXE_bninception")).args(arguments);
-        command
-            .current_dir(place.path(""))
-            .env_remove("BNINCEPTION_LOG")
-            .env("BNINCEPTION_MPI_LIB", library.unwrap())
-            // Open MPI refuses root and more ranks than cores unless it is told.
-            .envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")])
-            .envs([("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")])
-            .envs([("OMPI_MCA_rmaps_base_oversubscribe", "true")]);
+        let mut command = starts_ranks(&self.0, n, place, arguments);
+        command.env_remove("BNINCEPTION_LOG");
         command
     }
 
@@ -62,6 +44,25 @@ impl Mpi {
     fn start(&self, place: &Place, n: usize, arguments: &[&str]) -> Child {
         let mut command = self.command(place, n, arguments);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// That `run`, which came to `step` with stops in between, ends as one without: on 2 ranks, at the end of the epoch,
+    /// whose step it gives.
+    #[track_caller]
+    fn check_ends_as_whole(&self, place: &Place, step: u64, what: &str) -> u64 {
+        let total = (step + 1).next_multiple_of(5);
+        let steps = ["--steps", &total.to_string()];
+        self.succeed(place, 2, &[&["resume", "run"][..], &steps].concat());
+        self.check_is_as_whole(place, &steps, what);
+        total
+    }
+
+    /// That `run` has ended as one with `steps` that was never stopped.
+    #[track_caller]
+    fn check_is_as_whole(&self, place: &Place, steps: &[&str], what: &str) {
+        self.succeed(place, 2, &train(&[steps, &["--run-dir", "whole"]].concat()));
+        let [run, whole] = ["run", "whole"].map(|run| RunResult::of(&place.path(run)));
+        run.assert_equals(&whole, &format!("{what} under {}", self.0.display()));
     }
 }
 
@@ -229,11 +230,7 @@ fn whichever_rank_is_killed_nothing_is_lost() {
             }
         }
         assert!(step > 0, "no process came as far as a step");
-        let total = (step + 1).next_multiple_of(5).to_string();
-        mpi.succeed(&place, 2, &["resume", "run", "--steps", &total]);
-        mpi.succeed(&place, 2, &train(&["--steps", &total, "--run-dir", "whole"]));
-        let [killed, whole] = ["run", "whole"].map(|run| RunResult::of(&place.path(run)));
-        killed.assert_equals(&whole, &format!("killed {KILLS} times under {}", mpi.0.display()));
+        mpi.check_ends_as_whole(&place, step, &format!("killed {KILLS} times"));
     }
 }
 
@@ -262,9 +259,7 @@ fn launch_goes_on_from_the_last_checkpoint() {
         let talk = fs::read_to_string(place.path("talk")).unwrap();
         assert!(success, "{talk}");
         assert!(talk.contains("resume"), "{talk}");
-        mpi.succeed(&place, 2, &train(&["--steps", "40", "--run-dir", "whole"]));
-        let [again, whole] = ["run", "whole"].map(|run| RunResult::of(&place.path(run)));
-        again.assert_equals(&whole, &format!("launched again by {}", mpi.0.display()));
+        mpi.check_is_as_whole(&place, &["--steps", "40"], "launched again");
     }
 }
 
@@ -281,14 +276,10 @@ fn a_signal_to_the_launcher_saves_and_leaves() {
         let log = fs::read_to_string(place.path("run/train.log")).unwrap();
         assert!(log.contains("stopped by SIGUSR1; the state of step"), "{log}");
         let step = checkpoint::load(&place.path("run/last.safetensors")).unwrap().metadata.step;
-        let total = (step + 1).next_multiple_of(5).to_string();
-        mpi.succeed(&place, 2, &["resume", "run", "--steps", &total]);
-        mpi.succeed(&place, 2, &train(&["--steps", &total, "--run-dir", "whole"]));
-        let [stopped, whole] = ["run", "whole"].map(|run| RunResult::of(&place.path(run)));
-        stopped.assert_equals(&whole, &format!("stopped under {}", mpi.0.display()));
+        let total = mpi.check_ends_as_whole(&place, step, "stopped");
 
         // With another number of processes it goes on too, and says so.
-        let more = (total.parse::<u64>().unwrap() + 2).to_string();
+        let more = (total + 2).to_string();
         let output = mpi.run(&place, 3, &["resume", "run", "--steps", &more]);
         let talk = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{talk}");

@@ -1,16 +1,13 @@
 //! What is amiss among all that was found.
 
 use bninception_collective::{Family, LIBRARY_VARIABLE};
-use bninception_engine::Isa;
+use bninception_engine::{ISA_VARIABLE, Isa};
 
 use super::findings::Findings;
 use super::problem::Problem;
 use super::ranks::Host;
 use super::starters::Program;
 use crate::terminal::text::quoted;
-
-/// The variable that lowers the instruction set.
-const ISA_VARIABLE: &str = "BNINCEPTION_ISA";
 
 /// All that is amiss.
 pub(super) fn problems(findings: &Findings) -> Vec<Problem> {

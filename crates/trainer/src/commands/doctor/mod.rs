@@ -20,9 +20,8 @@ use crate::cli::DoctorArgs;
 use crate::commands::print;
 use crate::error::Error;
 use crate::machine::control_group::GroupLimits;
-use crate::machine::memory;
 use crate::machine::processor::Processor;
-use crate::training::memory_limit::free_memory;
+use crate::training::memory_limit::{free_memory, total_memory};
 
 pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
     if let Some(library) = &args.open {
@@ -40,7 +39,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
     let findings = Findings {
         processor,
         limits: GroupLimits::of_process(),
-        total_memory: memory::total_bytes(),
+        total_memory: total_memory(),
         free_memory: free_memory(),
         ranks,
         named_library: env::var(LIBRARY_VARIABLE).ok().filter(|name| !name.is_empty()),

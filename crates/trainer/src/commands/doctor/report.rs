@@ -1,6 +1,6 @@
 //! What was found, as text and as JSON.
 
-use bninception_engine::Isa;
+use bninception_engine::{ISA_VARIABLE, Isa};
 use serde_json::{Value, json};
 
 use super::findings::Findings;
@@ -52,7 +52,7 @@ fn of_processor(findings: &Findings) -> Vec<(String, String)> {
     let chosen = Isa::chosen();
     let strongest = match Isa::strongest() {
         isa if isa == chosen => "the strongest of this machine".to_owned(),
-        isa => format!("lowered by BNINCEPTION_ISA; this machine has {}", isa.name()),
+        isa => format!("lowered by {ISA_VARIABLE}; this machine has {}", isa.name()),
     };
     let features = match processor.features.as_slice() {
         [] => "none that the kernels use".to_owned(),

@@ -52,11 +52,7 @@ impl Restarts {
                 Ok(Restarts { first, folder, resume, max_time: args.max_time, others })
             }
             Command::Resume(args) => {
-                let dir = match args.run.parent() {
-                    Some(parent) if args.run.is_file() => parent.to_owned(),
-                    _ => args.run.clone(),
-                };
-                let (folder, max_time) = (RunFolder::at(&dir), args.max_time);
+                let (folder, max_time) = (RunFolder::around(&args.run), args.max_time);
                 Ok(Restarts { resume: first.clone(), first, folder, max_time, others: None })
             }
             _ => Err(Error::Usage(

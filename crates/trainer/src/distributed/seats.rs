@@ -1,17 +1,17 @@
 //! What of its machine each rank may use: several on one machine share its cores and its memory.
 
-use std::fs;
-use std::thread::available_parallelism;
-
 use serde::{Deserialize, Serialize};
 
 use crate::distributed::error::RanksError;
 use crate::distributed::ranks::Ranks;
+use crate::machine;
+use crate::machine::allotment::Allotment;
+use crate::machine::processor::Processor;
 
 /// Where a rank runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seat {
-    /// The machine: Linux draws a number at each start of it.
+    /// The machine.
     machine: String,
     /// The cores that the rank may run on, as the system lists them. Launchers that bind ranks give each its own.
     allowed: String,
@@ -28,42 +28,27 @@ impl Seat {
     }
 
     fn of_this_process() -> Seat {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let status = read("/proc/self/status");
-        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        Seat {
-            machine: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
-            allowed: allowed.unwrap_or_default().trim().to_owned(),
-            cores: available_parallelism().map_or(1, |cores| cores.get()),
-            of_machine: read("/proc/cpuinfo")
-                .lines()
-                .filter(|line| line.starts_with("processor"))
-                .count(),
-        }
+        let Processor { cores, allowed, usable_cores, .. } = Processor::of_machine();
+        Seat { machine: machine::boot_id(), allowed, cores: usable_cores, of_machine: cores }
     }
 }
 
-/// What each rank may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Cores: those that it may run on, divided by the ranks that may run on the same; the fewest that any rank has,
-    /// so that none waits for a slower one, and all compute with as many threads.
-    pub cores: usize,
-    /// Ranks that share a machine's memory, on the machine with the most.
-    pub of_machine: usize,
-}
-
-/// What each of the ranks may use.
+/// What each of the ranks may use: the cores that it may run on, divided by the ranks that may run on the same; the
+/// fewest that any rank has, so that none waits for a slower one, and all compute with as many threads. Its part
+/// of the memory is that on the machine with the most ranks.
 ///
 /// # Errors
 /// A rank that cannot be reached.
-pub fn part_of_each(ranks: &mut Ranks) -> Result<Part, RanksError> {
+pub fn allotment_of_each(ranks: &mut Ranks) -> Result<Allotment, RanksError> {
     let seats = ranks.gather(Seat::of_this_process())?;
     let cores = fewest(&seats);
     if let (true, Some(idle)) = (ranks.is_first(), idle(&seats, cores)) {
         tracing::warn!("{idle}");
     }
-    Ok(Part { cores, of_machine: seats.iter().map(|seat| seat.here(&seats)).max().unwrap_or(1) })
+    Ok(Allotment {
+        cores,
+        processes: seats.iter().map(|seat| seat.here(&seats)).max().unwrap_or(1),
+    })
 }
 
 /// What to say of cores that no rank may use, on the first machine whose ranks are bound to cores of their own; none
