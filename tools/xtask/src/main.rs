@@ -3,6 +3,7 @@
 //! networks.
 
 mod experiment;
+mod gpu_libraries;
 mod rules;
 mod shell;
 mod structure;
@@ -20,13 +21,15 @@ fn main() -> ExitCode {
         Some("lint") => lint(),
         Some("structure") => show_structure(),
         Some("sanitize") => sanitize(),
+        Some("gpu-libraries") => gpu_libraries::fetch(arguments.get(1)),
         Some("kill") => kill(std::env::args().nth(2)),
         _ => {
-            Err("usage: cargo xtask check | lint | structure | sanitize | kill [N] | experiment\n\
+            Err("usage: cargo xtask check | lint | structure | sanitize | kill [N] | gpu-libraries DIR | experiment\n\
                   check: everything; lint: everything but the tests;\n\
                   structure: files, imports and their order in each crate;\n\
                   sanitize: the tests of the crate with unsafe code under AddressSanitizer;\n\
                   kill: a run that is killed N times (200) and must end as if it were not;\n\
+                  gpu-libraries: NVIDIA's libraries into a folder, for runs on a GPU and their tests;\n\
                   experiment: the paper's networks, trained and compared"
                 .to_owned())
         }
