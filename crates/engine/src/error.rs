@@ -1,5 +1,6 @@
 //! What can go wrong when a network runs.
 
+use bninception_cuda::DeviceError;
 use bninception_model::ModelError;
 
 /// Errors of the engine crate.
@@ -17,6 +18,9 @@ pub enum EngineError {
     /// The ranks could not exchange their sums.
     #[error("the exchange between ranks failed: {0}")]
     Exchange(Box<dyn std::error::Error + Send + Sync>),
+    /// The device failed, or has too little memory.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Evaluation was asked for before it was given weights.
     #[error("evaluation without weights: call prepare_evaluation first")]
     NotPrepared,

@@ -22,6 +22,11 @@ pub struct Sums<'a> {
 
 /// Sums over ranks. All ranks must end with the same bits.
 pub trait Exchange {
+    /// Whether there are other ranks. Without them a device keeps its sums.
+    fn has_others(&self) -> bool {
+        true
+    }
+
     /// The gradients of `range` are final on this rank: an exchange of them may begin. Ranges come from
     /// the last layer to the first, each value at most once.
     fn ready(&mut self, range: Range<usize>, gradients: &[f32]);
@@ -38,6 +43,10 @@ pub trait Exchange {
 pub struct Alone;
 
 impl Exchange for Alone {
+    fn has_others(&self) -> bool {
+        false
+    }
+
     fn ready(&mut self, _range: Range<usize>, _gradients: &[f32]) {}
 
     fn sum(&mut self, _sums: Sums<'_>) -> Result<(), EngineError> {

@@ -1,7 +1,10 @@
 //! The one trait behind which networks run. How it is used: `crates/engine/README.md`.
 
 use std::ops::Range;
+use std::time::Duration;
 
+use bninception_cuda::device::Noting;
+use bninception_cuda::launch::Cost;
 use bninception_kernels::loss::Targets;
 use bninception_model::batch::Images;
 use bninception_model::{Network, Weights};
@@ -166,6 +169,81 @@ impl Features {
     }
 }
 
+/// What became of an update that was started ([`Pipeline`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The state is that behind it.
+    Done,
+    /// A loss or a gradient was not finite: the state is that in front of it.
+    Refused,
+    /// A weight or a statistic is not finite behind it.
+    Broken,
+    /// One before it was refused or broken, so it changed nothing, and its numbers mean nothing.
+    Skipped,
+}
+
+/// An update that was started and is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// What its micro-batch gave.
+    pub step: StepResult,
+    /// What it did.
+    pub update: UpdateResult,
+    /// Whether it did.
+    pub fate: Fate,
+}
+
+/// An executor that computes while its caller goes on: updates of one micro-batch each, on one rank, whose
+/// results come later. Gradients and logits that are stored while one is under way may be those of any of them.
+/// Behind one that is refused or broken nothing changes any more until
+/// [`Executor::gradients`] or [`Executor::load`] is called; the batch of one that was refused gives the same numbers
+/// again there.
+pub trait Pipeline {
+    /// Starts an update as [`Executor::gradients`], [`Executor::exchange`] and [`Executor::update`] make it.
+    /// Waits only where too many are under way.
+    ///
+    /// # Errors
+    /// As theirs; device that fails.
+    fn start(&mut self, batch: &TrainBatch<'_>, update: &Update<'_>) -> Result<(), EngineError>;
+
+    /// Those that are over and were not told yet, the oldest first. With `wait`, all that were started.
+    ///
+    /// # Errors
+    /// Device that fails.
+    fn finished(&mut self, wait: bool) -> Result<Vec<Finished>, EngineError>;
+
+    /// Seconds in which the device had nothing to do since the last call, as far as is known.
+    fn idle_seconds(&mut self) -> f64;
+}
+
+/// A kernel or convolution that a device started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traced {
+    /// The layers of its stage.
+    pub stage: String,
+    /// The kernel, or `convolution` with its direction.
+    pub kernel: String,
+    /// What it moves and computes.
+    pub cost: Cost,
+    /// How long it took, if that was to be noted.
+    pub time: Option<Duration>,
+}
+
+/// Memory of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceMemory {
+    /// The device's name.
+    pub device: String,
+    /// Bytes that a run needs: state, gradients, and what training and evaluation take.
+    pub needed: usize,
+    /// Bytes that the run has taken already.
+    pub taken: usize,
+    /// Bytes that are free, those that the run has taken already included.
+    pub free: usize,
+    /// Bytes that the device has.
+    pub total: usize,
+}
+
 /// Runs a network, and holds the state of a run where it computes.
 ///
 /// Vectors that go in and out have the layout of [`bninception_model::ParameterTable`]; any executor
@@ -287,7 +365,27 @@ pub trait Executor: Send {
         None
     }
 
-    /// Bytes that this executor will take to train on micro-batches of `batch` images and to evaluate in
+    /// What a device started since the last call, stage by stage; and what it notes from now on. While it notes,
+    /// nothing is captured. Empty for executors without a device.
+    fn trace(&mut self, _noting: Noting) -> Vec<Traced> {
+        Vec::new()
+    }
+
+    /// The same executor, if it computes while its caller goes on.
+    fn pipeline(&mut self) -> Option<&mut dyn Pipeline> {
+        None
+    }
+
+    /// Memory of its device for micro-batches of `batch` images in training and evaluation; `None` if it computes in
+    /// the memory of the host.
+    ///
+    /// # Errors
+    /// Device that fails.
+    fn device_memory(&mut self, _batch: usize) -> Result<Option<DeviceMemory>, EngineError> {
+        Ok(None)
+    }
+
+    /// Bytes of the host that this executor will take to train on micro-batches of `batch` images and to evaluate in
     /// between, besides the state that it holds and the gradients; `None` if it cannot say.
     fn memory_bytes(&self, _batch: usize) -> Option<usize> {
         None

@@ -6,7 +6,9 @@ mod error;
 mod exchange;
 mod executor;
 mod fast;
+pub mod gpu;
 mod held;
+mod lowering;
 pub mod metrics;
 mod norm_exchange;
 mod norm_merge;
@@ -15,6 +17,7 @@ mod reference;
 pub mod sgd;
 mod state;
 
+pub use bninception_cuda as cuda;
 pub use bninception_kernels::dtype::Dtype;
 pub use bninception_kernels::simd::{ISA_VARIABLE, Isa};
 pub use bninception_model as model;
@@ -22,10 +25,11 @@ pub use bninception_model::batch::{Images, Normaliser};
 pub use error::EngineError;
 pub use exchange::{Alone, Exchange, Sums};
 pub use executor::{
-    BatchResult, EvaluationWeights, Executor, Features, Hooks, StepResult, TrainBatch, Update,
-    UpdateResult, Watch,
+    BatchResult, DeviceMemory, EvaluationWeights, Executor, Fate, Features, Finished, Hooks,
+    Pipeline, StepResult, Traced, TrainBatch, Update, UpdateResult, Watch,
 };
 pub use fast::{Fast, FastOptions};
+pub use gpu::{Gpu, GpuOptions, HostConvolutions};
 pub use norm_exchange::NormExchange;
 pub use profile::{Phase, Profile, Row};
 pub use reference::Reference;

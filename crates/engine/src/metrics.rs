@@ -57,6 +57,13 @@ impl Score {
 }
 
 impl Metrics {
+    /// From what was counted elsewhere: images right at top-1 and at top-5, images with a logit that is not finite,
+    /// and the sum of losses.
+    pub(crate) fn of_counts(images: u64, counts: [u64; 3], loss_sum: f64) -> Metrics {
+        let [top1, top5, not_finite] = counts;
+        Metrics { images, top1, top5, not_finite, loss_sum }
+    }
+
     /// Adds an image.
     pub fn add(&mut self, score: &Score) {
         self.images += 1;

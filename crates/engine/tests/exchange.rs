@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use bninception_engine::cuda::Precision;
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::{
     AuxOptions, BatchNormOptions, Kind, Network, NetworkOptions, ParameterTable, Weights,
@@ -16,6 +17,7 @@ use bninception_engine::{
 
 mod common;
 
+use common::device::gpu;
 use common::ranks::{Receives, Sends};
 
 const UPDATE: Update = Update {
@@ -79,7 +81,7 @@ impl Data {
 
 type Make<'a> = Box<dyn Fn() -> Box<dyn Executor> + 'a>;
 
-/// All executors; of GoogLeNet, whose padded layers are the fast engine's alone, not the slow reference.
+/// All executors; of GoogLeNet, whose padded layers are the fast engine's alone, only that.
 fn executors(network: &Network) -> Vec<(&'static str, Make<'_>)> {
     let fast = |dtype| {
         move || -> Box<dyn Executor> {
@@ -90,6 +92,7 @@ fn executors(network: &Network) -> Vec<(&'static str, Make<'_>)> {
     let mut all = vec![("f32", Box::new(fast(Dtype::F32)) as Make<'_>)];
     all.push(("bf16", Box::new(fast(Dtype::Bf16))));
     if network.kind == Kind::BnInception {
+        all.push(("device", Box::new(|| Box::new(gpu(network, Precision::F32)))));
         all.push(("reference", Box::new(|| Box::new(Reference::new(network.clone())))));
     }
     all
@@ -267,6 +270,9 @@ fn every_gradient_is_announced_once_from_the_last_layer_on_with_its_sum() {
         let data = Data::new(&network, &[3, 3]);
         let batches = data.lend();
         for (name, make) in executors(&network) {
+            if name.starts_with("device") {
+                continue; // It leaves all of them to the sum.
+            }
             let mut executor = make();
             executor.load(initial(&network)).unwrap();
             executor.gradients(&batches[0], Hooks::default()).unwrap();

@@ -4,6 +4,7 @@
 //! images are made here from their names by the same hash, so the fixture stays small.
 #![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
+use bninception_engine::cuda::Precision;
 use bninception_engine::model::layer::Activation;
 use bninception_engine::model::parameters::{Role, TensorSpec};
 use bninception_engine::model::{
@@ -15,6 +16,8 @@ use bninception_engine::{
 use safetensors::SafeTensors;
 
 mod common;
+
+use common::device::gpu;
 
 const FIXTURE: &[u8] = include_bytes!("fixtures/networks.safetensors");
 /// Values stored of each gradient and statistic after its norm.
@@ -72,6 +75,17 @@ fn fast_in_bf16_matches_pytorch_within_its_rounding() {
         // sides moves the logits by a fifth; `parity.rs` has batch norm in bf16 at 224 px.
         check_cases(&["sigmoid", "without_batch_norm"], &mut make, &BF16);
     }
+}
+
+#[test]
+fn a_device_matches_pytorch() {
+    check(&mut |network| Box::new(gpu(&network, Precision::F32)), &F32);
+}
+
+#[test]
+fn a_device_in_bf16_matches_pytorch_within_its_rounding() {
+    let mut make = |network| -> Box<dyn Executor> { Box::new(gpu(&network, Precision::Bf16)) };
+    check_cases(&["sigmoid", "without_batch_norm"], &mut make, &BF16);
 }
 
 fn fast(network: Network, winograd: bool) -> Box<dyn Executor> {

@@ -14,13 +14,13 @@ use bninception_kernels::run::Run;
 use bninception_model::Weights;
 use bninception_model::batch::Images;
 
-use super::memory::{Buffer, disjoint};
 use super::merged_norm::{MergedNorm, merge_sums};
 use super::plain::plain;
 use super::plan::{Context, Planner, Settings, pack_images};
-use super::stage::{ConvStage, MAX_MEMBERS, Member, Norm};
 use crate::error::EngineError;
 use crate::executor::Watch;
+use crate::lowering::memory::{Buffer, disjoint};
+use crate::lowering::stage::{ConvStage, MAX_MEMBERS, Member, Norm};
 use crate::profile::Phase;
 
 /// A stage of convolutions with its memory.
@@ -68,47 +68,50 @@ impl Convolution {
         let shape = ConvShape { batch, ..stage.shape };
         let conv =
             Conv::new(shape, settings.isa, planner.team.len(), settings.winograd, settings.dtype);
-        let back = planner.backward_moment(row);
+        let back = planner.schedule.backward_moment(row);
 
         let image = match &stage.input {
             Some(input) => {
-                planner.touch_value(input, row);
-                planner.touch_value(input, back);
+                planner.schedule.touch_value(input, row);
+                planner.schedule.touch_value(input, back);
                 None
             }
             None => {
-                let image =
-                    planner.buffers.scratch(region_len(settings.map_dtype, conv.image_len()), row);
-                planner.buffers.touch(image, back);
+                let image = planner
+                    .schedule
+                    .buffers
+                    .scratch(region_len(settings.map_dtype, conv.image_len()), row);
+                planner.schedule.buffers.touch(image, back);
                 Some(image)
             }
         };
         for member in &stage.members {
-            planner.touch_value(&member.output, row);
-            planner.touch_gradient(&member.output, back);
+            planner.schedule.touch_value(&member.output, row);
+            planner.schedule.touch_gradient(&member.output, back);
         }
         let channels = shape.out_channels;
         let follow = if stage.has_norm() {
-            let raw = planner.buffers.scratch(settings.map_len(&shape.out_map(), batch), row);
-            planner.buffers.touch(raw, back);
+            let raw =
+                planner.schedule.buffers.scratch(settings.map_len(&shape.out_map(), batch), row);
+            planner.schedule.buffers.touch(raw, back);
             let moments = |member: &Member| Moments::new(member.output.map.channels);
             let moments = stage.members.iter().map(moments).collect();
             Follow::Norm { raw, sums: vec![0.0; 2 * channels], moments, merged_count: 0.0 }
         } else {
             for member in &stage.members {
-                planner.touch_value(&member.output, back);
+                planner.schedule.touch_value(&member.output, back);
             }
             let zeros = || vec![0.0; channels];
             Follow::Activation { no_bias: zeros(), no_bias_gradient: zeros() }
         };
-        let accumulate = stage.input.and_then(|input| planner.accumulate(&input, back));
+        let accumulate = stage.input.and_then(|input| planner.schedule.accumulate(&input, back));
         let (packed, workspace) = (planner.packed, planner.workspace);
-        planner.buffers.touch_len(packed, conv.packed_len(), row);
+        planner.schedule.buffers.touch_len(packed, conv.packed_len(), row);
         if accumulate.is_some() {
-            planner.buffers.touch_len(packed, conv.packed_backward_len(), back);
+            planner.schedule.buffers.touch_len(packed, conv.packed_backward_len(), back);
         }
         for moment in [row, back] {
-            planner.buffers.touch_len(workspace, conv.workspace_len(), moment);
+            planner.schedule.buffers.touch_len(workspace, conv.workspace_len(), moment);
         }
         Convolution { image, packed, workspace, accumulate, follow, stage: stage.clone(), conv }
     }

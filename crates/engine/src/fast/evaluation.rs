@@ -20,12 +20,12 @@ use bninception_model::Weights;
 use bninception_model::batch::Images;
 
 use super::folded::{Folded, Unfolded};
-use super::lower::Lowered;
-use super::memory::{Buffer, Buffers, Places};
-use super::padded::Padded;
 use super::plain::plain;
 use super::plan::{Settings, pack_images};
-use super::stage::{HeadStage, Member, Place, Stage};
+use crate::lowering::lower::Lowered;
+use crate::lowering::memory::{Buffer, Buffers, Places};
+use crate::lowering::padded::Padded;
+use crate::lowering::stage::{HeadStage, Member, Place, Stage};
 use crate::profile::{Clock, Phase, Profile};
 
 /// If a stage reads and writes maps of at least so many bytes an image, it and all stages before it run
@@ -404,7 +404,7 @@ mod tests {
     use bninception_model::{Network, NetworkOptions, ParameterTable};
 
     use super::*;
-    use crate::fast::lower::{Purpose, lower};
+    use crate::lowering::lower::{Purpose, lower};
 
     #[test]
     fn plans_of_two_batch_sizes_share_their_filters() {
@@ -414,7 +414,7 @@ mod tests {
         let weights =
             bninception_model::init::initial_weights(&network, &ParameterTable::new(&network), 1);
         padded.load(&weights);
-        let lowered = lower(&network, &padded, Purpose::Evaluation).unwrap();
+        let lowered = lower(&network, &padded, Purpose::Evaluation, false).unwrap();
         let (isa, dtype, team) = (Isa::chosen(), Dtype::F32, Team::new(1));
         let settings = Settings { isa, dtype, map_dtype: dtype, winograd: true, epsilon: 1e-5 };
         let plan = |batch, other: Option<&Evaluation>| {
@@ -451,7 +451,8 @@ mod tests {
         ] {
             let options = NetworkOptions { image_size, ..NetworkOptions::default() };
             let network = Network::bn_inception(options).unwrap();
-            let lowered = lower(&network, &Padded::new(&network), Purpose::Evaluation).unwrap();
+            let lowered =
+                lower(&network, &Padded::new(&network), Purpose::Evaluation, false).unwrap();
             let parts = Parts::of(&lowered.stages, batch, map_dtype);
             let names: Vec<_> = lowered.stages.iter().map(|s| s.row(map_dtype).name).collect();
             let found = parts.stages.checked_sub(1).map(|last| names[last].as_str());

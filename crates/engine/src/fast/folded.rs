@@ -8,8 +8,8 @@ use bninception_kernels::conv::{Algorithm, Conv};
 use bninception_kernels::team::Team;
 use bninception_model::{NormTensors, Weights, fold_batch_norm};
 
-use super::padded::Padded;
-use super::stage::Member;
+use crate::lowering::padded::Padded;
+use crate::lowering::stage::Member;
 
 /// Packed filters and the bias of one convolution. Plans of several batch sizes share them.
 #[derive(Clone)]

@@ -11,10 +11,10 @@ use bninception_kernels::run::Run;
 use bninception_model::Weights;
 use bninception_model::dropout::dropout_mask;
 
-use super::memory::disjoint;
 use super::plan::{Context, Planner};
-use super::stage::HeadStage;
 use crate::executor::TrainBatch;
+use crate::lowering::memory::disjoint;
+use crate::lowering::stage::HeadStage;
 use crate::profile::Phase;
 
 /// The head with its memory; rows are images.
@@ -32,9 +32,9 @@ pub(super) struct Head {
 impl Head {
     /// Plans the head.
     pub(super) fn new(layers: &HeadStage, planner: &mut Planner<'_>) -> Head {
-        let (batch, moment) = (planner.batch, planner.n);
-        planner.touch_value(&layers.input, moment);
-        let has_input_gradient = planner.accumulate(&layers.input, moment).is_some();
+        let (batch, moment) = (planner.batch, planner.schedule.head_moment());
+        planner.schedule.touch_value(&layers.input, moment);
+        let has_input_gradient = planner.schedule.accumulate(&layers.input, moment).is_some();
         let features = batch * layers.features();
         Head {
             features: vec![0.0; features],

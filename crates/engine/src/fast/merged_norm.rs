@@ -11,10 +11,10 @@ use bninception_kernels::map::{BLOCK, View};
 use bninception_kernels::planes::{Planes, PlanesMut};
 use bninception_kernels::run::Run;
 
-use super::memory::Buffer;
 use super::plan::{Context, Settings};
-use super::stage::{Member, Norm};
 use crate::error::EngineError;
+use crate::lowering::memory::Buffer;
+use crate::lowering::stage::{Member, Norm};
 use crate::norm_merge::NormMerge;
 
 /// Turns the sums of `count` values of each channel and those of their squares into means and M2 of all

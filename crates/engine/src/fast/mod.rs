@@ -1,19 +1,18 @@
 //! The fast engine: a static plan over one arena, on the CPU.
 //!
-//! The network's layers become [stages](lower). Every buffer gets its [place](memory) once for each
+//! The network's layers become [stages](crate::lowering::lower). Every buffer gets its [place](crate::lowering::memory) once for each
 //! batch size. A step then runs kernels over those places and allocates nothing.
 
 mod convolution;
 mod evaluation;
 mod folded;
 mod head;
-mod lower;
-mod memory;
+
 mod merged_norm;
-mod padded;
+
 mod plain;
 mod plan;
-mod stage;
+
 mod training;
 
 use bninception_kernels::arena::Arena;
@@ -28,10 +27,7 @@ use bninception_model::batch::{
 use bninception_model::{Network, Weights};
 
 use self::evaluation::Evaluation;
-use self::lower::{Lowered, Purpose, lower};
-use self::padded::Padded;
 use self::plan::Settings;
-use self::stage::Stage;
 use self::training::{Machine, Step, Training};
 use crate::error::EngineError;
 use crate::exchange::Exchange;
@@ -40,6 +36,9 @@ use crate::executor::{
     UpdateResult, Watch,
 };
 use crate::held::Held;
+use crate::lowering::lower::{Lowered, Purpose, lower};
+use crate::lowering::padded::Padded;
+use crate::lowering::stage::Stage;
 use crate::norm_exchange::NormExchange;
 use crate::norm_merge::NormMerge;
 use crate::profile::Profile;
@@ -194,11 +193,11 @@ impl Fast {
         };
         let padded = Padded::new(&network);
         let merge = options.merge_siblings;
-        let training = lower(&network, &padded, Purpose::Training { merge })?;
-        let evaluation = lower(&network, &padded, Purpose::Evaluation)?;
+        let training = lower(&network, &padded, Purpose::Training, merge)?;
+        let evaluation = lower(&network, &padded, Purpose::Evaluation, false)?;
         let frozen = match network.frozen {
             0 => None,
-            _ => Some(lower(&network, &padded, Purpose::Frozen)?),
+            _ => Some(lower(&network, &padded, Purpose::Frozen, false)?),
         };
         Ok(Fast {
             held: Held::new(&network),

@@ -1,8 +1,4 @@
 //! The plan of a training step for one batch size: memory, prepared stages, and their order.
-//!
-//! The memory plan counts moments: stage `i` of `n` runs forward at moment `i`, all heads run at `n`,
-//! and stage `i` runs backward at `2n - i`. The first reader of a map that runs backward writes the
-//! map's gradient, and the other readers add to it. So no map is ever cleared.
 
 use std::ops::Range;
 
@@ -19,13 +15,14 @@ use bninception_model::batch::Images;
 
 use super::convolution::Convolution;
 use super::head::Head;
-use super::lower::Lowered;
-use super::memory::{Buffer, Buffers};
-use super::padded::Padded;
-use super::plan::{Context, Planner, Settings, Slots};
-use super::stage::{Place, Stage};
+use super::plan::{Context, Planner, Settings};
 use crate::error::EngineError;
 use crate::executor::{Ready, TrainBatch, Watch};
+use crate::lowering::lower::Lowered;
+use crate::lowering::memory::Buffer;
+use crate::lowering::padded::Padded;
+use crate::lowering::schedule::{Schedule, Slots};
+use crate::lowering::stage::{Place, Stage};
 use crate::norm_merge::NormMerge;
 use crate::profile::{Clock, Phase, Profile};
 
@@ -94,30 +91,9 @@ impl Training {
         settings: Settings,
         team: &Team,
     ) -> Training {
-        let mut buffers = Buffers::default();
-        let mut add_maps = || -> Vec<Buffer> {
-            lowered.maps.iter().map(|map| buffers.add(settings.map_len(map, batch))).collect()
-        };
-        let (values, gradients) = (add_maps(), add_maps());
-        let n = lowered.stages.len();
-        let written = vec![false; lowered.maps.len()];
-        let (packed, workspace) = (buffers.add(0), buffers.add(0));
-        let mut planner = Planner {
-            team,
-            settings,
-            batch,
-            buffers,
-            n,
-            values,
-            gradients,
-            packed,
-            workspace,
-            written,
-            frozen: lowered.frozen.map(|place| place.id),
-        };
-        if let Some(frozen) = &lowered.frozen {
-            planner.touch_value(frozen, 0);
-        }
+        let mut schedule = Schedule::new(lowered, |map| settings.map_len(map, batch));
+        let (packed, workspace) = (schedule.buffers.add(0), schedule.buffers.add(0));
+        let mut planner = Planner { team, settings, batch, schedule, packed, workspace };
         let heads: Vec<Head> =
             lowered.heads.iter().map(|head| Head::new(head, &mut planner)).collect();
         let n_aux_logits = match &lowered.heads[..] {
@@ -135,9 +111,8 @@ impl Training {
         stages.reverse();
         let widest = lowered.maps.iter().map(|map| map.channels).max().unwrap_or(0);
         let partial = vec![0.0; 2 * batch * widest];
-        let Planner { buffers, values, gradients, .. } = planner;
-        let frozen = lowered.frozen.map(|place| values[place.id]);
-        let slots = Slots { places: buffers.place(), values, gradients };
+        let slots = planner.schedule.place();
+        let frozen = lowered.frozen.map(|place| slots.value(&place));
         let aux_logits = vec![0.0; n_aux_logits];
         Training { batch, settings, slots, frozen, stages, heads, aux_logits, partial }
     }
@@ -273,26 +248,27 @@ enum TrainStage {
 impl TrainStage {
     /// Plans a stage; stages come in backward order.
     fn new(row: usize, stage: &Stage, planner: &mut Planner<'_>) -> TrainStage {
-        let back = planner.backward_moment(row);
+        let back = planner.schedule.backward_moment(row);
         match stage {
             Stage::Conv(stage) => TrainStage::Conv(Box::new(Convolution::new(row, stage, planner))),
             Stage::MaxPool { pool, input, output, .. } => {
-                planner.touch_value(input, row);
-                planner.touch_value(output, row);
-                planner.touch_gradient(output, back);
+                planner.schedule.touch_value(input, row);
+                planner.schedule.touch_value(output, row);
+                planner.schedule.touch_gradient(output, back);
                 let bytes = pool.winners_len(planner.batch);
-                let winners = planner.buffers.scratch(bytes.div_ceil(size_of::<f32>()), row);
-                planner.buffers.touch(winners, back);
+                let winners =
+                    planner.schedule.buffers.scratch(bytes.div_ceil(size_of::<f32>()), row);
+                planner.schedule.buffers.touch(winners, back);
                 let (pool, input, output) = (*pool, *input, *output);
-                let accumulate = planner.accumulate(&input, back);
+                let accumulate = planner.schedule.accumulate(&input, back);
                 TrainStage::MaxPool { pool, winners, input, output, accumulate }
             }
             Stage::AveragePool { input, output, .. } => {
-                let accumulate = planner.linear(input, output, row);
+                let accumulate = planner.schedule.linear(input, output, row);
                 TrainStage::AveragePool { input: *input, output: *output, accumulate }
             }
             Stage::WindowAverage { pool, input, output, .. } => {
-                let accumulate = planner.linear(input, output, row);
+                let accumulate = planner.schedule.linear(input, output, row);
                 TrainStage::WindowAverage {
                     pool: *pool,
                     input: *input,
@@ -301,15 +277,15 @@ impl TrainStage {
                 }
             }
             Stage::Flatten { input, output, .. } => {
-                let accumulate = planner.linear(input, output, row);
+                let accumulate = planner.schedule.linear(input, output, row);
                 TrainStage::Flatten { input: *input, output: *output, accumulate }
             }
             Stage::Lrn { lrn, input, output, .. } => {
-                planner.touch_value(input, row);
-                planner.touch_value(input, back);
-                planner.touch_value(output, row);
-                planner.touch_gradient(output, back);
-                let accumulate = planner.accumulate(input, back);
+                planner.schedule.touch_value(input, row);
+                planner.schedule.touch_value(input, back);
+                planner.schedule.touch_value(output, row);
+                planner.schedule.touch_gradient(output, back);
+                let accumulate = planner.schedule.accumulate(input, back);
                 TrainStage::Lrn { lrn: *lrn, input: *input, output: *output, accumulate }
             }
         }

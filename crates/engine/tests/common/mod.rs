@@ -8,6 +8,7 @@ use bninception_engine::{
 };
 
 pub mod comparison;
+pub mod device;
 pub mod ranks;
 
 /// An update that moves nothing but the running statistics.

@@ -10,7 +10,7 @@ use bninception_kernels::activation::Activation;
 use bninception_kernels::conv::ConvShape;
 use bninception_kernels::flatten::flat;
 use bninception_kernels::lrn::Lrn;
-use bninception_kernels::map::{BLOCK, Map, View};
+use bninception_kernels::map::{Map, View};
 use bninception_kernels::pool::MaxPool;
 use bninception_kernels::window_average::WindowAverage;
 use bninception_model::layer::{self, AuxPool, Layer, Op, PoolKind, Shape};
@@ -23,7 +23,7 @@ use crate::error::EngineError;
 
 /// A network as stages.
 #[derive(Clone, Debug)]
-pub(super) struct Lowered {
+pub(crate) struct Lowered {
     /// Maps that hold activations, concatenations as one.
     pub maps: Vec<Map>,
     /// The stages, in the order in which they run.
@@ -38,10 +38,9 @@ pub(super) struct Lowered {
 
 /// What a lowered network is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// All layers behind the frozen ones, and all heads. With `merge`, 1x1 convolutions with batch norm that
-    /// read the same map become one stage.
-    Training { merge: bool },
+pub(crate) enum Purpose {
+    /// All layers behind the frozen ones, and all heads.
+    Training,
     /// The frozen layers.
     Frozen,
     /// Only the logits.
@@ -49,21 +48,22 @@ pub(super) enum Purpose {
 }
 
 /// Turns a network into stages. Ranges of tensors are those of `network`, except for the layers that
-/// `padded` stores.
+/// `padded` stores. With `merge`, 1x1 convolutions with batch norm that read the same map become one stage.
 ///
 /// # Errors
 /// A layer that this engine cannot compute, or not in this place.
-pub(super) fn lower(
+pub(crate) fn lower(
     network: &Network,
     padded: &Padded,
     purpose: Purpose,
+    merge: bool,
 ) -> Result<Lowered, EngineError> {
     let wide = padded.network();
     let mut lowering = Lowering {
         network: wide,
         padded,
         table: ParameterTable::new(network),
-        merge: purpose == Purpose::Training { merge: true },
+        merge,
         maps: Vec::new(),
         places: vec![None; wide.layers.len()],
         stages: Vec::new(),
@@ -71,7 +71,7 @@ pub(super) fn lower(
     lowering.place_concatenations()?;
     let (n_layers, frozen) = (wide.layers.len(), network.frozen);
     let (runs, losses): (Vec<bool>, _) = match purpose {
-        Purpose::Training { .. } => {
+        Purpose::Training => {
             ((0..n_layers).map(|index| index > frozen).collect(), &wide.losses[..])
         }
         Purpose::Frozen => {
@@ -114,7 +114,7 @@ impl Lowering<'_> {
             let mut first = 0;
             for &input in &layer.inputs {
                 let part = &self.network.layers[input];
-                let map = map_of(part)?;
+                let map = self.map_of(part)?;
                 // A slice that other layers read too would get its gradient from two sides.
                 self.only_reader(input)?;
                 let view = View { first, ..place.view };
@@ -125,8 +125,16 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    fn map_of(&self, layer: &Layer) -> Result<Map, EngineError> {
+        let Shape { channels, height, width } = layer.output;
+        if !channels.is_multiple_of(self.padded.multiple()) {
+            return Err(unsupported(layer, "the number of its channels"));
+        }
+        Ok(Map { channels, height, width })
+    }
+
     fn new_map(&mut self, layer: &Layer) -> Result<Place, EngineError> {
-        Ok(self.add_map(map_of(layer)?))
+        Ok(self.add_map(self.map_of(layer)?))
     }
 
     fn add_map(&mut self, map: Map) -> Place {
@@ -355,14 +363,6 @@ impl Lowering<'_> {
     }
 }
 
-fn map_of(layer: &Layer) -> Result<Map, EngineError> {
-    let Shape { channels, height, width } = layer.output;
-    if !channels.is_multiple_of(BLOCK) {
-        return Err(unsupported(layer, "its channels are no multiple of 16"));
-    }
-    Ok(Map { channels, height, width })
-}
-
 fn unsupported(layer: &Layer, why: &str) -> EngineError {
     EngineError::Unsupported {
         what: format!("layer {} ({}): {why}; it", layer.name, layer.op.kind()),
@@ -380,7 +380,7 @@ mod tests {
 
     fn lowered(network: &Network, merge: bool) -> (Lowered, Padded) {
         let padded = Padded::new(network);
-        (lower(network, &padded, Purpose::Training { merge }).unwrap(), padded)
+        (lower(network, &padded, Purpose::Training, merge).unwrap(), padded)
     }
 
     /// Both networks with all their options.
@@ -447,7 +447,8 @@ mod tests {
             let options = NetworkOptions { aux: None, ..with.options.clone() };
             let without = Network::new(kind, options).unwrap();
             let names = |network: &Network| -> Vec<String> {
-                let lowered = lower(network, &Padded::new(network), Purpose::Evaluation).unwrap();
+                let lowered =
+                    lower(network, &Padded::new(network), Purpose::Evaluation, false).unwrap();
                 assert_eq!(lowered.heads.len(), 1);
                 lowered.stages.iter().map(|stage| stage.row(Dtype::F32).name).collect()
             };

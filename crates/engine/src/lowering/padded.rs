@@ -14,11 +14,13 @@ use bninception_model::parameters::TensorSpec;
 use bninception_model::{Network, ParameterTable, Role, Weights};
 
 /// The padded layers of a network, and their tensors.
-pub(super) struct Padded {
+pub(crate) struct Padded {
     /// The network with channels added.
     network: Network,
     /// Whether the tensors of each layer lie in the store.
     stored: Vec<bool>,
+    /// What the channels of all maps are a multiple of.
+    multiple: usize,
     /// Their places in the store.
     table: ParameterTable,
     trainable: Vec<TensorPair>,
@@ -68,15 +70,20 @@ impl TensorPair {
 impl Padded {
     /// Pads the layers that need it and allow it. A layer that needs it and does not allow it is
     /// refused later, by name.
-    pub(super) fn new(network: &Network) -> Padded {
+    pub(crate) fn new(network: &Network) -> Padded {
+        Padded::to(BLOCK, network)
+    }
+
+    /// Pads to a multiple of `multiple` channels.
+    pub(crate) fn to(multiple: usize, network: &Network) -> Padded {
         let mut wide = network.clone();
         let mut stored = vec![false; network.layers.len()];
         for (index, layer) in network.layers.iter().enumerate() {
             if let Op::Conv(conv) = layer.op
-                && !conv.out_channels.is_multiple_of(BLOCK)
+                && !conv.out_channels.is_multiple_of(multiple)
                 && let Some(reader) = reading_conv(network, index)
             {
-                let channels = conv.out_channels.next_multiple_of(BLOCK);
+                let channels = conv.out_channels.next_multiple_of(multiple);
                 let mut at = index;
                 while at != reader {
                     wide.layers[at].output.channels = channels;
@@ -115,50 +122,56 @@ impl Padded {
             gradients: vec![0.0; table.n_trainable()],
             network: wide,
             stored,
+            multiple,
             table,
         }
     }
 
     /// The network to run.
-    pub(super) fn network(&self) -> &Network {
+    pub(crate) fn network(&self) -> &Network {
         &self.network
     }
 
+    /// What the channels of all maps are a multiple of.
+    pub(crate) fn multiple(&self) -> usize {
+        self.multiple
+    }
+
     /// Whether the tensors of `layer` lie in the store.
-    pub(super) fn stores(&self, layer: usize) -> bool {
+    pub(crate) fn stores(&self, layer: usize) -> bool {
         self.stored[layer]
     }
 
     /// Place in the store of a trainable tensor of a stored layer.
-    pub(super) fn trainable(&self, layer: usize, role: Role) -> Option<Range<usize>> {
+    pub(crate) fn trainable(&self, layer: usize, role: Role) -> Option<Range<usize>> {
         self.table.trainable_of(layer, role).map(|spec| spec.range.clone())
     }
 
     /// Place in the store of a running statistic of a stored layer.
-    pub(super) fn statistic(&self, layer: usize, role: Role) -> Option<Range<usize>> {
+    pub(crate) fn statistic(&self, layer: usize, role: Role) -> Option<Range<usize>> {
         self.table.statistic_of(layer, role).map(|spec| spec.range.clone())
     }
 
     /// Copies the weights of the stored layers from `weights`. Added values stay zero.
-    pub(super) fn load(&mut self, weights: &Weights) {
+    pub(crate) fn load(&mut self, weights: &Weights) {
         let store = &mut self.weights;
         self.trainable.iter().for_each(|p| p.widen(&weights.trainable, &mut store.trainable));
         self.statistics.iter().for_each(|p| p.widen(&weights.statistics, &mut store.statistics));
     }
 
     /// Copies gradients and running statistics of the stored layers back.
-    pub(super) fn store(&self, weights: &mut Weights, gradients: &mut [f32]) {
+    pub(crate) fn store(&self, weights: &mut Weights, gradients: &mut [f32]) {
         self.trainable.iter().for_each(|p| p.narrow(&self.gradients, gradients));
         self.store_statistics(weights);
     }
 
     /// The ranges of the caller's trainable vector that belong to stored layers.
-    pub(super) fn outer_ranges(&self) -> impl Iterator<Item = Range<usize>> {
+    pub(crate) fn outer_ranges(&self) -> impl Iterator<Item = Range<usize>> {
         self.trainable.iter().rev().map(|pair| pair.outer.clone())
     }
 
     /// Copies running statistics of the stored layers back.
-    pub(super) fn store_statistics(&self, weights: &mut Weights) {
+    pub(crate) fn store_statistics(&self, weights: &mut Weights) {
         let statistics = &self.weights.statistics;
         self.statistics.iter().for_each(|p| p.narrow(statistics, &mut weights.statistics));
     }

@@ -15,11 +15,11 @@ use bninception_kernels::window_average::WindowAverage;
 use crate::profile::Row;
 
 /// Most convolutions of one stage: the three 1x1 ones of an Inception module.
-pub(super) const MAX_MEMBERS: usize = 3;
+pub(crate) const MAX_MEMBERS: usize = 3;
 
 /// A layer's output: channel blocks of one of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Index into [`Lowered::maps`](super::lower::Lowered::maps).
     pub id: usize,
     /// Sizes of the layer's own output.
@@ -30,12 +30,12 @@ pub(super) struct Place {
 
 impl Place {
     /// The output of `batch` images in the buffer of its map, to read.
-    pub(super) fn of<'a, E: Element>(&self, buffer: &'a [E], batch: usize) -> Planes<'a, E> {
+    pub(crate) fn of<'a, E: Element>(&self, buffer: &'a [E], batch: usize) -> Planes<'a, E> {
         Planes::new(buffer, &self.map, self.view, batch)
     }
 
     /// As [`Place::of`], to write.
-    pub(super) fn of_mut<'a, E: Element>(
+    pub(crate) fn of_mut<'a, E: Element>(
         &self,
         buffer: &'a mut [E],
         batch: usize,
@@ -46,7 +46,7 @@ impl Place {
 
 /// One piece of arithmetic on maps.
 #[derive(Clone, Debug)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// Convolutions of one input.
     Conv(ConvStage),
     /// 3x3 maximum pool.
@@ -64,7 +64,7 @@ pub(super) enum Stage {
 /// Convolutions of one input, run as one convolution. A fully connected layer inside the network is a
 /// 1x1 convolution.
 #[derive(Clone, Debug)]
-pub(super) struct ConvStage {
+pub(crate) struct ConvStage {
     /// Whether the tensors lie in the store of [`Padded`](super::padded::Padded) and not in the caller's vectors.
     pub stored: bool,
     /// Sizes of all members together; the batch is 0 until a plan is made.
@@ -77,12 +77,12 @@ pub(super) struct ConvStage {
 
 impl ConvStage {
     /// Whether batch norm follows the convolutions.
-    pub(super) fn has_norm(&self) -> bool {
+    pub(crate) fn has_norm(&self) -> bool {
         self.members.iter().all(|member| member.norm.is_some())
     }
 
     /// The name that stands for all members in messages about batch norm.
-    pub(super) fn norm_name(&self) -> &str {
+    pub(crate) fn norm_name(&self) -> &str {
         self.members.first().map_or("", |member| &member.name)
     }
 }
@@ -90,7 +90,7 @@ impl ConvStage {
 /// One convolution with what follows it. Ranges are places in the flat vectors of
 /// [`bninception_model::Weights`].
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// Index of the convolution's layer.
     pub layer: usize,
     /// The convolution's name.
@@ -109,7 +109,7 @@ pub(super) struct Member {
 
 /// Batch norm after a convolution.
 #[derive(Clone, Debug)]
-pub(super) struct Norm {
+pub(crate) struct Norm {
     /// Scale.
     pub gamma: Range<usize>,
     /// Shift.
@@ -123,7 +123,7 @@ pub(super) struct Norm {
 /// Global average pool, dropout, fully connected layer and loss. Auxiliary heads have maps of 1x1,
 /// which the pool leaves unchanged.
 #[derive(Clone, Debug)]
-pub(super) struct HeadStage {
+pub(crate) struct HeadStage {
     /// The name that profiles show.
     pub name: String,
     /// Weight of the loss.
@@ -142,12 +142,12 @@ pub(super) struct HeadStage {
 
 impl HeadStage {
     /// Inputs of the fully connected layer.
-    pub(super) fn features(&self) -> usize {
+    pub(crate) fn features(&self) -> usize {
         self.input.map.channels
     }
 
     /// Its row in a profile, with a map of the format `map_dtype` and no time yet.
-    pub(super) fn row(&self, map_dtype: Dtype) -> Row {
+    pub(crate) fn row(&self, map_dtype: Dtype) -> Row {
         let map = &self.input.map;
         Row {
             name: self.name.clone(),
@@ -161,7 +161,7 @@ impl HeadStage {
 
 impl Stage {
     /// The places that it reads and writes, without the images.
-    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
         let (input, outputs, members) = match self {
             Stage::Conv(stage) => (stage.input.as_ref(), None, &stage.members[..]),
             Stage::MaxPool { input, output, .. }
@@ -174,7 +174,7 @@ impl Stage {
     }
 
     /// Its row in a profile, with maps of the format `map_dtype` and no time yet.
-    pub(super) fn row(&self, map_dtype: Dtype) -> Row {
+    pub(crate) fn row(&self, map_dtype: Dtype) -> Row {
         let values = |place: &Place| place.map.channels * place.map.height * place.map.width;
         let mut values: usize = self.places().map(values).sum();
         let (name, macs) = match self {

@@ -6,7 +6,7 @@ use bninception_kernels::arena::ALIGNMENT;
 
 /// A buffer: its length, and the first and last moment of its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// Values.
     pub len: usize,
     /// First moment of use.
@@ -23,25 +23,25 @@ impl Extent {
 
 /// Handle of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Buffer(usize);
+pub(crate) struct Buffer(usize);
 
 /// The buffers of a plan while it is being made.
 #[derive(Debug, Default)]
-pub(super) struct Buffers {
+pub(crate) struct Buffers {
     extents: Vec<Option<Extent>>,
     lens: Vec<usize>,
 }
 
 impl Buffers {
     /// A new buffer of `len` values, in use at no moment yet.
-    pub(super) fn add(&mut self, len: usize) -> Buffer {
+    pub(crate) fn add(&mut self, len: usize) -> Buffer {
         self.extents.push(None);
         self.lens.push(len);
         Buffer(self.lens.len() - 1)
     }
 
     /// Notes that `buffer` is in use at `moment`, and from its earlier moments until then.
-    pub(super) fn touch(&mut self, buffer: Buffer, moment: usize) {
+    pub(crate) fn touch(&mut self, buffer: Buffer, moment: usize) {
         let len = self.lens[buffer.0];
         let extent =
             self.extents[buffer.0].get_or_insert(Extent { len, first: moment, last: moment });
@@ -50,7 +50,7 @@ impl Buffers {
     }
 
     /// A buffer that is in use at one moment only.
-    pub(super) fn scratch(&mut self, len: usize, moment: usize) -> Buffer {
+    pub(crate) fn scratch(&mut self, len: usize, moment: usize) -> Buffer {
         let buffer = self.add(len);
         self.touch(buffer, moment);
         buffer
@@ -58,7 +58,7 @@ impl Buffers {
 
     /// Notes that `buffer` holds `len` values at `moment`, perhaps more than at other moments. Scratch
     /// that keeps one place over many moments is still in a cache when it is written again.
-    pub(super) fn touch_len(&mut self, buffer: Buffer, len: usize, moment: usize) {
+    pub(crate) fn touch_len(&mut self, buffer: Buffer, len: usize, moment: usize) {
         self.lens[buffer.0] = self.lens[buffer.0].max(len);
         self.touch(buffer, moment);
         if let Some(extent) = &mut self.extents[buffer.0] {
@@ -67,7 +67,7 @@ impl Buffers {
     }
 
     /// Gives every buffer its place.
-    pub(super) fn place(&self) -> Places {
+    pub(crate) fn place(&self) -> Places {
         let used: Vec<Extent> = self.extents.iter().flatten().copied().collect();
         let (offsets, total) = assign(&used);
         let mut offsets = offsets.into_iter();
@@ -85,18 +85,23 @@ impl Buffers {
 
 /// Where each buffer lies in the arena.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     ranges: Vec<Range<usize>>,
     /// Length of the arena.
     pub total: usize,
 }
 
 impl Places {
+    /// The place of a buffer in the arena.
+    pub(crate) fn range(&self, buffer: Buffer) -> Range<usize> {
+        self.ranges[buffer.0].clone()
+    }
+
     /// The buffers' slices of `arena`, to write or read.
     ///
     /// # Panics
     /// If two of them share memory, which [`assign`] rules out for buffers in use together.
-    pub(super) fn get<'a, const N: usize>(
+    pub(crate) fn get<'a, const N: usize>(
         &self,
         arena: &'a mut [f32],
         buffers: [Buffer; N],
@@ -115,7 +120,7 @@ impl Places {
 /// The largest buffer comes first. Each goes into the smallest gap that fits between the placed buffers
 /// that are in use at the same time ("greedy by size", Pisarchyk & Lee 2020,
 /// <https://arxiv.org/abs/2001.03288>).
-pub(super) fn assign(extents: &[Extent]) -> (Vec<usize>, usize) {
+pub(crate) fn assign(extents: &[Extent]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..extents.len()).collect();
     order.sort_by_key(|&index| (std::cmp::Reverse(extents[index].len), index));
     let mut offsets = vec![0_usize; extents.len()];
@@ -143,7 +148,7 @@ pub(super) fn assign(extents: &[Extent]) -> (Vec<usize>, usize) {
 }
 
 /// Several tensors of a flat vector.
-pub(super) fn disjoint<const N: usize>(
+pub(crate) fn disjoint<const N: usize>(
     values: &mut [f32],
     ranges: [Range<usize>; N],
 ) -> [&mut [f32]; N] {
