@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bninception_data::DataError;
 use bninception_engine::EngineError;
+use bninception_engine::cuda::DeviceError;
 
 use crate::config::ConfigError;
 use crate::distributed::error::RanksError;
@@ -159,7 +160,11 @@ impl Error {
             Error::Data(_) | Error::Unusable(_) | Error::Checkpoint(_) | Error::File(_) => 3,
             Error::Stdout(_) if self.is_of_reader_that_left() => 128 + SIGPIPE,
             Error::Unsaved { .. } | Error::Stdout(_) => 3,
-            Error::Engine(EngineError::Model(_) | EngineError::Unsupported { .. }) => 2,
+            Error::Engine(
+                EngineError::Model(_)
+                | EngineError::Unsupported { .. }
+                | EngineError::Device(DeviceError::Unavailable(_)),
+            ) => 2,
             Error::Ranks(RanksError::Number { .. } | RanksError::OneProcess { .. }) => 2,
             Error::Engine(_) | Error::Ranks(_) => 1,
             Error::Diverged { .. } | Error::NetworkDiverged { .. } => 4,

@@ -14,6 +14,7 @@ use bninception_engine::sgd::SgdStep;
 use bninception_engine::{Dtype, EngineError, Executor, Fast, FastOptions, Normaliser, Reference};
 
 use crate::config::{self, Config, EngineKind, OptimizerConfig};
+use crate::device::{self, DeviceName, OnDevice};
 use crate::machine::allotment::Allotment;
 use crate::terminal::text::counted;
 
@@ -105,20 +106,61 @@ pub fn lr_factors(config: &Config, network: &Network, table: &ParameterTable) ->
     table.trainable.iter().map(factor).collect()
 }
 
-/// The executor that `config` names.
+/// An executor, and where it computes.
+pub struct Placed {
+    /// The executor.
+    pub executor: Box<dyn Executor>,
+    /// Its device; `None` on the processor.
+    pub device: Option<DeviceName>,
+}
+
+impl Placed {
+    /// The engine's name in results.
+    pub fn engine(&self, config: &Config) -> &'static str {
+        match self.device {
+            Some(_) => "gpu",
+            None => config.engine.kind.name(),
+        }
+    }
+
+    /// What the history of a run says of where it was computed.
+    pub fn model(&self) -> &str {
+        self.device.as_ref().map_or(device::CPU, |device| &device.model)
+    }
+}
+
+/// The executor that `config` names, where `config` says.
 ///
 /// # Errors
-/// A combination that the executor does not offer.
-pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, SetupError> {
-    Ok(match (config.engine.kind, config.train.dtype) {
+/// A combination that the executor does not offer, or a device that is not there.
+pub fn placed(config: &Config, network: Network) -> Result<Placed, SetupError> {
+    let found = device::executor(config, &network, threads(config.train.threads))?;
+    if let Some(OnDevice { executor, name }) = found {
+        return Ok(Placed { executor, device: Some(name) });
+    }
+    let executor: Box<dyn Executor> = match (config.engine.kind, config.train.dtype) {
         (EngineKind::Reference, config::Dtype::F32) => Box::new(Reference::new(network)),
         (EngineKind::Reference, dtype) => {
             let (what, engine) = (format!("dtype {}", dtype.name()), config.engine.kind.name());
             let hint = "use --dtype f32, or --engine fast";
             return Err(EngineError::Unsupported { what, engine, hint }.into());
         }
+        (EngineKind::Fast, config::Dtype::Tf32) => {
+            let (what, engine) = ("dtype tf32 on the processor".to_owned(), "fast");
+            let hint = "it is a number format of GPUs; use --dtype f32 or bf16";
+            return Err(EngineError::Unsupported { what, engine, hint }.into());
+        }
         (EngineKind::Fast, _) => Box::new(Fast::new(network, fast_options(config))?),
-    })
+    };
+    Ok(Placed { executor, device: None })
+}
+
+/// [`placed`] for who does not ask where.
+///
+/// # Errors
+/// As there.
+pub fn executor(config: &Config, network: Network) -> Result<Box<dyn Executor>, SetupError> {
+    Ok(placed(config, network)?.executor)
 }
 
 /// The choices of the fast engine that `config` makes.
@@ -128,7 +170,7 @@ pub fn fast_options(config: &Config) -> FastOptions {
         threads: threads(config.train.threads),
         winograd: config.engine.winograd,
         dtype: match config.train.dtype {
-            config::Dtype::F32 => Dtype::F32,
+            config::Dtype::F32 | config::Dtype::Tf32 => Dtype::F32,
             config::Dtype::Bf16 => Dtype::Bf16,
         },
         ..FastOptions::default()

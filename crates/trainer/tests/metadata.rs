@@ -8,7 +8,7 @@ use bninception::run::image_lists::{ClassImages, ImageLists};
 use bninception::run::metadata::{
     AveragedSource, FORMAT_VERSION, InitialSource, Metadata, StoredDirs,
 };
-use bninception::run::state::{EvaluationResult, RanksSince, RunProgress, Statistics};
+use bninception::run::state::{DeviceSince, EvaluationResult, RanksSince, RunProgress, Statistics};
 use bninception::setup;
 use bninception_data::check_class_name;
 use bninception_data::random::{Purpose, sample_rng};
@@ -209,6 +209,9 @@ fn metadata(config: Config, rng: &mut impl Rng) -> Metadata {
             skipped_batches: any_u64(rng),
             ranks: (0..rng.random_range(0..3))
                 .map(|_| RanksSince { step: any_u64(rng), ranks: rng.random_range(1..1000) })
+                .collect(),
+            devices: (0..rng.random_range(0..3))
+                .map(|_| DeviceSince { step: any_u64(rng), device: any_text(rng) })
                 .collect(),
         },
         images: ImageLists { train: lists(rng), val: lists(rng) },

@@ -1,8 +1,10 @@
 //! `bench` and what follows it.
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::settings::ConfigArgs;
+use crate::machine::card::CARDS;
 
 /// `bench`.
 #[derive(Debug, Subcommand)]
@@ -104,12 +106,26 @@ pub struct BenchModelArgs {
     /// Steps before the timed ones.
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub warmup: usize,
-    /// Also print where the time goes, by layer and kind of work.
+    /// Also print where the time goes, by layer and kind of work; on a GPU by kernel and by layer, beside the least time
+    /// that a known card needs.
     #[arg(long)]
     pub profile: bool,
+    /// Print what a step starts on a GPU and how long that would take on this card, without the card: with --device host.
+    #[arg(long, value_name = "CARD", value_parser = PossibleValuesParser::new(CARDS.map(|card| card.key)))]
+    pub predict: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+impl BenchMode {
+    /// The name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            BenchMode::Train => "train",
+            BenchMode::Eval => "eval",
+        }
+    }
 }
 
 /// What `bench model` times.

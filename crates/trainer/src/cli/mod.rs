@@ -2,6 +2,7 @@
 
 mod average;
 mod bench;
+mod check_device;
 mod data;
 mod doctor;
 mod explain;
@@ -23,6 +24,7 @@ pub use average::AverageArgs;
 pub use bench::{
     BenchCollectiveArgs, BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs,
 };
+pub use check_device::CheckDeviceArgs;
 pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
 };
@@ -35,7 +37,7 @@ pub use launch::LaunchArgs;
 pub use mnist::{MnistArgs, MnistModel};
 pub use probe::ProbeArgs;
 pub use settings::{
-    BatchSize, ConfigArgs, DEMO_PRESET, Device, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
+    BatchSize, ConfigArgs, DEMO_PRESET, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
 };
 
 use self::settings::text;
@@ -124,6 +126,9 @@ pub enum Command {
     Bench(BenchCommand),
     /// Tell what this machine offers: processor, memory, MPI; and what to do about what is amiss.
     Doctor(DoctorArgs),
+    /// Compare what a device computes with what the processor does.
+    #[command(hide = true)]
+    CheckDevice(CheckDeviceArgs),
     /// The paper's first experiment (section 4.1): digits, with batch norm and without.
     #[cfg(feature = "mnist")]
     Mnist(MnistArgs),

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, ValueEnum};
 use toml::Value;
 
 use crate::config::{
@@ -50,9 +50,6 @@ pub struct FlagArgs {
     /// Leave the first parts of the network as they are: `stem`, or `stem..inception_4e` up to a module.
     #[arg(long, value_name = "PARTS", value_parser = text())]
     pub freeze: Option<String>,
-    /// Where to compute; `cpu` is all there is so far.
-    #[arg(long, value_enum)]
-    pub device: Option<Device>,
     /// Engine, threads, batch size.
     #[command(flatten)]
     pub execution: ExecutionArgs,
@@ -83,10 +80,13 @@ pub struct FlagArgs {
 /// Flags for how a network is run, whether it is trained or used.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ExecutionArgs {
+    /// Where to compute: `auto` (a GPU if one can be used, else the processor), `cpu`, `cuda`, or `cuda:N`.
+    #[arg(long, value_name = "DEVICE", value_parser = text())]
+    pub device: Option<String>,
     /// What runs the network: `fast` or `reference`.
     #[arg(long, value_name = "ENGINE", value_parser = text())]
     pub engine: Option<String>,
-    /// Number type of activations and products: `f32` or `bf16`.
+    /// Number type of activations and products: `f32` or `bf16`, on a GPU also `tf32`.
     #[arg(long, value_name = "DTYPE", value_parser = text())]
     pub dtype: Option<String>,
     /// Threads of the engine; 0 for one a core.
@@ -131,13 +131,6 @@ pub(super) fn text() -> impl TypedValueParser<Value = String> {
     })
 }
 
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// The processor.
-    Cpu,
-}
-
 impl FlagArgs {
     /// The flags given, as settings.
     fn settings(&self) -> Vec<Flag> {
@@ -147,11 +140,12 @@ impl FlagArgs {
             Some(BatchSize::Of(size)) => Some(size),
             Some(BatchSize::Auto) | None => None,
         };
-        let table: [(&'static str, &'static str, Option<Value>); 16] = [
+        let table: [(&'static str, &'static str, Option<Value>); 17] = [
             ("--data-dir", "data.dir", text(&self.data_dir)),
             ("--val-dir", "data.val_dir", text(&self.val_dir)),
             ("--init-from", "train.init_from", text(&self.init_from)),
             ("--freeze", "train.freeze", text(&self.freeze)),
+            ("--device", "engine.device", text(&self.execution.device)),
             ("--engine", "engine.kind", text(&self.execution.engine)),
             ("--dtype", "train.dtype", text(&self.execution.dtype)),
             ("--threads", "train.threads", int(self.execution.threads)),

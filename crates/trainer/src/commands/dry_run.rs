@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::plan::RunPlan;
 use super::run;
 use crate::commands::print;
+use crate::device::CPU;
 use crate::error::Error;
 use crate::setup;
 use crate::terminal::loss::loss_text;
@@ -38,7 +39,7 @@ impl<'a> DryRun<'a> {
         let weights = run::class_weights(&plan.config, &plan.splits)?;
         let state = plan.first_state(false);
         let (first, pace) =
-            measure(&plan.config, plan.executor.as_mut(), state, train, val, weights)?;
+            measure(&plan.config, plan.placed.executor.as_mut(), state, train, val, weights)?;
         Ok(DryRun { plan, room, first, pace, steps_per_epoch, total_steps })
     }
 
@@ -72,7 +73,7 @@ impl<'a> DryRun<'a> {
             counted(plan.splits.train.len() as u64, "training image"),
             counted(plan.splits.val.len() as u64, "validation image"),
             plan.recipe,
-            plan.executor.describe(),
+            plan.placed.executor.describe(),
             counted(self.total_steps, "step"),
             run::per_update(&plan.config),
             self.steps_per_epoch,
@@ -95,7 +96,7 @@ impl<'a> DryRun<'a> {
             "classes": plan.splits.classes,
             "training_images": plan.splits.train.len(),
             "validation_images": plan.splits.val.len(),
-            "engine": plan.executor.describe(),
+            "engine": plan.placed.executor.describe(),
             "batch_size": plan.config.train.batch_size,
             "accumulate": plan.config.train.accumulate,
             "steps": self.total_steps,
@@ -113,6 +114,10 @@ impl<'a> DryRun<'a> {
             "timed_batches": pace.n_timed,
             "memory_bytes": room.needs.memory,
             "memory_free_bytes": room.free.memory.as_ref().map(|free| free.bytes),
+            "device": plan.placed.device.as_ref().map_or(CPU.to_owned(), |name| name.to_string()),
+            "device_memory_bytes": room.device.as_ref().map(|memory| memory.needed),
+            "device_memory_free_bytes": room.device.as_ref().map(|memory| memory.free),
+            "device_memory_total_bytes": room.device.as_ref().map(|memory| memory.total),
             "disk_bytes": room.needs.disk,
             "disk_free_bytes": room.free.disk,
             "checkpoint_bytes": room.needs.checkpoint,

@@ -49,7 +49,7 @@ pub(super) fn lr_find(args: &LrFindArgs) -> Result<(), Error> {
     let out = out.unwrap_or_else(|| Path::new(&plan.config.checkpoint.dir).join(FOLDER));
     plan.dirs.check_apart(&out, "--out")?;
     let n_images = plan.splits.train.len();
-    Room::of_memory(&plan.config, &plan.table, plan.executor.as_ref(), n_images)?;
+    Room::of_memory(&plan.config, &plan.table, plan.placed.executor.as_mut(), n_images)?;
 
     let (steps_per_epoch, _) = setup::steps(&plan.config, n_images);
     let n_steps = steps_per_epoch.min(args.most_steps);
@@ -68,7 +68,7 @@ pub(super) fn lr_find(args: &LrFindArgs) -> Result<(), Error> {
     let n_batches = n_steps * plan.config.train.accumulate as u64;
     let weights = run::class_weights(&plan.config, &plan.splits)?;
     let state = plan.first_state(false);
-    let executor = plan.executor.as_mut();
+    let executor = plan.placed.executor.as_mut();
     let mut trial = Trial::start(&plan.config, executor, state, source, weights, n_batches)?;
     let points = range_test(&mut trial, &range, &plan.config.train)?;
 

@@ -3,6 +3,7 @@
 mod average;
 mod bench;
 mod calibrate;
+mod check_device;
 mod compare;
 mod config;
 mod data;
@@ -102,6 +103,7 @@ pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
         Command::Data(command) => data::data(&command),
         Command::Bench(command) => bench::bench(&command, ranks),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::CheckDevice(args) => check_device::check_device(&args),
         #[cfg(feature = "mnist")]
         Command::Mnist(args) => mnist::mnist(&args),
         Command::Completions { shell } => {

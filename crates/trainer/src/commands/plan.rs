@@ -18,9 +18,10 @@ use crate::file_error::FileError;
 use crate::images::data_dirs::DataDirs;
 use crate::images::scan;
 use crate::run::initial::InitialWeights;
-use crate::setup;
+use crate::setup::{self, Placed};
 use crate::terminal::signals;
 use crate::training::batch_size::choose_batch;
+use crate::training::device_memory;
 use crate::training::memory_limit::free_memory;
 use crate::training::resources::Required;
 use crate::training::watch::Watcher;
@@ -45,7 +46,7 @@ pub(super) struct RunPlan {
     pub(super) splits: Splits,
     pub(super) network: Network,
     pub(super) table: ParameterTable,
-    pub(super) executor: Box<dyn Executor>,
+    pub(super) placed: Placed,
     /// The first weights, if they are those of a checkpoint.
     pub(super) initial: Option<InitialWeights>,
     /// Holds the embedded pictures that are not kept.
@@ -102,10 +103,11 @@ impl RunPlan {
         let network = setup::network(&resolved.config, splits.classes.len())?;
         Watcher::new(&resolved.config, &network)?;
         let table = ParameterTable::new(&network);
-        let executor = setup::executor(&resolved.config, network.clone())?;
+        let mut placed = setup::placed(&resolved.config, network.clone())?;
         if auto_batch {
             let n_images = splits.train.len();
-            resolved = with_auto_batch(resolved, &table, executor.as_ref(), n_images, ranks)?;
+            resolved =
+                with_auto_batch(resolved, &table, placed.executor.as_mut(), n_images, ranks)?;
         }
         let initial = match &start.first {
             Some(first) => Some(initial_weights(first, &resolved, &network, &splits.classes)?),
@@ -115,7 +117,7 @@ impl RunPlan {
         run::check_batch(&config, &splits)?;
         run::check_classes(&config, &splits)?;
         let _pictures = pictures;
-        Ok(RunPlan { config, recipe, dirs, splits, network, table, executor, initial, _pictures })
+        Ok(RunPlan { config, recipe, dirs, splits, network, table, placed, initial, _pictures })
     }
 
     /// What an executor holds before the first update.
@@ -162,21 +164,30 @@ fn initial_weights(
 fn with_auto_batch(
     resolved: Resolved,
     table: &ParameterTable,
-    executor: &dyn Executor,
+    executor: &mut dyn Executor,
     n_images: usize,
     ranks: &mut Ranks,
 ) -> Result<Resolved, Error> {
     let config = &resolved.config;
     let free = free_memory();
+    let mut failed = None;
     let fits = |batch: usize| {
         let needed = Required::of(config, table, executor, batch, n_images).memory;
-        match (needed, &free) {
+        let fits_here = match (needed, &free) {
             (Some(needed), Some(free)) => needed <= free.bytes,
             _ => true,
-        }
+        };
+        let fits_device = device_memory::fits(executor, batch).unwrap_or_else(|error| {
+            failed = Some(error);
+            false
+        });
+        fits_here && fits_device
     };
     let fewest = config.network.fewest_images();
     let mut choice = choose_batch(n_images, config.train.micro_batches_per_update(), fewest, fits);
+    if let Some(error) = failed {
+        return Err(error);
+    }
     // The rank with the least memory decides.
     choice.images = ranks.gather(choice.images)?.into_iter().min().unwrap_or(choice.images);
     tracing::info!("--batch-size auto: {choice}");

@@ -71,10 +71,10 @@ pub(super) fn resume(args: &ResumeArgs, ranks: &mut Ranks) -> Result<(), Error> 
     Watcher::new(&config, &network)?;
     run::check_batch(&config, &images.splits).map_err(with_permit)?;
     run::check_classes(&config, &images.splits)?;
-    let mut executor = setup::executor(&config, network.clone())?;
+    let mut placed = setup::placed(&config, network.clone())?;
     let table = ParameterTable::new(&network);
     let n_images = images.splits.train.len();
-    let room = Room::of(&config, &table, executor.as_ref(), n_images, folder.path())
+    let room = Room::of(&config, &table, placed.executor.as_mut(), n_images, folder.path())
         .map_err(with_permit)?;
     let initial = metadata.initial.clone();
     let job = run::job(config, recipe, images, initial, folder, network, stop)?;
@@ -89,18 +89,26 @@ pub(super) fn resume(args: &ResumeArgs, ranks: &mut Ranks) -> Result<(), Error> 
             job.config.train.images_per_update()
         );
     }
+    let device_before = state.progress.go_on_at(placed.model());
     job.check_same(ranks, &state)?;
     run::write_folder(&job, ranks)?;
+    if let Some(before) = &device_before {
+        tracing::info!(
+            "the run goes on on {} in place of {before}: sums round otherwise there, so its bits are not those of a \
+             run on one device",
+            placed.model()
+        );
+    }
     if ranks.is_first() {
-        if has_moved || has_other_average || before.is_some() {
+        if has_moved || has_other_average || before.is_some() || device_before.is_some() {
             // What goes back to the last checkpoint must not go back before this change.
             job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
         }
         job.folder.unmark_diverged()?;
     }
-    run::say_start(&job, &state, executor.as_ref(), &room, ranks);
+    run::say_start(&job, &state, placed.executor.as_ref(), &room, ranks);
     say_place(&job, &state.progress);
-    let outcome = run::finish(&job, executor.as_mut(), ranks, state, args.json);
+    let outcome = run::finish(&job, placed.executor.as_mut(), ranks, state, args.json);
     drop(lock);
     outcome
 }

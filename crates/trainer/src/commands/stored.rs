@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::cli::{ConfigArgs, UseArgs};
-use crate::config::{Config, ConfigFile};
+use crate::config::{Config, ConfigFile, DeviceChoice, Dtype};
 use crate::distributed::{Ranks, agreement};
 use crate::error::Error;
 use crate::run::checkpoint::Checkpoint;
@@ -21,7 +21,13 @@ pub(super) fn training_config(checkpoint: &Checkpoint, args: &UseArgs) -> Result
 
 fn stored_config(checkpoint: &Checkpoint, args: &ConfigArgs) -> Result<Config, Error> {
     let name = checkpoint.path.display().to_string();
-    let text = checkpoint.metadata.config.to_toml()?;
+    let mut config = checkpoint.metadata.config.clone();
+    // A checkpoint is used where there is what it needs, wherever it was trained.
+    config.engine.device = DeviceChoice::Auto;
+    if config.train.dtype == Dtype::Tf32 {
+        config.train.dtype = Dtype::F32;
+    }
+    let text = config.to_toml()?;
     Ok(args.resolve(Some(ConfigFile { name, text }), None)?.config)
 }
 

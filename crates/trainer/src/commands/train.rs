@@ -25,7 +25,8 @@ pub(super) fn train(args: &TrainArgs, ranks: &mut Ranks) -> Result<(), Error> {
     let planned = args.run_dir.clone().unwrap_or_else(|| parent.join(&name));
     plan.dirs.check_apart(&planned, "--run-dir")?;
     let n_images = plan.splits.train.len();
-    let room = Room::of(&plan.config, &plan.table, plan.executor.as_ref(), n_images, &planned)?;
+    let executor = plan.placed.executor.as_mut();
+    let room = Room::of(&plan.config, &plan.table, executor, n_images, &planned)?;
     if args.dry_run {
         return DryRun::measure(&mut plan, &room)?.print(args.json);
     }
@@ -40,7 +41,9 @@ pub(super) fn train(args: &TrainArgs, ranks: &mut Ranks) -> Result<(), Error> {
     let folder = RunFolder::at(&path);
     let mut state = TrainState::of(plan.first_state(plan.config.train.keeps_average()));
     state.progress.go_on_with(plan.config.train.ranks);
-    let RunPlan { config, recipe, dirs, splits, network, mut executor, initial, .. } = plan;
+    state.progress.go_on_at(plan.placed.model());
+    let RunPlan { config, recipe, dirs, splits, network, placed, initial, .. } = plan;
+    let mut executor = placed.executor;
     let images = RunImages { splits, dirs };
     let initial = initial.map(|initial| initial.source);
     let job = run::job(config, recipe, images, initial, folder, network, stop)?;

@@ -144,6 +144,8 @@ mod tests {
             ("checkpoint.keep", Exponential, false),
             ("log.every_steps", Cosine, false),
             ("engine.winograd", Exponential, false),
+            ("engine.device", Exponential, false),
+            ("engine.deterministic", Exponential, false),
             ("network.something_new", Exponential, true),
         ];
         for (key, kind, expected) in table {

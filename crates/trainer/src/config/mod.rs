@@ -7,6 +7,7 @@
 
 mod choice;
 mod class_weights;
+mod device_choice;
 mod diff;
 mod error;
 mod inherited;
@@ -19,6 +20,7 @@ mod validate;
 
 pub use choice::{ImageFacts, RecipeChoice, size_advice};
 pub use class_weights::ClassWeights;
+pub use device_choice::DeviceChoice;
 pub use diff::{Change, changes_maths, diff, nearest_setting};
 pub use error::{ConfigError, Problem};
 pub use inherited::inherited;

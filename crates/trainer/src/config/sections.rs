@@ -8,6 +8,7 @@ use bninception_engine::model::AuxOptions;
 use serde::{Deserialize, Serialize};
 
 use super::class_weights::ClassWeights;
+use super::device_choice::DeviceChoice;
 use super::error::ConfigError;
 
 /// All settings of a run.
@@ -376,6 +377,8 @@ pub enum EvalStatistics {
 pub enum Dtype {
     /// IEEE 754 single precision.
     F32,
+    /// The same, but factors of products have 10 bits of significand. On GPUs only.
+    Tf32,
     /// The upper 16 bits of single precision.
     Bf16,
 }
@@ -385,6 +388,7 @@ impl Dtype {
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F32 => "f32",
+            Dtype::Tf32 => "tf32",
             Dtype::Bf16 => "bf16",
         }
     }
@@ -487,15 +491,26 @@ fn default_watch_every() -> u64 {
 pub struct EngineConfig {
     /// The executor.
     pub kind: EngineKind,
+    /// Where it computes.
+    #[serde(default)]
+    pub device: DeviceChoice,
     /// Whether 3x3 convolutions may run by Winograd's method: faster, with a larger rounding error.
     pub winograd: bool,
+    /// Whether a GPU takes only algorithms that give the same bits each time.
+    #[serde(default = "yes")]
+    pub deterministic: bool,
+}
+
+/// Of a run that was begun before there were GPUs.
+fn yes() -> bool {
+    true
 }
 
 /// The executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
-    /// Our kernels behind a static plan.
+    /// Our kernels behind a static plan; on a GPU the GPU engine.
     Fast,
     /// Plain candle tensors and candle's autograd: slow, the measure of the other.
     Reference,

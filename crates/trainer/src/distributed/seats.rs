@@ -48,7 +48,14 @@ pub fn allotment_of_each(ranks: &mut Ranks) -> Result<Allotment, RanksError> {
     Ok(Allotment {
         cores,
         processes: seats.iter().map(|seat| seat.here(&seats)).max().unwrap_or(1),
+        place: place(&seats, ranks.share().rank),
     })
+}
+
+/// The number of `rank` among those on its machine.
+fn place(seats: &[Seat], rank: usize) -> usize {
+    let before = &seats[..rank.min(seats.len())];
+    seats.get(rank).map_or(0, |seat| seat.here(before))
 }
 
 /// What to say of cores that no rank may use, on the first machine whose ranks are bound to cores of their own; none
@@ -103,6 +110,9 @@ mod tests {
         ] {
             assert_eq!(fewest(&seats), expected, "{seats:?}");
         }
+        let seats = ["a", "b", "a", "a", "b"].map(|machine| seat(machine, "0", 1));
+        let places: Vec<usize> = (0..seats.len()).map(|rank| place(&seats, rank)).collect();
+        assert_eq!(places, [0, 0, 1, 2, 1]);
         let said = idle(&[seat("a", "0", 1), seat("a", "1", 1)], 1).unwrap();
         assert!(
             said.starts_with("2 of the ranks run on a machine of 16 cores, and each may use 1:"),

@@ -10,6 +10,8 @@ pub struct Allotment {
     pub cores: usize,
     /// Processes that share the machine's memory.
     pub processes: usize,
+    /// Its number among the processes of the run on this machine.
+    pub place: usize,
 }
 
 static OF_THIS_PROCESS: OnceLock<Allotment> = OnceLock::new();
@@ -20,6 +22,7 @@ impl Allotment {
         OF_THIS_PROCESS.get().copied().unwrap_or_else(|| Allotment {
             cores: available_parallelism().map_or(1, |cores| cores.get()),
             processes: 1,
+            place: 0,
         })
     }
 

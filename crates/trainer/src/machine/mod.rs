@@ -1,7 +1,9 @@
 //! The machine that this process runs on, by the files in which Linux tells of it.
 
 pub mod allotment;
+pub mod card;
 pub mod control_group;
+pub mod gpu;
 pub mod processor;
 
 use std::fs;

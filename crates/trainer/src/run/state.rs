@@ -104,6 +104,19 @@ pub struct RunProgress {
     /// Since which step how many processes train the run; one where it does not say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<RanksSince>,
+    /// Since which step what computes the run; the processor where it does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceSince>,
+}
+
+/// What a run was computed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceSince {
+    /// Updates done before.
+    pub step: u64,
+    /// `cpu`, or the name of a GPU, from there on.
+    pub device: String,
 }
 
 /// A number of processes of a run.
@@ -126,6 +139,19 @@ impl RunProgress {
         // What was written down and then not done is not history.
         self.ranks.retain(|since| since.step < self.step);
         self.ranks.push(RanksSince { step: self.step, ranks });
+        Some(before)
+    }
+
+    /// Writes down that the run goes on on this device: `cpu`, or the name of a GPU. Gives what it was computed on,
+    /// if that was another.
+    pub fn go_on_at(&mut self, device: &str) -> Option<String> {
+        let before = self.devices.last().map_or("cpu", |last| &last.device);
+        if before == device {
+            return None;
+        }
+        let before = before.to_owned();
+        self.devices.retain(|since| since.step < self.step);
+        self.devices.push(DeviceSince { step: self.step, device: device.to_owned() });
         Some(before)
     }
 

@@ -37,7 +37,7 @@ pub fn choose_batch(
     n_images: usize,
     accumulate: usize,
     fewest: usize,
-    fits: impl Fn(usize) -> bool,
+    mut fits: impl FnMut(usize) -> bool,
 ) -> BatchChoice {
     let mut limit = BatchLimit::Most;
     let mut images = MOST_IMAGES;

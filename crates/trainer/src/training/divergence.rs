@@ -50,7 +50,11 @@ impl fmt::Display for Culprit {
 
 /// The first number that is not finite after an update: among the gradients, which come first, the
 /// parameters, and the running statistics.
-pub fn find(table: &ParameterTable, gradients: &[f32], weights: &Weights) -> Option<Culprit> {
+pub fn find(
+    table: &ParameterTable,
+    gradients: Option<&[f32]>,
+    weights: &Weights,
+) -> Option<Culprit> {
     let look = |kind, specs: &[TensorSpec], values: &[f32]| {
         specs.iter().find_map(|spec| {
             let values = &values[spec.range.clone()];
@@ -59,7 +63,8 @@ pub fn find(table: &ParameterTable, gradients: &[f32], weights: &Weights) -> Opt
             Some(Culprit::Tensor { kind, name, index, value: values[index] })
         })
     };
-    look("gradient", &table.trainable, gradients)
+    gradients
+        .and_then(|gradients| look("gradient", &table.trainable, gradients))
         .or_else(|| look("parameter", &table.trainable, &weights.trainable))
         .or_else(|| look("statistic", &table.statistics, &weights.statistics))
 }
@@ -134,7 +139,7 @@ mod tests {
             statistics: vec![0.0; table.n_statistics()],
         };
         let gradients = vec![0.0; table.n_trainable()];
-        assert_eq!(find(&table, &gradients, &weights), None);
+        assert_eq!(find(&table, Some(&gradients), &weights), None);
 
         let at = |spec: &TensorSpec| spec.range.start + 2;
         let (filter, mean) = (&table.trainable[3], &table.statistics[5]);
@@ -142,16 +147,16 @@ mod tests {
         bad.statistics[at(mean)] = f32::NAN;
         let text = |found: Option<Culprit>| found.unwrap().to_string();
         let expected = format!("the statistic {} is NaN at value 2", mean.name);
-        assert_eq!(text(find(&table, &gradients, &bad)), expected);
+        assert_eq!(text(find(&table, Some(&gradients), &bad)), expected);
 
         bad.trainable[at(filter)] = f32::INFINITY;
         let expected = format!("the parameter {} is inf at value 2", filter.name);
-        assert_eq!(text(find(&table, &gradients, &bad)), expected);
+        assert_eq!(text(find(&table, Some(&gradients), &bad)), expected);
 
         let mut gradients = gradients;
         gradients[at(filter)] = f32::NEG_INFINITY;
         let expected = format!("the gradient {} is -inf at value 2", filter.name);
-        assert_eq!(text(find(&table, &gradients, &bad)), expected);
+        assert_eq!(text(find(&table, Some(&gradients), &bad)), expected);
         assert_eq!(Culprit::Loss(f64::NAN).to_string(), "the loss is NaN");
     }
 

@@ -6,6 +6,8 @@
 //! session:      the above                    -> a run while it goes on
 //! micro_batch:  a loaded batch, settings     -> what executors take
 //! step:         micro-batches                -> one update
+//! in_flight:    updates that were started    -> those that are over
+//! feeding:      waiting for images           -> what would keep up with a device
 //! epoch:        validation                   -> row of an epoch
 //! validation:   images, statistics           -> the evaluation of an epoch
 //! course:       settings, images, progress   -> epoch, position and learning rate of a step
@@ -19,12 +21,16 @@
 //! watch:        a layer's inputs             -> rows of the record
 //! resources:    settings, executor           -> memory and disk that the run takes
 //! memory_limit: files of the system          -> memory that is free, and what limits it
+//! device_memory: executor                    -> whether a batch fits its device
 //! ```
 
 pub mod batch_size;
 pub mod course;
+pub mod device_memory;
 pub mod divergence;
 mod epoch;
+mod feeding;
+mod in_flight;
 pub mod job;
 pub mod left_over;
 pub mod lr_choice;

@@ -4,13 +4,14 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use bninception_engine::Executor;
 use bninception_engine::model::ParameterTable;
+use bninception_engine::{DeviceMemory, Executor};
 
 use crate::config::{Config, EvalStatistics};
 use crate::error::Error;
 use crate::setup;
 use crate::terminal::text::{bytes, counted};
+use crate::training::device_memory;
 use crate::training::memory_limit::{FreeMemory, Limit, free_memory};
 
 /// Bytes that a run takes.
@@ -170,6 +171,8 @@ pub struct Room {
     pub needs: Required,
     /// What is free.
     pub free: Available,
+    /// The same of its device, if it computes on one.
+    pub device: Option<DeviceMemory>,
 }
 
 impl Room {
@@ -180,15 +183,16 @@ impl Room {
     pub fn of(
         config: &Config,
         table: &ParameterTable,
-        executor: &dyn Executor,
+        executor: &mut dyn Executor,
         n_images: usize,
         folder: &Path,
     ) -> Result<Room, Error> {
         let batch = config.train.batch_size;
+        let device = device_memory::check(executor, batch, config.network.fewest_images())?;
         let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
         let (needs, free) = (needs_with(batch), Available::now(folder));
         needs.check(&free, batch, needs_with)?;
-        Ok(Room { needs, free })
+        Ok(Room { needs, free, device })
     }
 }
 
@@ -200,20 +204,21 @@ impl Room {
     pub fn of_memory(
         config: &Config,
         table: &ParameterTable,
-        executor: &dyn Executor,
+        executor: &mut dyn Executor,
         n_images: usize,
     ) -> Result<Room, Error> {
         let batch = config.train.batch_size;
+        let device = device_memory::check(executor, batch, config.network.fewest_images())?;
         let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
         let (needs, free) = (needs_with(batch), Available { memory: free_memory(), disk: None });
         needs.check(&free, batch, needs_with)?;
-        Ok(Room { needs, free })
+        Ok(Room { needs, free, device })
     }
 }
 
 impl fmt::Display for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Room { needs, free } = self;
+        let Room { needs, free, device } = self;
         let of_free = |needed: u64, free: Option<u64>| match free {
             Some(free) => format!("{} of {} free", bytes(needed), bytes(free)),
             None => bytes(needed),
@@ -226,7 +231,11 @@ impl fmt::Display for Room {
             memory.as_deref().unwrap_or("unknown"),
             of_free(needs.disk, free.disk),
             bytes(needs.checkpoint)
-        )
+        )?;
+        match device {
+            Some(memory) => write!(f, "; {}", device_memory::to_text(memory)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bninception_data::Loader;
+use bninception_data::{Batch, Loader};
 use bninception_engine::model::Weights;
 use bninception_engine::{Executor, ModelState};
 
@@ -20,6 +20,8 @@ use crate::setup;
 use crate::terminal::text::quoted;
 use crate::training::course::Course;
 use crate::training::divergence::lr_factor;
+use crate::training::feeding::{Fed, Feeding};
+use crate::training::in_flight::InFlight;
 use crate::training::job::Job;
 use crate::training::watch::Watcher;
 
@@ -37,6 +39,11 @@ pub(super) struct Session<'a> {
     /// Factors on the learning rate of each trainable tensor.
     pub(super) lr_factors: Vec<f64>,
     pub(super) loader: Loader,
+    /// Updates under way on a device, with their batches. [`RunProgress::step`] counts them, and the rest of the
+    /// progress what is over.
+    pub(super) in_flight: InFlight<(Batch, UpdatePlace)>,
+    /// Whether the loader keeps up with a device.
+    pub(super) feeding: Feeding,
     /// What is written, by rank 0 alone.
     pub(super) files: Option<Files>,
     pub(super) watcher: Watcher,
@@ -45,6 +52,17 @@ pub(super) struct Session<'a> {
     last_save: Instant,
     seconds_before: f64,
     steps_before: u64,
+}
+
+/// Where an update lies in its run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UpdatePlace {
+    /// Updates before it.
+    pub(super) step: u64,
+    /// Those of them that changed something.
+    pub(super) updates: u64,
+    /// Its learning rate.
+    pub(super) lr: f64,
 }
 
 /// The files of a run that are written while it goes on.
@@ -74,6 +92,12 @@ impl LineClock {
             said: String::new(),
             gradient_norm: None,
         }
+    }
+
+    /// What happened since the last line.
+    pub(super) fn fed(&self) -> Fed {
+        let (seconds, waited) = (self.start.elapsed().as_secs_f64(), self.waited.as_secs_f64());
+        Fed { seconds, waited, images: self.images }
     }
 
     /// Counts from now on.
@@ -127,8 +151,32 @@ impl<'a> Session<'a> {
             lr_factors: setup::lr_factors(config, &job.network, table),
             course,
             loader,
+            in_flight: InFlight::default(),
+            feeding: Feeding::default(),
             files,
         })
+    }
+
+    /// Where the next update lies.
+    pub(super) fn next_place(&self) -> UpdatePlace {
+        let step = self.progress.step;
+        let (updates, lr) = (self.progress.updates(), self.learning_rate(step));
+        UpdatePlace { step, updates, lr }
+    }
+
+    /// How long training waited for `batch`: on a device that had work meanwhile, no longer than it had none.
+    pub(super) fn waited_for(&mut self, batch: &Batch) -> Duration {
+        let is_busy = !self.in_flight.is_empty();
+        match self.executor.pipeline() {
+            Some(pipeline) => {
+                let idle = pipeline.idle_seconds();
+                match is_busy {
+                    true => batch.wait.min(Duration::try_from_secs_f64(idle).unwrap_or_default()),
+                    false => batch.wait,
+                }
+            }
+            None => batch.wait,
+        }
     }
 
     /// The learning rate of the update behind `step`.
@@ -203,13 +251,16 @@ impl<'a> Session<'a> {
     /// Tells whether a write has failed, without waiting for one that goes on.
     ///
     /// # Errors
-    /// As [`Session::save`].
-    pub(super) fn check_saver(&mut self) -> Result<(), Error> {
-        let checked = self.files.as_mut().map_or(Ok(()), |files| files.saver.check());
-        checked.map_err(|error| self.rescue(error))
+    /// The failure, for [`Session::rescue`].
+    pub(super) fn check_saver(&mut self) -> Result<(), RunError> {
+        self.files.as_mut().map_or(Ok(()), |files| files.saver.check())
     }
 
     fn hand_over(&mut self) -> Result<(), RunError> {
+        debug_assert!(
+            self.in_flight.is_empty(),
+            "the state is behind updates that are not counted"
+        );
         let Session { job, executor, progress, population, files, .. } = self;
         let Some(Files { journal, saver }) = files else { return Ok(()) };
         let mut rows = Vec::new();
@@ -226,7 +277,7 @@ impl<'a> Session<'a> {
     }
 
     /// What a run ends with that cannot write its checkpoints: the error, and where else its state is.
-    fn rescue(&mut self, error: RunError) -> Error {
+    pub(super) fn rescue(&mut self, error: RunError) -> Error {
         if matches!(&error, RunError::Checkpoint(error) if error.is_of_content()) {
             return error.into();
         }

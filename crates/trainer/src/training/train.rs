@@ -19,7 +19,7 @@ use crate::training::divergence::{self, lr_factor, may_roll_back};
 use crate::training::epoch::{end_epoch, evaluate_now};
 use crate::training::job::Job;
 use crate::training::session::Session;
-use crate::training::step::step;
+use crate::training::step::{finish_started, step};
 
 /// How a call of [`train`] ended well.
 #[derive(Clone, Debug)]
@@ -83,6 +83,7 @@ fn train_until_divergence(
 
         // ---- End of an epoch: evaluate, write its row, keep its checkpoint
         if run.course.is_epoch_end(at) && run.progress.evaluated_step != Some(at) {
+            finish_started(&mut run)?;
             drop(bar.take());
             let evaluation = evaluate_now(&mut run)?;
             run.count_seconds();
@@ -120,6 +121,7 @@ fn train_until_divergence(
         // ---- A line of the log
         let at = run.progress.step;
         if is_updated && run.is_log_step(at) {
+            finish_started(&mut run)?;
             write_line(&mut run);
             if let Some(bar) = &mut bar {
                 bar.say(&run.line.said);
@@ -127,6 +129,7 @@ fn train_until_divergence(
         }
 
         if let Some(stop) = stop {
+            finish_started(&mut run)?;
             drop(bar.take());
             return leave(run, stop);
         }
@@ -136,10 +139,14 @@ fn train_until_divergence(
         let by_steps = checkpoint.every_steps > 0 && at.is_multiple_of(checkpoint.every_steps);
         let minutes = Duration::from_secs(60 * checkpoint.every_minutes);
         if by_steps || (!minutes.is_zero() && run.since_save() >= minutes) {
+            finish_started(&mut run)?;
             run.count_seconds();
             run.save()?;
         }
-        run.check_saver()?;
+        if let Err(error) = run.check_saver() {
+            finish_started(&mut run)?;
+            return Err(run.rescue(error));
+        }
     }
 }
 
@@ -200,6 +207,13 @@ fn write_line(run: &mut Session<'_>) {
         run.line.said = format!("loss {} top-1 {:.0} %", loss_number(loss), 100.0 * top1);
         let loss = loss_number(loss);
         tracing::debug!("step {step}: loss {loss}, top-1 {:.1} %, lr {lr:.2e}", 100.0 * top1);
+    }
+    if run.executor.pipeline().is_some() {
+        let fed = run.line.fed();
+        let is_epoch_end = run.course.is_epoch_end(step);
+        if let Some(advice) = run.feeding.advice(&fed, &run.job.config, is_epoch_end) {
+            tracing::warn!("{advice}");
+        }
     }
     run.line.restart();
 }

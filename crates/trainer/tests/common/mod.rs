@@ -38,6 +38,8 @@ impl Place {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bninception"));
         command.args(arguments).current_dir(self.dir.path()).env_remove("BNINCEPTION_LOG");
+        // What is tested here are the bits of the processor, also on a machine with a GPU.
+        command.env("CUDA_VISIBLE_DEVICES", "-1");
         command
     }
 

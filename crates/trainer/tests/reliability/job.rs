@@ -149,8 +149,9 @@ impl RunResult {
         let Checkpoint { metadata, .. } = checkpoint::load(&run.join("last.safetensors")).unwrap();
         let mut progress = metadata.progress;
         (progress.seconds, progress.epoch_start_seconds) = (0.0, 0.0);
-        // With how many processes is no result.
+        // With how many processes, and where, is no result.
         progress.ranks.clear();
+        progress.devices.clear();
         RunResult {
             tensors: ["last", "best"].map(|name| tensors(&run.join(format!("{name}.safetensors")))),
             progress: serde_json::to_string(&progress).unwrap(),
@@ -195,7 +196,8 @@ fn without_times(jsonl: &str) -> String {
 
 /// The `smoke` preset for twelve steps, two epochs and a bit.
 pub(crate) fn config(sets: &[&str]) -> Config {
-    let own = ["train.steps=12", "schedule.kind=constant", "log.tensorboard=false"];
+    let own =
+        ["train.steps=12", "schedule.kind=constant", "log.tensorboard=false", "engine.device=cpu"];
     let sets: Vec<String> = own.iter().chain(sets).map(|set| (*set).to_owned()).collect();
     resolve(&Sources { preset: Some("smoke"), sets: &sets, ..Sources::default() }).unwrap().config
 }

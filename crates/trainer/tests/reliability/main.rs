@@ -7,6 +7,7 @@ mod disk;
 mod divergence;
 mod evaluation;
 mod hostile;
+mod in_flight;
 mod job;
 mod kill;
 mod memory;

@@ -2,8 +2,11 @@
 
 mod collective;
 mod data;
+mod device_ops;
+mod device_profile;
 mod model;
 mod ops;
+mod prediction;
 mod profile_table;
 
 use crate::cli::BenchCommand;

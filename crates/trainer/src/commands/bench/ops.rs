@@ -3,9 +3,11 @@
 use bninception_engine::bench::{self, Measured};
 use serde_json::json;
 
+use super::device_ops;
 use crate::cli::BenchOpsArgs;
 use crate::commands::print;
-use crate::config::EngineKind;
+use crate::config::{DeviceChoice, EngineKind};
+use crate::device;
 use crate::error::Error;
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
@@ -18,6 +20,11 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
     if config.engine.kind != EngineKind::Fast {
         let message = "bench ops times the kernels of the fast engine; leave out --engine";
         return Err(Error::Usage(message.to_owned()));
+    }
+    if config.engine.device != DeviceChoice::Cpu
+        && let Some(opened) = device::open(&config, setup::threads(config.train.threads))?
+    {
+        return device_ops::bench(args, &config, opened);
     }
     let network = setup::network(&config, setup::classes_without_data(&config))?;
     let options = setup::fast_options(&config);

@@ -7,6 +7,7 @@ use super::findings::Findings;
 use super::problem::Problem;
 use super::ranks::Host;
 use super::starters::Program;
+use crate::machine::gpu::{GpuLibrary, Gpus};
 use crate::terminal::text::quoted;
 
 /// All that is amiss.
@@ -14,6 +15,7 @@ pub(super) fn problems(findings: &Findings) -> Vec<Problem> {
     let mut problems: Vec<Problem> = findings.ranks.problem.clone().into_iter().collect();
     let isa_wanted = std::env::var(ISA_VARIABLE).unwrap_or_default();
     problems.extend(of_instruction_set(&isa_wanted, Isa::chosen()));
+    problems.extend(of_gpus(&findings.gpus));
     problems.extend(of_named_library(findings));
     if findings.ranks.launcher.is_none() {
         let is_named = findings.named_library.is_some();
@@ -40,6 +42,25 @@ fn of_instruction_set(wanted: &str, chosen: Isa) -> Option<Problem> {
             "take a machine that has them; in a virtual machine, have it show the host's processor"
                 .to_owned(),
     })
+}
+
+/// A machine has a GPU's driver, but its GPU cannot be used.
+fn of_gpus(gpus: &Gpus) -> Option<Problem> {
+    if !gpus.has_driver() {
+        return None;
+    }
+    let missing = gpus.libraries.iter().find(|library| library.is_needed && library.found.is_err());
+    if let Some(GpuLibrary { title, found: Err(reason), .. }) = missing {
+        return Some(Problem {
+            what: format!("there is a driver for GPUs, but no {title}: {reason}"),
+            remedy: "install it as docs/guide.md says under GPUs, or choose --device cpu"
+                .to_owned(),
+        });
+    }
+    let remedy = "see whether nvidia-smi lists it, and update the driver; or choose --device cpu";
+    let reason = gpus.devices.as_ref().err().or(gpus.unusable.as_ref())?;
+    let what = format!("there is a driver for GPUs, but no GPU can be used: {reason}");
+    Some(Problem { what, remedy: remedy.to_owned() })
 }
 
 /// The library that the user has named cannot be opened.
@@ -95,6 +116,8 @@ fn of_host(host: &Host) -> Option<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -103,6 +126,41 @@ mod tests {
         assert_eq!(of_instruction_set(isa.name(), isa).is_some(), isa == Isa::Scalar);
         let problem = of_instruction_set("avx9000", isa).unwrap();
         assert!(problem.what.contains("avx9000") && problem.remedy.contains(isa.name()));
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_a_problem_where_there_is_a_driver() {
+        let library = |title, is_there| GpuLibrary {
+            title,
+            is_needed: title != "NCCL",
+            found: match is_there {
+                true => Ok((PathBuf::from("/lib/it.so"), Some("1.2".to_owned()))),
+                false => Err(format!("{title} is not found")),
+            },
+        };
+        let no_gpu = || Err("no GPU".to_owned());
+        // (driver, cuDNN, NCCL, devices, why the first cannot be used, part of what is said)
+        for (libraries, devices, unusable, part) in [
+            ([false, true, true], no_gpu(), None, None),
+            ([true, true, false], Ok(vec![]), None, None),
+            ([true, false, true], no_gpu(), None, Some("no cuDNN: cuDNN is not found")),
+            ([true, true, true], no_gpu(), None, Some("no GPU can be used: no GPU")),
+            ([true, true, true], Ok(vec![]), Some("too old"), Some("can be used: too old")),
+        ] {
+            let names = ["NVIDIA driver", "cuDNN", "NCCL"];
+            let libraries = names.into_iter().zip(libraries);
+            let gpus = Gpus {
+                libraries: libraries.map(|(title, is_there)| library(title, is_there)).collect(),
+                devices,
+                unusable: unusable.map(str::to_owned),
+            };
+            let problem = of_gpus(&gpus).map(|problem| problem.what);
+            match (&problem, part) {
+                (None, None) => {}
+                (Some(what), Some(part)) => assert!(what.contains(part), "{what}"),
+                _ => panic!("{gpus:?}: {problem:?}"),
+            }
+        }
     }
 
     #[test]

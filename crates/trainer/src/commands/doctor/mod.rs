@@ -2,6 +2,7 @@
 
 mod diagnosis;
 mod findings;
+mod gpu;
 mod libraries;
 mod problem;
 mod ranks;
@@ -20,6 +21,7 @@ use crate::cli::DoctorArgs;
 use crate::commands::print;
 use crate::error::Error;
 use crate::machine::control_group::GroupLimits;
+use crate::machine::gpu::Gpus;
 use crate::machine::processor::Processor;
 use crate::training::memory_limit::{free_memory, total_memory};
 
@@ -41,6 +43,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
         limits: GroupLimits::of_process(),
         total_memory: total_memory(),
         free_memory: free_memory(),
+        gpus: Gpus::of_machine(),
         ranks,
         named_library: env::var(LIBRARY_VARIABLE).ok().filter(|name| !name.is_empty()),
         starters: Starter::on_path(&mut libraries),

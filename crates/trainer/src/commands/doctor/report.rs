@@ -4,6 +4,7 @@ use bninception_engine::{ISA_VARIABLE, Isa};
 use serde_json::{Value, json};
 
 use super::findings::Findings;
+use super::gpu;
 use super::libraries::Library;
 use super::problem::Problem;
 use super::starters::{Program, Starter};
@@ -19,6 +20,7 @@ pub(super) fn to_text(findings: &Findings, problems: &[Problem]) -> String {
         format!("bninception {version}"),
         paragraph("processor", &of_processor(findings)),
         paragraph("memory", &of_memory(findings)),
+        paragraph("GPU", &gpu::to_lines(&findings.gpus)),
         paragraph("ranks", &of_ranks(findings)),
         paragraph("launchers", &of_starters(findings)),
     ];
@@ -194,6 +196,7 @@ pub(super) fn to_json(findings: &Findings, problems: &[Problem]) -> Value {
             "free_where": findings.free_memory.as_ref().map(|free| free.limit.to_string()),
             "group_bytes": limits.memory_bytes,
         },
+        "gpu": gpu::to_json(&findings.gpus),
         "ranks": {
             "size": ranks.size,
             "launcher": launcher,

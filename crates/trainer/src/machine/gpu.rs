@@ -1,0 +1,123 @@
+//! The GPUs of this machine, and the libraries through which they compute.
+
+use std::path::PathBuf;
+
+use bninception_engine::HostConvolutions;
+use bninception_engine::cuda::compile::Cache;
+use bninception_engine::cuda::libraries::{self, Found, Libraries, LibraryName, Missing};
+use bninception_engine::cuda::{Cuda, Device, DeviceError, Host, Properties, cuda};
+
+/// The GPU number `number`.
+///
+/// # Errors
+/// It is not there, or a library for it is missing.
+pub fn open(number: usize) -> Result<Box<dyn Device>, DeviceError> {
+    libraries::driver()?;
+    Ok(Box::new(Cuda::open(number, &libraries::find(), &Cache::of_user())?))
+}
+
+/// The GPU for the process number `place` of those that share this machine, and its number: they take turns.
+///
+/// # Errors
+/// There is none, or as [`open`].
+pub fn open_in_turn(place: usize) -> Result<(usize, Box<dyn Device>), DeviceError> {
+    libraries::driver()?;
+    let libraries = libraries::find();
+    let devices = cuda::devices(&libraries)?.len();
+    if devices == 0 {
+        return Err(DeviceError::Unavailable("the driver has no GPU".to_owned()));
+    }
+    let number = place % devices;
+    Ok((number, Box::new(Cuda::open(number, &libraries, &Cache::of_user())?)))
+}
+
+/// The processor in the place of a GPU, with so many threads.
+pub fn host(threads: usize) -> Box<dyn Device> {
+    Box::new(Host::new(Box::new(HostConvolutions::new(threads)), threads))
+}
+
+/// Whether the driver of a GPU can be loaded, which is looked up without the libraries beside it.
+pub fn has_driver() -> bool {
+    libraries::driver().is_ok()
+}
+
+/// What there is for GPUs.
+#[derive(Clone, Debug)]
+pub struct Gpus {
+    /// The driver and the libraries, in the order in which they are opened.
+    pub libraries: Vec<GpuLibrary>,
+    /// The GPUs, or why none is to be had.
+    pub devices: Result<Vec<GpuDevice>, String>,
+    /// Why the first of them cannot be used, if it is so.
+    pub unusable: Option<String>,
+}
+
+/// A library, or where it was looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuLibrary {
+    /// What people call it.
+    pub title: &'static str,
+    /// Whether nothing works without it.
+    pub is_needed: bool,
+    /// Its file, and what it says of its version; or where it was looked for, and what to do.
+    pub found: Result<(PathBuf, Option<String>), String>,
+}
+
+/// A GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuDevice {
+    /// Its name, as its maker gives it.
+    pub name: String,
+    /// Bytes of its memory.
+    pub memory: usize,
+    /// Multiprocessors.
+    pub multiprocessors: usize,
+    /// Such as `sm_90`.
+    pub architecture: String,
+}
+
+impl Gpus {
+    /// Those of this machine. The first GPU is opened, to see whether it can be.
+    pub fn of_machine() -> Gpus {
+        let libraries = libraries::find();
+        let devices = cuda::devices(&libraries).map_err(|error| error.to_string());
+        let devices = devices.map(|devices| devices.into_iter().map(GpuDevice::of).collect());
+        let has_one = devices.as_ref().is_ok_and(|devices: &Vec<_>| !devices.is_empty());
+        let opened = has_one.then(|| Cuda::open(0, &libraries, &Cache::of_user()));
+        Gpus {
+            unusable: opened.and_then(Result::err).map(|error| error.to_string()),
+            libraries: GpuLibrary::all(&libraries),
+            devices,
+        }
+    }
+
+    /// Whether there is a driver.
+    pub fn has_driver(&self) -> bool {
+        self.libraries.first().is_some_and(|driver| driver.found.is_ok())
+    }
+}
+
+impl GpuLibrary {
+    fn all(libraries: &Libraries) -> Vec<GpuLibrary> {
+        let library = |(name, found): (LibraryName, Result<&Found, &Missing>)| GpuLibrary {
+            title: name.title(),
+            is_needed: name != LibraryName::Nccl,
+            found: match found {
+                Ok(found) => Ok((found.path.clone(), found.version.clone())),
+                Err(missing) => Err(missing.to_string()),
+            },
+        };
+        libraries.all().map(library).collect()
+    }
+}
+
+impl GpuDevice {
+    fn of(properties: Properties) -> GpuDevice {
+        GpuDevice {
+            name: properties.name,
+            memory: properties.memory,
+            multiprocessors: properties.multiprocessors,
+            architecture: properties.architecture,
+        }
+    }
+}
