@@ -66,9 +66,7 @@ INLINE void reduce_block(const Place *at, u32 thread, const float *sums, float *
         u32 row = index / width, column = index % width;
         u32 which = row / GROUP, channel = (at->first_group + column) * GROUP + row % GROUP;
         if (channel >= channels) continue;
-        float sum = 0.0f;
-        for (u32 pixel = 0; pixel < at->step; pixel++) sum += sums[row * THREADS + pixel * width + column];
-        partial[((u64)at->chunk * 2 + which) * channels + channel] = sum;
+        partial[((u64)at->chunk * 2 + which) * channels + channel] = add_pixels(at, sums, row, column);
     }
 }
 
@@ -120,6 +118,13 @@ MAP_KERNEL(batch_norm_sums, const void *x; float *partial; u32 pixels; u32 chann
 #define MERGED 8u
 #define MERGERS (THREADS / MERGED)
 
+// The sum of what the threads of one channel have, of which `thread` is the first.
+INLINE double add_mergers(const double *sums, u32 thread) {
+    double sum = 0.0;
+    for (u32 other = thread; other < THREADS; other += MERGED) sum += sums[other];
+    return sum;
+}
+
 // Writes the moments of one channel.
 INLINE void write_moments(float *moments, double mean, double inv_std, double gamma, double beta) {
     double multiplier = gamma * inv_std;
@@ -160,11 +165,7 @@ KERNEL(batch_norm_moments,
     EACH_THREAD {
         u32 c = block * MERGED + thread;
         if (thread >= MERGED || c >= a->channels) continue;
-        double sum = 0.0, square = 0.0;
-        for (u32 other = thread; other < THREADS; other += MERGED) {
-            sum += sums[other];
-            square += squares[other];
-        }
+        double sum = add_mergers(sums, thread), square = add_mergers(squares, thread);
         double n = a->pixels;
         double from_shift = sum / n;
         double mean = load(a->x, c, a->format) + from_shift;
@@ -292,13 +293,8 @@ KERNEL(gradient_merge,
     EACH_THREAD {
         u32 c = block * MERGED + thread;
         if (thread >= MERGED || c >= a->channels) continue;
-        double sum = 0.0, product = 0.0;
-        for (u32 other = thread; other < THREADS; other += MERGED) {
-            sum += sums[other];
-            product += products[other];
-        }
-        a->beta[c] = (float)sum;
-        if (a->has_gamma) a->gamma[c] = (float)(product * a->moments[(u64)c * 4 + 1]);
+        a->beta[c] = (float)add_mergers(sums, thread);
+        if (a->has_gamma) a->gamma[c] = (float)(add_mergers(products, thread) * a->moments[(u64)c * 4 + 1]);
     }
 }
 

@@ -46,9 +46,7 @@ KERNEL(flatten_gradient,
 // f32 rounded to bf16.
 KERNEL(to_bf16, const float *from; u16 *to; u32 values;) {
     EACH_THREAD {
-        u64 begin = (u64)block * PIECE, end = begin + PIECE < a->values ? begin + PIECE : a->values;
-        for (u64 first = begin + thread; first < end; first += STRIP * THREADS)
-            store_strip_bf16(a->to, first, end, load_strip(a->from, first, end));
+        EACH_STRIP(a->values) store_strip_bf16(a->to, first, end, load_strip(a->from, first, end));
     }
 }
 

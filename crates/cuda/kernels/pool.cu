@@ -149,6 +149,22 @@ MAP_KERNEL(max_pool_gradient, const void *dy; const u8 *winners; void *dx; WINDO
     }
 }
 
+// Adds the places `columns` of a row of maps, which begins at pixel `line`.
+INLINE void add_places(Group *sum, const void *values, u64 line, Span columns, u32 stride, const Place *at, u32 format,
+                       u32 wide) {
+    u64 channel = (u64)at->group * GROUP;
+    for (u32 column = columns.begin; column < columns.end; column += PLACES) {
+        Group x[PLACES];
+        UNROLL for (u32 k = 0; k < PLACES; k++) {
+            u64 spot = line + least(column + k, columns.end - 1);
+            x[k] = load_group(values, spot * stride + channel, at->lanes, format, wide);
+        }
+        UNROLL for (u32 k = 0; k < PLACES; k++) {
+            UNROLL for (u32 i = 0; i < GROUP; i++) sum->at[i] += column + k < columns.end ? x[k].at[i] : 0.0f;
+        }
+    }
+}
+
 // The mean over all places of each window, of which those outside the map count 0.
 MAP_KERNEL(average_pool, const void *x; void *y; WINDOW_FIELDS) {
     EACH_THREAD {
@@ -163,17 +179,7 @@ MAP_KERNEL(average_pool, const void *x; void *y; WINDOW_FIELDS) {
             Group sum = {{0.0f}};
             for (u32 row = rows.begin; row < rows.end; row++) {
                 u64 line = ((u64)image * a->in_height + row) * a->in_width;
-                for (u32 column = columns.begin; column < columns.end; column += PLACES) {
-                    Group x[PLACES];
-                    UNROLL for (u32 k = 0; k < PLACES; k++) {
-                        u64 spot = line + least(column + k, columns.end - 1);
-                        x[k] = load_group(a->x, spot * a->in_stride + channel, at.lanes, format, wide);
-                    }
-                    UNROLL for (u32 k = 0; k < PLACES; k++) {
-                        UNROLL for (u32 i = 0; i < GROUP; i++)
-                            sum.at[i] += column + k < columns.end ? x[k].at[i] : 0.0f;
-                    }
-                }
+                add_places(&sum, a->x, line, columns, a->in_stride, &at, format, wide);
             }
             UNROLL for (u32 i = 0; i < GROUP; i++) sum.at[i] *= share;
             store_group(a->y, (u64)pixel * a->out_stride + channel, at.lanes, format, wide, sum);
@@ -196,17 +202,7 @@ MAP_KERNEL(average_pool_gradient, const void *dy; void *dx; WINDOW_FIELDS u32 ac
             if (a->accumulate) before = load_group(a->dx, index, at.lanes, format, wide);
             for (u32 row = rows.begin; row < rows.end; row++) {
                 u64 line = ((u64)image * a->out_height + row) * a->out_width;
-                for (u32 column = columns.begin; column < columns.end; column += PLACES) {
-                    Group dy[PLACES];
-                    UNROLL for (u32 k = 0; k < PLACES; k++) {
-                        u64 window = line + least(column + k, columns.end - 1);
-                        dy[k] = load_group(a->dy, window * a->out_stride + channel, at.lanes, format, wide);
-                    }
-                    UNROLL for (u32 k = 0; k < PLACES; k++) {
-                        UNROLL for (u32 i = 0; i < GROUP; i++)
-                            sum.at[i] += column + k < columns.end ? dy[k].at[i] : 0.0f;
-                    }
-                }
+                add_places(&sum, a->dy, line, columns, a->out_stride, &at, format, wide);
             }
             UNROLL for (u32 i = 0; i < GROUP; i++) sum.at[i] = multiply_add(sum.at[i], share, before.at[i]);
             store_group(a->dx, index, at.lanes, format, wide, sum);
@@ -244,9 +240,7 @@ MAP_KERNEL(global_average, const void *x; float *features; u32 batch; u32 map; u
             u32 lane = index / at.width, column = index % at.width;
             u32 channel = (at.first_group + column) * GROUP + lane;
             if (channel >= a->channels) continue;
-            float sum = 0.0f;
-            for (u32 row = 0; row < at.step; row++) sum += sums[lane * THREADS + row * at.width + column];
-            a->features[(u64)at.chunk * a->channels + channel] = sum / (float)a->map;
+            a->features[(u64)at.chunk * a->channels + channel] = add_pixels(&at, sums, lane, column) / (float)a->map;
         }
     }
 }

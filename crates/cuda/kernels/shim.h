@@ -256,6 +256,13 @@ INLINE Place place_of(u32 block, u32 thread, u32 pixels, u32 channels, u32 chunk
     return at;
 }
 
+// The sum over the pixels of a block of row `row` of `sums`, [rows][THREADS], for its groups in column `column`.
+INLINE float add_pixels(const Place *at, const float *sums, u32 row, u32 column) {
+    float sum = 0.0f;
+    for (u32 pixel = 0; pixel < at->step; pixel++) sum += sums[row * THREADS + pixel * at->width + column];
+    return sum;
+}
+
 // Values of a vector that a block goes through, and those of them that a thread reads before it writes, so that
 // its reads overlap: `first`, `first + THREADS` and so on below `end`.
 #define PIECE 4096u
@@ -280,3 +287,9 @@ INLINE void store_strip_bf16(u16 *values, u64 first, u64 end, Strip strip) {
     UNROLL for (u32 k = 0; k < STRIP; k++)
         if (first + k * THREADS < end) values[first + k * THREADS] = (u16)bf16_of(strip.at[k]);
 }
+
+// The strips of a thread in a vector of `values` values, of which each block has a piece.
+#define EACH_STRIP(values)                                                                                     \
+    for (u64 begin = (u64)block * PIECE, end = begin + PIECE < values ? begin + PIECE : values,               \
+             first = begin + thread;                                                                           \
+         first < end; first += STRIP * THREADS)

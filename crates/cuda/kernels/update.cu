@@ -3,12 +3,6 @@
 // A gate is two words. While the first is not 0, nothing that looks at it changes anything; the second is set by
 // whoever finds a number that is not finite.
 
-// The pieces of a vector of `values` values are of PIECE each.
-#define EACH_STRIP(values)                                                                                     \
-    for (u64 begin = (u64)block * PIECE, end = begin + PIECE < values ? begin + PIECE : values,               \
-             first = begin + thread;                                                                           \
-         first < end; first += STRIP * THREADS)
-
 // Stochastic gradient descent: a block for each piece, [pieces][4]: first value, values, number of the tensor, 0.
 // Rates are [tensors][2]: rate, below 0 where a tensor stays as it is, and decay. Constants: scale of the gradient, momentum.
 KERNEL(sgd,

@@ -7,6 +7,7 @@
 //! map:         channels of a batch of maps in device memory
 //! launch:      one start of a kernel: its arguments and what it costs
 //! device:      the trait: memory, copies, kernels, convolutions, captured graphs
+//! transfer:    copies that are waited for
 //! ops:         the kernels as safe functions that check sizes
 //! host:        the trait on the CPU, with the same kernels compiled as C
 //! sources:     the sources of the kernels, and their names
@@ -30,6 +31,7 @@ pub mod map;
 pub mod memory;
 pub mod ops;
 pub mod sources;
+pub mod transfer;
 
 pub use convolution::{Convolution, ConvolutionPlan, Direction, Precision};
 pub use cuda::Cuda;

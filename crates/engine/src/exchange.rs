@@ -22,7 +22,8 @@ pub struct Sums<'a> {
 
 /// Sums over ranks. All ranks must end with the same bits.
 pub trait Exchange {
-    /// Whether there are other ranks. Without them a device keeps its sums.
+    /// Whether there are other ranks. Without them [`Exchange::sum`] may get vectors of no length: a device keeps
+    /// its sums.
     fn has_others(&self) -> bool {
         true
     }

@@ -5,10 +5,10 @@ use bninception_kernels::simd::Isa;
 use bninception_kernels::team::Team;
 use bninception_model::{Network, ParameterTable, Weights};
 
+use crate::counted::Counted;
 use crate::error::EngineError;
-use crate::exchange::{Exchange, Sums};
+use crate::exchange::Exchange;
 use crate::executor::{BatchResult, EvaluationWeights, Ready, StepResult, Update, UpdateResult};
-use crate::metrics::Metrics;
 use crate::sgd::{SgdStep, clip_scale, sgd_step};
 use crate::state::{ModelState, check_weights};
 
@@ -33,9 +33,7 @@ pub(crate) struct Held {
     norm_sums: Vec<f64>,
     /// Sum of the running statistics that the micro-batches would leave.
     statistics: Vec<f32>,
-    micro_batches: u32,
-    loss: f64,
-    metrics: Metrics,
+    counted: Counted,
     prepared: Prepared,
 }
 
@@ -64,9 +62,7 @@ impl Held {
             partial: Vec::new(),
             norm_sums: Vec::new(),
             statistics: vec![0.0; table.n_statistics()],
-            micro_batches: 0,
-            loss: 0.0,
-            metrics: Metrics::default(),
+            counted: Counted::default(),
             prepared: Prepared::Nothing,
             table,
         }
@@ -137,7 +133,7 @@ impl Held {
     }
 
     fn begin_update(&mut self) {
-        (self.micro_batches, self.loss, self.metrics) = (0, 0.0, Metrics::default());
+        self.counted = Counted::default();
     }
 
     /// Adds one micro-batch to the update under way. `run` fills gradients, moves the running statistics
@@ -151,7 +147,7 @@ impl Held {
         let Held { model, settled, gradients, partial, statistics, .. } = self;
         let weights = &mut model.as_mut().ok_or(EngineError::NotLoaded)?.weights;
         let mut told = exchange;
-        let outcome = if self.micro_batches == 0 {
+        let outcome = if self.counted.micro_batches == 0 {
             run(weights, gradients, &mut |range, values| {
                 if let Some(exchange) = &mut told {
                     exchange.ready(range, values);
@@ -167,7 +163,7 @@ impl Held {
                 }
             })
         };
-        if outcome.is_ok() && self.micro_batches == 0 {
+        if outcome.is_ok() && self.counted.micro_batches == 0 {
             statistics.copy_from_slice(&weights.statistics);
         } else if outcome.is_ok() {
             sgd::add(team, Isa::chosen(), &weights.statistics, statistics);
@@ -175,9 +171,7 @@ impl Held {
         weights.statistics.copy_from_slice(settled);
         match &outcome {
             Ok(result) => {
-                self.micro_batches += 1;
-                self.loss += result.loss;
-                self.metrics.merge(&result.metrics);
+                self.counted.add(result);
             }
             Err(_) => self.begin_update(),
         }
@@ -212,20 +206,13 @@ impl Held {
         exchange: &mut dyn Exchange,
     ) -> Result<StepResult, EngineError> {
         self.model()?;
-        if self.micro_batches == 0 {
+        if self.counted.micro_batches == 0 {
             // Adding -0 changes no bit of another rank's value; adding 0 would make 0 of -0.
             self.gradients.fill(-0.0);
             self.statistics.fill(-0.0);
         }
-        exchange.sum(Sums {
-            gradients: &mut self.gradients,
-            statistics: &mut self.statistics,
-            micro_batches: &mut self.micro_batches,
-            loss: &mut self.loss,
-            metrics: &mut self.metrics,
-        })?;
-        let loss = self.loss / f64::from(self.micro_batches);
-        Ok(StepResult { micro_batches: self.micro_batches, loss, metrics: self.metrics })
+        exchange.sum(self.counted.sums(&mut self.gradients, &mut self.statistics))?;
+        Ok(self.counted.result())
     }
 
     pub(crate) fn update(
@@ -233,7 +220,7 @@ impl Held {
         team: &Team,
         update: &Update<'_>,
     ) -> Result<UpdateResult, EngineError> {
-        let n = self.micro_batches;
+        let n = self.counted.micro_batches;
         self.state_changes();
         let model = self.model.as_mut().ok_or(EngineError::NotLoaded)?;
         if n == 0 {

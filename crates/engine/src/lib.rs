@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod counted;
 mod error;
 mod exchange;
 mod executor;

@@ -3,7 +3,7 @@
 
 use bninception_cuda::convolution::{Convolution, Direction};
 use bninception_cuda::host::{HostConvolution, Values, ValuesMut};
-use bninception_cuda::{Device, Format, Host, Map, Region, Stream};
+use bninception_cuda::{Device, Format, Host, Map, Region, transfer};
 
 /// What lies in channels that nobody may touch: a bf16 number.
 const SENTINEL: f32 = -12288.0;
@@ -86,18 +86,11 @@ pub(crate) fn put(device: &mut Host, bytes: &[u8]) -> Region {
 }
 
 pub(crate) fn write(device: &mut Host, region: Region, bytes: &[u8]) {
-    let pinned = device.allocate_pinned(bytes.len()).unwrap();
-    device.pinned_mut(pinned).unwrap().copy_from_slice(bytes);
-    device.upload(pinned, region, Stream::Compute).unwrap();
-    device.free_pinned(pinned);
+    transfer::write(device, bytes, region).unwrap();
 }
 
 pub(crate) fn get(device: &mut Host, region: Region) -> Vec<u8> {
-    let pinned = device.allocate_pinned(region.bytes()).unwrap();
-    device.download(region, pinned, Stream::Compute).unwrap();
-    let bytes = device.pinned(pinned).unwrap().to_vec();
-    device.free_pinned(pinned);
-    bytes
+    transfer::read(device, region).unwrap()
 }
 
 pub(crate) fn f32s(values: &[f32]) -> Vec<u8> {

@@ -15,7 +15,7 @@ use bninception_cuda::ops::update::{self, GATE_BYTES, Norm, Sgd};
 use bninception_cuda::ops::{image, layout};
 use bninception_cuda::{
     Convolution, ConvolutionPlan, Device, DeviceError, Direction, Format, Map, Precision, Region,
-    Stream,
+    transfer,
 };
 use bninception_kernels::conv::ConvShape;
 use bninception_kernels::dtype::round_to_bf16;
@@ -38,12 +38,30 @@ pub struct Comparison {
     pub limit: f64,
 }
 
-impl Comparison {
-    /// Whether rounding explains the difference.
-    pub fn agrees(&self) -> bool {
-        // A number that is not one fails.
-        self.error <= self.limit
+/// Norm of the difference over the norm of what is expected; not a number if a value is none, or there are others.
+pub fn error(found: &[f32], expected: &[f32]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    if found.len() != expected.len() {
+        return f64::NAN;
     }
+    let differences = &mut found.iter().zip(expected).map(|(&a, &b)| f64::from(a) - f64::from(b));
+    let (apart, norm) =
+        (squares(differences), squares(&mut expected.iter().map(|&value| f64::from(value))));
+    match apart {
+        0.0 => 0.0,
+        _ => (apart / norm.max(f64::MIN_POSITIVE)).sqrt(),
+    }
+}
+
+/// Values between -1 and 1 from a linear congruential generator (Knuth's MMIX constants).
+pub fn random(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
+    };
+    (0..len).map(|_| next()).collect()
 }
 
 /// Sums in another order, of up to 10,000 values in f32.
@@ -194,11 +212,7 @@ fn compare(answers: &[Vec<Answer>], suffix: &str, limit: f64) -> Vec<Comparison>
     let [device, host] = answers else { return Vec::new() };
     let pairs = device.iter().zip(host);
     let comparison = |((name, found), (_, expected)): (&Answer, &Answer)| {
-        let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-        let difference =
-            squares(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-        let norm = squares(&mut expected.iter().map(|&value| f64::from(value)));
-        let error = if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() };
+        let error = error(found, expected);
         Comparison { name: format!("{name}, {suffix}"), error, limit }
     };
     pairs.map(comparison).collect()
@@ -207,15 +221,15 @@ fn compare(answers: &[Vec<Answer>], suffix: &str, limit: f64) -> Vec<Comparison>
 /// A device, and what kernels answered on it.
 struct Bench<'a> {
     device: &'a mut dyn Device,
-    /// State of a linear congruential generator (Knuth's MMIX constants).
-    state: u64,
+    /// Of the numbers drawn last ([`random`]).
+    seed: u64,
     regions: Vec<Region>,
     answers: Vec<Answer>,
 }
 
 impl<'a> Bench<'a> {
     fn new(device: &'a mut dyn Device) -> Bench<'a> {
-        Bench { device, state: 1, regions: Vec::new(), answers: Vec::new() }
+        Bench { device, seed: 0, regions: Vec::new(), answers: Vec::new() }
     }
 
     /// Gives memory back, and the answers out.
@@ -225,16 +239,9 @@ impl<'a> Bench<'a> {
         answers
     }
 
-    /// Numbers between -1 and 1.
     fn random(&mut self, len: usize) -> Vec<f32> {
-        let mut next = || {
-            self.state = self
-                .state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            ((self.state >> 40) as f32 / (1 << 23) as f32) - 1.0
-        };
-        (0..len).map(|_| next()).collect()
+        self.seed += 1;
+        random(self.seed, len)
     }
 
     fn room(&mut self, bytes: usize) -> Result<Region, DeviceError> {
@@ -245,11 +252,7 @@ impl<'a> Bench<'a> {
 
     fn put(&mut self, bytes: &[u8]) -> Result<Region, DeviceError> {
         let region = self.room(bytes.len())?;
-        let pinned = self.device.allocate_pinned(bytes.len())?;
-        self.device.pinned_mut(pinned)?.copy_from_slice(bytes);
-        self.device.upload(pinned, region, Stream::Compute)?;
-        self.device.synchronise()?;
-        self.device.free_pinned(pinned);
+        transfer::write(self.device, bytes, region)?;
         Ok(region)
     }
 
@@ -277,7 +280,7 @@ impl<'a> Bench<'a> {
     }
 
     fn keep(&mut self, name: &str, region: Region) -> Result<(), DeviceError> {
-        let bytes = self.read(region)?;
+        let bytes = transfer::read(self.device, region)?;
         let values = bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
         self.answers.push((name.to_owned(), values));
         Ok(())
@@ -287,19 +290,11 @@ impl<'a> Bench<'a> {
         if format == Format::F32 {
             return self.keep(name, region);
         }
-        let bytes = self.read(region)?;
+        let bytes = transfer::read(self.device, region)?;
         let words = bytes.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word));
         let values = words.map(|bits| f32::from_bits(u32::from(bits) << 16)).collect();
         self.answers.push((name.to_owned(), values));
         Ok(())
-    }
-
-    fn read(&mut self, region: Region) -> Result<Vec<u8>, DeviceError> {
-        let pinned = self.device.allocate_pinned(region.bytes())?;
-        self.device.download(region, pinned, Stream::Compute)?;
-        let bytes = self.device.pinned(pinned)?.to_vec();
-        self.device.free_pinned(pinned);
-        Ok(bytes)
     }
 
     /// Random operands of a convolution.
@@ -444,7 +439,7 @@ fn heads(bench: &mut Bench<'_>) -> Result<(), DeviceError> {
         loss.run(bench.device, logits, dlogits, report, gate, scratch)?;
         bench.keep("gradient of logits", dlogits)?;
         let mut bytes = [0; REPORT_BYTES];
-        bytes.copy_from_slice(&bench.read(report)?);
+        bytes.copy_from_slice(&transfer::read(bench.device, report)?);
         let report = head::Report::of_bytes(&bytes);
         let counts = [report.top1, report.top5, report.not_finite].map(|count| count as f32);
         let told = counts.into_iter().chain([report.loss_sum as f32]).collect();

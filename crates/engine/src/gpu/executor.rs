@@ -3,7 +3,7 @@
 use bninception_cuda::device::Noting;
 use bninception_cuda::ops::batch_norm::MOMENTS;
 use bninception_cuda::ops::layout;
-use bninception_cuda::{Device, Region, Stream};
+use bninception_cuda::{Device, Map, Region, transfer};
 use bninception_model::Network;
 use bninception_model::batch::{
     Images, check_batch, check_class_weights, check_images, check_len, check_variance,
@@ -17,7 +17,7 @@ use super::stage::Work;
 use super::step::Brought;
 use super::vectors::State;
 use crate::error::EngineError;
-use crate::exchange::{Exchange, Sums};
+use crate::exchange::Exchange;
 use crate::executor::{
     BatchResult, DeviceMemory, EvaluationWeights, Executor, Features, Hooks, Pipeline, StepResult,
     Traced, TrainBatch, Update, UpdateResult, Watch,
@@ -60,7 +60,6 @@ impl Executor for Gpu {
         batch: &TrainBatch<'_>,
         hooks: Hooks<'_>,
     ) -> Result<BatchResult, EngineError> {
-        self.check_loaded()?;
         let outcome = self.micro_batch(batch, hooks);
         if outcome.is_err() {
             self.begin_update();
@@ -75,34 +74,31 @@ impl Executor for Gpu {
     fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
         self.check_loaded()?;
         self.end_sums()?;
+        let Gpu { device, state, layout, table, counted, .. } = self;
+        let (device, layout) = (device.as_mut(), Some(&*layout));
+        let (mut gradients, mut statistics) = (Vec::new(), Vec::new());
         if exchange.has_others() {
-            let (n, n_statistics) = (self.table.n_trainable(), self.table.n_statistics());
-            let (mut gradients, mut statistics) = (vec![-0.0; n], vec![-0.0; n_statistics]);
-            let Gpu { device, state, layout, .. } = self;
-            let (device, layout) = (device.as_mut(), Some(&*layout));
             // Adding -0 changes no bit of another rank's value; adding 0 would make 0 of -0.
-            if self.micro_batches > 0 {
+            let (n, n_statistics) = (table.n_trainable(), table.n_statistics());
+            gradients.resize(n, -0.0);
+            statistics.resize(n_statistics, -0.0);
+            if counted.micro_batches > 0 {
                 state.download(device, layout, state.gradients, n, &mut gradients)?;
                 state.download(device, None, state.moved, n_statistics, &mut statistics)?;
             }
-            exchange.sum(Sums {
-                gradients: &mut gradients,
-                statistics: &mut statistics,
-                micro_batches: &mut self.micro_batches,
-                loss: &mut self.loss,
-                metrics: &mut self.metrics,
-            })?;
+        }
+        exchange.sum(counted.sums(&mut gradients, &mut statistics))?;
+        if exchange.has_others() {
             state.upload(device, layout, &gradients, state.gradients)?;
             state.upload(device, None, &statistics, state.moved)?;
         }
         self.is_summed = true;
-        let loss = self.loss / f64::from(self.micro_batches);
-        Ok(StepResult { micro_batches: self.micro_batches, loss, metrics: self.metrics })
+        Ok(self.counted.result())
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<UpdateResult, EngineError> {
         self.check_loaded()?;
-        let n = self.micro_batches;
+        let n = self.counted.micro_batches;
         self.state_changes();
         if n == 0 {
             return Err(EngineError::NoGradients);
@@ -121,7 +117,7 @@ impl Executor for Gpu {
     fn store_gradients(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
         self.check_loaded()?;
         let Gpu { device, state, layout, table, .. } = self;
-        let sums = state.sums.filter(|_| self.micro_batches > 1 && !self.is_summed);
+        let sums = state.sums.filter(|_| self.counted.micro_batches > 1 && !self.is_summed);
         let from = sums.map_or(state.gradients, |[gradients, _]| gradients);
         state.download(device.as_mut(), Some(layout), from, table.n_trainable(), to)
     }
@@ -232,9 +228,17 @@ impl Gpu {
         if self.is_loaded { Ok(()) } else { Err(EngineError::NotLoaded) }
     }
 
+    /// Whether there is a state that a micro-batch can be trained on, and it fits the network.
+    pub(super) fn check(&self, batch: &TrainBatch<'_>) -> Result<(), EngineError> {
+        self.check_loaded()?;
+        check_batch(&self.network, batch.images, batch.labels)?;
+        check_class_weights(&self.network, batch.class_weights)?;
+        Ok(check_variance(&self.network, batch.labels.len())?)
+    }
+
     /// The sums of several micro-batches take the place of what the last gave.
     fn end_sums(&mut self) -> Result<(), EngineError> {
-        if self.micro_batches > 1 && !self.is_summed {
+        if self.counted.micro_batches > 1 && !self.is_summed {
             self.state.end_sums(self.device.as_mut())?;
             self.is_summed = true;
         }
@@ -246,15 +250,13 @@ impl Gpu {
         batch: &TrainBatch<'_>,
         hooks: Hooks<'_>,
     ) -> Result<BatchResult, EngineError> {
-        check_batch(&self.network, batch.images, batch.labels)?;
-        check_class_weights(&self.network, batch.class_weights)?;
-        check_variance(&self.network, batch.labels.len())?;
+        self.check(batch)?;
         if hooks.norm.is_some() {
             return Err(no_norm());
         }
         self.forget_started()?;
         self.open_gate()?;
-        if self.micro_batches == 1 {
+        if self.counted.micro_batches == 1 {
             self.state.begin_sums(self.device.as_mut())?;
         }
         let brought = self.bring(batch)?;
@@ -267,17 +269,16 @@ impl Gpu {
             }
             Some(watch) => self.watched_gradients(&brought, watch)?,
         }
-        if self.micro_batches > 0 {
+        if self.counted.micro_batches > 0 {
             self.state.add_to_sums(self.device.as_mut())?;
         }
         let told = self.told(images)?;
         self.last_batch = images;
         self.largest_batch = self.largest_batch.max(images);
         self.is_summed = false;
-        self.micro_batches += 1;
-        self.loss += told.loss;
-        self.metrics.merge(&told.metrics);
-        Ok(BatchResult { loss: told.loss, metrics: told.metrics })
+        let result = BatchResult { loss: told.loss, metrics: told.metrics };
+        self.counted.add(&result);
+        Ok(result)
     }
 
     /// As [`Gpu::start_gradients`], and shows what enters nonlinearities.
@@ -294,12 +295,9 @@ impl Gpu {
                 if !layers.contains(&layer) {
                     continue;
                 }
-                let planes = pass.device.allocate(x.len() * UNIT)?;
-                layout::to_planes(pass.device, &x, planes)?;
                 let mut numbers = Vec::new();
-                read(pass.device, planes, &mut values)?;
+                read_planes(pass.device, &x, &mut values)?;
                 read(pass.device, moments, &mut numbers)?;
-                pass.device.free(planes);
                 let pixels = x.height * x.width;
                 for (plane, values) in values.chunks_exact_mut(pixels).enumerate() {
                     let [_, _, multiplier, offset] =
@@ -356,10 +354,7 @@ impl Gpu {
             evaluation.has_moments = true;
         }
         let staged = inputs.stage(device.as_mut(), images)?;
-        let running = evaluation.on(device.as_mut(), vectors, n);
-        let mut works = evaluation.planned(n).works().iter();
-        let image = works.find_map(|work| work.convolution()?.image(&running.pass));
-        let Some(image) = image else { unreachable!("the first convolution reads the image") };
+        let image = evaluation.on(device.as_mut(), vectors, n).image();
         device.label(label);
         inputs.spread(device.as_mut(), staged, &image)?;
         let has_average = self.state.average().is_some();
@@ -370,7 +365,8 @@ impl Gpu {
             running.logits(to)?;
             Ok(())
         })?;
-        read(self.device.as_mut(), to, logits)?;
+        let len = n * self.network.options.classes;
+        self.state.download(self.device.as_mut(), None, to, len, logits)?;
         if let Some(features) = features {
             self.add_features(n, features)?;
         }
@@ -389,10 +385,7 @@ impl Gpu {
         features.pooled.extend_from_slice(&values);
         if let Some(maps) = &mut features.maps {
             let x = running.pass.value(head.input());
-            let planes = running.pass.device.allocate(x.len() * UNIT)?;
-            layout::to_planes(running.pass.device, &x, planes)?;
-            read(running.pass.device, planes, &mut values)?;
-            running.pass.device.free(planes);
+            read_planes(running.pass.device, &x, &mut values)?;
             maps.extend_from_slice(&values);
         }
         Ok(())
@@ -401,10 +394,17 @@ impl Gpu {
 
 /// Copies f32 values of a region to the host, when what was started is done.
 fn read(device: &mut dyn Device, region: Region, to: &mut Vec<f32>) -> Result<(), EngineError> {
-    let pinned = device.allocate_pinned(region.bytes())?;
-    device.download(region, pinned, Stream::Compute)?;
+    let bytes = transfer::read(device, region)?;
     to.clear();
-    to.extend_from_slice(bytemuck::cast_slice(device.pinned(pinned)?));
-    device.free_pinned(pinned);
+    to.extend(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)));
     Ok(())
+}
+
+/// Copies maps to the host, `[n][c][h][w]` in f32.
+fn read_planes(device: &mut dyn Device, x: &Map, to: &mut Vec<f32>) -> Result<(), EngineError> {
+    let planes = device.allocate(x.len() * UNIT)?;
+    let outcome = layout::to_planes(device, x, planes).map_err(EngineError::from);
+    let outcome = outcome.and_then(|()| read(device, planes, to));
+    device.free(planes);
+    outcome
 }

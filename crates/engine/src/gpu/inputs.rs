@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bninception_cuda::ops::head::Targets;
 use bninception_cuda::ops::image;
-use bninception_cuda::{Device, Event, Map, Pinned, Region, Stream};
+use bninception_cuda::{Device, Event, Map, Pinned, Region, Stream, transfer};
 use bninception_model::ParameterTable;
 use bninception_model::batch::{Images, Normaliser};
 use bninception_model::dropout::dropout_mask;
@@ -232,11 +232,7 @@ impl Inputs {
             Images::Levels { levels, normaliser } => {
                 if self.normaliser.as_ref() != Some(normaliser) {
                     let values = bytemuck::cast_slice(normaliser.values().as_flattened());
-                    let pinned = device.allocate_pinned(values.len())?;
-                    device.pinned_mut(pinned)?.copy_from_slice(values);
-                    device.upload(pinned, self.table, Stream::Compute)?;
-                    device.synchronise()?;
-                    device.free_pinned(pinned);
+                    transfer::write(device, values, self.table)?;
                     self.normaliser = Some(normaliser.clone());
                 }
                 (levels, true)

@@ -15,11 +15,11 @@ use super::plan::{Settings, Vectors};
 use super::results::{Results, Started};
 use super::side::Side;
 use super::vectors::State;
+use crate::counted::Counted;
 use crate::error::EngineError;
 use crate::executor::{EvaluationWeights, Finished, Traced};
 use crate::lowering::lower::{Lowered, Purpose, lower};
 use crate::lowering::padded::Padded;
-use crate::metrics::Metrics;
 use crate::state::check_weights;
 
 /// Images that evaluation takes through the network at once, or fewer where training does: the memory that a run
@@ -104,9 +104,7 @@ pub struct Gpu {
     /// The largest batch of training; 0 where nothing was trained.
     pub(super) largest_batch: usize,
     /// The update under way.
-    pub(super) micro_batches: u32,
-    pub(super) loss: f64,
-    pub(super) metrics: Metrics,
+    pub(super) counted: Counted,
     /// Whether the gradients are those of all micro-batches already.
     pub(super) is_summed: bool,
     pub(super) norm_scratch: Region,
@@ -194,9 +192,7 @@ impl Gpu {
             logits: [None; 3],
             last_batch: 0,
             largest_batch: 0,
-            micro_batches: 0,
-            loss: 0.0,
-            metrics: Metrics::default(),
+            counted: Counted::default(),
             is_summed: false,
             norm_scratch,
             started: VecDeque::new(),
@@ -333,7 +329,7 @@ impl Gpu {
     }
 
     pub(super) fn begin_update(&mut self) {
-        (self.micro_batches, self.loss, self.metrics) = (0, 0.0, Metrics::default());
+        self.counted = Counted::default();
         self.is_summed = false;
     }
 

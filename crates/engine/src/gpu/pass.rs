@@ -1,6 +1,6 @@
 //! The plan of a pass through the network for one batch size: its stages and heads, and places for their buffers.
 
-use bninception_cuda::{Device, Region};
+use bninception_cuda::{Device, Map, Region};
 
 use super::convolution::Moments;
 use super::head::{Head, HeadRegions};
@@ -94,11 +94,6 @@ impl Plan {
         &self.heads
     }
 
-    /// The stages.
-    pub(super) fn works(&self) -> &[Work] {
-        &self.works
-    }
-
     /// What its stages share while it runs.
     pub(super) fn on<'a>(&'a self, machine: Machine<'a>) -> Running<'a> {
         let Machine { device, arena, moments, vectors, first_label } = machine;
@@ -125,6 +120,13 @@ pub(super) struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// Where the images go, `[n][h][w][8]`: what the first convolution reads.
+    pub(super) fn image(&self) -> Map {
+        let mut convolutions = self.plan.works.iter().filter_map(Work::convolution);
+        let image = convolutions.find_map(|convolution| convolution.image(&self.pass));
+        image.unwrap_or_else(|| unreachable!("the first convolution reads the image"))
+    }
+
     /// The map that frozen layers made or make.
     pub(super) fn frozen(&self) -> Option<Region> {
         self.plan.frozen.map(|buffer| self.pass.region(buffer))

@@ -1,7 +1,6 @@
 //! Updates whose results come later: the device computes while the caller goes on.
 
 use bninception_cuda::{Event, Stream};
-use bninception_model::batch::{check_batch, check_class_weights, check_variance};
 
 use super::inputs::SLOTS;
 use super::network::{Captures, Gpu};
@@ -72,12 +71,7 @@ impl Gpu {
 
 impl Pipeline for Gpu {
     fn start(&mut self, batch: &TrainBatch<'_>, update: &Update<'_>) -> Result<(), EngineError> {
-        if !self.is_loaded {
-            return Err(EngineError::NotLoaded);
-        }
-        check_batch(&self.network, batch.images, batch.labels)?;
-        check_class_weights(&self.network, batch.class_weights)?;
-        check_variance(&self.network, batch.labels.len())?;
+        self.check(batch)?;
         if self.started.len() >= UNDER_WAY
             && let Some(finished) = self.finish_oldest()?
         {

@@ -16,8 +16,8 @@ use super::convolution::Moments;
 use super::head::HeadRegions;
 use super::inputs::{Rates, Staged};
 use super::network::{Captures, Gpu};
-use super::pass::{Show, unseen};
-use super::plan::UNIT;
+use super::pass::{Running, Show, unseen};
+use super::plan::{UNIT, Vectors};
 use super::results::Told;
 use crate::error::EngineError;
 use crate::executor::{TrainBatch, Update};
@@ -67,10 +67,7 @@ impl Gpu {
         let vectors = self.training_vectors(images);
         let Gpu { frozen, training, inputs, device, .. } = self;
         let side = frozen.as_ref().unwrap_or(training);
-        let running = side.on(device.as_mut(), vectors, images);
-        let mut works = side.planned(images).works().iter();
-        let image = works.find_map(|work| work.convolution()?.image(&running.pass));
-        let Some(image) = image else { unreachable!("the first convolution reads the image") };
+        let image = side.on(device.as_mut(), vectors, images).image();
         device.label(label);
         inputs.spread(device.as_mut(), staged, &image)
     }
@@ -82,28 +79,32 @@ impl Gpu {
         show: &mut Show<'_>,
     ) -> Result<(), EngineError> {
         let Brought { images, logits } = *brought;
-        self.run_frozen(images)?;
-        let vectors = self.training_vectors(images);
         let heads = self.head_regions(images, logits);
+        let mut running = self.forward(self.training_vectors(images), images, show)?;
+        running.backward(&heads)
+    }
+
+    /// Starts the forward pass of training: the frozen layers as in evaluation, the others by their batch.
+    fn forward(
+        &mut self,
+        vectors: Vectors,
+        images: usize,
+        show: &mut Show<'_>,
+    ) -> Result<Running<'_>, EngineError> {
         let Gpu { frozen, training, device, .. } = self;
-        let made =
-            frozen.as_ref().and_then(|side| side.on(device.as_mut(), vectors, images).frozen());
+        let mut made = None;
+        if let Some(side) = frozen {
+            let mut running = side.on(device.as_mut(), vectors, images);
+            running.running_moments()?;
+            running.forward(Moments::Kept, &mut unseen)?;
+            made = running.frozen();
+        }
         let mut running = training.on(device.as_mut(), vectors, images);
         if let (Some(made), Some(read)) = (made, running.frozen()) {
             running.pass.device.copy(made, read)?;
         }
         running.forward(Moments::Batch, show)?;
-        running.backward(&heads)
-    }
-
-    /// Runs the frozen layers, if there are some, on the images that are in their place.
-    fn run_frozen(&mut self, images: usize) -> Result<(), EngineError> {
-        let vectors = self.training_vectors(images);
-        let Gpu { frozen, device, .. } = self;
-        let Some(side) = frozen else { return Ok(()) };
-        let mut running = side.on(device.as_mut(), vectors, images);
-        running.running_moments()?;
-        running.forward(Moments::Kept, &mut unseen)
+        Ok(running)
     }
 
     /// What the heads read and write.
@@ -251,22 +252,10 @@ impl Gpu {
         self.spread_for_training(staged, n)?;
         let mut vectors = self.evaluation_vectors()?;
         vectors.bn_momentum = self.inputs.bn_momentum(n);
-        let Gpu { frozen, training, device, .. } = self;
         let [from, to] = vectors.statistics;
         // Frozen layers keep theirs.
-        device.copy(from, to)?;
-        let mut made = None;
-        if let Some(side) = frozen {
-            let mut running = side.on(device.as_mut(), vectors, n);
-            running.running_moments()?;
-            running.forward(Moments::Kept, &mut unseen)?;
-            made = running.frozen();
-        }
-        let mut running = training.on(device.as_mut(), vectors, n);
-        if let (Some(made), Some(read)) = (made, running.frozen()) {
-            running.pass.device.copy(made, read)?;
-        }
-        running.forward(Moments::Batch, &mut unseen)?;
+        self.device.copy(from, to)?;
+        self.forward(vectors, n, &mut unseen)?;
         Ok(to)
     }
 }

@@ -17,11 +17,12 @@ use libloading::os::unix::Library as Opened;
 use super::{Cuda, Program, devices};
 use crate::compile::Cache;
 use crate::convolution::{Convolution, Direction, Precision};
-use crate::device::{Device, Stream};
+use crate::device::Device;
 use crate::error::DeviceError;
 use crate::libraries::{self, Libraries, LibraryName};
 use crate::memory::Region;
 use crate::sources::{KERNELS, host_function};
+use crate::transfer;
 
 /// The libraries of this machine, or fakes of them.
 struct Found {
@@ -112,19 +113,12 @@ fn is_fake() -> bool {
 
 fn put(cuda: &mut Cuda, bytes: &[u8]) -> Region {
     let region = cuda.allocate(bytes.len()).unwrap();
-    let pinned = cuda.allocate_pinned(bytes.len()).unwrap();
-    cuda.pinned_mut(pinned).unwrap().copy_from_slice(bytes);
-    cuda.upload(pinned, region, Stream::Compute).unwrap();
-    cuda.free_pinned(pinned);
+    transfer::write(cuda, bytes, region).unwrap();
     region
 }
 
 fn get(cuda: &mut Cuda, region: Region) -> Vec<u8> {
-    let pinned = cuda.allocate_pinned(region.bytes()).unwrap();
-    cuda.download(region, pinned, Stream::Compute).unwrap();
-    let bytes = cuda.pinned(pinned).unwrap().to_vec();
-    cuda.free_pinned(pinned);
-    bytes
+    transfer::read(cuda, region).unwrap()
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
