@@ -379,7 +379,11 @@ fn benchmarks_report_what_they_timed() {
     let (parts, step) = both(&model);
     assert!(parts > 0.6 * step, "{parts} of {step} s");
     let reference = ["bench", "model", "--profile", "--engine", "reference"];
-    place.fail(&[&reference, &small[..]].concat(), 2, &["reference engine does not know where its time goes"]);
+    place.fail(
+        &[&reference, &small[..]].concat(),
+        2,
+        &["reference engine does not know where its time goes"],
+    );
 
     let ops = place.json(&[&["bench", "ops", "--json", "--warmup", "0"], &small[..]].concat());
     let rows = ops["ops"].as_array().unwrap();

@@ -154,6 +154,10 @@ fn no_report() -> RanksError {
 }
 
 impl Exchange for StepExchange<'_> {
+    fn has_others(&self) -> bool {
+        self.ranks.are_many()
+    }
+
     fn ready(&mut self, range: Range<usize>, gradients: &[f32]) {
         if !self.ranks.are_many() || self.buckets.failed.is_some() {
             return;

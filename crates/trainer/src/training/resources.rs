@@ -187,16 +187,9 @@ impl Room {
         n_images: usize,
         folder: &Path,
     ) -> Result<Room, Error> {
-        let batch = config.train.batch_size;
-        let device = device_memory::check(executor, batch, config.network.fewest_images())?;
-        let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
-        let (needs, free) = (needs_with(batch), Available::now(folder));
-        needs.check(&free, batch, needs_with)?;
-        Ok(Room { needs, free, device })
+        Room::within(config, table, executor, n_images, Available::now(folder))
     }
-}
 
-impl Room {
     /// [`Room::of`] for what writes no checkpoint.
     ///
     /// # Errors
@@ -207,10 +200,21 @@ impl Room {
         executor: &mut dyn Executor,
         n_images: usize,
     ) -> Result<Room, Error> {
+        let free = Available { memory: free_memory(), disk: None };
+        Room::within(config, table, executor, n_images, free)
+    }
+
+    fn within(
+        config: &Config,
+        table: &ParameterTable,
+        executor: &mut dyn Executor,
+        n_images: usize,
+        free: Available,
+    ) -> Result<Room, Error> {
         let batch = config.train.batch_size;
         let device = device_memory::check(executor, batch, config.network.fewest_images())?;
         let needs_with = |batch| Required::of(config, table, executor, batch, n_images);
-        let (needs, free) = (needs_with(batch), Available { memory: free_memory(), disk: None });
+        let needs = needs_with(batch);
         needs.check(&free, batch, needs_with)?;
         Ok(Room { needs, free, device })
     }

@@ -15,6 +15,7 @@ use crate::run::stop::Stop;
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::text::{counted, quoted};
+use crate::training::course::Course;
 use crate::training::divergence::{self, Culprit};
 use crate::training::in_flight::Over;
 use crate::training::job::Job;
@@ -113,8 +114,8 @@ fn start(run: &mut Session<'_>, bar: &mut ProgressBar, at: UpdatePlace) -> Resul
         Some(batch) => {
             run.population = None;
             let input = input(job, &batch, at, number(job, 0, at.step, 0));
-            let factors = run.lr_factors.clone();
-            let update = update_of(run, &factors, at);
+            let tell_norm = run.is_log_step(at.step + 1);
+            let update = update_of(job, &run.course, &run.lr_factors, at, tell_norm);
             if let Some(pipeline) = run.executor.pipeline() {
                 pipeline.start(&input, &update)?;
             }
@@ -151,11 +152,11 @@ fn count_finished(run: &mut Session<'_>, wait: bool) -> Result<(), Error> {
     }
     for over in run.in_flight.over(finished) {
         match over {
-            Over::Done(started, told) => count_started(run, started, &told),
+            Over::Done((batch, _), told) => count_started(run, batch, &told),
             Over::Broken((batch, at), told) => {
                 // Loss and norm were finite, so the gradient was; what is there now may be that of a later update.
                 find_culprit(run, None, Some(&batch), &batch.indices, at)?;
-                count_started(run, (batch, at), &told);
+                count_started(run, batch, &told);
             }
             Over::Unmade((batch, at)) => {
                 let mut part = Part::default();
@@ -167,7 +168,7 @@ fn count_finished(run: &mut Session<'_>, wait: bool) -> Result<(), Error> {
     Ok(())
 }
 
-fn count_started(run: &mut Session<'_>, (batch, _): (Batch, UpdatePlace), told: &Finished) {
+fn count_started(run: &mut Session<'_>, batch: Batch, told: &Finished) {
     run.line.gradient_norm = told.update.gradient_norm;
     count(run, &told.step);
     run.loader.recycle(batch);
@@ -291,13 +292,19 @@ fn add_gradients(
 }
 
 /// How an update changes the state, with factors on the learning rate of each tensor.
-fn update_of<'a>(run: &Session<'_>, lr_factors: &'a [f64], at: UpdatePlace) -> Update<'a> {
-    let config = &run.job.config;
+fn update_of<'a>(
+    job: &Job,
+    course: &Course,
+    lr_factors: &'a [f64],
+    at: UpdatePlace,
+    tell_norm: bool,
+) -> Update<'a> {
+    let config = &job.config;
     Update {
         sgd: setup::sgd(config, at.lr, lr_factors),
         clip_norm: config.optimizer.clip_norm,
-        tell_norm: run.is_log_step(at.step + 1),
-        ema_decay: run.course.average_decay(&config.train, at.step),
+        tell_norm,
+        ema_decay: course.average_decay(&config.train, at.step),
     }
 }
 
@@ -310,12 +317,12 @@ fn update(
 ) -> Result<(), Error> {
     let step = at.step;
     run.population = None;
-    let factors = run.lr_factors.clone();
-    let update = update_of(run, &factors, at);
+    let tell_norm = run.is_log_step(step + 1);
+    let update = update_of(run.job, &run.course, &run.lr_factors, at, tell_norm);
     let UpdateResult { is_finite, gradient_norm } = run.executor.update(&update)?;
     run.line.gradient_norm = gradient_norm;
     let mut gradients = Vec::new();
-    if run.watcher.is_due(step + 1) {
+    if run.watcher.is_due(step + 1) || !is_finite {
         run.executor.store_gradients(&mut gradients)?;
     }
     for record in run.watcher.records(step + 1, &gradients) {
@@ -323,10 +330,7 @@ fn update(
     }
     match is_finite {
         true => Ok(()),
-        false => {
-            run.executor.store_gradients(&mut gradients)?;
-            find_culprit(run, Some(&gradients), batch, indices, at)
-        }
+        false => find_culprit(run, Some(&gradients), batch, indices, at),
     }
 }
 

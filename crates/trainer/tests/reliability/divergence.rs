@@ -5,14 +5,15 @@ use std::ops::Range;
 
 use bninception::error::Error;
 use bninception::run::checkpoint::{self, CheckpointError};
-use bninception_engine::model::{Network, Weights};
+use bninception_engine::model::Weights;
 use bninception_engine::{
-    BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Features, Hooks, Images,
-    ModelState, NormExchange, StepResult, Sums, TrainBatch, Update, UpdateResult,
+    BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Hooks, Images, ModelState,
+    StepResult, Sums, TrainBatch, Update, UpdateResult,
 };
 use serde_json::Value;
 
 use super::common::Place;
+use super::delegates::inner_answers;
 use super::job::Runs;
 
 /// What an executor spoils.
@@ -61,20 +62,10 @@ impl Exchange for SpoiltSums {
 }
 
 impl Executor for Spoiling {
-    fn network(&self) -> &Network {
-        self.inner.network()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    inner_answers!();
 
     fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
         self.inner.load(state)
-    }
-
-    fn store(&mut self, to: &mut ModelState) -> Result<(), EngineError> {
-        self.inner.store(to)
     }
 
     fn gradients(
@@ -88,10 +79,6 @@ impl Executor for Spoiling {
             true => Ok(BatchResult { loss: f64::NAN, ..result }),
             false => Ok(result),
         }
-    }
-
-    fn join_norm(&mut self, norm: &mut dyn NormExchange) -> Result<(), EngineError> {
-        self.inner.join_norm(norm)
     }
 
     fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
@@ -119,29 +106,8 @@ impl Executor for Spoiling {
         self.inner.store_gradients(to)
     }
 
-    fn store_logits(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.inner.store_logits(to)
-    }
-
-    fn batch_statistics(
-        &mut self,
-        images: Images<'_>,
-        to: &mut Vec<f32>,
-    ) -> Result<(), EngineError> {
-        self.inner.batch_statistics(images, to)
-    }
-
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
         self.inner.prepare_evaluation(weights)
-    }
-
-    fn evaluate_features(
-        &mut self,
-        images: Images<'_>,
-        logits: &mut Vec<f32>,
-        features: &mut Features,
-    ) -> Result<(), EngineError> {
-        self.inner.evaluate_features(images, logits, features)
     }
 
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {

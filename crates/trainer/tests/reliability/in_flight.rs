@@ -12,14 +12,14 @@ use bninception::run::checkpoint;
 use bninception::run::state::RunProgress;
 use bninception::setup;
 use bninception::training::train::train;
-use bninception_engine::model::{Network, Weights};
+use bninception_engine::model::Weights;
 use bninception_engine::{
-    Alone, BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Fate, Features,
-    Finished, Hooks, Images, ModelState, NormExchange, Pipeline, StepResult, TrainBatch, Update,
-    UpdateResult,
+    Alone, BatchResult, EngineError, EvaluationWeights, Exchange, Executor, Fate, Finished, Hooks,
+    Images, ModelState, Pipeline, StepResult, TrainBatch, Update, UpdateResult,
 };
 
 use super::common::listing;
+use super::delegates::inner_answers;
 use super::divergence::{Spoilt, spoil};
 use super::job::Runs;
 
@@ -91,22 +91,12 @@ impl Pipeline for Late {
 }
 
 impl Executor for Late {
-    fn network(&self) -> &Network {
-        self.inner.network()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    inner_answers!();
 
     fn load(&mut self, state: ModelState) -> Result<(), EngineError> {
         self.is_off = false;
         self.held_back.clear();
         self.inner.load(state)
-    }
-
-    fn store(&mut self, to: &mut ModelState) -> Result<(), EngineError> {
-        self.inner.store(to)
     }
 
     fn gradients(
@@ -117,10 +107,6 @@ impl Executor for Late {
         assert!(self.held_back.is_empty(), "updates are under way");
         self.is_off = false;
         self.inner.gradients(batch, hooks)
-    }
-
-    fn join_norm(&mut self, norm: &mut dyn NormExchange) -> Result<(), EngineError> {
-        self.inner.join_norm(norm)
     }
 
     fn exchange(&mut self, exchange: &mut dyn Exchange) -> Result<StepResult, EngineError> {
@@ -140,18 +126,6 @@ impl Executor for Late {
         Ok(())
     }
 
-    fn store_logits(&mut self, to: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.inner.store_logits(to)
-    }
-
-    fn batch_statistics(
-        &mut self,
-        images: Images<'_>,
-        to: &mut Vec<f32>,
-    ) -> Result<(), EngineError> {
-        self.inner.batch_statistics(images, to)
-    }
-
     fn prepare_evaluation(&mut self, weights: EvaluationWeights<'_>) -> Result<(), EngineError> {
         assert!(self.held_back.is_empty(), "updates are under way");
         self.inner.prepare_evaluation(weights)
@@ -159,15 +133,6 @@ impl Executor for Late {
 
     fn evaluate(&mut self, images: Images<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.inner.evaluate(images, logits)
-    }
-
-    fn evaluate_features(
-        &mut self,
-        images: Images<'_>,
-        logits: &mut Vec<f32>,
-        features: &mut Features,
-    ) -> Result<(), EngineError> {
-        self.inner.evaluate_features(images, logits, features)
     }
 
     fn pipeline(&mut self) -> Option<&mut dyn Pipeline> {

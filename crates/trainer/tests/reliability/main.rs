@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod delegates;
 mod disk;
 mod divergence;
 mod evaluation;

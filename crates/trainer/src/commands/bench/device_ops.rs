@@ -6,17 +6,16 @@ use bninception_engine::cuda::Convolution;
 use bninception_engine::gpu::check;
 use serde_json::{Value, json};
 
+use super::conv_sizes::ConvSizes;
+use super::device_profile::Limits;
 use crate::cli::BenchOpsArgs;
 use crate::commands::print;
 use crate::config::Config;
 use crate::device::{self, Opened};
 use crate::error::Error;
-use crate::machine::card::Card;
 use crate::setup;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
-
-use super::device_profile::Limits;
 
 /// A convolution, and the median of its runs.
 struct Row {
@@ -43,8 +42,7 @@ pub(super) fn bench(args: &BenchOpsArgs, config: &Config, opened: Opened) -> Res
     let network = setup::network(config, setup::classes_without_data(config))?;
     let (precision, batch_size) = (device::options(config).precision, config.train.batch_size);
     let list = check::convolutions(&network, precision, batch_size)?;
-    let card = Card::by_driver_name(&name.model);
-    let limits = card.map(|card| Limits::of(card, config.train.dtype));
+    let limits = Limits::of_device(Some(&name), config.train.dtype);
     let mut progress = ProgressBar::start("timing", list.len() as u64);
     let mut rows = Vec::new();
     for convolution in list {
@@ -80,13 +78,7 @@ fn to_json(row: &Row) -> Value {
     json!({
         "direction": c.direction.name(),
         "accumulate": c.accumulate,
-        "shape": {
-            "inputs": c.in_channels,
-            "outputs": c.out_channels,
-            "kernel": c.kernel,
-            "stride": c.stride,
-            "size": c.in_height,
-        },
+        "shape": ConvSizes::of_device(c).to_json(),
         "seconds_median": row.seconds,
         "gflops": row.gflops(),
         "share_of_floor": row.share(),
@@ -100,10 +92,7 @@ fn table(rows: &[Row]) -> String {
     )];
     for row in rows {
         let c = &row.convolution;
-        let shape = format!(
-            "{}->{} {}x{}/{} @{}",
-            c.in_channels, c.out_channels, c.kernel, c.kernel, c.stride, c.in_height
-        );
+        let shape = ConvSizes::of_device(c).to_text();
         let adds = if c.accumulate { ", added" } else { "" };
         let direction = format!("{}{adds}", c.direction.name());
         let share = row.share().map_or("-".to_owned(), |share| format!("{:.0}%", 100.0 * share));

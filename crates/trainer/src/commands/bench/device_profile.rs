@@ -7,6 +7,7 @@ use bninception_engine::cuda::launch::Cost;
 use serde_json::{Value, json};
 
 use crate::config::Dtype;
+use crate::device::DeviceName;
 use crate::machine::card::Card;
 
 /// The limits of a card in a number format.
@@ -28,6 +29,12 @@ impl Limits {
             Dtype::F32 => card.f32,
         };
         Limits { bandwidth: card.bandwidth, products, others: card.f32 }
+    }
+
+    /// Those of a device, if it is a known card.
+    pub(super) fn of_device(device: Option<&DeviceName>, dtype: Dtype) -> Option<Limits> {
+        let card = Card::by_driver_name(&device?.model)?;
+        Some(Limits::of(card, dtype))
     }
 
     /// Operations a second of a kernel at the most: convolutions may use tensor cores.

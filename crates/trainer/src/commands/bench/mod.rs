@@ -1,6 +1,7 @@
 //! `bench`: speed, measured on answers that were checked.
 
 mod collective;
+mod conv_sizes;
 mod data;
 mod device_ops;
 mod device_profile;

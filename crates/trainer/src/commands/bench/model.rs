@@ -67,7 +67,8 @@ pub(super) fn bench(args: &BenchModelArgs) -> Result<(), Error> {
         true => steps.trace(placed.executor.as_mut(), Noting::Times, args.repeats)?,
         false => Vec::new(),
     };
-    let times = Times { seconds, batch_size, gflop };
+    let limits = Limits::of_device(placed.device.as_ref(), config.train.dtype);
+    let times = Times { seconds, batch_size, gflop, limits };
     match args.json {
         true => print::json(&times.to_json(args, &config, &mut placed, &traced)?),
         false => print::text(&times.to_text(args, &config, &mut placed, &traced)?),
@@ -119,9 +120,19 @@ struct Times {
     batch_size: usize,
     /// Billions of operations of a step.
     gflop: f64,
+    /// Of the device, if it is a known card.
+    limits: Option<Limits>,
 }
 
 impl Times {
+    /// Billions of operations a second at the most: measured on the processor, that of the data sheet of a known card.
+    fn peak(&self, config: &Config, placed: &Placed) -> Option<f64> {
+        match placed.device {
+            None => Some(bench::peak(&setup::fast_options(config))),
+            Some(_) => self.limits.map(|limits| 1e-9 * limits.rate("convolution")),
+        }
+    }
+
     fn median(&self) -> f64 {
         self.seconds[self.seconds.len() / 2]
     }
@@ -134,7 +145,6 @@ impl Times {
         traced: &[Traced],
     ) -> Result<serde_json::Value, Error> {
         let (median, batch_size) = (self.median(), self.batch_size);
-        let card = placed.device.as_ref().and_then(|name| Card::by_driver_name(&name.model));
         let mut result = json!({
             "mode": args.mode.name(),
             "engine": placed.engine(config),
@@ -147,16 +157,13 @@ impl Times {
             "step_seconds": self.seconds,
             "images_per_second": batch_size as f64 / median,
             "gflops": self.gflop / median,
-            "peak_gflops": peak(config, placed, card),
+            "peak_gflops": self.peak(config, placed),
             "peak_rss_bytes": peak_rss_bytes(),
             "peak_device_bytes": device_bytes(placed, batch_size)?,
         });
         if args.profile {
             result["profile"] = match placed.device {
-                Some(_) => {
-                    let limits = card.map(|card| Limits::of(card, config.train.dtype));
-                    device_profile::to_json(traced, args.repeats, limits.as_ref())
-                }
+                Some(_) => device_profile::to_json(traced, args.repeats, self.limits.as_ref()),
                 None => {
                     let profile = profile(placed.executor.as_mut(), args.mode)?;
                     profile_table::to_json(profile, batch_size, args.repeats)
@@ -175,14 +182,10 @@ impl Times {
     ) -> Result<String, Error> {
         let (median, batch_size, seconds) = (self.median(), self.batch_size, &self.seconds);
         let (engine, dtype) = (placed.engine(config), config.train.dtype.name());
-        let card = placed.device.as_ref().and_then(|name| Card::by_driver_name(&name.model));
         let mut text = String::new();
         if args.profile {
             text = match placed.device {
-                Some(_) => {
-                    let limits = card.map(|card| Limits::of(card, config.train.dtype));
-                    device_profile::to_text(traced, args.repeats, limits.as_ref())
-                }
+                Some(_) => device_profile::to_text(traced, args.repeats, self.limits.as_ref()),
                 None => {
                     let profile = profile(placed.executor.as_mut(), args.mode)?;
                     profile_table::to_text(profile, batch_size, args.repeats)
@@ -199,7 +202,7 @@ impl Times {
         let of_device = device_bytes(placed, batch_size)?
             .map_or(String::new(), |n| format!(", of the device {}", bytes(n as u64)));
         let gflops = self.gflop / median;
-        let of_peak = peak(config, placed, card).map_or(String::new(), |peak| {
+        let of_peak = self.peak(config, placed).map_or(String::new(), |peak| {
             let winograd = if placed.device.is_none() { "; Winograd needs fewer" } else { "" };
             format!(" ({:.2} of the peak in {dtype}{winograd})", gflops / peak)
         });
@@ -214,14 +217,6 @@ impl Times {
             seconds[seconds.len() - 1],
         ));
         Ok(text)
-    }
-}
-
-/// Billions of operations a second at the most: measured on the processor, that of the data sheet of a known card.
-fn peak(config: &Config, placed: &Placed, card: Option<&Card>) -> Option<f64> {
-    match placed.device {
-        None => Some(bench::peak(&setup::fast_options(config))),
-        Some(_) => card.map(|card| 1e-9 * Limits::of(card, config.train.dtype).rate("convolution")),
     }
 }
 

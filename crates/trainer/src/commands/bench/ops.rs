@@ -3,6 +3,7 @@
 use bninception_engine::bench::{self, Measured};
 use serde_json::json;
 
+use super::conv_sizes::ConvSizes;
 use super::device_ops;
 use crate::cli::BenchOpsArgs;
 use crate::commands::print;
@@ -66,17 +67,10 @@ pub(super) fn bench(args: &BenchOpsArgs) -> Result<(), Error> {
 }
 
 fn to_json(row: &Measured, peak: f64) -> serde_json::Value {
-    let s = &row.operation.shape;
     json!({
         "name": row.operation.name,
         "direction": row.direction.name(),
-        "shape": {
-            "inputs": s.in_channels,
-            "outputs": s.out_channels,
-            "kernel": s.kernel,
-            "stride": s.stride,
-            "size": s.in_height,
-        },
+        "shape": ConvSizes::of(&row.operation).to_json(),
         "algorithm": row.algorithm.name(),
         "seconds_median": row.median(),
         "gflops": row.gflops(),
@@ -90,11 +84,7 @@ fn table(rows: &[Measured], peak: f64) -> String {
         "layer", "shape", "direction", "by", "ms", "GFLOP/s", "peak"
     )];
     for row in rows {
-        let s = &row.operation.shape;
-        let shape = format!(
-            "{}->{} {}x{}/{} @{}",
-            s.in_channels, s.out_channels, s.kernel, s.kernel, s.stride, s.in_height
-        );
+        let shape = ConvSizes::of(&row.operation).to_text();
         lines.push(format!(
             "{:<30} {shape:<20} {:<15} {:<8} {:>8.2} {:>8.1} {:>4.0}%",
             row.operation.name,

@@ -14,9 +14,7 @@ const BANDWIDTH_REACHED: f64 = 0.75;
 /// fill its tiles. An assumption.
 const RATE_REACHED: f64 = 0.4;
 
-/// Seconds between two kernels of a graph, in which the one drains and the other fills the card. Kernels of 2.9 us
-/// come every 3.4 us in a graph, and every 3.8 us one by one
-/// (<https://developer.nvidia.com/blog/cuda-graphs/>); filling and draining 132 processors takes the rest. An
+/// Seconds between two kernels of a graph, in which the one drains and the other fills the card's processors. An
 /// assumption.
 const BETWEEN_STARTS: f64 = 2.5e-6;
 

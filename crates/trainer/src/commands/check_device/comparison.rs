@@ -36,40 +36,16 @@ impl Comparison {
     }
 }
 
-/// Norm of the difference over the norm of what is expected; not a number if a value is none.
-pub(super) fn error(found: &[f32], expected: &[f32]) -> f64 {
-    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-    if found.len() != expected.len() {
-        return f64::NAN;
-    }
-    let differences = &mut found.iter().zip(expected).map(|(&a, &b)| f64::from(a) - f64::from(b));
-    let (apart, norm) =
-        (squares(differences), squares(&mut expected.iter().map(|&value| f64::from(value))));
-    match apart {
-        0.0 => 0.0,
-        _ => (apart / norm.max(f64::MIN_POSITIVE)).sqrt(),
-    }
-}
-
 /// 0 if all bits are equal, else 1.
 pub(super) fn differs(found: &[f32], expected: &[f32]) -> f64 {
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     f64::from(u8::from(bits(found) != bits(expected)))
 }
 
-/// Values between -1 and 1 from a linear congruential generator (Knuth's MMIX constants).
-pub(super) fn random(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
-    let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use bninception_engine::gpu::check::error;
+
     use super::*;
 
     #[test]

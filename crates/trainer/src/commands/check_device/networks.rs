@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bninception_engine::gpu::check::{error, random};
 use bninception_engine::model::{Network, ParameterTable, Weights};
 use bninception_engine::sgd::SgdStep;
 use bninception_engine::{
@@ -9,7 +10,7 @@ use bninception_engine::{
     Normaliser, TrainBatch, Update, Watch,
 };
 
-use super::comparison::{Comparison, differs, error, random};
+use super::comparison::{Comparison, differs};
 use super::operations::no_device;
 use super::record::NetworkRecord;
 use crate::config::{Activation, Config, DeviceChoice, Dtype};
