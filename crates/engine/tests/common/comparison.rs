@@ -1,6 +1,7 @@
 //! All results of a step, and how far those of two executors may lie apart.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)] // helpers of tests; each test uses some of them
 
+pub use bninception_engine::gpu::check::random;
 use bninception_engine::model::init::initial_weights;
 use bninception_engine::model::{Network, NetworkOptions, ParameterTable, Weights};
 use bninception_engine::{
@@ -31,17 +32,6 @@ pub const RELU: Limits = Limits { logits: 1e-3, gradient: 1e-1, tensor: 2e-1 };
 
 /// Sigmoid: only the max pools choose.
 pub const SIGMOID: Limits = Limits { logits: 1e-4, gradient: 2e-3, tensor: 2e-2 };
-
-/// Values between -1 and 1 from a linear congruential generator (Knuth's MMIX constants).
-pub fn random(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
-    let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1 << 23) as f32) - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 /// Initial weights with every bias, scale, shift and statistic moved away from its default, so
 /// that none of them can be left out unnoticed.
