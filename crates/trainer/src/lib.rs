@@ -21,6 +21,7 @@ pub mod import;
 pub mod machine;
 #[cfg(feature = "mnist")]
 pub mod mnist;
+pub mod page;
 pub mod probe;
 pub mod run;
 pub mod setup;

@@ -114,7 +114,7 @@ fn n_classes(run: &RecordedRun) -> Option<usize> {
 
 /// The axis of losses: logarithmic where one is more than ten times another, so that a few that ran away do
 /// not press all others to the floor.
-pub(super) fn loss_axis(label: &str, losses: impl Iterator<Item = f64>) -> Axis {
+pub fn loss_axis(label: &str, losses: impl Iterator<Item = f64>) -> Axis {
     let losses = losses.filter(|loss| loss.is_finite() && *loss > 0.0);
     let (least, most) = losses
         .fold((f64::INFINITY, 0.0_f64), |(least, most), loss| (least.min(loss), most.max(loss)));

@@ -43,12 +43,20 @@ pub struct RecordedRun {
 pub struct TrainingRow {
     /// Updates done.
     pub step: u64,
+    /// Passes over the training images done, with the fraction of the present one.
+    pub epoch: f64,
     /// Mean loss since the line before.
     pub loss: f64,
     /// Fraction of the training images right since the line before.
     pub top1: f64,
     /// Learning rate of the last update.
     pub lr: f64,
+    /// Euclidean norm of the last update's gradient, before it is clipped.
+    pub grad_norm: f64,
+    /// Speed since the line before.
+    pub images_per_second: f64,
+    /// Fraction of the time since the line before that was spent waiting for data.
+    pub data_wait: f64,
 }
 
 /// A line of `"kind":"eval"`. The loss is NaN where it was not finite.
@@ -66,6 +74,10 @@ pub struct EvalRow {
     pub top1: f64,
     /// Fraction of the images whose label was among the first five.
     pub top5: f64,
+    /// Mean recall of the classes that have images; NaN where it is not known.
+    pub balanced: f64,
+    /// How long it took; NaN where it is not known.
+    pub seconds: f64,
 }
 
 /// A line of `"kind":"watch"`: the inputs of a layer's nonlinearity over one mini-batch.
@@ -264,6 +276,8 @@ fn add_evaluations(evaluations: &mut Vec<EvalRow>, epochs: &[EpochRow]) {
             loss: row.val_loss.unwrap_or(f64::NAN),
             top1,
             top5: row.val_top5.unwrap_or(f64::NAN),
+            balanced: f64::NAN,
+            seconds: f64::NAN,
         });
     }
     evaluations.sort_by_key(|row| row.step);
@@ -286,16 +300,33 @@ fn parse(text: &str) -> Result<Rows, String> {
         let record: Record = serde_json::from_str(line)
             .map_err(|error| format!("line {} is not a record ({error})", index + 1))?;
         match record {
-            Record::Train { step, loss, top1, lr, .. } => {
-                training.push(TrainingRow { step, loss, top1, lr });
-            }
+            Record::Train {
+                step,
+                epoch,
+                loss,
+                top1,
+                lr,
+                grad_norm,
+                images_per_second,
+                data_wait,
+            } => training.push(TrainingRow {
+                step,
+                epoch,
+                loss,
+                top1,
+                lr,
+                grad_norm,
+                images_per_second,
+                data_wait,
+            }),
             Record::Eval { top1, .. } if !top1.is_finite() => {
                 return Err(format!("line {} is an evaluation without top1", index + 1));
             }
-            Record::Eval { step, epoch, images, loss, top1, top5, .. } => {
+            Record::Eval { step, epoch, images, loss, top1, top5, balanced, seconds, .. } => {
                 // A step that was done again stands for the earlier try.
                 evaluations.retain(|row| row.step < step);
-                evaluations.push(EvalRow { step, epoch, images, loss, top1, top5 });
+                let row = EvalRow { step, epoch, images, loss, top1, top5, balanced, seconds };
+                evaluations.push(row);
             }
             Record::Watch { step, layer, p15, p50, p85, .. } => {
                 watched.push(Watched { step, layer, percentiles: [p15, p50, p85] });

@@ -380,6 +380,8 @@ mod tests {
             loss,
             top1,
             top5: 1.0,
+            balanced: f64::NAN,
+            seconds: f64::NAN,
         };
         let epoch = |&(step, top1, _): &(u64, f64, f64)| EpochRow {
             epoch: step,

@@ -14,6 +14,8 @@ fn run(name: &str, preset: &str, seed: u64, rows: &[(u64, f64)]) -> RecordedRun 
         loss: 1.0,
         top1,
         top5: 1.0,
+        balanced: f64::NAN,
+        seconds: f64::NAN,
     };
     RecordedRun {
         folder: RunFolder::at(&Path::new("out").join(name)),
