@@ -14,7 +14,7 @@ use crate::run::metadata::Metadata;
 use crate::training::course::Course;
 
 /// Folders between the one that is named and a run, at the most.
-const MOST_LEVELS: usize = 3;
+pub const MOST_LEVELS: usize = 3;
 
 /// How a run stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,10 @@ pub struct RunEntry {
     pub best_top1: Option<f64>,
     /// Updates done, and those of the whole run; `None` without a checkpoint.
     pub steps: Option<(u64, u64)>,
+    /// Batches of an epoch; `None` without a checkpoint.
+    pub steps_per_epoch: Option<u64>,
+    /// Images of an update, over all processes; `None` without a checkpoint.
+    pub images_per_update: Option<usize>,
     /// When its newest checkpoint was written.
     pub date: Option<SystemTime>,
     /// Bytes of all its files; one that has several names counts once.
@@ -88,6 +92,8 @@ impl RunEntry {
             preset: metadata.as_ref().map(|about| about.recipe.preset.clone()).unwrap_or_default(),
             best_top1: metadata.as_ref().and_then(|about| Some(about.progress.best?.top1)),
             steps: metadata.as_ref().map(|about| (about.step, course(about).total_steps)),
+            steps_per_epoch: metadata.as_ref().map(|about| about.steps_per_epoch),
+            images_per_update: metadata.as_ref().map(|about| about.config.train.images_per_update()),
             date: modified(&last).or_else(|| modified(path)),
             bytes: bytes_in(path, &mut BTreeSet::new()),
             folder,

@@ -98,6 +98,8 @@ mod tests {
             preset: String::new(),
             best_top1: None,
             steps: None,
+            steps_per_epoch: None,
+            images_per_update: None,
             date: Some(SystemTime::UNIX_EPOCH),
             bytes: 0,
         }

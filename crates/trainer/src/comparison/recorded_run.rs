@@ -148,20 +148,31 @@ impl RecordedRun {
     /// # Errors
     /// None for settings that came from a run.
     pub fn preset(&self) -> Result<(&'static str, Vec<Change>), ConfigError> {
-        let mut nearest: Option<(usize, &'static str, Vec<Change>)> = None;
-        for name in preset_names() {
-            let sources = Sources { preset: Some(name), ..Sources::default() };
-            let changes = diff(&resolve(&sources)?.config, &self.config)?;
-            if name == self.recipe.preset {
-                return Ok((name, changes));
-            }
-            let distance = changes.iter().filter(|change| is_recipe(&change.key)).count();
-            if nearest.as_ref().is_none_or(|(least, ..)| distance < *least) {
-                nearest = Some((distance, name, changes));
-            }
-        }
-        Ok(nearest.map(|(_, name, changes)| (name, changes)).unwrap_or_default())
+        preset_of(&self.config, &self.recipe)
     }
+}
+
+/// [`RecordedRun::preset`] of a run with these settings and this recipe.
+///
+/// # Errors
+/// As there.
+pub fn preset_of(
+    config: &Config,
+    recipe: &Recipe,
+) -> Result<(&'static str, Vec<Change>), ConfigError> {
+    let mut nearest: Option<(usize, &'static str, Vec<Change>)> = None;
+    for name in preset_names() {
+        let sources = Sources { preset: Some(name), ..Sources::default() };
+        let changes = diff(&resolve(&sources)?.config, config)?;
+        if name == recipe.preset {
+            return Ok((name, changes));
+        }
+        let distance = changes.iter().filter(|change| is_recipe(&change.key)).count();
+        if nearest.as_ref().is_none_or(|(least, ..)| distance < *least) {
+            nearest = Some((distance, name, changes));
+        }
+    }
+    Ok(nearest.map(|(_, name, changes)| (name, changes)).unwrap_or_default())
 }
 
 /// Whether a setting belongs to what a model is, and not to its seed, to places or to pace.
@@ -218,7 +229,8 @@ pub fn find_all_runs(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     Ok(runs)
 }
 
-pub(super) fn holds_run(path: &Path) -> bool {
+/// Whether `path` is the folder of a run.
+pub fn holds_run(path: &Path) -> bool {
     let folder = RunFolder::at(path);
     // A file of settings alone may be anyone's.
     folder.metrics().is_file() || folder.last().is_file() || folder.diverged().is_file()
@@ -236,7 +248,11 @@ pub(super) fn folders_in(path: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
-fn read_config(folder: &RunFolder) -> Result<(Config, Recipe), Error> {
+/// The settings of the run in `folder`, and where they come from.
+///
+/// # Errors
+/// They are missing or invalid.
+pub fn read_config(folder: &RunFolder) -> Result<(Config, Recipe), Error> {
     let path = folder.config();
     if path.is_file() {
         let file = ConfigFile::read(&path)?;
@@ -246,7 +262,7 @@ fn read_config(folder: &RunFolder) -> Result<(Config, Recipe), Error> {
         return Ok((resolved.config, recipe));
     }
     if folder.last().is_file() {
-        let metadata = checkpoint::load(&folder.last())?.metadata;
+        let metadata = checkpoint::load_metadata(&folder.last())?;
         return Ok((metadata.config, metadata.recipe));
     }
     Err(Error::Unusable(format!(
