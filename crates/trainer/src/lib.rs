@@ -9,6 +9,7 @@ pub mod cli;
 pub mod commands;
 pub mod comparison;
 pub mod config;
+pub mod dashboard;
 pub mod device;
 pub mod distributed;
 pub mod error;

@@ -3,6 +3,7 @@
 mod average;
 mod bench;
 mod check_device;
+mod dashboard;
 mod data;
 mod doctor;
 mod explain;
@@ -25,6 +26,7 @@ pub use bench::{
     BenchCollectiveArgs, BenchCommand, BenchDataArgs, BenchMode, BenchModelArgs, BenchOpsArgs,
 };
 pub use check_device::CheckDeviceArgs;
+pub use dashboard::DashboardArgs;
 pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
 };
@@ -108,6 +110,8 @@ pub enum Command {
     /// List the runs in a folder: state, best accuracy, date, size. `runs prune` removes earlier
     /// checkpoints.
     Runs(RunsArgs),
+    /// Show the runs in a folder on a live page: progress, curves, logs, the time to the end.
+    Dashboard(DashboardArgs),
     /// Write a page on a run into its folder: result, curves, settings, commands.
     Report(ReportArgs),
     /// Show the layers, parameters and multiply-accumulates of a network.
@@ -158,6 +162,9 @@ pub struct TrainArgs {
     /// Save and leave after this time, such as 90m or 7h30m; `resume` goes on.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub max_time: Option<Duration>,
+    /// Show the run, and the others in its folder, on a live page while it goes on.
+    #[arg(long)]
+    pub dashboard: bool,
     /// Print the result as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -202,6 +209,9 @@ pub struct ResumeArgs {
     /// Save and leave after this time, such as 90m or 7h30m.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub max_time: Option<Duration>,
+    /// Show the run, and the others in its folder, on a live page while it goes on.
+    #[arg(long)]
+    pub dashboard: bool,
     /// Print the result as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@ mod calibrate;
 mod check_device;
 mod compare;
 mod config;
+mod dashboard;
 mod data;
 mod doctor;
 mod dry_run;
@@ -96,6 +97,7 @@ pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Runs(args) => runs::runs(&args),
+        Command::Dashboard(args) => dashboard::dashboard(&args),
         Command::Report(args) => report::report(&args),
         Command::Info(args) => info::info(&args),
         Command::Presets(command) => presets::presets(&command),

@@ -108,7 +108,9 @@ pub(super) fn resume(args: &ResumeArgs, ranks: &mut Ranks) -> Result<(), Error> 
     }
     run::say_start(&job, &state, placed.executor.as_ref(), &room, ranks);
     say_place(&job, &state.progress);
+    let beside = run::dashboard(args.dashboard, &job, ranks);
     let outcome = run::finish(&job, placed.executor.as_mut(), ranks, state, args.json);
+    drop(beside);
     drop(lock);
     outcome
 }

@@ -15,6 +15,7 @@ use crate::commands::print;
 use crate::config::{
     Balance, BestBy, ClassWeights, Config, EvalStatistics, Recipe, ScaleLr, Shuffle,
 };
+use crate::dashboard::beside::Beside;
 use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluation::calibrate::n_batches_while_training;
@@ -186,6 +187,11 @@ pub(super) fn write_folder(job: &Job, ranks: &Ranks) -> Result<(), Error> {
     write(job.folder.config(), format!("{}{config}", job.recipe.to_toml_head()))?;
     write(job.folder.classes(), job.classes.iter().map(|name| format!("{name}\n")).collect())?;
     Ok(logging::also_to(&log).map_err(FileError::of("write", &log))?)
+}
+
+/// The dashboard beside the run, if it is asked for; the first process serves it.
+pub(super) fn dashboard(is_asked: bool, job: &Job, ranks: &Ranks) -> Option<Beside> {
+    (is_asked && ranks.is_first()).then(|| Beside::start(job.folder.path())).flatten()
 }
 
 /// The images of an update, in words.

@@ -54,7 +54,9 @@ pub(super) fn train(args: &TrainArgs, ranks: &mut Ranks) -> Result<(), Error> {
     }
     run::write_folder(&job, ranks)?;
     run::say_start(&job, &state, executor.as_ref(), &room, ranks);
+    let beside = run::dashboard(args.dashboard, &job, ranks);
     let outcome = run::finish(&job, executor.as_mut(), ranks, state, args.json);
+    drop(beside);
     drop(lock);
     outcome
 }
