@@ -250,7 +250,14 @@ fn no_path_outside_of_the_folder_is_served() {
     let answer = server.get("/api/log?run=c");
     assert!(answer.status == 500 && !answer.body.contains("SECRET"), "{}", answer.body);
     assert!(!server.get("/api/run?run=c").body.contains("SECRET"));
-    for path in ["/../../etc/passwd", "/%2e%2e/note.txt", "/note.txt", "//etc/passwd", "/api/", "/api/run/a"] {
+    for path in [
+        "/../../etc/passwd",
+        "/%2e%2e/note.txt",
+        "/note.txt",
+        "//etc/passwd",
+        "/api/",
+        "/api/run/a",
+    ] {
         assert_eq!(server.get(path).status, 404, "{path}");
     }
     for path in ["/api/run", "/api/log", "/api/run?run=a&run=c"] {
@@ -273,12 +280,14 @@ fn runs_appear_grow_and_vanish() {
     let charts = server.json("/api/charts?run=deep/a&run=b");
     assert_eq!(charts["charts"][0]["curves"][0]["step"], serde_json::json!([1, 2]));
     write_run(&place.path("runs/deep/a"), 4);
-    let has_grown = |charts: &Value| charts["charts"][0]["curves"][0]["step"].as_array().unwrap().len() == 4;
+    let has_grown =
+        |charts: &Value| charts["charts"][0]["curves"][0]["step"].as_array().unwrap().len() == 4;
     server.wait_for("/api/charts?run=deep/a", has_grown);
     // Replaced by a shorter one.
     fs::remove_dir_all(place.path("runs/deep/a")).unwrap();
     write_run(&place.path("runs/deep/a"), 1);
-    let is_new = |charts: &Value| charts["charts"][0]["curves"][0]["step"] == serde_json::json!([1]);
+    let is_new =
+        |charts: &Value| charts["charts"][0]["curves"][0]["step"] == serde_json::json!([1]);
     server.wait_for("/api/charts?run=deep/a", is_new);
     fs::remove_dir_all(place.path("runs/deep/a")).unwrap();
     server.wait_for("/api/runs", |list| ids(list) == ["b"]);
@@ -296,14 +305,20 @@ fn curves_are_the_rows_of_the_record() {
     train(&place, "runs/a", &["--steps", "12", "--set", "log.every_steps=1"]);
     let server = Server::start(&place, "runs");
     let row = server.json("/api/runs")["runs"][0].clone();
-    assert_eq!((&row["run"], &row["state"], &row["step"]), (&"a".into(), &"finished".into(), &12.into()));
+    assert_eq!(
+        (&row["run"], &row["state"], &row["step"]),
+        (&"a".into(), &"finished".into(), &12.into())
+    );
     assert!(row["best_top1"].is_number() && row["started"].is_number() && row["ends_at"].is_null());
     let text = fs::read_to_string(place.path("runs/a/metrics.jsonl")).unwrap();
-    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let charts = server.json("/api/charts?run=a");
     let mut n_compared = 0;
-    for (id, key) in [("loss", "loss"), ("top1", "top1"), ("lr", "lr"), ("grad_norm", "grad_norm")] {
-        let chart = charts["charts"].as_array().unwrap().iter().find(|chart| chart["id"] == id).unwrap();
+    for (id, key) in [("loss", "loss"), ("top1", "top1"), ("lr", "lr"), ("grad_norm", "grad_norm")]
+    {
+        let chart =
+            charts["charts"].as_array().unwrap().iter().find(|chart| chart["id"] == id).unwrap();
         for curve in chart["curves"].as_array().unwrap() {
             let kind = match curve["role"].as_str().unwrap() {
                 "training" | "value" => "train",
@@ -311,8 +326,10 @@ fn curves_are_the_rows_of_the_record() {
                 _ => continue,
             };
             let of_kind = records.iter().filter(|record| record["kind"] == kind);
-            let rows: Vec<[&Value; 2]> = of_kind.map(|record| [&record["step"], &record[key]]).collect();
-            let (steps, values) = (curve["step"].as_array().unwrap(), curve["y"].as_array().unwrap());
+            let rows: Vec<[&Value; 2]> =
+                of_kind.map(|record| [&record["step"], &record[key]]).collect();
+            let (steps, values) =
+                (curve["step"].as_array().unwrap(), curve["y"].as_array().unwrap());
             let drawn: Vec<[&Value; 2]> = steps.iter().zip(values).map(|(a, b)| [a, b]).collect();
             assert_eq!(drawn, rows, "{id} {kind}");
             n_compared += rows.len();
@@ -353,7 +370,12 @@ type Damage = (&'static str, fn(&Path), &'static str, &'static str);
 fn a_run_that_is_half_written_leaves_the_others_as_they_are() {
     let place = Place::new();
     let table: [Damage; 11] = [
-        ("empty-metrics", |run| fs::write(run.join("metrics.jsonl"), "").unwrap(), "damaged", "no last"),
+        (
+            "empty-metrics",
+            |run| fs::write(run.join("metrics.jsonl"), "").unwrap(),
+            "damaged",
+            "no last",
+        ),
         (
             "torn-line",
             |run| {
@@ -363,10 +385,30 @@ fn a_run_that_is_half_written_leaves_the_others_as_they_are() {
             "damaged",
             "no last.safetensors",
         ),
-        ("bad-line", |run| fs::write(run.join("metrics.jsonl"), "{}\n").unwrap(), "damaged", "no last"),
-        ("no-config", |run| fs::remove_file(run.join("config.toml")).unwrap(), "damaged", "no last"),
-        ("bad-config", |run| fs::write(run.join("config.toml"), "[[[").unwrap(), "damaged", "no last"),
-        ("bad-utf8", |run| fs::write(run.join("metrics.jsonl"), b"\xff\xfe\n").unwrap(), "damaged", "no last"),
+        (
+            "bad-line",
+            |run| fs::write(run.join("metrics.jsonl"), "{}\n").unwrap(),
+            "damaged",
+            "no last",
+        ),
+        (
+            "no-config",
+            |run| fs::remove_file(run.join("config.toml")).unwrap(),
+            "damaged",
+            "no last",
+        ),
+        (
+            "bad-config",
+            |run| fs::write(run.join("config.toml"), "[[[").unwrap(),
+            "damaged",
+            "no last",
+        ),
+        (
+            "bad-utf8",
+            |run| fs::write(run.join("metrics.jsonl"), b"\xff\xfe\n").unwrap(),
+            "damaged",
+            "no last",
+        ),
         (
             "no-numbers",
             |run| {
@@ -382,7 +424,12 @@ fn a_run_that_is_half_written_leaves_the_others_as_they_are() {
             "damaged",
             "last.safetensors",
         ),
-        ("folder-for-a-file", |run| fs::create_dir(run.join("DIVERGED")).unwrap(), "damaged", "DIVERGED"),
+        (
+            "folder-for-a-file",
+            |run| fs::create_dir(run.join("DIVERGED")).unwrap(),
+            "damaged",
+            "DIVERGED",
+        ),
         (
             "looping-link",
             |run| {
@@ -396,7 +443,8 @@ fn a_run_that_is_half_written_leaves_the_others_as_they_are() {
             "a-pipe",
             |run| {
                 fs::remove_file(run.join("config.toml")).unwrap();
-                let made = std::process::Command::new("mkfifo").arg(run.join("config.toml")).status();
+                let made =
+                    std::process::Command::new("mkfifo").arg(run.join("config.toml")).status();
                 assert!(made.unwrap().success());
             },
             "damaged",
@@ -421,7 +469,11 @@ fn a_run_that_is_half_written_leaves_the_others_as_they_are() {
         assert!([200, 500].contains(&server.get(&format!("/api/log?run={name}")).status), "{name}");
         let charts = server.json(&format!("/api/charts?run={name}&run=good"));
         let of_good = charts["charts"][0]["curves"].as_array().unwrap();
-        assert!(of_good.iter().any(|curve| curve["run"] == 1 && curve["step"].as_array().unwrap().len() == 3));
+        assert!(
+            of_good
+                .iter()
+                .any(|curve| curve["run"] == 1 && curve["step"].as_array().unwrap().len() == 3)
+        );
     }
     let reason = |name: &str| server.json(&format!("/api/charts?run={name}"))["reasons"][0].clone();
     assert!(reason("bad-line").as_str().unwrap().contains("line 1 is not a record"));
@@ -485,10 +537,19 @@ fn beside_a_run_it_changes_nothing() {
     let place = Place::with_pictures();
     train(&place, "plain/run", &["--steps", "10"]);
     let arguments = [
-        "train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", "served/run", "--steps", "10",
+        "train",
+        "--preset",
+        "smoke",
+        "--data-dir",
+        "pictures",
+        "--run-dir",
+        "served/run",
+        "--steps",
+        "10",
         "--dashboard",
     ];
-    let mut child = place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut reader = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     let address = loop {
@@ -498,7 +559,8 @@ fn beside_a_run_it_changes_nothing() {
             break rest.split_whitespace().next().unwrap().to_owned();
         }
     };
-    let list: Value = serde_json::from_str(&ask(&address, &request("GET", "/api/runs", &[])).body).unwrap();
+    let list: Value =
+        serde_json::from_str(&ask(&address, &request("GET", "/api/runs", &[])).body).unwrap();
     assert_eq!(ids(&list), ["run"]);
     assert_eq!(list["runs"][0]["state"], "training");
     reader.read_to_string(&mut said).unwrap();
@@ -506,7 +568,8 @@ fn beside_a_run_it_changes_nothing() {
     assert!(said.contains("see it again with: bninception dashboard served"), "{said}");
     assert!(TcpStream::connect(&address).is_err());
 
-    let state = |run: &str| checkpoint::load(&place.path(run).join("last.safetensors")).unwrap().state;
+    let state =
+        |run: &str| checkpoint::load(&place.path(run).join("last.safetensors")).unwrap().state;
     let (plain, served) = (state("plain/run"), state("served/run"));
     assert!(plain.model.weights == served.model.weights, "the weights differ");
     assert_eq!(plain.progress.best, served.progress.best);

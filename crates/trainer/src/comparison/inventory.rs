@@ -93,7 +93,9 @@ impl RunEntry {
             best_top1: metadata.as_ref().and_then(|about| Some(about.progress.best?.top1)),
             steps: metadata.as_ref().map(|about| (about.step, course(about).total_steps)),
             steps_per_epoch: metadata.as_ref().map(|about| about.steps_per_epoch),
-            images_per_update: metadata.as_ref().map(|about| about.config.train.images_per_update()),
+            images_per_update: metadata
+                .as_ref()
+                .map(|about| about.config.train.images_per_update()),
             date: modified(&last).or_else(|| modified(path)),
             bytes: bytes_in(path, &mut BTreeSet::new()),
             folder,

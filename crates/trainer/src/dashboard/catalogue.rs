@@ -18,8 +18,9 @@ use crate::run::folder::RunFolder;
 /// Folders that are looked into at the most: a folder of runs that holds far more is none.
 const MOST_FOLDERS: usize = 20_000;
 
-/// Looking at all runs takes this part of the time at the most, beside a run that trains on the same machine.
-const SHARE_OF_TIME: u32 = 20;
+/// A look is followed by this many times its own time without one, so that it takes a fifth of the time at the
+/// most, beside a run that trains on the same machine.
+const PAUSES: u32 = 4;
 
 /// The least time between two looks.
 const LEAST_PAUSE: Duration = Duration::from_millis(900);
@@ -31,9 +32,9 @@ const TICK: Duration = Duration::from_secs(2);
 /// The runs of a folder.
 #[derive(Debug)]
 pub struct Catalogue {
-    /// The folder, as it was named.
+    /// The folder as it was named, with which the paths in messages begin.
     named: PathBuf,
-    /// The folder, without links.
+    /// The same without links, for the question what lies in it.
     root: PathBuf,
     listings: BTreeMap<PathBuf, Listing>,
     runs: BTreeMap<String, CataloguedRun>,
@@ -113,7 +114,7 @@ impl Catalogue {
         self.notes.clear();
         let mut known = std::mem::take(&mut self.runs);
         for path in self.find() {
-            let mut id = id_of(&self.root, &path);
+            let mut id = id_of(&self.named, &path);
             // Names that are not UTF-8 may look alike.
             while self.runs.contains_key(&id) {
                 id.push('~');
@@ -155,7 +156,7 @@ impl Catalogue {
     fn find(&mut self) -> Vec<PathBuf> {
         let mut old = std::mem::take(&mut self.listings);
         let (mut runs, mut n_folders) = (Vec::new(), 0);
-        let mut level = vec![self.root.clone()];
+        let mut level = vec![self.named.clone()];
         for depth in 0..=MOST_LEVELS {
             let mut below = Vec::new();
             for folder in level {
@@ -176,13 +177,13 @@ impl Catalogue {
                         for link in &listing.links {
                             self.notes.push(format!(
                                 "{} is a link that leads out of the folder of runs and is not followed",
-                                id_of(&self.root, link)
+                                id_of(&self.named, link)
                             ));
                         }
                         self.listings.insert(folder, listing);
                     }
                     Err(error) => {
-                        let id = id_of(&self.root, &folder);
+                        let id = id_of(&self.named, &folder);
                         self.notes.push(format!("{id} cannot be listed: {error}"));
                     }
                 }
@@ -202,7 +203,7 @@ impl Catalogue {
 
 /// How long to wait behind a look that took `took`.
 pub fn pause_behind(took: Duration) -> Duration {
-    LEAST_PAUSE.max(took * SHARE_OF_TIME)
+    LEAST_PAUSE.max(took * PAUSES)
 }
 
 /// The path of a run below the root, with `/` between names on every system; `.` for the root itself.
@@ -230,6 +231,9 @@ impl Listing {
         let (mut folders, mut links) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
+            if folders.len() > MOST_FOLDERS {
+                break;
+            }
             // The system tells the kind with the name; a data set has a million names.
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() {
@@ -307,7 +311,10 @@ mod tests {
         let mut catalogue = Catalogue::new(&root).unwrap();
         assert_eq!(ids(&mut catalogue), ["a"]);
         let notes = catalogue.rows().notes;
-        assert!(notes.len() == 1 && notes[0].starts_with("out is a link that leads out"), "{notes:?}");
+        assert!(
+            notes.len() == 1 && notes[0].starts_with("out is a link that leads out"),
+            "{notes:?}"
+        );
         // A link in the place of a run is not followed either.
         fs::remove_dir_all(root.join("a")).unwrap();
         link(&dir.path().join("outside/secret"), "a");
@@ -319,7 +326,7 @@ mod tests {
 
     #[test]
     fn looking_takes_a_small_part_of_the_time() {
-        for (took, pause) in [(0, 900), (10, 900), (100, 2000), (3000, 60_000)] {
+        for (took, pause) in [(0, 900), (10, 900), (300, 1200), (3000, 12_000)] {
             let [took, pause] = [took, pause].map(Duration::from_millis);
             assert_eq!(pause_behind(took), pause);
         }

@@ -92,7 +92,8 @@ pub fn side_by_side(runs: &[RunCharts]) -> Vec<Chart> {
     let mut all: Vec<Chart> = Vec::new();
     for (place, charts) in runs.iter().enumerate() {
         for chart in charts.iter().flat_map(|charts| charts.iter()) {
-            let curves = chart.curves.iter().filter(|curve| runs.len() == 1 || curve.role != Role::Edge);
+            let curves =
+                chart.curves.iter().filter(|curve| runs.len() == 1 || curve.role != Role::Edge);
             let curves = curves.cloned().map(|mut curve| {
                 curve.run = place;
                 curve
@@ -104,7 +105,12 @@ pub fn side_by_side(runs: &[RunCharts]) -> Vec<Chart> {
                 }
                 None => {
                     let curves = curves.collect();
-                    all.push(Chart { title: chart.title.clone(), id: chart.id.clone(), curves, ..*chart });
+                    all.push(Chart {
+                        title: chart.title.clone(),
+                        id: chart.id.clone(),
+                        curves,
+                        ..*chart
+                    });
                 }
             }
         }

@@ -82,7 +82,12 @@ mod tests {
         assert_eq!((part(place).text.as_str(), part(place).to), ("", 8));
         let add = |text: &str| {
             use std::io::Write;
-            fs::File::options().append(true).open(&path).unwrap().write_all(text.as_bytes()).unwrap();
+            fs::File::options()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
         };
         add("ree\nfour");
         let second = part(place);

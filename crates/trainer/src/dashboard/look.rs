@@ -210,7 +210,13 @@ mod tests {
             ((line(1, "2.0") + "{\"kind\":\"tra").into_bytes(), Some(1), true, 1, false),
             ((line(1, "2.0") + "no record\n").into_bytes(), Some(1), true, 1, true),
             ([line(1, "2.0").as_bytes(), b"\xff\xfe\n"].concat(), Some(1), true, 1, true),
-            ((1..99).map(|step| line(step, "1")).collect::<String>().into(), Some(98), true, 98, false),
+            (
+                (1..99).map(|step| line(step, "1")).collect::<String>().into(),
+                Some(98),
+                true,
+                98,
+                false,
+            ),
         ];
         for (record, step, is_number, speeds, is_damaged) in table {
             let dir = tempfile::tempdir().unwrap();

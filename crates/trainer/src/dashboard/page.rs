@@ -15,12 +15,12 @@ const DASHBOARD_JS: &str = include_str!("assets/dashboard.js");
 const COLUMNS: [(&str, &str, bool); 11] = [
     ("run", "run", false),
     ("state", "state", false),
-    ("preset", "preset", false),
+    ("epoch", "epoch", true),
     ("best_top1", "best top-1", true),
     ("loss", "loss", true),
-    ("epoch", "epoch", true),
-    ("images_per_second", "images/s", true),
     ("ends_at", "ends", true),
+    ("images_per_second", "images/s", true),
+    ("preset", "preset", false),
     ("started", "started", true),
     ("updated", "updated", true),
     ("bytes", "size", true),
@@ -115,7 +115,7 @@ fn run_view() -> Markup {
             }
             section {
                 h2 { "Log" }
-                pre.log #log tabindex="0" aria-label="The run's log" {}
+                pre.log #log tabindex="0" role="log" aria-live="off" aria-label="The run's log" {}
             }
             section {
                 h2 { "Settings" }
@@ -146,9 +146,13 @@ mod tests {
     fn the_page_names_its_folder_and_runs_no_text_as_a_script() {
         let text = document(Path::new("a<b>"));
         assert!(text.contains("<title>a&lt;b&gt;: runs</title>"));
-        assert!(text.contains("bninception train --run-dir &#39;a&lt;b&gt;/NAME&#39;") || text.contains("'a&lt;b&gt;/NAME'"));
+        assert!(
+            text.contains("bninception train --run-dir &#39;a&lt;b&gt;/NAME&#39;")
+                || text.contains("'a&lt;b&gt;/NAME'")
+        );
         assert!(text.contains("connect-src 'self'"));
-        for forbidden in ["innerHTML", "eval(", "outerHTML", "document.write", "insertAdjacentHTML"] {
+        for forbidden in ["innerHTML", "eval(", "outerHTML", "document.write", "insertAdjacentHTML"]
+        {
             assert!(!DASHBOARD_JS.contains(forbidden), "{forbidden}");
         }
         assert!(!DASHBOARD_JS.contains("</script") && DASHBOARD_JS.lines().count() <= 400);

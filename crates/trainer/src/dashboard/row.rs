@@ -73,9 +73,8 @@ impl Row {
         };
         let ends_at = match (is_training, line, files.metrics, step.zip(steps)) {
             (true, Some(line), Some(metrics), Some((step, steps))) => {
-                let step_seconds = entry
-                    .images_per_update
-                    .and_then(|images| step_seconds(&lately.speeds, images));
+                let step_seconds =
+                    entry.images_per_update.and_then(|images| step_seconds(&lately.speeds, images));
                 let pace = Pace {
                     step,
                     steps,
@@ -202,7 +201,11 @@ mod tests {
         for (status, checkpoint, line, step, epoch, ends_at) in table {
             let row = Row::of("a", &look(status.clone(), checkpoint, line));
             let found = (row.step, row.epoch, row.ends_at);
-            assert_eq!(found, (Some(step), Some(epoch), ends_at), "{status:?} {checkpoint} {line:?}");
+            assert_eq!(
+                found,
+                (Some(step), Some(epoch), ends_at),
+                "{status:?} {checkpoint} {line:?}"
+            );
             assert_eq!((row.epochs, row.steps), (Some(10.0), Some(100)));
         }
     }

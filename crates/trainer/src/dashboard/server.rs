@@ -106,8 +106,7 @@ impl Dashboard {
         let run = self.run(id)?;
         let refusal = |reason: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, reason);
         // The length of the log is that of this moment, not of the last look at all runs.
-        let files = RunFiles::look(self.catalogue().root(), &run.folder)
-            .map_err(refusal)?;
+        let files = RunFiles::look(self.catalogue().root(), &run.folder).map_err(refusal)?;
         let path = run.folder.log();
         log_tail::read(&path, files.log, place)
             .map_err(|error| refusal(format!("train.log cannot be read: {error}")))
@@ -140,9 +139,10 @@ fn router(dashboard: Arc<Dashboard>) -> Router {
     let runs = |State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap| {
         answer(headers, move || Ok(dashboard.catalogue().rows()))
     };
-    let charts = |State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, query: Parameters| {
-        answer(headers, move || dashboard.charts(&values(&query, "run")))
-    };
+    let charts =
+        |State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, query: Parameters| {
+            answer(headers, move || dashboard.charts(&values(&query, "run")))
+        };
     let run = |State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, query: Parameters| {
         answer(headers, move || {
             let id = the_run(&query)?;

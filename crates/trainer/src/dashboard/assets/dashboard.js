@@ -105,26 +105,29 @@
     const box = bn.element("input", { type: "checkbox", "aria-label": `draw the curves of ${run}` });
     box.addEventListener("change", () => tick(run, box.checked));
     const link = bn.element("a", { href: "#" }, run);
+    const reason = bn.element("small", { class: "reason" });
     const state = bn.element("span", {});
     const bar = bn.element("progress", { max: 1, "aria-hidden": "true" });
     const progress = bn.element("span", {});
-    const inside = { run: [link], state: [state], epoch: [progress, bar] };
+    const inside = { run: [link, reason], state: [state], epoch: [progress, bar] };
     const cells = new Map(keys.map((key) => {
       const is_number = !["run", "state", "preset", undefined].includes(key);
       return [key, bn.element("td", { class: is_number ? "number" : null }, ...(key ? inside[key] ?? [] : [box]))];
     }));
-    return { tr: bn.element("tr", {}, ...cells.values()), cells, box, link, state, bar, progress };
+    return { tr: bn.element("tr", {}, ...cells.values()), cells, box, link, reason, state, bar, progress };
   };
 
   const fill_row = (parts, row) => {
-    const { cells, box, link, state, bar, progress } = parts;
+    const { cells, box, link, reason, state, bar, progress } = parts;
     const place = ticked.indexOf(row.run);
     box.checked = place >= 0;
     box.style.accentColor = place >= 0 ? `var(--c${place})` : "";
     link.href = address_of({ ...shown, ticked, run: row.run });
     state.className = `badge ${row.state}`;
     set_text(state, row.state);
-    state.title = row.reason ?? "";
+    set_text(reason, row.reason ?? "");
+    reason.hidden = !row.reason;
+    reason.title = row.reason ?? "";
     for (const [key, text] of Object.entries(texts)) {
       const cell = cells.get(key);
       set_text(key === "epoch" ? progress : cell, text(row));
