@@ -8,7 +8,7 @@ import * as pages from "./pages.mjs";
 const one = pathToFileURL(process.env.REPORT).href;
 const several = pathToFileURL(process.env.REPORTS).href;
 const rows = pages.metrics(process.env.METRICS);
-const curves = (page) => page.evaluate(() => bn.data("curves"));
+const curves = (page) => page.evaluate(() => bn.data("charts-data"));
 let browser;
 before(async () => { browser = await pages.browser(); });
 after(async () => { await browser?.close(); });
