@@ -6,10 +6,12 @@ mod check_device;
 mod dashboard;
 mod data;
 mod doctor;
+mod examples;
 mod explain;
 mod export;
 mod import;
 mod launch;
+mod line;
 #[cfg(feature = "mnist")]
 mod mnist;
 mod probe;
@@ -19,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bninception_data::Crops;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 pub use average::AverageArgs;
 pub use bench::{
@@ -31,10 +33,12 @@ pub use data::{
     DataCheckArgs, DataCommand, DataDemoArgs, DataIndexArgs, DataPackArgs, DataSplitArgs,
 };
 pub use doctor::DoctorArgs;
+pub use examples::{Example, of as examples_of};
 pub use explain::ExplainArgs;
 pub use export::{ExportArgs, ExportTarget};
 pub use import::ImportArgs;
 pub use launch::LaunchArgs;
+pub use line::{command, parse, value_in};
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
 pub use probe::ProbeArgs;
@@ -42,24 +46,50 @@ pub use settings::{
     BatchSize, ConfigArgs, DEMO_PRESET, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
 };
 
-use self::settings::text;
+use self::settings::{preset, text};
 use crate::evaluation::statistics::Statistics;
+use crate::terminal::logging::LogFormat;
 
 /// Trains, resumes, evaluates and uses BN-Inception (Ioffe & Szegedy 2015) on a folder of images.
 #[derive(Debug, Parser)]
 #[command(name = "bninception", version, propagate_version = true)]
 pub struct Cli {
     /// Only warnings and errors on stderr.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub quiet: bool,
+    /// When to use colour: `auto` is on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, help_heading = GLOBAL, default_value_t, value_name = "WHEN")]
+    pub color: ColorChoice,
+    /// How messages on stderr are written: `text`, or `json`, one object a line, without progress bars.
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "text|json"
+    )]
+    pub log_format: LogFormat,
     /// Whether this process is one of several: `auto` if a launcher of MPI started it, `mpi` in any case, `none`
     /// never.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "auto|mpi|none")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "auto|mpi|none"
+    )]
     pub distributed: Distributed,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// The title over what every command takes.
+const GLOBAL: &str = "Global options";
 
 /// Whether a process is one of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -140,6 +170,11 @@ pub enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Write manual pages for `man`, one for each command.
+    Man {
+        /// The folder to write them into; it is made if it is missing. Pages that are there already are replaced.
+        dir: PathBuf,
     },
 }
 
@@ -423,7 +458,7 @@ pub enum PresetsCommand {
     /// The text of a preset, with the reasons for its values.
     Show {
         /// The preset.
-        #[arg(value_parser = text())]
+        #[arg(value_parser = preset(), hide_possible_values = true)]
         name: String,
     },
 }

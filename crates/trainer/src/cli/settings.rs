@@ -1,15 +1,16 @@
 //! Settings on the command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, TypedValueParser};
 use toml::Value;
 
 use crate::config::{
-    BASE, ConfigError, ConfigFile, Flag, MAX_COUNT, RecipeChoice, Resolved, Sources, resolve,
+    BASE, ConfigError, ConfigFile, Flag, MAX_COUNT, RecipeChoice, Resolved, Sources, preset_names,
+    resolve,
 };
 use crate::error::Error;
 use crate::terminal::text::quoted;
@@ -20,7 +21,7 @@ pub struct ConfigArgs {
     /// A preset; `bninception presets list` names them. Without a preset and without a config file, a
     /// training run with --data-dir takes `small` or `modern` by the number of images, and an image size
     /// by theirs, or with --init-from `finetune`; without --data-dir it takes `demo`.
-    #[arg(short, long, value_name = "NAME", value_parser = text())]
+    #[arg(short, long, value_name = "NAME", value_parser = preset(), hide_possible_values = true)]
     pub preset: Option<String>,
     /// A config file (TOML); may be repeated.
     #[arg(short, long = "config", value_name = "FILE")]
@@ -61,7 +62,12 @@ pub struct FlagArgs {
     pub accumulate: Option<i64>,
     /// How the gradients of several processes are added: `ordered`, the same bits with any MPI library, or `fast`, by
     /// the library's own sum.
-    #[arg(long, value_name = "HOW", value_parser = text())]
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = text_such_as(["ordered", "fast"]),
+        hide_possible_values = true
+    )]
     pub reduce: Option<String>,
     /// Learning rate at the start.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
@@ -81,13 +87,28 @@ pub struct FlagArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ExecutionArgs {
     /// Where to compute: `auto` (a GPU if one can be used, else the processor), `cpu`, `cuda`, or `cuda:N`.
-    #[arg(long, value_name = "DEVICE", value_parser = text())]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        value_parser = text_such_as(["auto", "cpu", "cuda"]),
+        hide_possible_values = true
+    )]
     pub device: Option<String>,
     /// What runs the network: `fast` or `reference`.
-    #[arg(long, value_name = "ENGINE", value_parser = text())]
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        value_parser = text_such_as(["fast", "reference"]),
+        hide_possible_values = true
+    )]
     pub engine: Option<String>,
     /// Number type of activations and products: `f32` or `bf16`, on a GPU also `tf32`.
-    #[arg(long, value_name = "DTYPE", value_parser = text())]
+    #[arg(
+        long,
+        value_name = "DTYPE",
+        value_parser = text_such_as(["f32", "bf16", "tf32"]),
+        hide_possible_values = true
+    )]
     pub dtype: Option<String>,
     /// Threads of the engine; 0 for one a core.
     #[arg(long, value_name = "N")]
@@ -129,6 +150,41 @@ pub(super) fn text() -> impl TypedValueParser<Value = String> {
             "it is not UTF-8 text; a folder with such a name can be given by a symbolic link with another"
         })
     })
+}
+
+/// Takes an argument as [`text`] does, and tells shells which `values` there are. The settings judge it.
+fn text_such_as(
+    values: impl IntoIterator<Item = &'static str>,
+) -> impl TypedValueParser<Value = String> {
+    TextSuchAs { values: values.into_iter().collect() }
+}
+
+/// Takes the name of a preset. Of one that does not exist the settings say which is nearest.
+pub(super) fn preset() -> impl TypedValueParser<Value = String> {
+    text_such_as(preset_names())
+}
+
+/// See [`text_such_as`].
+#[derive(Clone)]
+struct TextSuchAs {
+    values: Vec<&'static str>,
+}
+
+impl TypedValueParser for TextSuchAs {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        text().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.values.iter().map(PossibleValue::new)))
+    }
 }
 
 impl FlagArgs {

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use crate::cli::CompareArgs;
 use crate::commands::print;
 use crate::comparison::recorded_run::{RecordedRun, find_all_runs};
-use crate::comparison::run_table::RunTable;
+use crate::comparison::run_table::{DIVERGED, RunTable};
 use crate::comparison::{Comparison, files, tables};
 use crate::config::ConfigError;
 use crate::error::Error;
 use crate::images::own_images::check_outside_of_run;
+use crate::terminal::color::Accent;
 use crate::terminal::text::table;
 
 /// The preset whose run brings the paper's figure 3.
@@ -42,7 +43,7 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
     let as_text = |(header, rows): (Vec<String>, Vec<Vec<String>>)| {
         table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
     };
-    let mut text = as_text(run_table.results());
+    let mut text = as_text(marked(&run_table));
     match run_table.settings() {
         Some(settings) => text.push_str(&format!("\n{}", as_text(settings))),
         None if runs.len() > 1 => text.push_str("\nThe runs differ in no setting that counts.\n"),
@@ -57,6 +58,21 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(), Error> {
         ));
     }
     print::text(&text)
+}
+
+/// The table of results, with the best top-1 and what diverged marked by colour.
+fn marked(run_table: &RunTable<'_>) -> (Vec<String>, Vec<Vec<String>>) {
+    let (header, mut rows) = run_table.results();
+    let column = header.iter().position(|title| title == "best top-1");
+    if let (Some(row), Some(column)) = (run_table.best(), column) {
+        rows[row][column] = Accent::Good.paint(&rows[row][column]);
+    }
+    for row in &mut rows {
+        if let Some(name) = row[0].strip_suffix(DIVERGED) {
+            row[0] = format!("{name}{}", Accent::Bad.paint(DIVERGED));
+        }
+    }
+    (header, rows)
 }
 
 /// The paper's figure 3, if a baseline is named or a run of the paper's Inception is there. Runs without an

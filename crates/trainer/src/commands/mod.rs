@@ -17,6 +17,7 @@ mod import;
 mod info;
 mod launch;
 mod lr_find;
+mod man;
 #[cfg(feature = "mnist")]
 mod mnist;
 mod out_file;
@@ -34,11 +35,9 @@ mod stored;
 mod train;
 mod used_images;
 
-use clap::CommandFactory;
-
 use bninception_collective::{Choice, Launcher};
 
-use crate::cli::{BenchCommand, Cli, Command, Distributed};
+use crate::cli::{self, BenchCommand, Cli, Command, Distributed};
 use crate::distributed::Ranks;
 use crate::distributed::error::RanksError;
 use crate::distributed::seats::allotment_of_each;
@@ -85,7 +84,7 @@ pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
     match cli.command {
         Command::Train(args) => train::train(&args, ranks),
         Command::Resume(args) => resume::resume(&args, ranks),
-        Command::Launch(args) => launch::launch(&args, cli.quiet),
+        Command::Launch(args) => launch::launch(&args, cli.quiet, cli.log_format),
         Command::LrFind(args) => lr_find::lr_find(&args),
         Command::Eval(args) => eval::eval(&args, ranks),
         Command::Calibrate(args) => calibrate::calibrate(&args, ranks),
@@ -110,8 +109,9 @@ pub fn run(cli: Cli, ranks: &mut Ranks) -> Result<(), Error> {
         Command::Mnist(args) => mnist::mnist(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "bninception", &mut script);
+            clap_complete::generate(shell, &mut cli::command(), "bninception", &mut script);
             print::text(&String::from_utf8_lossy(&script))
         }
+        Command::Man { dir } => man::man(&dir),
     }
 }

@@ -84,6 +84,11 @@ impl RunPlan {
             Some(pictures) => pictures.path().to_owned(),
             None => PathBuf::from(&first.config.checkpoint.dir),
         };
+        if is_embedded && drawing == Drawing::Kept {
+            tracing::info!(
+                "no --data-dir is given: this is the demo, on pictures that the program draws itself"
+            );
+        }
         // The first rank draws pictures and keeps lists; the others find them.
         let (dirs, splits) = ranks.first_and_then_others(|| {
             let dirs = DataDirs::of_config(&first.config, &parent)?;

@@ -30,6 +30,7 @@ use crate::run::metadata::InitialSource;
 use crate::run::state::{EvaluationResult, RunProgress, TrainState};
 use crate::run::stop::Stop;
 use crate::setup;
+use crate::terminal::color::{Accent, mark_commands};
 use crate::terminal::logging;
 use crate::terminal::loss::{is_far_above_guessing, loss_text};
 use crate::terminal::output::with_path;
@@ -275,6 +276,12 @@ pub(super) fn say_start(
     if let Some(majority) = job.majority() {
         tracing::info!("to beat in validation: {}", majority.to_text(&job.classes));
     }
+    if job.is_of_embedded_pictures() {
+        tracing::info!(
+            "an evaluation follows every epoch; Ctrl-C saves and leaves, and it goes on with: bninception resume {}",
+            quoted(job.folder.path())
+        );
+    }
 }
 
 /// What the linear rule makes of the learning rate of several processes, where it is not applied.
@@ -361,24 +368,34 @@ pub(super) fn finish(
         }
     };
     if !finished {
-        return print::text(&format!(
+        let text = format!(
             "the time is up: {} of {} done and saved; go on with: bninception resume {}{skipped}",
             progress.step,
             counted(course.total_steps, "step"),
             quoted(job.folder.path())
-        ));
+        );
+        return print::text(&mark_commands(&text, |command| Accent::Command.paint(command)));
     }
     let result = match progress.evaluation {
         Some(result) => result_to_text(job, &course, &progress, &result),
         None => "no validation images, so nothing was evaluated".to_owned(),
     };
     let checkpoint = job.folder.best_or_last().unwrap_or_else(|| job.folder.last());
-    print::text(&format!(
+    let text = format!(
         "{result}{skipped}\n{} in {}; name pictures with: bninception predict {} IMAGE...",
         counted(progress.step, "step"),
         duration(progress.seconds),
         quoted(&checkpoint)
-    ))
+    );
+    print::text(&mark_commands(&text, |command| Accent::Command.paint(command)))?;
+    if job.is_of_embedded_pictures() {
+        tracing::info!(
+            "a page with the curves of this run: bninception report {}\n\
+             train on pictures of your own, photos/CLASS/*.jpg: bninception train --data-dir photos",
+            quoted(job.folder.path())
+        );
+    }
+    Ok(())
 }
 
 /// The last evaluation, which is the best, and what they have to beat.
@@ -397,8 +414,8 @@ fn result_to_text(
     };
     let loss = result.loss.unwrap_or(f64::NAN);
     let mut text = format!(
-        "top-1 {}{interval}{top5}, loss {} on {}\n{}",
-        percent(result.top1),
+        "{}{top5}, loss {} on {}\n{}",
+        Accent::Strong.paint(&format!("top-1 {}{interval}", percent(result.top1))),
         loss_text(loss, n_classes),
         counted(result.images, "validation image"),
         choice_of_best(job.config.checkpoint.best_by, course, progress, result)

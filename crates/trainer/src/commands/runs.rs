@@ -11,6 +11,7 @@ use crate::comparison::inventory::{RunEntry, RunStatus, all_runs_in};
 use crate::comparison::pruning::{Pruning, file_name};
 use crate::config::{Sources, resolve};
 use crate::error::Error;
+use crate::terminal::color::{Accent, mark_commands};
 use crate::terminal::output::with_path;
 use crate::terminal::text::{bytes, counted, percent, quoted, table};
 
@@ -47,7 +48,7 @@ fn list(args: &RunsArgs) -> Result<(), Error> {
             vec![
                 run.folder.path().display().to_string(),
                 or_dash(Some(run.preset.clone()).filter(|preset| !preset.is_empty())),
-                run.status.name().to_owned(),
+                painted(&run.status),
                 or_dash(run.best_top1.map(percent)),
                 or_dash(run.steps.map(|(step, total)| format!("{step}/{total}"))),
                 or_dash(run.date.map(date)),
@@ -59,7 +60,7 @@ fn list(args: &RunsArgs) -> Result<(), Error> {
     let mut text = table(&header, &rows);
     for run in &entries {
         if let RunStatus::Damaged(reason) = &run.status {
-            text.push_str(&format!("damaged: {reason}\n"));
+            text.push_str(&format!("{}: {reason}\n", Accent::Bad.paint("damaged")));
         }
     }
     let all: u64 = entries.iter().map(|run| run.bytes).sum();
@@ -72,7 +73,18 @@ fn list(args: &RunsArgs) -> Result<(), Error> {
             quoted(&dir)
         ));
     }
-    print::text(&text)
+    print::text(&mark_commands(&text, |command| Accent::Command.paint(command)))
+}
+
+/// How a run stands, for stdout.
+fn painted(status: &RunStatus) -> String {
+    let tone = match status {
+        RunStatus::Training => Accent::Active,
+        RunStatus::Finished => Accent::Good,
+        RunStatus::Stopped => Accent::Caution,
+        RunStatus::Diverged | RunStatus::Damaged(_) => Accent::Bad,
+    };
+    tone.paint(status.name())
 }
 
 fn to_json(run: &RunEntry) -> Value {
@@ -159,7 +171,7 @@ fn prune(args: &RunsPruneArgs) -> Result<(), Error> {
             quoted(&dir)
         ),
     });
-    print::text(&text)
+    print::text(&mark_commands(&text, |command| Accent::Command.paint(command)))
 }
 
 #[cfg(test)]

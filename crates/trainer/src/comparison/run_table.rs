@@ -1,5 +1,6 @@
 //! Runs side by side as a table: what they are, what they reached, and what that took.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
@@ -23,6 +24,9 @@ const IN_COLUMNS: [&str; 3] = ["data.image_size", "train.batch_size", "train.acc
 /// Settings that change neither a result nor its pace.
 const BOOKKEEPING: [&str; 4] =
     ["data.cache_listings", "data.check_headers", "data.max_bad", "data.prefetch"];
+
+/// Stands behind the name of a run that has diverged.
+pub const DIVERGED: &str = " (diverged)";
 
 /// Runs side by side.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl<'a> RunTable<'a> {
             };
             let (last, best) = (run.evaluations.last(), run.best());
             vec![
-                format!("{name}{}", if run.diverged { " (diverged)" } else { "" }),
+                format!("{name}{}", if run.diverged { DIVERGED } else { "" }),
                 (*preset).to_owned(),
                 run.config.data.image_size.to_string(),
                 batch(&run.config),
@@ -91,6 +95,16 @@ impl<'a> RunTable<'a> {
             ]
         });
         (header.map(str::to_owned).to_vec(), rows.collect())
+    }
+
+    /// The run with the best top-1 of all, if there are several to choose from; the first of equal ones.
+    pub fn best(&self) -> Option<usize> {
+        let best = |index: &usize| self.rows[*index].run.best().map(|row| row.top1);
+        let indices = (0..self.rows.len()).rev().filter(|index| best(index).is_some());
+        let several = self.rows.len() > 1;
+        indices
+            .max_by(|a, b| best(a).partial_cmp(&best(b)).unwrap_or(Ordering::Equal))
+            .filter(|_| several)
     }
 
     /// The settings in which the runs differ: as many rows as there are runs, or as there are settings if

@@ -49,8 +49,7 @@ pub struct Calibration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Statistics {
-    /// The moving averages of training: "using moving averages instead, we can track the accuracy of
-    /// a model as it trains".
+    /// The moving averages of training, with which the paper tracks the accuracy of a model as it trains.
     Moving,
     /// Means over training mini-batches with the weights that are used (algorithm 2).
     Population,

@@ -1,17 +1,20 @@
 //! The log: on stderr, and in the run's own file once a run folder is known.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use clap::ValueEnum;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{self, format};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::terminal::progress::{Stderr, hide_progress};
+use crate::terminal::color;
+use crate::terminal::log_line::{ForPeople, MessageAlone};
+use crate::terminal::progress::{Stderr, hide_progress, progress_in_lines};
 use crate::terminal::text::quoted;
 
 /// Environment variable that sets what is logged, in the syntax of tracing's `EnvFilter`.
@@ -30,9 +33,19 @@ enum RunLog {
     File(File),
 }
 
+/// How the log on stderr is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for programs that collect logs.
+    Json,
+}
+
 /// Starts the log on stderr. `quiet` leaves warnings and errors only, there, and a rank behind the first leaves
-/// errors only, because the first says the same; the run's file gets what it gets without.
-pub fn start(quiet: bool, rank: usize) {
+/// errors only, because the first says the same; the run's file gets what it gets without, and is text.
+pub fn start(format: LogFormat, quiet: bool, rank: usize) {
     let asked_or =
         |level| EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let on_terminal = match (rank, quiet) {
@@ -44,16 +57,30 @@ pub fn start(quiet: bool, rank: usize) {
     if rank > 0 {
         hide_progress();
     }
-    let terminal = fmt::layer()
-        .with_writer(|| Stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .with_filter(on_terminal);
+    if format == LogFormat::Json {
+        progress_in_lines();
+    }
+    let terminal = fmt::layer().with_writer(|| Stderr).with_target(false);
+    let terminal = match format {
+        LogFormat::Text => terminal
+            .with_ansi(color::is_on_stderr())
+            .fmt_fields(MessageAlone)
+            .event_format(ForPeople)
+            .with_filter(on_terminal)
+            .boxed(),
+        LogFormat::Json => terminal
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_filter(on_terminal)
+            .boxed(),
+    };
     let file = fmt::layer()
         .with_writer(|| RunFile)
         .with_target(false)
         .with_ansi(false)
+        .fmt_fields(MessageAlone)
         .with_filter(asked_or("info"));
     // A second start within one process (tests do that) keeps the first.
     let _ = tracing_subscriber::registry().with(terminal).with(file).try_init();

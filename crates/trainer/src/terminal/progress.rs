@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{MultiProgress, ProgressDrawTarget, ProgressStyle, TermLike};
 
+use crate::terminal::sparkline::sparkline;
 use crate::terminal::text::duration;
 
 /// Where there is no terminal, the first line comes after this long, and so does each further one.
@@ -16,11 +17,20 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 /// How often bars are drawn in a second, at most: as often as indicatif does on a terminal.
 const DRAWS_PER_SECOND: u8 = 20;
 
+/// From so many columns on, a bar has room for a curve beside it, and for how long data was waited for.
+const WIDE: u16 = 100;
+
+/// A share of the time that waiting for data has to have, to be told.
+const SOME_WAIT: f64 = 0.01;
+
+/// The same in fewer columns.
+const LONG_WAIT: f64 = 0.1;
+
 /// All bars; the log is written past them, so that neither breaks the other.
 fn bars() -> &'static MultiProgress {
     static BARS: OnceLock<MultiProgress> = OnceLock::new();
     BARS.get_or_init(|| {
-        MultiProgress::with_draw_target(match io::stderr().is_terminal() {
+        MultiProgress::with_draw_target(match has_bars() {
             true => ProgressDrawTarget::term_like_with_hz(
                 Box::new(Terminal { term: Term::buffered_stderr(), gone: AtomicBool::new(false) }),
                 DRAWS_PER_SECOND,
@@ -97,6 +107,20 @@ pub fn hide_progress() {
     HIDDEN.store(true, Ordering::Relaxed);
 }
 
+/// Whether progress comes as lines of the log on a terminal too: programs read them.
+static IN_LINES: AtomicBool = AtomicBool::new(false);
+
+/// Shows progress as lines of the log from now on.
+pub fn progress_in_lines() {
+    IN_LINES.store(true, Ordering::Relaxed);
+}
+
+/// Whether progress is drawn: stderr is a terminal, one that can draw over a line.
+fn has_bars() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+    io::stderr().is_terminal() && !is_dumb && !IN_LINES.load(Ordering::Relaxed)
+}
+
 /// Stderr for the log: lines appear above the bars. A terminal that is closed or a file on a full disk
 /// must not end a run for want of a log line, so errors of writing are not passed on.
 pub struct Stderr;
@@ -117,6 +141,8 @@ pub struct ProgressBar {
     what: String,
     /// Stands in front of the rate; may be empty.
     said: String,
+    /// Blocks that stand behind it where there is room; may be empty.
+    curve: String,
     total: u64,
     done: u64,
     start: Instant,
@@ -129,10 +155,10 @@ impl ProgressBar {
     /// Starts showing `total` units of `what`.
     pub fn start(what: impl Into<String>, total: u64) -> ProgressBar {
         let what = what.into();
-        let is_shown = io::stderr().is_terminal() && !HIDDEN.load(Ordering::Relaxed);
+        let is_shown = has_bars() && !HIDDEN.load(Ordering::Relaxed);
         let bar = is_shown.then(|| {
             let bar = bars().add(indicatif::ProgressBar::new(total));
-            let template = "{prefix} {wide_bar} {pos}/{len} {msg} ETA {eta}";
+            let template = "{prefix:.bold} {wide_bar:.cyan} {pos}/{len} {msg} ETA {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
@@ -140,9 +166,17 @@ impl ProgressBar {
             bar
         });
         let now = Instant::now();
-        let waited = Duration::ZERO;
-        let said = String::new();
-        ProgressBar { what, said, total, done: 0, start: now, waited, bar, last_line: now }
+        ProgressBar {
+            what,
+            said: String::new(),
+            curve: String::new(),
+            total,
+            done: 0,
+            start: now,
+            waited: Duration::ZERO,
+            bar,
+            last_line: now,
+        }
     }
 
     /// Shows `text` in front of the rate from now on.
@@ -150,28 +184,56 @@ impl ProgressBar {
         text.clone_into(&mut self.said);
     }
 
+    /// Draws `values` behind what is said from now on, on a terminal that is wide enough.
+    pub fn draw(&mut self, values: &[f64]) {
+        if self.bar.is_some() {
+            self.curve = sparkline(values);
+        }
+    }
+
     /// Counts `units` more, for which `wait` was spent waiting for data.
     pub fn advance(&mut self, units: u64, wait: Duration) {
         self.done += units;
         self.waited += wait;
-        let gap = if self.said.is_empty() { "" } else { ", " };
-        let mut rate = format!("{}{gap}{:.1} img/s", self.said, self.rate());
-        if !self.waited.is_zero() {
-            rate.push_str(&format!(", data wait {:.0} %", 100.0 * self.wait_share()));
-        }
         match &self.bar {
             Some(bar) => {
                 bar.set_position(self.done);
-                bar.set_message(rate);
+                bar.set_message(self.message(Some(Term::stderr().size().1)));
             }
             None if self.last_line.elapsed() >= PLAIN_INTERVAL && self.done < self.total => {
                 self.last_line = Instant::now();
                 let (what, done, total) = (&self.what, self.done, self.total);
-                let left = (total - done) as f64 / self.rate();
-                tracing::info!("{what}: {done}/{total}, {rate}, {} left", duration(left));
+                let (rate, wait) = (self.rate(), self.wait_share());
+                let (message, left) = (self.message(None), (total - done) as f64 / rate);
+                tracing::info!(
+                    done,
+                    total,
+                    images_per_second = rate,
+                    data_wait = wait,
+                    seconds_left = left,
+                    "{what}: {done}/{total}, {message}, {} left",
+                    duration(left)
+                );
             }
             None => {}
         }
+    }
+
+    /// What stands behind the counts, in a terminal of `columns` or in a line of the log.
+    fn message(&self, columns: Option<u16>) -> String {
+        let is_wide = columns.is_none_or(|columns| columns >= WIDE);
+        let mut parts = Vec::new();
+        match is_wide && !self.curve.is_empty() {
+            true => parts.push(format!("{} {}", self.said, self.curve)),
+            false if self.said.is_empty() => {}
+            false => parts.push(self.said.clone()),
+        }
+        parts.push(format!("{:.1} img/s", self.rate()));
+        let wait = self.wait_share();
+        if wait >= if is_wide { SOME_WAIT } else { LONG_WAIT } {
+            parts.push(format!("data wait {:.0} %", 100.0 * wait));
+        }
+        parts.join(", ")
     }
 
     /// Units per second so far.
@@ -226,6 +288,30 @@ impl SharedProgress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_terminal_has_what_matters() {
+        let mut progress = ProgressBar::start("epoch 1/2", 100);
+        progress.start = Instant::now().checked_sub(Duration::from_secs(1000)).unwrap();
+        progress.done = 50_000;
+        // (said, curve, waited, columns, what the message begins with and ends with)
+        for (said, curve, waited, columns, start, end) in [
+            ("", "", 0, Some(80), "50.0 img/s", "img/s"),
+            ("loss 1 top-1 9 %", "▇▁", 0, Some(80), "loss 1 top-1 9 %, 5", "img/s"),
+            ("loss 1 top-1 9 %", "▇▁", 0, Some(100), "loss 1 top-1 9 % ▇▁, 5", "img/s"),
+            ("loss 1", "", 50, Some(80), "loss 1, 5", "img/s"),
+            ("loss 1", "", 50, Some(120), "loss 1, 5", "img/s, data wait 5 %"),
+            ("loss 1", "", 50, None, "loss 1, 5", "img/s, data wait 5 %"),
+            ("loss 1", "", 2, Some(120), "loss 1, 5", "img/s"),
+            ("loss 1", "", 200, Some(80), "loss 1, 5", "img/s, data wait 20 %"),
+        ] {
+            progress.said = said.to_owned();
+            progress.curve = curve.to_owned();
+            progress.waited = Duration::from_secs(waited);
+            let message = progress.message(columns);
+            assert!(message.starts_with(start) && message.ends_with(end), "{message}");
+        }
+    }
 
     #[cfg(target_os = "linux")]
     #[test]

@@ -7,6 +7,8 @@ use indicatif::HumanCount;
 
 pub use bninception_data::counted;
 
+use crate::terminal::color::Accent;
+
 /// A path as a POSIX shell takes it, for commands that a person pastes. What is not UTF-8 in it is
 /// replaced, as [`Path::display`] does.
 pub fn quoted(path: &Path) -> String {
@@ -73,7 +75,8 @@ pub fn whole(mean: f64) -> String {
     grouped(mean.round_ties_even() as u64)
 }
 
-/// A table with aligned columns; the first is aligned left, the others right.
+/// A table for stdout with aligned columns; the first is aligned left, the others right. The header stands out where
+/// there is colour, and cells may be painted.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = header
         .iter()
@@ -83,12 +86,12 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             cells.chain([measure_text_width(title)]).max().unwrap_or(0)
         })
         .collect();
-    let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
+    let header: Vec<String> = header.iter().map(|title| Accent::Strong.paint(title)).collect();
     let mut text = String::new();
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            // A character of some scripts takes two columns.
+            // A character of some scripts takes two columns, and colour none.
             let room = " ".repeat(width.saturating_sub(measure_text_width(cell)));
             match column {
                 0 => line.push_str(&format!("{cell}{room}")),
@@ -154,6 +157,9 @@ mod tests {
         assert_eq!(table(&["name", "n"], &rows), "name   n\na      1\nbcd   22\n");
         let rows = [vec!["蚂蚁".to_owned(), "1".to_owned()], vec!["a".to_owned(), "2".to_owned()]];
         assert_eq!(table(&["", "n"], &rows), "      n\n蚂蚁  1\na     2\n");
+        let red = "\u{1b}[31m1\u{1b}[0m";
+        let rows = [vec!["a".to_owned(), red.to_owned()], vec!["b".to_owned(), "22".to_owned()]];
+        assert_eq!(table(&["", "n"], &rows), format!("    n\na   {red}\nb  22\n"));
     }
 
     #[test]

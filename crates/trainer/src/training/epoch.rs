@@ -100,6 +100,15 @@ pub(super) fn end_epoch(run: &mut Session<'_>, evaluation: Option<EvaluationResu
         false => format!(", {} left", duration(run.seconds_left())),
     };
     tracing::info!(
+        epoch,
+        step = row.step,
+        lr,
+        train_loss = row.train_loss,
+        train_top1 = row.train_top1,
+        val_loss = row.val_loss,
+        val_top1 = row.val_top1,
+        val_top5 = row.val_top5,
+        seconds,
         "epoch {epoch}/{n_epochs}: train loss {} top-1 {}, {validation}, lr {lr:.2e}, {}{eta}",
         loss_number(row.train_loss),
         percent(row.train_top1),

@@ -60,6 +60,11 @@ impl Job {
         Course::new(&self.config, self.train.len(), progress)
     }
 
+    /// Whether it is the demo, on the pictures that the program draws itself.
+    pub fn is_of_embedded_pictures(&self) -> bool {
+        self.config.data.dir.is_empty()
+    }
+
     /// What a network that learnt nothing would score on the validation images; `None` without such.
     pub fn majority(&self) -> Option<Majority> {
         let labels = (0..self.val.len()).map(|index| self.val.label(index));

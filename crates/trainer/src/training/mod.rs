@@ -7,6 +7,7 @@
 //! micro_batch:  a loaded batch, settings     -> what executors take
 //! step:         micro-batches                -> one update
 //! in_flight:    updates that were started    -> those that are over
+//! recent:       updates that are over         -> loss and top-1 beside the bar
 //! feeding:      waiting for images           -> what would keep up with a device
 //! epoch:        validation                   -> row of an epoch
 //! validation:   images, statistics           -> the evaluation of an epoch
@@ -38,6 +39,7 @@ pub mod memory_limit;
 mod micro_batch;
 pub mod pace;
 pub mod range_test;
+mod recent;
 pub mod resources;
 pub mod schedule;
 mod session;

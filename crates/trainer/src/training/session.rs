@@ -23,6 +23,7 @@ use crate::training::divergence::lr_factor;
 use crate::training::feeding::{Fed, Feeding};
 use crate::training::in_flight::InFlight;
 use crate::training::job::Job;
+use crate::training::recent::RecentUpdates;
 use crate::training::watch::Watcher;
 
 /// A run while it goes on. The executor holds the state of its network.
@@ -48,6 +49,10 @@ pub(super) struct Session<'a> {
     pub(super) files: Option<Files>,
     pub(super) watcher: Watcher,
     pub(super) line: LineClock,
+    /// For the line beside the bar.
+    pub(super) recent: RecentUpdates,
+    /// Whether this process has said how long the run will take.
+    pub(super) has_told_time: bool,
     start: Instant,
     last_save: Instant,
     seconds_before: f64,
@@ -71,27 +76,18 @@ pub(super) struct Files {
     saver: Saver,
 }
 
-/// Time and images since the last line of the log, what that said, and what the next one tells of its
-/// own step.
+/// Time and images since the last line of the log, and what the next one tells of its own step.
 pub(super) struct LineClock {
     pub(super) start: Instant,
     pub(super) waited: Duration,
     pub(super) images: u64,
-    /// Loss and top-1 of the last line, for the bar; empty before the first.
-    pub(super) said: String,
     /// Norm of the gradient of the last update, if it is known.
     pub(super) gradient_norm: Option<f64>,
 }
 
 impl LineClock {
     fn start() -> LineClock {
-        LineClock {
-            start: Instant::now(),
-            waited: Duration::ZERO,
-            images: 0,
-            said: String::new(),
-            gradient_norm: None,
-        }
+        LineClock { start: Instant::now(), waited: Duration::ZERO, images: 0, gradient_norm: None }
     }
 
     /// What happened since the last line.
@@ -102,7 +98,7 @@ impl LineClock {
 
     /// Counts from now on.
     pub(super) fn restart(&mut self) {
-        *self = LineClock { said: std::mem::take(&mut self.said), ..LineClock::start() };
+        *self = LineClock::start();
     }
 }
 
@@ -138,6 +134,8 @@ impl<'a> Session<'a> {
         Ok(Session {
             watcher: Watcher::new(config, &job.network)?,
             line: LineClock::start(),
+            recent: RecentUpdates::default(),
+            has_told_time: false,
             start: Instant::now(),
             last_save: Instant::now(),
             seconds_before: progress.seconds,

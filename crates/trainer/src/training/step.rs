@@ -360,6 +360,7 @@ fn find_culprit(
 fn count(run: &mut Session<'_>, result: &StepResult) {
     run.progress.epoch_metrics.merge(&result.metrics);
     run.progress.log_metrics.merge(&result.metrics);
+    run.recent.push(&result.metrics);
     run.line.images += result.metrics.images();
 }
 

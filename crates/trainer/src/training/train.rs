@@ -13,13 +13,17 @@ use crate::run::stop::Stop;
 use crate::terminal::loss::loss_number;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
-use crate::terminal::text::counted;
+use crate::terminal::text::{counted, duration};
 use crate::training::course::Course;
 use crate::training::divergence::{self, lr_factor, may_roll_back};
 use crate::training::epoch::{end_epoch, evaluate_now};
 use crate::training::job::Job;
+use crate::training::recent::RecentUpdates;
 use crate::training::session::Session;
 use crate::training::step::{finish_started, step};
+
+/// Seconds to the end of a run that are worth a line.
+const WORTH_TELLING: f64 = 60.0;
 
 /// How a call of [`train`] ended well.
 #[derive(Clone, Debug)]
@@ -109,10 +113,11 @@ fn train_until_divergence(
                 let epoch = run.course.epoch_number(at + 1);
                 let what = format!("epoch {epoch}/{}", run.course.last_epoch());
                 let mut bar = ProgressBar::start(what, images_left_in_epoch(job, &run.course, at));
-                bar.say(&run.line.said);
+                show(&run.recent, &mut bar);
                 bar
             });
             stop = step(&mut run, bar)?;
+            show(&run.recent, bar);
         }
         let is_updated = run.progress.step > at;
         // Behind its last update a run ends by itself.
@@ -123,9 +128,7 @@ fn train_until_divergence(
         if is_updated && run.is_log_step(at) {
             finish_started(&mut run)?;
             write_line(&mut run);
-            if let Some(bar) = &mut bar {
-                bar.say(&run.line.said);
-            }
+            say_time_left(&mut run);
         }
 
         if let Some(stop) = stop {
@@ -147,6 +150,14 @@ fn train_until_divergence(
             finish_started(&mut run)?;
             return Err(run.rescue(error));
         }
+    }
+}
+
+/// Shows how the last updates went beside the bar.
+fn show(recent: &RecentUpdates, bar: &mut ProgressBar) {
+    if let Some((loss, top1)) = recent.loss_and_top1() {
+        bar.say(&format!("loss {} top-1 {:.0} %", loss_number(loss), 100.0 * top1));
+        bar.draw(recent.curve());
     }
 }
 
@@ -186,6 +197,19 @@ fn leave(mut run: Session<'_>, stop: Stop) -> Result<Outcome, Error> {
     }
 }
 
+/// Says once how long the run will take, where its first epoch has not told: epochs do.
+fn say_time_left(run: &mut Session<'_>) {
+    if run.has_told_time || run.course.is_epoch_end(run.progress.step) {
+        return;
+    }
+    run.has_told_time = true;
+    run.count_seconds();
+    let seconds = run.seconds_left();
+    if seconds >= WORTH_TELLING {
+        tracing::info!(seconds_left = seconds, "about {} to the end of the run", duration(seconds));
+    }
+}
+
 /// Records training since the last line of the log.
 fn write_line(run: &mut Session<'_>) {
     let step = run.progress.step;
@@ -204,7 +228,6 @@ fn write_line(run: &mut Session<'_>) {
             data_wait: run.line.waited.as_secs_f64() / seconds,
         };
         run.record(&record);
-        run.line.said = format!("loss {} top-1 {:.0} %", loss_number(loss), 100.0 * top1);
         let loss = loss_number(loss);
         tracing::debug!("step {step}: loss {loss}, top-1 {:.1} %, lr {lr:.2e}", 100.0 * top1);
     }

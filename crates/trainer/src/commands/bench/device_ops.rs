@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::device::{self, Opened};
 use crate::error::Error;
 use crate::setup;
+use crate::terminal::color::Accent;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 
@@ -86,10 +87,9 @@ fn to_json(row: &Row) -> Value {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut lines = vec![format!(
-        "{:<22} {:<24} {:>9} {:>10} {:>6}",
-        "shape", "direction", "ms", "GFLOP/s", "floor"
-    )];
+    let header =
+        format!("{:<22} {:<24} {:>9} {:>10} {:>6}", "shape", "direction", "ms", "GFLOP/s", "floor");
+    let mut lines = vec![Accent::Strong.paint(&header)];
     for row in rows {
         let c = &row.convolution;
         let shape = ConvSizes::of_device(c).to_text();

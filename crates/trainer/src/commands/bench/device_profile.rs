@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::config::Dtype;
 use crate::device::DeviceName;
 use crate::machine::card::Card;
+use crate::terminal::color::Accent;
 
 /// The limits of a card in a number format.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +140,7 @@ fn table(heading: &str, groups: &[Group]) -> String {
         "{heading:<width$} {:>7} {:>9} {:>7} {:>9} {:>9} {:>9} {:>7}",
         "starts", "ms", "share", "MB", "GFLOP", "floor ms", "floor"
     );
-    [head]
+    [Accent::Strong.paint(&head)]
         .into_iter()
         .chain(groups.iter().map(line))
         .chain([line(&sum)])

@@ -11,6 +11,7 @@ use crate::config::{DeviceChoice, EngineKind};
 use crate::device;
 use crate::error::Error;
 use crate::setup;
+use crate::terminal::color::Accent;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
 use crate::terminal::text::counted;
@@ -79,10 +80,11 @@ fn to_json(row: &Measured, peak: f64) -> serde_json::Value {
 }
 
 fn table(rows: &[Measured], peak: f64) -> String {
-    let mut lines = vec![format!(
+    let header = format!(
         "{:<30} {:<20} {:<15} {:<8} {:>8} {:>8} {:>5}",
         "layer", "shape", "direction", "by", "ms", "GFLOP/s", "peak"
-    )];
+    );
+    let mut lines = vec![Accent::Strong.paint(&header)];
     for row in rows {
         let shape = ConvSizes::of(&row.operation).to_text();
         lines.push(format!(

@@ -4,6 +4,7 @@ use bninception_engine::Traced;
 use serde_json::{Value, json};
 
 use super::device_profile::{Group, Limits, groups, is_product};
+use crate::terminal::color::Accent;
 
 /// The part of the data sheet's bandwidth that our kernels are assumed to reach. Copies reach about 0.9 on these
 /// cards; reads of several maps with one write, less. An assumption.
@@ -55,10 +56,11 @@ impl Prediction {
     pub(super) fn to_text(&self, traced: &[Traced], limits: &Limits, batch: usize) -> String {
         let rows = rows(traced, limits);
         let width = rows.iter().map(|(group, _)| group.name.len()).max().unwrap_or(0).max(6);
-        let mut lines = vec![format!(
+        let header = format!(
             "{:<width$} {:>7} {:>9} {:>9} {:>9} {:>9}",
             "kernel", "starts", "MB", "GFLOP", "floor ms", "ms"
-        )];
+        );
+        let mut lines = vec![Accent::Strong.paint(&header)];
         for (group, seconds) in &rows {
             lines.push(line(&group.name, width, group, *seconds));
         }

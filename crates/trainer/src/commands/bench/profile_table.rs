@@ -3,6 +3,8 @@
 use bninception_engine::{Phase, Profile, Row};
 use serde_json::json;
 
+use crate::terminal::color::Accent;
+
 /// The phases whose speed is shown: products of filters.
 const PRODUCTS: [Phase; 3] = [Phase::Forward, Phase::InputGradient, Phase::WeightGradient];
 
@@ -47,6 +49,7 @@ pub(super) fn to_text(profile: &Profile, batch: usize, steps: usize) -> String {
     }
     let bytes: usize = profile.rows.iter().map(|row| row.bytes).sum();
     lines.push(line("all layers", 1e-6 * (bytes * batch) as f64, sums));
+    lines[..2].iter_mut().for_each(|header| *header = Accent::Strong.paint(header));
     lines.join("\n")
 }
 

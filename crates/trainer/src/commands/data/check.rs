@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::images::class_counts::{imbalance, without_validation};
 use crate::images::data_dirs::check_outside;
 use crate::images::scan;
+use crate::terminal::color::Accent;
 use crate::terminal::output::{with_path, with_paths};
 use crate::terminal::progress::SharedProgress;
 use crate::terminal::signals;
@@ -100,19 +101,20 @@ fn to_text(report: &Report, shown: usize) -> String {
     list(&mut lines, "notes", &report.notes, shown);
     list(&mut lines, "of another format than their name says", &findings(&report.misnamed), shown);
     let damaged = "damaged, parts are grey or wrong though they can be read";
-    list(&mut lines, damaged, &findings(&report.damaged), shown);
+    list(&mut lines, &Accent::Caution.paint(damaged), &findings(&report.damaged), shown);
     list(&mut lines, "suspicious", &findings(&report.suspicious), shown);
     let duplicates: Vec<String> = report.duplicates.iter().map(duplicate).collect();
     list(&mut lines, "same content", &duplicates, shown);
-    list(&mut lines, "cannot be read", &findings(&report.unreadable), shown);
+    let unreadable = Accent::Bad.paint("cannot be read");
+    list(&mut lines, &unreadable, &findings(&report.unreadable), shown);
     if let Some(layout) = &report.layout {
-        lines.push(format!("the layout is refused: {layout}"));
+        lines.push(format!("{}: {layout}", Accent::Bad.paint("the layout is refused")));
     }
     if !report.breaks_a_run() {
-        lines.push(match report.images() {
+        lines.push(Accent::Good.paint(&match report.images() {
             1 => "1 image, which can be read".to_owned(),
             images => format!("{images} images, every one can be read"),
-        });
+        }));
     }
     lines.join("\n")
 }

@@ -8,6 +8,7 @@ use super::gpu;
 use super::libraries::Library;
 use super::problem::Problem;
 use super::starters::{Program, Starter};
+use crate::terminal::color::Accent;
 use crate::terminal::text::{bytes, counted};
 
 /// Columns of the names in front of what was found.
@@ -32,8 +33,8 @@ pub(super) fn to_text(findings: &Findings, problems: &[Problem]) -> String {
     });
     let problems: Vec<String> = problems.collect();
     paragraphs.push(match problems.as_slice() {
-        [] => "no problems".to_owned(),
-        problems => format!("problems\n{}", problems.join("\n")),
+        [] => Accent::Good.paint("no problems"),
+        problems => format!("{}\n{}", Accent::Caution.paint("problems"), problems.join("\n")),
     });
     paragraphs.join("\n\n")
 }
@@ -42,7 +43,7 @@ pub(super) fn to_text(findings: &Findings, problems: &[Problem]) -> String {
 fn paragraph(heading: &str, lines: &[(String, String)]) -> String {
     let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(NAME);
     let lines = lines.iter().map(|(name, found)| format!("  {name:<width$}  {found}"));
-    [heading.to_owned()].into_iter().chain(lines).collect::<Vec<_>>().join("\n")
+    [Accent::Strong.paint(heading)].into_iter().chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 fn line(name: &str, found: impl Into<String>) -> (String, String) {

@@ -7,6 +7,7 @@ use crate::evaluation::changes::{ChangedImage, Changes};
 use crate::evaluation::ensemble::Member;
 use crate::evaluation::outcomes::ImageOutcome;
 use crate::evaluation::statistics;
+use crate::terminal::color::Accent;
 use crate::terminal::output::with_path;
 use crate::terminal::text::{counted, one_line, percent, table};
 
@@ -48,7 +49,7 @@ pub(super) fn to_text(changes: &Changes<'_>, baseline: &Member, top: usize) -> S
             true => counted(images.len() as u64, "image"),
             false => format!("{top} of {}", counted(images.len() as u64, "image")),
         };
-        text.push_str(&format!("\n{title}, {shown}\n"));
+        text.push_str(&format!("\n{}\n", Accent::Strong.paint(&format!("{title}, {shown}"))));
         text.extend(images.into_iter().take(top).map(|image| line(changes, image)));
     }
     text

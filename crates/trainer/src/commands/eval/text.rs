@@ -6,6 +6,7 @@ use crate::evaluation::ensemble::{Member, common_statistics};
 use crate::evaluation::interval::Interval;
 use crate::evaluation::outcomes::{ClassRow, ConfusedPair, Outcomes};
 use crate::evaluation::statistics;
+use crate::terminal::color::Accent;
 use crate::terminal::loss::{is_far_above_guessing, loss_text};
 use crate::terminal::text::{counted, has_top5, one_line, percent, shortened, table};
 
@@ -65,7 +66,7 @@ pub(in crate::commands) fn to_text(outcomes: &Outcomes, models: &[Member], top: 
         ("worst mistakes", mistakes(outcomes, top)),
     ] {
         if !lines.is_empty() {
-            text.push_str(&format!("\n{title}\n{lines}"));
+            text.push_str(&format!("\n{}\n{lines}", Accent::Strong.paint(title)));
         }
     }
     text
@@ -95,8 +96,8 @@ fn headline(outcomes: &Outcomes) -> String {
         n => format!("; {n} could not be read, counted as wrong"),
     };
     format!(
-        "top-1 {}{top5}, balanced accuracy {}, loss {}{ece} on {}, {crops}{failed} ({:.1} img/s)\n",
-        with_interval(evaluation.top1()),
+        "{}{top5}, balanced accuracy {}, loss {}{ece} on {}, {crops}{failed} ({:.1} img/s)\n",
+        Accent::Strong.paint(&format!("top-1 {}", with_interval(evaluation.top1()))),
         percent(evaluation.balanced_accuracy()),
         loss_text(evaluation.loss(), n_classes),
         counted(evaluation.images(), "image"),
@@ -157,9 +158,10 @@ fn grid(outcomes: &Outcomes) -> String {
     let titles: Vec<String> = names.iter().map(|name| shortened(name, room)).collect();
     let header: Vec<&str> = std::iter::once("").chain(titles.iter().map(String::as_str)).collect();
     let line = |(label, name): (usize, &String)| {
-        let cell = |predicted| {
-            let count = cells.get(&(label as u32, predicted));
-            count.map_or(".".to_owned(), u64::to_string)
+        let cell = |predicted| match cells.get(&(label as u32, predicted)) {
+            Some(count) if label as u32 == predicted => Accent::Good.paint(&count.to_string()),
+            Some(count) => count.to_string(),
+            None => Accent::Faint.paint("."),
         };
         std::iter::once(name.clone()).chain((0..n as u32).map(cell)).collect()
     };

@@ -6,19 +6,18 @@ mod restarts;
 use std::ffi::OsString;
 use std::time::Instant;
 
-use clap::Parser;
-
 use self::mpi_job::{End, MpiJob};
 use self::restarts::Restarts;
-use crate::cli::{Cli, Command, LaunchArgs};
+use crate::cli::{self, Command, LaunchArgs};
 use crate::commands::print;
 use crate::error::Error;
+use crate::terminal::logging::LogFormat;
 use crate::terminal::text::counted;
 
-pub(super) fn launch(args: &LaunchArgs, is_quiet: bool) -> Result<(), Error> {
+pub(super) fn launch(args: &LaunchArgs, is_quiet: bool, format: LogFormat) -> Result<(), Error> {
     // What is wrong with the command is said once, and not by every process.
     let words = std::iter::once(OsString::from("bninception")).chain(args.command.iter().cloned());
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match cli::parse(words) {
         Ok(cli) => cli,
         Err(message) if !message.use_stderr() => return print::text(&message.to_string()),
         Err(message) => {
@@ -34,7 +33,15 @@ pub(super) fn launch(args: &LaunchArgs, is_quiet: bool) -> Result<(), Error> {
         0 => None,
         _ => Some(Restarts::of(&cli.command, &args.command)?),
     };
-    let mut job = MpiJob::find(args.mpiexec.as_deref(), args.n.get(), is_quiet && !cli.quiet)?;
+    let mut handed_on = Vec::new();
+    if is_quiet && !cli.quiet {
+        handed_on.push("--quiet");
+    }
+    let own_format = cli::value_in::<LogFormat>(&args.command, "--log-format");
+    if format == LogFormat::Json && own_format.is_none() {
+        handed_on.push("--log-format=json");
+    }
+    let mut job = MpiJob::find(args.mpiexec.as_deref(), args.n.get(), handed_on)?;
     job.say_start();
 
     let start = Instant::now();

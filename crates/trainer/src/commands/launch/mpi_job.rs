@@ -42,7 +42,8 @@ pub(super) struct MpiJob {
     /// The library beside it, unless the user has named one.
     library: Option<PathBuf>,
     n: usize,
-    is_quiet: bool,
+    /// Options of this program that all of them get.
+    options: Vec<&'static str>,
     variables: Vec<(&'static str, &'static str)>,
     signals: Signals,
 }
@@ -57,8 +58,12 @@ pub(super) struct End {
 }
 
 impl MpiJob {
-    /// Finds what starts `n` processes: `asked`, or `mpiexec` or `mpirun` on the PATH.
-    pub(super) fn find(asked: Option<&Path>, n: usize, is_quiet: bool) -> Result<MpiJob, Error> {
+    /// Finds what starts `n` processes with `options`: `asked`, or `mpiexec` or `mpirun` on the PATH.
+    pub(super) fn find(
+        asked: Option<&Path>,
+        n: usize,
+        options: Vec<&'static str>,
+    ) -> Result<MpiJob, Error> {
         let mpiexec = match asked {
             Some(file) => at_or_on_path(file)?,
             None => {
@@ -87,7 +92,7 @@ impl MpiJob {
             numbers.push(SIGHUP);
         }
         let signals = Signals::new(numbers).map_err(signals::SignalError::Deaf)?;
-        Ok(MpiJob { mpiexec, library, n, is_quiet, variables, signals })
+        Ok(MpiJob { mpiexec, library, n, options, variables, signals })
     }
 
     /// Says what is started, and how.
@@ -126,10 +131,7 @@ impl MpiJob {
         let exe = env::current_exe().map_err(FileError::of("find", Path::new("this program")))?;
         let mut command = Command::new(path);
         command.arg("-n").arg(self.n.to_string()).arg(exe);
-        if self.is_quiet {
-            command.arg("--quiet");
-        }
-        command.args(words).envs(self.variables.iter().copied());
+        command.args(&self.options).args(words).envs(self.variables.iter().copied());
         if let Some(library) = &self.library {
             command.env(LIBRARY_VARIABLE, library);
         }

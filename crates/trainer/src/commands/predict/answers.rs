@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::PredictArgs;
 use crate::error::Error;
+use crate::terminal::color::Accent;
 use crate::terminal::output::{self, JsonArray, with_path};
 use crate::terminal::text::{one_line, percent};
 
@@ -139,7 +140,7 @@ impl Judged<'_> {
         let path = one_line(&path.display().to_string());
         match self.answer {
             // The error names the path.
-            Err(error) => format!("{}\n", one_line(error)),
+            Err(error) => format!("{}\n", Accent::Bad.paint(&one_line(error))),
             Ok(classes) if on_one_line => {
                 let best = classes.iter().map(|(class, probability)| {
                     let class = self.sure.map_or(*class, |sure| sure.unwrap_or(UNSURE));
@@ -148,14 +149,14 @@ impl Judged<'_> {
                 best.collect()
             }
             Ok(classes) => {
-                let unsure = if self.sure == Some(None) { ": unsure" } else { "" };
-                let mut text = format!("{path}{unsure}\n");
-                for (class, probability) in classes {
-                    text.push_str(&format!(
-                        "  {:6.2} %  {}\n",
-                        100.0 * probability,
-                        one_line(class)
-                    ));
+                let mut text = match self.sure == Some(None) {
+                    true => format!("{path}: {}\n", Accent::Caution.paint(UNSURE)),
+                    false => format!("{path}\n"),
+                };
+                for (rank, (class, probability)) in classes.iter().enumerate() {
+                    let line = format!("  {:6.2} %  {}", 100.0 * probability, one_line(class));
+                    let line = if rank == 0 { Accent::Strong.paint(&line) } else { line };
+                    text.push_str(&format!("{line}\n"));
                 }
                 text
             }
