@@ -211,8 +211,25 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "report",
         &[
-            ("bninception report checkpoints/photos", "Write a page with curves into the run"),
-            ("bninception report checkpoints", "A page for each run of a folder"),
+            (
+                "bninception report checkpoints/photos",
+                "Evaluate the best checkpoint and write a page on the run",
+            ),
+            (
+                "bninception report checkpoints/photos checkpoints/photos-2 --out both.html",
+                "Two runs side by side on one page",
+            ),
+            (
+                "bninception report checkpoints --format md",
+                "Markdown and figures for each run of a folder, without an evaluation",
+            ),
+        ],
+    ),
+    (
+        "dashboard",
+        &[
+            ("bninception dashboard", "Watch the runs in `checkpoints` in a browser"),
+            ("bninception dashboard /data/runs --port 8080", "Another folder, at another port"),
         ],
     ),
     (
