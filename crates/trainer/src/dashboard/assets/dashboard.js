@@ -196,7 +196,7 @@
   let log = null;
   const notice = (text, kind = "") => bn.element("p", { class: `notice ${kind}` }, text);
   const number = (name, value, more = "") =>
-    bn.element("div", {}, bn.element("dt", {}, name), bn.element("dd", {}, value), bn.element("small", {}, more));
+    bn.element("div", {}, bn.element("dt", {}, name), bn.element("dd", {}, value, bn.element("small", {}, more)));
 
   const interval = (of) => of.interval ? `95 %: ${(100 * of.interval[0]).toFixed(1)} to ${(100 * of.interval[1]).toFixed(1)}` : "";
   const show_numbers = ({ row, checkpoint }) => {
