@@ -15,7 +15,7 @@
     const parameters = new URLSearchParams(location.hash.slice(1));
     return {
       run: parameters.get("run"),
-      ticked: parameters.getAll("ticked").slice(0, about.most_runs),
+      ticked: parameters.getAll("ticked").slice(0, about.most_runs).map((run) => run || null),
       filter: parameters.get("filter") ?? "",
       sort: parameters.get("sort") ?? "started",
       descending: (parameters.get("order") ?? "falling") === "falling",
@@ -24,7 +24,7 @@
   const address_of = (of) => {
     const parameters = new URLSearchParams();
     if (of.run != null) parameters.set("run", of.run);
-    for (const run of of.ticked) if (run) parameters.append("ticked", run);
+    for (const run of of.ticked) parameters.append("ticked", run ?? "");
     if (of.filter) parameters.set("filter", of.filter);
     if (of.sort !== "started" || !of.descending) {
       parameters.set("sort", of.sort);
@@ -196,7 +196,7 @@
   let log = null;
   const notice = (text, kind = "") => bn.element("p", { class: `notice ${kind}` }, text);
   const number = (name, value, more = "") =>
-    bn.element("div", {}, bn.element("dt", {}, name), bn.element("dd", {}, value), bn.element("small", {}, more));
+    bn.element("div", {}, bn.element("dt", {}, name), bn.element("dd", {}, value, bn.element("small", {}, more)));
 
   const interval = (of) => of.interval ? `95 %: ${(100 * of.interval[0]).toFixed(1)} to ${(100 * of.interval[1]).toFixed(1)}` : "";
   const show_numbers = ({ row, checkpoint }) => {
@@ -367,9 +367,7 @@
     if (/^#\w+$/.test(location.hash)) return keep_address();
     const before = shown.run;
     shown = read_address();
-    // Places, and so colours, stay where the address names the same runs.
-    const is_same = shown.ticked.join("\n") === ticked.filter(Boolean).join("\n");
-    if (!is_same) ticked = shown.ticked;
+    ticked = shown.ticked;
     $("filter").value = shown.filter;
     mark_order();
     show_view();
