@@ -42,7 +42,8 @@ fn a_run_from_training_to_prediction() {
     ] {
         assert!(place.path("run").join(file).is_file(), "no {file}");
     }
-    assert_eq!(fs::read_dir(place.path("run/tensorboard")).unwrap().count(), 1);
+    // The events, and the settings for TensorBoard.
+    assert_eq!(fs::read_dir(place.path("run/tensorboard")).unwrap().count(), 2);
     let classes = fs::read_to_string(place.path("run/classes.txt")).unwrap();
     let classes: Vec<&str> = classes.lines().collect();
     let summary = fs::read_to_string(place.path("run/summary.csv")).unwrap();

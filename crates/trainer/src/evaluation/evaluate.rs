@@ -1,5 +1,6 @@
 //! One pass over images without training: used by `train` and `eval` alike.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,15 @@ pub struct Evaluation {
     pub failed: Vec<Failure>,
     /// The images of each class, in the order of the classes.
     pub by_class: Vec<ClassCount>,
+    /// What the images that got an answer were taken for.
+    pub confusion: Confusion,
     /// Seconds from the first batch to the last.
     pub seconds: f64,
 }
+
+/// Images by their class and the one that they were taken for, right ones too: the cells of a confusion matrix
+/// that are not 0.
+pub type Confusion = BTreeMap<(u32, u32), u64>;
 
 /// The images of one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +138,7 @@ pub fn evaluate(
     let classes = executor.network().options.classes;
     let mut metrics = Metrics::default();
     let mut by_class = vec![ClassCount::default(); classes];
+    let mut confusion = Confusion::new();
     let pass = run_all(
         executor,
         weights,
@@ -148,6 +156,9 @@ pub fn evaluate(
                 let score = Score::of_logits(logits_k, label as usize);
                 metrics.add(&score);
                 by_class[label as usize].add(score.is_in_top(1));
+                if score.rank.is_some() {
+                    *confusion.entry((label, first_class(logits_k))).or_default() += 1;
+                }
             }
             Ok(())
         },
@@ -156,7 +167,18 @@ pub fn evaluate(
         by_class[source.label(failure.index as usize) as usize].add(false);
     }
     warn_of_not_finite(&metrics);
-    Ok(Evaluation { metrics, failed: pass.failed, by_class, seconds: pass.seconds })
+    Ok(Evaluation { metrics, failed: pass.failed, by_class, confusion, seconds: pass.seconds })
+}
+
+/// The class that comes first, by the rule of [`Metrics::add_batch`]: of equals the one with the lower index.
+fn first_class(logits_k: &[f32]) -> u32 {
+    let mut first = 0;
+    for (class, logit) in logits_k.iter().enumerate() {
+        if *logit > logits_k[first] {
+            first = class;
+        }
+    }
+    first as u32
 }
 
 /// Says how many images got no usable answer.
@@ -323,6 +345,23 @@ mod tests {
             (vec![count(3, 0), count(1, 0)], 0.0),
         ] {
             assert_eq!(balanced_accuracy(&by_class), expected, "{by_class:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_class_is_that_of_the_rank() {
+        for (logits_k, first) in [
+            (&[0.5][..], 0),
+            (&[0.1, 0.3, 0.2], 1),
+            (&[0.3, 0.1, 0.3], 0),
+            (&[-2.0, -1.0, -1.0], 1),
+            (&[0.0, -0.0], 0),
+        ] {
+            assert_eq!(first_class(logits_k), first, "{logits_k:?}");
+            for label in 0..logits_k.len() {
+                let is_right = Score::of_logits(logits_k, label).is_in_top(1);
+                assert_eq!(is_right, label == first as usize, "{logits_k:?}, class {label}");
+            }
         }
     }
 

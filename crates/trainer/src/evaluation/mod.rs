@@ -5,6 +5,7 @@
 //! last_layer: network                 -> where its last matrix stands
 //! feature_file: features, paths       -> a file of NumPy
 //! ensemble:   checkpoints, crops      -> the mean of their class probabilities
+//! confusion:  evaluation              -> its matrix as a picture
 //! outcomes:   answers, labels         -> classes, confused pairs, mistakes, calibration
 //! tables:     outcomes                -> CSV files in a folder
 //! pictures:   outcomes                -> pictures of mistakes and of confusion beside them
@@ -19,6 +20,7 @@
 pub mod activation_map;
 pub mod calibrate;
 pub mod changes;
+pub mod confusion;
 pub mod ensemble;
 pub mod evaluate;
 pub mod feature_file;

@@ -1,11 +1,9 @@
 //! What an evaluation shows beyond its three numbers: by class, by pair of classes, by image, and how
 //! far its probabilities can be believed.
 
-use std::collections::BTreeMap;
-
 use bninception_data::{Crops, Failure, Sample};
 
-use crate::evaluation::evaluate::{ClassCount, Evaluation};
+use crate::evaluation::evaluate::{ClassCount, Confusion, Evaluation};
 use crate::evaluation::majority::Majority;
 use bninception_engine::metrics::{Metrics, Score, top_k};
 
@@ -166,14 +164,18 @@ impl Outcomes {
     ) -> Outcomes {
         let mut metrics = Metrics::default();
         let mut by_class = vec![ClassCount::default(); classes.len()];
+        let mut confusion = Confusion::new();
         for outcome in &images {
             metrics.add(&outcome.score);
             by_class[outcome.label as usize].add(outcome.score.is_in_top(1));
+            if let Some((predicted, _)) = outcome.predicted() {
+                *confusion.entry((outcome.label, predicted)).or_default() += 1;
+            }
         }
         for failure in &failed {
             by_class[samples[failure.index as usize].label as usize].add(false);
         }
-        let evaluation = Evaluation { metrics, failed, by_class, seconds };
+        let evaluation = Evaluation { metrics, failed, by_class, confusion, seconds };
         Outcomes { classes, samples, crops, evaluation, images }
     }
 
@@ -201,24 +203,12 @@ impl Outcomes {
         Majority::of_counts(&counts)
     }
 
-    /// How many images of each class were taken for each class, right ones too: the cells of the
-    /// confusion matrix that are not 0, by row (true class) and column (predicted class).
-    pub fn confusion(&self) -> BTreeMap<(u32, u32), u64> {
-        let mut cells = BTreeMap::new();
-        for outcome in &self.images {
-            if let Some((predicted, _)) = outcome.predicted() {
-                *cells.entry((outcome.label, predicted)).or_default() += 1;
-            }
-        }
-        cells
-    }
-
     /// Pairs of different classes, the most frequent first.
     pub fn confused_pairs(&self) -> Vec<ConfusedPair> {
-        let cells = self.confusion().into_iter();
+        let cells = self.evaluation.confusion.iter();
         let mut pairs: Vec<ConfusedPair> = cells
             .filter(|((label, predicted), _)| label != predicted)
-            .map(|((label, predicted), count)| ConfusedPair { label, predicted, count })
+            .map(|(&(label, predicted), &count)| ConfusedPair { label, predicted, count })
             .collect();
         // Stable: the order of the classes decides between equals.
         pairs.sort_by_key(|pair| std::cmp::Reverse(pair.count));
@@ -324,7 +314,8 @@ mod tests {
         assert!((rows[1].mean_probability().unwrap() - 0.3).abs() < 1e-12);
         assert_eq!(rows[2].mean_probability(), None);
         assert_eq!(rows[2].count.recall(), Some(0.0));
-        let confusion: Vec<((u32, u32), u64)> = outcomes.confusion().into_iter().collect();
+        let confusion: Vec<((u32, u32), u64)> =
+            outcomes.evaluation.confusion.clone().into_iter().collect();
         assert_eq!(confusion, [((0, 0), 1), ((0, 1), 2), ((1, 2), 1)]);
         let pairs: Vec<(u32, u32, u64)> = outcomes
             .confused_pairs()

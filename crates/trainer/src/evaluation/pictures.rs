@@ -8,9 +8,10 @@ use bninception_engine::{Features, Images, Normaliser};
 
 use crate::error::Error;
 use crate::evaluation::activation_map::overlay;
+use crate::evaluation::confusion::confusion_map;
 use crate::evaluation::ensemble::Member;
 use crate::evaluation::outcomes::{ImageOutcome, Outcomes};
-use crate::figure::{Caption, Cell, ContactSheet, Group, HeatMap, Thumbnail, Tone};
+use crate::figure::{Caption, Cell, ContactSheet, Group, Thumbnail, Tone};
 use crate::setup;
 use crate::terminal::signals;
 use crate::terminal::text::{counted, percent};
@@ -30,7 +31,8 @@ const SIDE: f64 = 112.0;
 /// A file cannot be written, or a signal that asks to stop.
 pub fn write(dir: &Path, outcomes: &Outcomes, member: &Member) -> Result<(), Error> {
     mistakes(outcomes, member)?.write_png(&dir.join("mistakes.png"))?;
-    confusion(outcomes).write_png(&dir.join("confusion.png"))
+    let confusion = confusion_map(&outcomes.classes, &outcomes.evaluation);
+    confusion.write_png(&dir.join("confusion.png"))
 }
 
 /// The worst mistakes, the worst first.
@@ -139,20 +141,4 @@ fn pairs(
         }
     }
     Ok(pairs)
-}
-
-/// How many images of each class were taken for each class.
-fn confusion(outcomes: &Outcomes) -> HeatMap {
-    let answered = outcomes.evaluation.metrics.images() - outcomes.evaluation.metrics.not_finite();
-    let cells = outcomes.confusion().into_iter();
-    HeatMap {
-        title: format!(
-            "{} of {}, top-1 {}",
-            counted(answered, "image"),
-            counted(outcomes.classes.len() as u64, "class"),
-            percent(outcomes.evaluation.top1())
-        ),
-        classes: outcomes.classes.clone(),
-        cells: cells.map(|((label, predicted), count)| (label, predicted, count)).collect(),
-    }
 }

@@ -144,7 +144,7 @@ fn per_class(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
 
 fn confusion(outcomes: &Outcomes, table: &mut Table) -> csv::Result<()> {
     table.write_record(["true", "predicted", "count"])?;
-    for ((label, predicted), count) in outcomes.confusion() {
+    for (&(label, predicted), count) in &outcomes.evaluation.confusion {
         let [label, predicted] = [label, predicted].map(|class| name(outcomes, class));
         table.write_record([label, predicted, &count.to_string()])?;
     }

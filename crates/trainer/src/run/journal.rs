@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::file_error::FileError;
 use crate::run::error::RunError;
 use crate::run::folder::RunFolder;
 use crate::run::records::{MetricsLog, Record, Summary, SummaryRow};
 use crate::run::state::RunProgress;
-use crate::run::tensorboard::EventWriter;
+use crate::run::tensorboard::{
+    EventImage, EventWriter, Hyperparameters, begin_session, has_events, wall_time,
+};
 
 /// `metrics.jsonl`, `summary.csv` and the event files.
 ///
@@ -28,14 +29,14 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the files, and cuts what lies behind the step of `progress`: rows of steps that will be
-    /// done again.
+    /// done again. Without `hyperparameters` there are no event files.
     ///
     /// # Errors
     /// A file cannot be read or written.
     pub fn open(
         folder: &RunFolder,
         progress: &RunProgress,
-        tensorboard: bool,
+        hyperparameters: Option<Hyperparameters>,
     ) -> Result<Journal, RunError> {
         let step = progress.step;
         let wrap = |path: &Path| FileError::of("write", path);
@@ -48,13 +49,14 @@ impl Journal {
         let mut summary = Summary::open(&path).map_err(wrap(&path))?;
         let rows_until = if pending { step.saturating_sub(1) } else { step };
         summary.truncate_after(rows_until).map_err(wrap(&path))?;
-        let events = match tensorboard {
-            true => {
+        let events = match hyperparameters {
+            Some(hyperparameters) => {
                 let path = folder.tensorboard();
                 std::fs::create_dir_all(&path).map_err(wrap(&path))?;
-                Some(Events { folder: path, step, writer: None })
+                let begins = step == 0 && !has_events(&path).map_err(wrap(&path))?;
+                Some(Events { folder: path, hyperparameters, step, begins, writer: None })
             }
-            false => None,
+            None => None,
         };
         Ok(Journal { folder: folder.clone(), metrics, summary, events, failing: false })
     }
@@ -96,6 +98,30 @@ impl Journal {
     pub fn histogram(&mut self, step: u64, layer: &str, values: &[f32]) {
         let Some(events) = &mut self.events else { return };
         let written = events.histogram(step, &format!("watch/{layer}"), values);
+        self.note_events(written);
+    }
+
+    /// Whether pictures have somewhere to go.
+    pub fn takes_images(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Whether pictures of the first step are wanted, which is said once in a run: not to one that goes on.
+    pub fn takes_first_images(&mut self) -> bool {
+        self.events.as_mut().is_some_and(|events| std::mem::take(&mut events.begins))
+    }
+
+    /// Writes a picture into the event file.
+    pub fn image(&mut self, step: u64, image: &EventImage<'_>) {
+        let Some(events) = &mut self.events else { return };
+        let written = events.writer().and_then(|writer| writer.image(wall_time(), step, image));
+        self.note_events(written);
+    }
+
+    /// Writes the top-1 of the best evaluation so far into the event file.
+    pub fn best_top1(&mut self, step: u64, top1: f64) {
+        let Some(events) = &mut self.events else { return };
+        let written = events.scalars(step, &[("val/best_top1", top1)]);
         self.note_events(written);
     }
 
@@ -146,8 +172,12 @@ impl Journal {
 /// no file that holds nothing.
 struct Events {
     folder: PathBuf,
+    /// What the run is told apart by.
+    hyperparameters: Hyperparameters,
     /// Updates done when the files were opened. What earlier files tell of later steps is dropped.
     step: u64,
+    /// Whether nothing was written of this run yet.
+    begins: bool,
     writer: Option<EventWriter>,
 }
 
@@ -156,6 +186,7 @@ impl Events {
         match self.writer {
             Some(ref mut writer) => Ok(writer),
             None => {
+                begin_session(&self.folder, &self.hyperparameters, wall_time())?;
                 let writer = EventWriter::create(&self.folder, wall_time(), self.step)?;
                 Ok(self.writer.insert(writer))
             }
@@ -169,8 +200,4 @@ impl Events {
     fn histogram(&mut self, step: u64, tag: &str, values: &[f32]) -> io::Result<()> {
         self.writer()?.histogram(wall_time(), step, tag, values)
     }
-}
-
-fn wall_time() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }

@@ -10,7 +10,7 @@
 //! average:     checkpoints           -> the mean of their weights
 //! image_lists, classes:             which images and classes those are
 //! saver:       state                 -> checkpoints, on a thread of its own
-//! records:     rows                 <-> metrics.jsonl, summary.csv; tensorboard: event files
+//! records:     rows                 <-> metrics.jsonl, summary.csv; tensorboard/: event files
 //! journal:     rows                  -> all of these, in step with the checkpoints
 //! atomic_file: bytes                 -> a file that is replaced in one step
 //! ```

@@ -4,6 +4,8 @@
 //! a killed process leaves whole lines; a line that a failing machine tore is cut off when the file
 //! is opened. A line that cannot be written, because the disk is full, waits in memory for the next. A resumed run first cuts what lies behind its checkpoint: its files then equal those
 //! of a run without a stop, apart from times.
+//!
+//! Other programs read both: `checkpoints/README.md` describes them, and the test `run_files` holds it to what is here.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};

@@ -5,6 +5,7 @@ use crate::run::records::{EvaluatedWeights, Record, SummaryRow};
 use crate::run::state::EvaluationResult;
 use crate::terminal::loss::{loss_number, loss_text};
 use crate::terminal::text::{duration, has_top5, percent};
+use crate::training::event_images::show_evaluation;
 use crate::training::session::Session;
 use crate::training::validation::{Validation, validate};
 
@@ -51,6 +52,7 @@ pub(super) fn evaluate_now(run: &mut Session<'_>) -> Result<Option<EvaluationRes
         run.progress.best = Some(result);
     }
     run.progress.evaluation = Some(result);
+    show_evaluation(run, &evaluation);
     Ok(Some(result))
 }
 

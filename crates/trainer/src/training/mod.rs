@@ -11,6 +11,7 @@
 //! feeding:      waiting for images           -> what would keep up with a device
 //! epoch:        validation                   -> row of an epoch
 //! validation:   images, statistics           -> the evaluation of an epoch
+//! event_images: a batch, an evaluation       -> pictures for TensorBoard
 //! course:       settings, images, progress   -> epoch, position and learning rate of a step
 //! schedule:     settings, step               -> learning rate
 //! trial:        settings, images             -> updates of a state that is thrown away
@@ -30,6 +31,7 @@ pub mod course;
 pub mod device_memory;
 pub mod divergence;
 mod epoch;
+mod event_images;
 mod feeding;
 mod in_flight;
 pub mod job;

@@ -16,6 +16,7 @@ use crate::run::journal::Journal;
 use crate::run::records::Record;
 use crate::run::saver::{Saver, persist};
 use crate::run::state::{Population, RunProgress, TrainState};
+use crate::run::tensorboard::Hyperparameters;
 use crate::setup;
 use crate::terminal::text::quoted;
 use crate::training::course::Course;
@@ -120,7 +121,9 @@ impl<'a> Session<'a> {
         let loader = Loader::train(Arc::clone(&job.train), &job.preprocessing, &options, &plan)?;
         let files = match ranks.is_first() {
             true => {
-                let journal = Journal::open(folder, &state.progress, config.log.tensorboard)?;
+                let events = config.log.tensorboard;
+                let events = events.then(|| Hyperparameters::of(config, &job.recipe));
+                let journal = Journal::open(folder, &state.progress, events)?;
                 let keep = config.checkpoint.keep;
                 // A process that was killed may have written the checkpoint and not all its names.
                 folder.keep_as(&job.names(&state.progress), keep)?;

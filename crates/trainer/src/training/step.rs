@@ -17,6 +17,7 @@ use crate::terminal::progress::ProgressBar;
 use crate::terminal::text::{counted, quoted};
 use crate::training::course::Course;
 use crate::training::divergence::{self, Culprit};
+use crate::training::event_images::show_first_images;
 use crate::training::in_flight::Over;
 use crate::training::job::Job;
 use crate::training::micro_batch::{Place, micro_batch};
@@ -203,6 +204,7 @@ fn next_batch(
     let batch = batch?;
     let wait = run.waited_for(&batch);
     run.line.waited += wait;
+    show_first_images(run, &batch);
     let failed = failures::told(&batch.failed);
     match run.ranks.are_many() {
         true => part.report.failed.extend(failed),

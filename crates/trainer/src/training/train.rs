@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::run::records::Record;
 use crate::run::state::{RunProgress, TrainState};
 use crate::run::stop::Stop;
+use crate::run::tensorboard::{SessionStatus, end_session, wall_time};
 use crate::terminal::loss::loss_number;
 use crate::terminal::progress::ProgressBar;
 use crate::terminal::signals;
@@ -68,8 +69,27 @@ pub fn train(
                     job.folder.save_last(&job.metadata(&state.progress), &job.table, &state)?;
                 }
             }
-            outcome => return outcome,
+            outcome => {
+                tell_end(job, ranks, &outcome);
+                return outcome;
+            }
         }
+    }
+}
+
+/// Tells TensorBoard that the run is at its end, or cannot go on as it is.
+fn tell_end(job: &Job, ranks: &Ranks, outcome: &Result<Outcome, Error>) {
+    let status = match outcome {
+        Ok(outcome) if outcome.finished => SessionStatus::Success,
+        Err(error) if error.is_divergence() => SessionStatus::Failure,
+        Ok(_) | Err(_) => return,
+    };
+    if !job.config.log.tensorboard || !ranks.is_first() {
+        return;
+    }
+    let path = job.folder.tensorboard();
+    if let Err(error) = end_session(&path, status, wall_time()) {
+        tracing::warn!("TensorBoard is not told the end: cannot write {}: {error}", path.display());
     }
 }
 

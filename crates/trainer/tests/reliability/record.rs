@@ -1,6 +1,7 @@
 //! What stays of what a run said and counted: `train.log` and the event files.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use super::common::{Place, listing};
@@ -69,13 +70,24 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 #[test]
 fn event_files_hold_something_each_and_follow_each_other() {
     let place = Place::with_pictures();
-    let events = || listing(&place.path("run/tensorboard"));
+    // The file of the settings comes first of all.
+    let hparams = place.path("run/tensorboard/events.out.tfevents.0000000000.bninception.hparams");
+    let events = || {
+        let mut files = listing(&place.path("run/tensorboard"));
+        assert_eq!(files.remove(0), hparams);
+        files
+    };
+    let count = |file: &Path, part: &str| {
+        String::from_utf8_lossy(&fs::read(file).unwrap()).matches(part).count()
+    };
     place.succeed(&TRAIN);
     let first = events();
     assert_eq!(first.len(), 1);
     // A run at its end has nothing to tell.
+    let settings = fs::read(&hparams).unwrap();
     place.succeed(&["resume", "run"]);
     assert_eq!(events(), first);
+    assert_eq!(fs::read(&hparams).unwrap(), settings);
     // One that goes on, by a clock that was put back: its first file gets a name of the year 2255.
     let later = place.path("run/tensorboard/events.out.tfevents.9000000000.bninception.0");
     fs::rename(&first[0], &later).unwrap();
@@ -84,6 +96,12 @@ fn event_files_hold_something_each_and_follow_each_other() {
     assert_eq!(both.len(), 2);
     assert_eq!(both[0], later);
     let second = fs::read(&both[1]).unwrap();
+    // The first images are shown once, the confusion matrix by each evaluation; a run has one session and one end.
+    assert_eq!([&both[0], &both[1]].map(|file| count(file, "first training images")), [1, 0]);
+    assert_eq!([&both[0], &both[1]].map(|file| count(file, "val/confusion")), [4, 2]);
+    for record in ["experiment", "session_start_info", "session_end_info"] {
+        assert_eq!(count(&hparams, &format!("_hparams_/{record}")), 1, "{record}");
+    }
     // Version, and the step from which earlier files are dropped: 7, in the second record.
     let text = String::from_utf8_lossy(&second);
     assert!(text.contains("brain.Event:2") && text.contains("train/loss"));

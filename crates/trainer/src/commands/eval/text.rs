@@ -150,7 +150,7 @@ fn class_table(outcomes: &Outcomes, classes: &[(&String, &ClassRow)]) -> String 
 /// How many images of each class were taken for each class. A dot is none.
 fn grid(outcomes: &Outcomes) -> String {
     let n = outcomes.classes.len();
-    let cells = outcomes.confusion();
+    let cells = &outcomes.evaluation.confusion;
     let names: Vec<String> =
         outcomes.classes.iter().map(|name| shortened(&one_line(name), NAME_WIDTH)).collect();
     // Two spaces stand between columns. What is cut off can be told from the rows, in the same order.

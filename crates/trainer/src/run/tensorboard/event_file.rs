@@ -1,23 +1,36 @@
-//! Event files for TensorBoard: scalars and histograms.
+//! A file of events: scalars, histograms and images.
 //!
-//! An event file is a row of TFRecords, each the protocol buffer `Event`:
-//! - framing: <https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details>
-//! - messages: `event.proto` and `summary.proto` of
-//!   <https://github.com/tensorflow/tensorboard/tree/master/tensorboard/compat/proto>
-//!
-//! A handful of fields is all that is needed, so they are encoded here by hand. A record reaches the
-//! system in one write and nothing waits in a buffer: a run that is killed leaves no torn record
-//! unless the machine itself goes down.
+//! A record reaches the system in one write and nothing waits in a buffer: a run that is killed leaves no torn
+//! record unless the machine itself goes down.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use super::histogram::histogram;
+use super::hparams_file;
+use super::record;
+use super::schema::{
+    DT_STRING, EventContent, PluginData, SESSION_START, SessionLog, ShapeDimension, ShapeMessage,
+    SummaryContent, SummaryMessage, SummaryMetadata, SummaryValue, TensorMessage,
+};
 
 /// Writes one event file.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
     file: File,
+}
+
+/// A picture among the events.
+#[derive(Clone, Debug)]
+pub struct EventImage<'a> {
+    /// Its name, such as `val/confusion`.
+    pub tag: &'a str,
+    /// What it shows, in words.
+    pub description: &'a str,
+    /// The bytes of a PNG.
+    pub png: &'a [u8],
 }
 
 impl EventWriter {
@@ -33,12 +46,10 @@ impl EventWriter {
         fs::create_dir_all(dir)?;
         let (path, file) = new_file(dir, wall_time)?;
         let mut writer = EventWriter { path, file };
-        // Version 2 is what lets a reader drop steps.
-        writer.write(&event(wall_time, 0, FILE_VERSION, b"brain.Event:2"))?;
-        let mut session_log = Vec::new();
-        put_varint_field(&mut session_log, 1, SESSION_START);
+        writer.file.write_all(&record::version(wall_time))?;
         // A reader drops this step and what follows it.
-        writer.write(&event(wall_time, step + 1, SESSION_LOG, &session_log))?;
+        let start = SessionLog { status: SESSION_START };
+        writer.write(wall_time, step + 1, EventContent::SessionLog(start))?;
         Ok(writer)
     }
 
@@ -57,14 +68,12 @@ impl EventWriter {
         step: u64,
         scalars: &[(&str, f64)],
     ) -> io::Result<()> {
-        let mut summary = Vec::new();
-        for &(tag, scalar) in scalars {
-            let mut value = Vec::new();
-            put_bytes_field(&mut value, 1, tag.as_bytes());
-            put_float_field(&mut value, 2, scalar as f32);
-            put_bytes_field(&mut summary, 1, &value);
-        }
-        self.write(&event(wall_time, step, SUMMARY, &summary))
+        let value = |&(tag, scalar): &(&str, f64)| SummaryValue {
+            tag: tag.to_owned(),
+            metadata: None,
+            content: Some(SummaryContent::Scalar(scalar as f32)),
+        };
+        self.summary(wall_time, step, scalars.iter().map(value).collect())
     }
 
     /// Writes the distribution of `values`; those that are not finite are left out, and without any
@@ -79,25 +88,72 @@ impl EventWriter {
         tag: &str,
         values: &[f32],
     ) -> io::Result<()> {
-        let Some(histogram) = Histogram::new(values) else {
+        let Some(histogram) = histogram(values) else {
             return Ok(());
         };
-        let mut value = Vec::new();
-        put_bytes_field(&mut value, 1, tag.as_bytes());
-        put_bytes_field(&mut value, 5, &histogram.encode());
-        let mut summary = Vec::new();
-        put_bytes_field(&mut summary, 1, &value);
-        self.write(&event(wall_time, step, SUMMARY, &summary))
+        let value = SummaryValue {
+            tag: tag.to_owned(),
+            metadata: None,
+            content: Some(SummaryContent::Histogram(histogram)),
+        };
+        self.summary(wall_time, step, vec![value])
     }
 
-    fn write(&mut self, event: &[u8]) -> io::Result<()> {
-        let length = (event.len() as u64).to_le_bytes();
-        let mut record = Vec::with_capacity(event.len() + 16);
-        record.extend(length);
-        record.extend(masked_crc(&length).to_le_bytes());
-        record.extend(event);
-        record.extend(masked_crc(event).to_le_bytes());
-        self.file.write_all(&record)
+    /// Writes a picture as the plugin for images stores it: a list of texts, its width, its height and the PNG.
+    ///
+    /// # Errors
+    /// It is no PNG, or the file cannot be written.
+    pub fn image(&mut self, wall_time: f64, step: u64, image: &EventImage<'_>) -> io::Result<()> {
+        let EventImage { tag, description, png } = image;
+        let (width, height) = sides(png).ok_or_else(|| {
+            let message = format!("{tag}: expected a PNG, found {} other bytes", png.len());
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })?;
+        let string_val =
+            vec![width.to_string().into_bytes(), height.to_string().into_bytes(), png.to_vec()];
+        let plugin = PluginData { plugin_name: "images".to_owned(), content: Vec::new() };
+        let value = SummaryValue {
+            tag: (*tag).to_owned(),
+            metadata: Some(SummaryMetadata {
+                plugin_data: Some(plugin),
+                display_name: (*tag).to_owned(),
+                summary_description: (*description).to_owned(),
+            }),
+            content: Some(SummaryContent::Tensor(TensorMessage {
+                dtype: DT_STRING,
+                tensor_shape: Some(ShapeMessage { dim: vec![ShapeDimension { size: 3 }] }),
+                string_val,
+            })),
+        };
+        self.summary(wall_time, step, vec![value])
+    }
+
+    fn summary(&mut self, wall_time: f64, step: u64, value: Vec<SummaryValue>) -> io::Result<()> {
+        self.write(wall_time, step, EventContent::Summary(SummaryMessage { value }))
+    }
+
+    fn write(&mut self, wall_time: f64, step: u64, content: EventContent) -> io::Result<()> {
+        self.file.write_all(&record::to_bytes(wall_time, step, content))
+    }
+}
+
+/// Width and height of a PNG, which its first chunk begins with
+/// (<https://www.w3.org/TR/png-3/#11IHDR>).
+fn sides(png: &[u8]) -> Option<(u32, u32)> {
+    let (width, rest) =
+        png.strip_prefix(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR")?.split_first_chunk()?;
+    let (height, _) = rest.split_first_chunk()?;
+    Some((u32::from_be_bytes(*width), u32::from_be_bytes(*height)))
+}
+
+/// Whether a folder, which may be missing, has a file of events.
+///
+/// # Errors
+/// It cannot be read.
+pub(in crate::run) fn has_events(dir: &Path) -> io::Result<bool> {
+    match last_name(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        name => Ok(name?.is_some_and(|name| name != hparams_file::NAME)),
     }
 }
 
@@ -151,125 +207,6 @@ fn successor(digits: &str) -> Option<String> {
     let (rest, last) = (head.get(..head.len().checked_sub(1)?)?, head.bytes().last()?);
     let nines = digits.len() - head.len();
     Some(format!("{rest}{}{}", char::from(last + 1), "0".repeat(nines)))
-}
-
-/// The checksum of TFRecord: a CRC of data that holds CRCs is turned and shifted.
-fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
-// Fields of `Event`.
-const FILE_VERSION: u32 = 3;
-const SUMMARY: u32 = 5;
-const SESSION_LOG: u32 = 7;
-
-/// `SessionLog.SessionStatus.START`.
-const SESSION_START: u64 = 1;
-
-fn event(wall_time: f64, step: u64, field: u32, content: &[u8]) -> Vec<u8> {
-    let mut event = Vec::with_capacity(content.len() + 32);
-    put_double_field(&mut event, 1, wall_time);
-    put_varint_field(&mut event, 2, step);
-    put_bytes_field(&mut event, field, content);
-    event
-}
-
-// Protocol buffers: a field is its number and wire type, then its content.
-// https://protobuf.dev/programming-guides/encoding/
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_key(out: &mut Vec<u8>, field: u32, wire_type: u32) {
-    put_varint(out, u64::from(field << 3 | wire_type));
-}
-
-fn put_varint_field(out: &mut Vec<u8>, field: u32, value: u64) {
-    put_key(out, field, 0);
-    put_varint(out, value);
-}
-
-fn put_double_field(out: &mut Vec<u8>, field: u32, value: f64) {
-    put_key(out, field, 1);
-    out.extend(value.to_le_bytes());
-}
-
-fn put_float_field(out: &mut Vec<u8>, field: u32, value: f32) {
-    put_key(out, field, 5);
-    out.extend(value.to_le_bytes());
-}
-
-fn put_bytes_field(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    put_key(out, field, 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend(bytes);
-}
-
-fn put_doubles_field(out: &mut Vec<u8>, field: u32, values: &[f64]) {
-    put_key(out, field, 2);
-    put_varint(out, values.len() as u64 * 8);
-    values.iter().for_each(|value| out.extend(value.to_le_bytes()));
-}
-
-/// `HistogramProto`. Bucket i holds the values from `limits[i - 1]`, not included, to `limits[i]`.
-struct Histogram {
-    min: f64,
-    max: f64,
-    num: f64,
-    sum: f64,
-    sum_squares: f64,
-    limits: Vec<f64>,
-    counts: Vec<f64>,
-}
-
-impl Histogram {
-    /// Buckets of equal width from the least to the greatest value. TensorBoard's panel shows 30.
-    const BUCKETS: usize = 30;
-
-    /// `None` when no value is finite.
-    fn new(values: &[f32]) -> Option<Histogram> {
-        let finite =
-            || values.iter().filter(|value| value.is_finite()).map(|&value| f64::from(value));
-        let min = finite().reduce(f64::min)?;
-        let max = finite().reduce(f64::max)?;
-        let width = (max - min) / Self::BUCKETS as f64;
-        let mut histogram = Histogram {
-            min,
-            max,
-            num: 0.0,
-            sum: 0.0,
-            sum_squares: 0.0,
-            limits: (1..=Self::BUCKETS).map(|i| min + width * i as f64).collect(),
-            counts: vec![0.0; Self::BUCKETS],
-        };
-        // Rounding must not leave the greatest value above the last limit.
-        histogram.limits[Self::BUCKETS - 1] = max;
-        for value in finite() {
-            histogram.num += 1.0;
-            histogram.sum += value;
-            histogram.sum_squares += value * value;
-            let bucket = histogram.limits.partition_point(|&limit| limit < value);
-            histogram.counts[bucket] += 1.0;
-        }
-        Some(histogram)
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_double_field(&mut out, 1, self.min);
-        put_double_field(&mut out, 2, self.max);
-        put_double_field(&mut out, 3, self.num);
-        put_double_field(&mut out, 4, self.sum);
-        put_double_field(&mut out, 5, self.sum_squares);
-        put_doubles_field(&mut out, 6, &self.limits);
-        put_doubles_field(&mut out, 7, &self.counts);
-        out
-    }
 }
 
 #[cfg(test)]
@@ -429,14 +366,33 @@ mod tests {
     }
 
     #[test]
-    fn histograms_of_odd_values() {
-        let constant = Histogram::new(&[0.25; 9]).unwrap();
-        assert_eq!((constant.min, constant.max, constant.num), (0.25, 0.25, 9.0));
-        assert_eq!(constant.counts.iter().sum::<f64>(), 9.0);
-        let widest = Histogram::new(&[f32::MIN, f32::MAX]).unwrap();
-        assert_eq!((widest.counts[0], widest.counts[29]), (1.0, 1.0));
-        assert!(Histogram::new(&[]).is_none());
-        assert!(Histogram::new(&[f32::NAN]).is_none());
+    fn images_read_back_as_the_plugin_stores_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(dir.path(), 0.0, 0).unwrap();
+        let picture = tiny_skia::Pixmap::new(30, 20).unwrap().encode_png().unwrap();
+        let image = EventImage { tag: "val/confusion", description: "a map", png: &picture };
+        writer.image(1.0, 7, &image).unwrap();
+        for other in [&b""[..], b"GIF89a", &picture[..20]] {
+            let error = writer.image(1.0, 7, &EventImage { png: other, ..image }).unwrap_err();
+            assert!(error.to_string().contains("expected a PNG"), "{error}");
+        }
+
+        let records = records(&fs::read(writer.path()).unwrap());
+        assert_eq!(records.len(), 3);
+        let event = fields(&records[2]);
+        assert_eq!(integer(field(&event, 2)), 7);
+        let value = fields(field(&fields(field(&event, 5)), 1));
+        assert_eq!(field(&value, 1), b"val/confusion");
+        let metadata = fields(field(&value, 9));
+        assert_eq!(fields(field(&metadata, 1)), [(1, b"images".to_vec())]);
+        assert_eq!(field(&metadata, 2), b"val/confusion");
+        assert_eq!(field(&metadata, 3), b"a map");
+        let tensor = fields(field(&value, 8));
+        assert_eq!(integer(field(&tensor, 1)), 7, "DT_STRING");
+        assert_eq!(integer(field(&fields(field(&fields(field(&tensor, 2)), 2)), 1)), 3);
+        let texts: Vec<&[u8]> =
+            tensor.iter().filter(|field| field.0 == 8).map(|field| &field.1[..]).collect();
+        assert_eq!(texts, [&b"30"[..], b"20", &picture]);
     }
 
     #[test]
