@@ -100,7 +100,10 @@ fn captions(outcomes: &Outcomes, mistake: &ImageOutcome) -> Vec<Caption> {
 
 /// The centres of these images as `member` sees them, and where in them it sees the class that was answered;
 /// none for an image that can no longer be read.
-fn pairs(
+///
+/// # Errors
+/// An executor or loader that fails, or a signal that asks to stop.
+pub fn pairs(
     outcomes: &Outcomes,
     images: &[&ImageOutcome],
     member: &Member,
@@ -142,7 +145,7 @@ fn pairs(
 }
 
 /// How many images of each class were taken for each class.
-fn confusion(outcomes: &Outcomes) -> HeatMap {
+pub fn confusion(outcomes: &Outcomes) -> HeatMap {
     let answered = outcomes.evaluation.metrics.images() - outcomes.evaluation.metrics.not_finite();
     let cells = outcomes.confusion().into_iter();
     HeatMap {
