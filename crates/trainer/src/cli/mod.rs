@@ -12,6 +12,7 @@ mod launch;
 #[cfg(feature = "mnist")]
 mod mnist;
 mod probe;
+mod report;
 mod settings;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub use launch::LaunchArgs;
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
 pub use probe::ProbeArgs;
+pub use report::{ReportArgs, ReportFormat};
 pub use settings::{
     BatchSize, ConfigArgs, DEMO_PRESET, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
 };
@@ -108,7 +110,7 @@ pub enum Command {
     /// List the runs in a folder: state, best accuracy, date, size. `runs prune` removes earlier
     /// checkpoints.
     Runs(RunsArgs),
-    /// Write a page on a run into its folder: result, curves, settings, commands.
+    /// Write a page on a run, or on several side by side: result, curves, mistakes, classes, settings, commands.
     Report(ReportArgs),
     /// Show the layers, parameters and multiply-accumulates of a network.
     Info(InfoArgs),
@@ -375,18 +377,6 @@ pub struct RunsPruneArgs {
     /// Remove the files; without it they are only shown.
     #[arg(long)]
     pub yes: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `report`.
-#[derive(Debug, Args)]
-pub struct ReportArgs {
-    /// Folders of runs, or folders that hold such folders. Each gets report.md, curves.svg and
-    /// curves.png.
-    #[arg(required = true, value_name = "RUN")]
-    pub runs: Vec<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
