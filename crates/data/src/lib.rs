@@ -107,4 +107,4 @@ pub use share::Share;
 pub use source::{FileSource, Source};
 pub use split::split;
 pub use text::counted;
-pub use thumbnail::thumbnail;
+pub use thumbnail::{thumbnail, to_jpeg};

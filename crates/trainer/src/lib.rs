@@ -24,6 +24,7 @@ pub mod machine;
 pub mod mnist;
 pub mod page;
 pub mod probe;
+pub mod report;
 pub mod run;
 pub mod setup;
 pub mod terminal;

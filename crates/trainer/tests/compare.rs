@@ -195,11 +195,11 @@ fn runs_that_cannot_be_compared_are_named() {
 }
 
 #[test]
-fn a_report_is_a_page_in_the_run_folder() {
+fn a_report_of_markdown_is_a_page_in_the_run_folder() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let path = make_run(dir, "bn-x5", 7, &[(100, 0.25), (200, 0.75), (300, 0.5)]);
-    let (output, _) = succeed(dir, &["report", "bn-x5-seed-7"]);
+    let (output, _) = succeed(dir, &["report", "bn-x5-seed-7", "--format", "md"]);
     assert_eq!(output.trim_end(), "bn-x5-seed-7/report.md");
     let page = fs::read_to_string(path.join("report.md")).unwrap();
     for part in [
@@ -220,7 +220,7 @@ fn a_report_is_a_page_in_the_run_folder() {
 
     // Of five classes the right one is always among the first five.
     fs::write(path.join("classes.txt"), "a\nb\n").unwrap();
-    let (output, _) = succeed(dir, &["report", ".", "--json"]);
+    let (output, _) = succeed(dir, &["report", ".", "--format", "md", "--json"]);
     let page = fs::read_to_string(path.join("report.md")).unwrap();
     assert!(
         page.contains("75.00 % | 70.5 to 79.0 | 1.2500 |") && !page.contains("top-5"),
@@ -231,13 +231,14 @@ fn a_report_is_a_page_in_the_run_folder() {
 
     // A short run that logged nothing, and was never validated, is drawn from its summary.
     let short = make_run(dir, "bn-x30", 1, &[]);
-    fail(dir, &["report", "bn-x30-seed-1"], 3, &["bn-x30-seed-1", "nothing yet"]);
+    let of_short = ["report", "bn-x30-seed-1", "--format", "md"];
+    fail(dir, &of_short, 3, &["bn-x30-seed-1", "nothing yet"]);
     let header = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,seconds\n";
     let rows = "1,7,0.1,2.5,0.25,,,,1.0\n2,14,0.05,2.0,0.5,,,,1.0\n";
     fs::write(short.join("summary.csv"), format!("{header}{rows}")).unwrap();
-    succeed(dir, &["report", "bn-x30-seed-1"]);
+    succeed(dir, &of_short);
     let svg = fs::read_to_string(short.join("curves.svg")).unwrap();
     assert!(svg.contains(">training<") && !svg.contains(">validation<"), "{svg}");
     fs::write(short.join("summary.csv"), format!("{header}1,7\n")).unwrap();
-    fail(dir, &["report", "bn-x30-seed-1"], 3, &["summary.csv", "bninception resume"]);
+    fail(dir, &of_short, 3, &["summary.csv", "bninception resume"]);
 }

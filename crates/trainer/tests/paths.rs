@@ -92,7 +92,7 @@ fn every_command_names_them_in_json() {
     is_at(&result["runs"][0], "run", &run_dir);
     let result = answer(&place, &[b"report", &run_dir, b"--json"], 0);
     is_at(&result["reports"][0], "run", &run_dir);
-    is_at(&result["reports"][0], "report", &[&run_dir, b"/report.md".as_slice()].concat());
+    is_at(&result["reports"][0], "report", &[&run_dir, b"/report.html".as_slice()].concat());
 }
 
 #[test]

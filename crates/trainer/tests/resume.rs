@@ -252,7 +252,7 @@ fn advice_can_be_followed() {
     let talk = talk_of(&["eval", dir, "--statistics", "population"]);
     follow(&place, &format!("{} -b 4", advised(&talk)));
     // What `report` writes.
-    place.succeed(&["report", dir]);
+    place.succeed(&["report", dir, "--format", "md"]);
     let page = fs::read_to_string(place.path(dir).join("report.md")).unwrap();
     let commands = page.lines().filter(|line| line.starts_with("bninception "));
     let commands: Vec<String> =
@@ -339,7 +339,7 @@ fn a_recipe_is_named_stored_and_the_same_everywhere() {
         about.contains("recipe smoke; ") && about.contains("file other.toml: data.dir"),
         "{about}"
     );
-    talk_of(&["report", "checkpoints/mine"]);
+    talk_of(&["report", "checkpoints/mine", "--format", "md"]);
     let page = fs::read_to_string(run.join("report.md")).unwrap();
     assert!(
         page.contains("Preset: `smoke`") && page.contains("Settings that differ from `smoke`"),

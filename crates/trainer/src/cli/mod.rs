@@ -15,6 +15,7 @@ mod line;
 #[cfg(feature = "mnist")]
 mod mnist;
 mod probe;
+mod report;
 mod settings;
 
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ pub use line::{command, parse, value_in};
 #[cfg(feature = "mnist")]
 pub use mnist::{MnistArgs, MnistModel};
 pub use probe::ProbeArgs;
+pub use report::{ReportArgs, ReportFormat};
 pub use settings::{
     BatchSize, ConfigArgs, DEMO_PRESET, ExecutionArgs, FINETUNE_PRESET, FlagArgs, UseArgs,
 };
@@ -142,7 +144,7 @@ pub enum Command {
     Runs(RunsArgs),
     /// Show the runs in a folder on a live page: progress, curves, logs, the time to the end.
     Dashboard(DashboardArgs),
-    /// Write a page on a run into its folder: result, curves, settings, commands.
+    /// Write a page on a run, or on several side by side: result, curves, mistakes, classes, settings, commands.
     Report(ReportArgs),
     /// Show the layers, parameters and multiply-accumulates of a network.
     Info(InfoArgs),
@@ -420,18 +422,6 @@ pub struct RunsPruneArgs {
     /// Remove the files; without it they are only shown.
     #[arg(long)]
     pub yes: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `report`.
-#[derive(Debug, Args)]
-pub struct ReportArgs {
-    /// Folders of runs, or folders that hold such folders. Each gets report.md, curves.svg and
-    /// curves.png.
-    #[arg(required = true, value_name = "RUN")]
-    pub runs: Vec<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

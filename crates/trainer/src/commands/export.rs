@@ -9,7 +9,6 @@ use serde_json::json;
 
 use crate::cli::ExportArgs;
 use crate::commands::print;
-use crate::comparison::page;
 use crate::comparison::recorded_run::RecordedRun;
 use crate::error::Error;
 use crate::evaluation::statistics;
@@ -73,7 +72,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Error> {
             hub::FILES
                 .iter()
                 .try_for_each(|file| check_free(&dir.join(file), &checkpoint, args))?;
-            let name = args.name.clone().unwrap_or_else(|| page::folder_name(dir));
+            let name = args.name.clone().unwrap_or_else(|| RunFolder::at(dir).name());
             let card = ModelCard { name: &name, metadata, statistics };
             let run = recorded_run(&checkpoint);
             hub::write(dir, &exported, args.storage, &card, run.as_ref())?;

@@ -9,10 +9,10 @@
 //! top-1 of the baseline's seeds, and the baseline's own steps are those to the best of each seed. A
 //! model has a mean of steps only if every seed reaches the mark.
 
+pub mod curves;
 pub mod epoch_rows;
 pub mod files;
 pub mod inventory;
-pub mod page;
 pub mod pruning;
 pub mod recorded_run;
 pub mod run_table;
@@ -332,7 +332,7 @@ fn same_recipe(a: &Config, b: &Config) -> Result<bool, ConfigError> {
 
 /// A name for each folder, all different: its own, made shorter by `shorten`; where two would be equal, the
 /// path.
-fn names(folders: &[&Path], shorten: impl Fn(&str) -> String) -> Vec<String> {
+pub fn names(folders: &[&Path], shorten: impl Fn(&str) -> String) -> Vec<String> {
     let short = |folder: &&Path| {
         // `.` has no name of its own.
         let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());

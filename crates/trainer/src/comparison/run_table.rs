@@ -8,8 +8,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::names;
+use crate::comparison::curves::loss_axis;
 use crate::comparison::epoch_rows::EpochRow;
-use crate::comparison::page::loss_axis;
 use crate::comparison::recorded_run::{EvalRow, RecordedRun};
 use crate::config::{Config, ConfigError, diff};
 use crate::evaluation::interval::Interval;

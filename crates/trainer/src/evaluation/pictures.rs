@@ -102,7 +102,10 @@ fn captions(outcomes: &Outcomes, mistake: &ImageOutcome) -> Vec<Caption> {
 
 /// The centres of these images as `member` sees them, and where in them it sees the class that was answered;
 /// none for an image that can no longer be read.
-fn pairs(
+///
+/// # Errors
+/// An executor or loader that fails, or a signal that asks to stop.
+pub fn pairs(
     outcomes: &Outcomes,
     images: &[&ImageOutcome],
     member: &Member,

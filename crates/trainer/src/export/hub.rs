@@ -11,7 +11,7 @@ use super::exported::Exported;
 use super::model_card::ModelCard;
 use super::public_file::{PublicFile, lacks};
 use super::storage::Storage;
-use crate::comparison::page;
+use crate::comparison::curves::curves;
 use crate::comparison::recorded_run::RecordedRun;
 use crate::error::Error;
 use crate::file_error::FileError;
@@ -53,7 +53,7 @@ pub fn write(
     let path = dir.join("model.safetensors");
     atomic_file::write(&path, |file| weights.write(file)).map_err(FileError::of("write", &path))?;
     if let Some(run) = run {
-        page::curves(run).write_png(&dir.join("curves.png"))?;
+        curves(run).write_png(&dir.join("curves.png"))?;
     }
     let texts = [("config.json", config.as_str()), ("bn_inception.py", PORT), ("README.md", &page)];
     for (name, text) in texts {

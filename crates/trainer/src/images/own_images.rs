@@ -116,6 +116,38 @@ impl OwnImages {
     pub fn find(&self, config: &Config, part: Part) -> Result<(DataDirs, Vec<Sample>), Error> {
         let dirs = self.dirs(config, "--data-dir")?;
         let splits = scan::scan(config, &dirs)?;
+        let samples = self.part_of(&dirs, splits, part)?;
+        Ok((dirs, samples))
+    }
+
+    /// The training images, in `dir` if it is named. What else is to be said of the folder is not told.
+    ///
+    /// # Errors
+    /// They are not there, or not those of the run.
+    pub fn training_images(
+        &self,
+        config: &Config,
+        dir: Option<&Path>,
+    ) -> Result<Vec<Sample>, Error> {
+        match dir {
+            None => {
+                let dirs = self.dirs(config, "--data-dir")?;
+                let splits = scan::find(config, &dirs)?;
+                self.part_of(&dirs, splits, Part::Training)
+            }
+            Some(dir) => match self.look_in(config, dir) {
+                Some(look) if look.is_of_run => Ok(look.splits.train),
+                _ => Err(Error::Unusable(format!(
+                    "{} does not have the images that the run of {} was trained on",
+                    dir.display(),
+                    self.path.display()
+                ))),
+            },
+        }
+    }
+
+    /// Those of `splits`, which were found in `dirs`, that are of a part.
+    fn part_of(&self, dirs: &DataDirs, splits: Splits, part: Part) -> Result<Vec<Sample>, Error> {
         if splits.classes != self.classes {
             return Err(Error::Unusable(format!(
                 "{} no longer has the classes of the run of {}: {}; name a folder with --data-dir",
@@ -150,8 +182,8 @@ impl OwnImages {
             )));
         }
         Ok(match part {
-            Part::Training => (dirs, splits.train),
-            Part::Validation => (dirs, splits.val),
+            Part::Training => splits.train,
+            Part::Validation => splits.val,
         })
     }
 

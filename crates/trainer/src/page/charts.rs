@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::comparison::page::loss_axis;
+use crate::comparison::curves::loss_axis;
 use crate::comparison::recorded_run::{EvalRow, RecordedRun, TrainingRow, Watched};
 use crate::figure::Scale;
 use crate::page::thin::thin;

@@ -154,6 +154,15 @@ impl RunFolder {
         &self.path
     }
 
+    /// Its name, that of `.` too.
+    pub fn name(&self) -> String {
+        let whole = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        match whole.file_name() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => whole.display().to_string(),
+        }
+    }
+
     /// The newest checkpoint.
     pub fn last(&self) -> PathBuf {
         self.path.join("last.safetensors")

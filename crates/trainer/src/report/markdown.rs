@@ -1,14 +1,13 @@
-//! A page on one run, with its curves.
+//! A page on one run as Markdown, with its curves as figures beside it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::comparison::epoch_rows::EpochRow;
-use crate::comparison::recorded_run::{EvalRow, RecordedRun, TrainingRow};
+use crate::comparison::curves::curves;
+use crate::comparison::recorded_run::RecordedRun;
 use crate::comparison::watch_figure::watch_figure;
 use crate::error::Error;
 use crate::evaluation::interval::Interval;
-use crate::figure::{Axis, Figure, Panel, Series, Weight};
 use crate::file_error::FileError;
 use crate::images::own_images::check_outside_of_run;
 use crate::terminal::loss::{loss_number, loss_text};
@@ -28,7 +27,7 @@ pub fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
     let figure = curves(run);
     figure.write_svg(&folder.join("curves.svg"))?;
     figure.write_png(&folder.join("curves.png"))?;
-    if let Some(figure) = watch_figure(&[(folder_name(folder), run)]) {
+    if let Some(figure) = watch_figure(&[(run.folder.name(), run)]) {
         figure.write_svg(&folder.join("watch.svg"))?;
         figure.write_png(&folder.join("watch.png"))?;
     }
@@ -37,98 +36,17 @@ pub fn write(run: &RecordedRun) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// Loss, top-1 and learning rate against steps. Of training, the means of the epochs lie above the lines
-/// of the log, which are thin then.
-pub fn curves(run: &RecordedRun) -> Figure {
-    let training = |value: fn(&TrainingRow) -> f64| {
-        run.training.iter().map(|row| (row.step as f64, value(row))).collect()
-    };
-    let epochs = |value: fn(&EpochRow) -> f64| {
-        run.epochs.iter().map(|row| (row.step as f64, value(row))).collect()
-    };
-    let validation = |value: fn(&EvalRow) -> f64| {
-        run.evaluations.iter().map(|row| (row.step as f64, value(row))).collect()
-    };
-    let series = |name: &str, points: Vec<(f64, f64)>, colour: usize| Series {
-        name: name.to_owned(),
-        points,
-        colour,
-        ..Series::default()
-    };
-    let panel = |title: &str, y: Axis, series: Vec<Series>| Panel {
-        title: title.to_owned(),
-        x: Axis::new("training steps"),
-        y,
-        series,
-        ..Panel::default()
-    };
-    let (train, val) = ("training", "validation");
-    let of_training = |lines: Vec<(f64, f64)>, means: Vec<(f64, f64)>| match means.len() {
-        // One mean is a dot, and no line to follow.
-        0 | 1 => vec![series(train, if lines.is_empty() { means } else { lines }, 5)],
-        _ => vec![Series { weight: Weight::Thin, ..series("", lines, 5) }, series(train, means, 5)],
-    };
-    let losses = run.evaluations.iter().map(|row| row.loss);
-    let losses = losses.chain(run.training.iter().map(|row| row.loss));
-    let panels = vec![
-        panel(
-            "loss",
-            loss_axis("loss in nats", losses),
-            [
-                of_training(training(|row| row.loss), epochs(|row| row.train_loss)),
-                vec![series(val, validation(|row| row.loss), 1)],
-            ]
-            .concat(),
-        ),
-        panel(
-            "accuracy",
-            Axis::new("top-1").percent(),
-            [
-                of_training(training(|row| row.top1), epochs(|row| row.train_top1)),
-                vec![series(val, validation(|row| row.top1), 1)],
-            ]
-            .concat(),
-        ),
-        panel(
-            "learning rate",
-            Axis::new("learning rate"),
-            // The axis says what it is.
-            vec![series(
-                "",
-                match run.epochs.len() > run.training.len() {
-                    true => epochs(|row| row.lr),
-                    false => training(|row| row.lr),
-                },
-                0,
-            )],
-        ),
-    ];
-    Figure { title: folder_name(run.folder.path()), panels }
-}
-
 /// How many classes a run has, if its folder says so.
 fn n_classes(run: &RecordedRun) -> Option<usize> {
     let names = fs::read_to_string(run.folder.classes()).ok()?;
     Some(names.lines().count())
 }
 
-/// The axis of losses: logarithmic where one is more than ten times another, so that a few that ran away do
-/// not press all others to the floor.
-pub fn loss_axis(label: &str, losses: impl Iterator<Item = f64>) -> Axis {
-    let losses = losses.filter(|loss| loss.is_finite() && *loss > 0.0);
-    let (least, most) = losses
-        .fold((f64::INFINITY, 0.0_f64), |(least, most), loss| (least.min(loss), most.max(loss)));
-    match most > 10.0 * least {
-        true => Axis::new(&format!("{label} (logarithmic)")).log(),
-        false => Axis::new(label),
-    }
-}
-
 fn to_text(run: &RecordedRun) -> Result<String, Error> {
     let folder = run.folder.path();
     let (preset, changes) = run.preset()?;
     let config = &run.config;
-    let mut text = format!("# {}\n\n", folder_name(folder));
+    let mut text = format!("# {}\n\n", run.folder.name());
 
     text.push_str(&format!(
         "{}: `{preset}`. Images of {} px from {}, batches of {}, seed {}.\n",
@@ -211,32 +129,4 @@ fn to_text(run: &RecordedRun) -> Result<String, Error> {
         quoted(&checkpoint)
     ));
     Ok(text)
-}
-
-/// The name of a folder, of `.` too.
-pub fn folder_name(folder: &Path) -> String {
-    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    match whole.file_name() {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None => whole.display().to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::figure::Scale;
-
-    #[test]
-    fn losses_far_apart_get_a_logarithmic_axis() {
-        for (losses, scale) in [
-            (&[][..], Scale::Linear),
-            (&[0.5, 5.0], Scale::Linear),
-            (&[0.5, 5.1], Scale::Log),
-            (&[2.0, f64::NAN, 1e20], Scale::Log),
-            (&[0.0, f64::INFINITY, 2.0], Scale::Linear),
-        ] {
-            assert_eq!(loss_axis("loss", losses.iter().copied()).scale, scale, "{losses:?}");
-        }
-    }
 }
