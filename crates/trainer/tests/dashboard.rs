@@ -1,6 +1,6 @@
 //! `dashboard` and `train --dashboard`, as a browser meets them.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)] // helpers of tests, which fail by panicking
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // helpers of tests, which fail by panicking
 
 mod common;
 
