@@ -200,3 +200,23 @@ fn real_ranks_are_started_and_measured() {
         assert!(text.contains("median ms") && text.contains("every answer checked"), "{text}");
     }
 }
+
+#[test]
+fn what_all_processes_say_goes_on_to_them() {
+    let place = Place::new();
+    // (options of launch, the command, what each process gets)
+    let table: [(&[&str], &[&str], &str); 6] = [
+        (&[], &["info"], "info"),
+        (&["-q"], &["info"], "--quiet info"),
+        (&["-q"], &["info", "-q"], "info -q"),
+        (&["--log-format", "json"], &["info"], "--log-format=json info"),
+        (&["--log-format", "json", "-q"], &["info"], "--quiet --log-format=json info"),
+        (&["--log-format=json"], &["info", "--log-format", "text"], "info --log-format text"),
+    ];
+    for (options, command, expected) in table {
+        fake(&place, &[0], "");
+        let (code, text, words) =
+            outcome(&place, &[&["-n", "2"], options, &["--"], command].concat());
+        assert_eq!((code, words), (0, vec![expected.to_owned()]), "{options:?}: {text}");
+    }
+}

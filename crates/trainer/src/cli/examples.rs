@@ -84,7 +84,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("bninception eval checkpoints/photos", "Evaluate the best state of a run"),
             (
                 "bninception eval checkpoints/photos --data-dir test --crops 10 --out tables",
-                "Ten crops of other pictures, with tables and the worst mistakes as a picture",
+                "Ten crops of other pictures, with tables and the worst mistakes",
             ),
             (
                 "bninception eval checkpoints/b --baseline checkpoints/a",
@@ -113,8 +113,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "Make one network of the best states of two runs",
             ),
             (
-                "bninception average run/epoch-0008.safetensors run/epoch-0009.safetensors mean.safetensors",
-                "Of two epochs of one run",
+                "bninception average run/best.safetensors run/last.safetensors mean.safetensors",
+                "Of two states of one run",
             ),
         ],
     ),
@@ -402,8 +402,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "completions",
         &[
             (
-                "bninception completions bash > ~/.local/share/bash-completion/completions/bninception",
-                "For bash, from the next shell on",
+                "bninception completions bash >> ~/.bash_completion",
+                "For bash with bash-completion, from the next shell on",
             ),
             (
                 "bninception completions zsh > ~/.zfunc/_bninception",
@@ -486,13 +486,13 @@ mod tests {
             let mut names_it = false;
             for (line, what) in examples {
                 // A shell takes what stands behind `>`, and the quotes.
-                let words = line.split(" > ").next().unwrap_or_default().split(' ');
+                let words = line.split(" >").next().unwrap_or_default().split(' ');
                 let words = words.map(|word| OsString::from(word.trim_matches('\'')));
                 if let Err(error) = parse(words) {
                     panic!("`{line}`: {error}");
                 }
                 names_it |= line.starts_with(format!("bninception {path}").trim_end());
-                assert!(2 + line.len() <= WIDTH + 16, "{line}");
+                assert!(2 + line.len() <= WIDTH, "{line}");
                 assert!(6 + what.len() <= WIDTH && !what.ends_with('.'), "{what}");
             }
             assert!(names_it, "no example of `{path}` shows it");

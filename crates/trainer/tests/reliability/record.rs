@@ -53,9 +53,9 @@ fn a_quiet_run_keeps_its_log() {
     let threads = (std::thread::available_parallelism().unwrap().get() + 1).to_string();
     let many = [&TRAIN[..], &["--overwrite", "--threads", &threads]].concat();
     let (said, kept) = log(&many, None);
-    let warning = format!("WARN train.threads = {threads}, but this process may use ");
-    assert_eq!(said.matches(&warning).count(), 1, "{said}");
-    assert_eq!(kept.matches(&warning).count(), 1, "{kept}");
+    let warning = format!("train.threads = {threads}, but this process may use ");
+    assert_eq!(said.matches(&format!("warning: {warning}")).count(), 1, "{said}");
+    assert_eq!(kept.matches(&format!("WARN {warning}")).count(), 1, "{kept}");
 }
 
 #[cfg(target_os = "linux")]
