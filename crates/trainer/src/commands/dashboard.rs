@@ -1,6 +1,5 @@
 //! `dashboard`: a live page on the runs of a folder.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,10 +55,8 @@ pub(super) fn dashboard(args: &DashboardArgs) -> Result<(), Error> {
 }
 
 /// Over when a signal has come.
-fn signal() -> impl Future<Output = ()> + Send {
-    async {
-        while signals::received().is_none() {
-            tokio::time::sleep(LOOK_FOR_SIGNALS).await;
-        }
+async fn signal() {
+    while signals::received().is_none() {
+        tokio::time::sleep(LOOK_FOR_SIGNALS).await;
     }
 }

@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn the_time_of_an_update_is_the_mean_over_updates() {
-        let table: [(&[(u64, f64)], Option<f64>); 7] = [
+        type Case<'a> = (&'a [(u64, f64)], Option<f64>);
+        let table: [Case<'_>; 7] = [
             (&[], None),
             // 32 images in an update.
             (&[(5, 64.0)], Some(0.5)),

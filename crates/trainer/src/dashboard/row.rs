@@ -150,10 +150,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         fs::write(&path, "").unwrap();
-        let metrics = Stamp {
-            written: SystemTime::UNIX_EPOCH + Duration::from_secs(1000),
-            ..Stamp::of(&path.metadata().unwrap())
-        };
+        let mut metrics = Stamp::of(&path.metadata().unwrap());
+        metrics.written = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let line = line.map(|step| LastLine {
             step,
             epoch: step as f64 / 10.0,
