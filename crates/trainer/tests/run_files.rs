@@ -122,6 +122,7 @@ fn the_page_lists_the_files_of_a_run() {
     let (_, section) = page.split_once("\n## tensorboard/\n").unwrap();
     let tags: Vec<&str> = section
         .lines()
+        .take_while(|line| !line.starts_with('#'))
         .filter(|line| line.starts_with("| `"))
         .flat_map(|line| line.split('|').nth(1).unwrap().split(','))
         .map(|tag| tag.trim().trim_matches('`'))
