@@ -1,4 +1,4 @@
-//! The loss curve of the `smoke` preset, to the last bit.
+//! The loss curve of the `smoke` preset, to the last bit; and the work of a processor without AVX2.
 //!
 //! `golden/SET.txt` holds the losses of training and evaluation of one instruction set, two threads,
 //! f32. A change that is no change of arithmetic leaves them as they are; one that is records them
@@ -20,11 +20,15 @@
 //! those otherwise.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests; says what it skips
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bninception_engine::Isa;
+use common::Place;
+use serde_json::Value;
 
 /// The loss of the first step may differ by this part between sets: ten times what scalar and avx2
 /// differ by.
@@ -49,6 +53,47 @@ fn smoke_repeats_its_losses_bit_by_bit() {
             Some(expected) => assert_eq!(found, expected, "{}", isa.name()),
             None => println!("{}: no curve is recorded, so none is compared", isa.name()),
         }
+    }
+}
+
+/// What plain Rust makes of a run, without an instruction of AVX2 in a kernel: it trains, it says which set it uses,
+/// and its checkpoint gives the same answers on the strongest set of the machine.
+#[test]
+fn a_processor_without_avx2_trains_evaluates_and_predicts() {
+    let place = Place::with_pictures();
+    let run = |arguments: &[&str], isa: Isa| {
+        let mut command = place.command(arguments);
+        let output = command.env("BNINCEPTION_ISA", isa.name()).output().unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?} on {}: {talk}", isa.name());
+        (String::from_utf8(output.stdout).unwrap(), talk)
+    };
+    let train = ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", "run"];
+    let (result, talk) = run(&train, Isa::Scalar);
+    let engine = talk.lines().find(|line| line.contains("fast engine")).unwrap();
+    println!("{engine}");
+    assert!(engine.contains("f32 on the CPU, scalar, "), "{engine}");
+    assert!(result.contains("on 20 validation images"), "{result}");
+
+    let sets = [Isa::Scalar, Isa::strongest()];
+    let [here, there]: [Value; 2] = sets.map(|isa| {
+        let (result, _) = run(&["eval", "run", "--json"], isa);
+        serde_json::from_str(result.lines().last().unwrap()).unwrap()
+    });
+    let [loss, other] = [&here, &there].map(|result| result["loss"].as_f64().unwrap());
+    println!("loss {loss} by {}, {other} by {}", sets[0].name(), sets[1].name());
+    assert!((loss - other).abs() / other < BETWEEN_SETS, "{loss} and {other}");
+    assert_eq!([&here["images"], &there["images"]], [20, 20]);
+
+    let [here, there] = sets.map(|isa| {
+        let (result, _) = run(&["predict", "run", "pictures/val", "--json"], isa);
+        let rows: Vec<Value> = serde_json::from_str(result.lines().last().unwrap()).unwrap();
+        let best = |row: &Value| row["predictions"][0]["probability"].as_f64().unwrap();
+        rows.iter().map(best).collect::<Vec<f64>>()
+    });
+    assert_eq!(here.len(), 20);
+    for (one, other) in here.iter().zip(&there) {
+        assert!((one - other).abs() < BETWEEN_SETS, "probability {one} and {other}");
     }
 }
 
@@ -79,7 +124,7 @@ fn run(isa: Isa) -> Curve {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metrics = fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
     let row = |line: &str| {
-        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let row: Value = serde_json::from_str(line).unwrap();
         let what = format!("{} {}", row["kind"].as_str().unwrap(), row["step"]);
         (what, row["loss"].as_f64().unwrap())
     };

@@ -2,8 +2,10 @@
 //! rules of the tree that no compiler knows. `cargo xtask experiment` trains and compares the paper's
 //! networks.
 
+mod deny;
 mod experiment;
 mod gpu_libraries;
+mod release;
 mod rules;
 mod shell;
 mod structure;
@@ -20,13 +22,17 @@ fn main() -> ExitCode {
         Some("check") => check(),
         Some("lint") => lint(),
         Some("structure") => show_structure(),
+        Some("deny") => deny::check(deny::Advisories::Tell),
+        Some("release") => release::main(&arguments[1..]),
         Some("sanitize") => sanitize(),
         Some("gpu-libraries") => gpu_libraries::fetch(arguments.get(1)),
         Some("kill") => kill(std::env::args().nth(2)),
         _ => {
-            Err("usage: cargo xtask check | lint | structure | sanitize | kill [N] | gpu-libraries DIR | experiment\n\
+            Err("usage: cargo xtask check | lint | structure | deny | release | sanitize | kill [N] | gpu-libraries DIR | experiment\n\
                   check: everything; lint: everything but the tests;\n\
                   structure: files, imports and their order in each crate;\n\
+                  deny: licences, sources and known faults of the dependencies (deny.toml);\n\
+                  release [--dirty] [--out DIR]: the binary in an archive, with licences and checksums;\n\
                   sanitize: the tests of the crate with unsafe code under AddressSanitizer;\n\
                   kill: a run that is killed N times (200) and must end as if it were not;\n\
                   gpu-libraries: NVIDIA's libraries into a folder, for runs on a GPU and their tests;\n\

@@ -1,7 +1,7 @@
 //! Commands, and what the terminal is told.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// An error says what is wrong, in words for a person.
 pub(crate) type Outcome = Result<(), String>;
@@ -19,6 +19,38 @@ pub(crate) fn cargo_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ou
         Ok(status) => Err(format!("cargo {} ended with {status}", arguments[0])),
         Err(error) => Err(format!("cannot run cargo: {error}")),
     }
+}
+
+/// What a program writes to stdout, run at the root of the tree.
+///
+/// # Errors
+/// No such program; its own failure, with what it said.
+pub(crate) fn output_of(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(arguments).current_dir(root()).output();
+    let output = output.map_err(|error| format!("cannot run {program}: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!(
+            "{program} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+    }
+}
+
+/// As [`output_of`], for the cargo that runs this tool.
+///
+/// # Errors
+/// As [`output_of`].
+pub(crate) fn output_of_cargo(arguments: &[&str]) -> Result<String, String> {
+    output_of(env!("CARGO"), arguments)
+}
+
+/// Whether a program is there and ends well; what it says is not shown.
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 pub(crate) fn root() -> &'static Path {

@@ -177,9 +177,11 @@ impl RunResult {
 
 /// The bytes behind the header.
 pub(crate) fn tensors(path: &Path) -> Vec<u8> {
-    let bytes = fs::read(path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
     let (header, _) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    bytes[8 + header..].to_vec()
+    // In place: no second buffer of a whole checkpoint.
+    bytes.drain(..8 + header);
+    bytes
 }
 
 fn without_times(jsonl: &str) -> String {
