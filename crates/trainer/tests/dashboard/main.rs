@@ -1,124 +1,30 @@
 //! `dashboard` and `train --dashboard`, as a browser meets them.
 #![cfg(unix)]
-#![allow(clippy::print_stdout, clippy::unwrap_used)] // helpers of tests, which fail by panicking
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests; they say what they measure
 
+mod client;
+#[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+mod many_runs;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::thread;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bninception::run::checkpoint;
-use bninception::run::records::{EvaluatedWeights, Record};
-use common::Place;
-use rustix::process::{Pid, Signal, kill_process};
+use bninception::run::records::Record;
+use rustix::process::Signal;
 use serde_json::Value;
 
-/// How long anything may take here. Tests share their cores with each other.
-const LIMIT: Duration = Duration::from_secs(20);
+use client::{Server, ask, ids, request};
+use common::Place;
 
-/// A dashboard that runs until it is dropped.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(place: &Place, dir: &str) -> Server {
-        let mut command = place.command(&["dashboard", dir, "--port", "0"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("http://").expect(&line).to_owned();
-        Server { child, address }
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        ask(&self.address, &request("GET", path, &[]))
-    }
-
-    fn json(&self, path: &str) -> Value {
-        let answer = self.get(path);
-        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-        serde_json::from_str(&answer.body).unwrap()
-    }
-
-    /// The answer to `path` once `is_there` says so.
-    fn wait_for(&self, path: &str, is_there: impl Fn(&Value) -> bool) -> Value {
-        wait_for(|| Some(self.json(path)).filter(&is_there))
-    }
-
-    fn ids(&self) -> Vec<String> {
-        ids(&self.json("/api/runs"))
-    }
-
-    /// Sends a signal; gives the exit code.
-    fn end(mut self, signal: Signal) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        wait_for(|| self.child.try_wait().unwrap()).code()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = ask() {
-            return found;
-        }
-        assert!(start.elapsed() < LIMIT, "it does not come");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn ids(list: &Value) -> Vec<String> {
-    let runs = list["runs"].as_array().unwrap();
-    runs.iter().map(|run| run["run"].as_str().unwrap().to_owned()).collect()
-}
-
-struct Answer {
-    status: u16,
-    /// In small letters.
-    head: String,
-    body: String,
-}
-
-/// A request with the header `Host` of a browser on this machine, unless `headers` have another.
-fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-    if !headers.iter().any(|(name, _)| *name == "Host") {
-        text.push_str("Host: localhost:6007\r\n");
-    }
-    for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text + "\r\n"
-}
-
-fn ask(address: &str, request: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    let text = String::from_utf8_lossy(&bytes);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
-}
-
-fn line(step: u64) -> Record {
+pub(crate) fn line(step: u64) -> Record {
     Record::Train {
         step,
         epoch: step as f64 / 100.0,
@@ -140,7 +46,7 @@ fn write_run(folder: &Path, n: u64) {
     fs::write(folder.join("train.log"), "2026-11-28T00:40:59Z  INFO bninception\n").unwrap();
 }
 
-fn train(place: &Place, run: &str, more: &[&str]) {
+pub(crate) fn train(place: &Place, run: &str, more: &[&str]) {
     let smoke = ["train", "--preset", "smoke", "--data-dir", "pictures", "--run-dir", run];
     place.succeed(&[&smoke[..], more].concat());
 }
@@ -579,83 +485,4 @@ fn beside_a_run_it_changes_nothing() {
         records.map(|record| record["loss"].clone()).collect()
     };
     assert_eq!(losses("plain/run"), losses("served/run"));
-}
-
-/// Writes `n_runs` runs with `n_rows` lines and the checkpoint of a real one, whose tensors are holes.
-fn write_many(place: &Place, dir: &str, n_runs: usize, n_rows: u64) {
-    let first = place.path(dir).join("run-000");
-    train(place, &format!("{dir}/run-000"), &["--steps", "1"]);
-    let mut lines = String::new();
-    for step in 1..=n_rows {
-        let record = match step % 100 {
-            0 => Record::Eval {
-                step,
-                epoch: step as f64 / 100.0,
-                weights: EvaluatedWeights::Model,
-                statistics: None,
-                images: 1000,
-                failed: 0,
-                loss: 1.0,
-                top1: 0.5,
-                top5: 0.9,
-                balanced: 0.5,
-                seconds: 1.0,
-            },
-            _ => line(step),
-        };
-        lines.push_str(&serde_json::to_string(&record).unwrap());
-        lines.push('\n');
-    }
-    fs::write(first.join("metrics.jsonl"), &lines).unwrap();
-    let checkpoint = first.join("last.safetensors");
-    let bytes = fs::read(&checkpoint).unwrap();
-    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    for place in 1..n_runs {
-        let run = first.with_file_name(format!("run-{place:03}"));
-        fs::create_dir(&run).unwrap();
-        for name in ["config.toml", "metrics.jsonl", "summary.csv", "train.log"] {
-            fs::copy(first.join(name), run.join(name)).unwrap();
-        }
-        let mut file = fs::File::create(run.join("last.safetensors")).unwrap();
-        file.write_all(&bytes[..header]).unwrap();
-        file.set_len(bytes.len() as u64).unwrap();
-    }
-}
-
-/// The most memory that a process has had, in MB.
-#[cfg(target_os = "linux")]
-fn most_memory(child: &Child) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1000.0
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn two_hundred_runs_of_ten_thousand_rows_are_listed_at_once() {
-    let place = Place::with_pictures();
-    write_many(&place, "runs", 200, 10_000);
-    let start = Instant::now();
-    let server = Server::start(&place, "runs");
-    server.get("/");
-    let list = server.json("/api/runs");
-    let seconds = start.elapsed().as_secs_f64();
-    assert_eq!(list["runs"].as_array().unwrap().len(), 200);
-    assert!(list["runs"].as_array().unwrap().iter().all(|run| run["loss"].is_number()), "{list}");
-    let listed = most_memory(&server.child);
-    let start = Instant::now();
-    let eight: Vec<String> = (0..8).map(|place| format!("run=run-{place:03}")).collect();
-    let charts = server.json(&format!("/api/charts?{}", eight.join("&")));
-    let drawn_seconds = start.elapsed().as_secs_f64();
-    let curves = charts["charts"][0]["curves"].as_array().unwrap();
-    assert!(curves.iter().all(|curve| curve["y"].as_array().unwrap().len() <= 1000));
-    assert_eq!(curves.last().unwrap()["run"], 7);
-    let drawn = most_memory(&server.child);
-    println!(
-        "200 runs of 10,000 rows: listed in {seconds:.3} s with {listed:.1} MB, eight drawn in {drawn_seconds:.3} s \
-         with {drawn:.1} MB"
-    );
-    // The promise is 2 s; other tests share the cores.
-    assert!(seconds < 6.0, "{seconds} s");
-    assert!(listed < 100.0 && drawn < 100.0, "{listed} MB, {drawn} MB");
 }
