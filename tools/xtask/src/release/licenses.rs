@@ -63,7 +63,8 @@ fn add(
 }
 
 /// The files with the licences of a package. Where its archive has none, those of another package from the same
-/// repository under the same licence stand for them.
+/// repository under the same licence stand for them. If there is none either, and the package can be taken under
+/// Apache-2.0, the text of that licence will do, which names nobody.
 fn files_of(package: &Package, all: &[Package]) -> Result<Vec<PathBuf>, String> {
     let own = own_files(package)?;
     if !own.is_empty() {
@@ -81,11 +82,20 @@ fn files_of(package: &Package, all: &[Package]) -> Result<Vec<PathBuf>, String> 
             return Ok(files);
         }
     }
+    if is_apache_a_choice(&package.license) {
+        return Ok(vec![root().join("LICENSE-APACHE")]);
+    }
     Err(format!(
         "{}: its archive has no text of its licence ({}), and no other package of its repository has one",
         package.key(),
         package.license
     ))
+}
+
+/// Whether a licence such as `MIT OR Apache-2.0` or `MIT/Apache-2.0` leaves the choice of Apache-2.0 alone.
+fn is_apache_a_choice(license: &str) -> bool {
+    let license = license.replace('/', " OR ");
+    !license.contains(" AND ") && license.split(" OR ").any(|one| one.trim() == "Apache-2.0")
 }
 
 fn own_files(package: &Package) -> Result<Vec<PathBuf>, String> {
@@ -140,7 +150,7 @@ mod tests {
             assert!(page.lines().any(|line| line == key), "{key} has no text");
         }
         assert!(page.contains("Permission is hereby granted, free of charge"));
-        assert!(page.contains("Bitstream Vera"));
+        assert!(page.contains("Bitstream Vera") && page.contains("Leon Sorokin"));
         assert!(!page.contains("\nbninception 0"), "our own licences are files of their own");
     }
 
@@ -172,8 +182,11 @@ mod tests {
         assert!(page.contains("\nwith 1.0.0\nbeside 1.0.0\n"), "{page}");
         assert!(page.ends_with("\n\nthe words of with\n"), "{page}");
 
-        let error = third_party_page(&[alone], &[]).unwrap_err();
+        let error = third_party_page(std::slice::from_ref(&alone), &[]).unwrap_err();
         assert!(error.starts_with("alone 1.0.0: "), "{error}");
+        let free = Package { license: "MIT/Apache-2.0".to_owned(), ..alone };
+        let page = third_party_page(&[free], &[]).unwrap();
+        assert!(page.contains("Apache License") && page.contains("\nalone 1.0.0\n"), "{page}");
     }
 
     #[test]
@@ -183,6 +196,20 @@ mod tests {
         fs::write(empty.dir.join("COPYING"), "\n").unwrap();
         let error = third_party_page(&[empty], &[]).unwrap_err();
         assert!(error.contains("empty 1.0.0") && error.contains("is empty"), "{error}");
+    }
+
+    #[test]
+    fn apache_alone_has_to_be_one_of_the_choices() {
+        for (license, expected) in [
+            ("MIT OR Apache-2.0", true),
+            ("Apache-2.0 / MIT", true),
+            ("Apache-2.0", true),
+            ("MIT", false),
+            ("(MIT OR Apache-2.0) AND Unicode-3.0", false),
+            ("Apache-2.0 WITH LLVM-exception OR MIT", false),
+        ] {
+            assert_eq!(is_apache_a_choice(license), expected, "{license}");
+        }
     }
 
     #[test]

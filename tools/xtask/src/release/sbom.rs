@@ -61,14 +61,19 @@ fn component(package: &Package) -> Value {
 }
 
 fn asset(asset: &Asset) -> Result<Value, String> {
+    let mut files = Vec::new();
+    for path in asset.files {
+        let hash = json!({ "alg": "SHA-256", "content": sha256(&root().join(path))? });
+        files.push(json!({ "type": "file", "name": path, "hashes": [hash] }));
+    }
     Ok(json!({
-        "type": "file",
+        "type": "library",
         "bom-ref": format!("{} {}", asset.name, asset.version),
         "name": asset.name,
         "version": asset.version,
-        "hashes": [{ "alg": "SHA-256", "content": sha256(&root().join(asset.file))? }],
         "licenses": [{ "expression": asset.license }],
         "externalReferences": [{ "type": "website", "url": asset.url }],
+        "components": files,
     }))
 }
 

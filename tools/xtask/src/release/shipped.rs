@@ -45,21 +45,43 @@ pub(crate) struct Asset {
     /// An SPDX expression.
     pub(crate) license: &'static str,
     pub(crate) url: &'static str,
-    /// The file, from the root of the tree.
-    pub(crate) file: &'static str,
+    /// Its files, from the root of the tree.
+    pub(crate) files: &'static [&'static str],
     /// The text of its licence, from the root of the tree.
     pub(crate) license_file: &'static str,
 }
 
-/// All of them. A test refuses a file in the trainer's `assets` that is not named here.
-pub(crate) const ASSETS: &[Asset] = &[Asset {
-    name: "DejaVu Sans (subset)",
-    version: "2.35",
-    license: "Bitstream-Vera AND LicenseRef-Arev",
-    url: "https://dejavu-fonts.github.io",
-    file: "crates/trainer/assets/DejaVuSans-subset.ttf",
-    license_file: "crates/trainer/assets/DejaVuSans-LICENSE.txt",
-}];
+/// All of them. A test refuses a file in a folder `assets` that is neither here nor in [`OWN_ASSETS`].
+pub(crate) const ASSETS: &[Asset] = &[
+    Asset {
+        name: "DejaVu Sans (subset)",
+        version: "2.35",
+        license: "Bitstream-Vera AND LicenseRef-Arev",
+        url: "https://dejavu-fonts.github.io",
+        files: &["crates/trainer/assets/DejaVuSans-subset.ttf"],
+        license_file: "crates/trainer/assets/DejaVuSans-LICENSE.txt",
+    },
+    Asset {
+        name: "uPlot",
+        version: "1.6.32",
+        license: "MIT",
+        url: "https://github.com/leeoniya/uPlot",
+        files: &[
+            "crates/trainer/src/page/assets/uplot.min.css",
+            "crates/trainer/src/page/assets/uplot.min.js",
+        ],
+        license_file: "crates/trainer/src/page/assets/uplot-LICENSE.txt",
+    },
+];
+
+/// Files in those folders that this project has made.
+#[cfg(test)]
+const OWN_ASSETS: [&str; 4] = [
+    "crates/trainer/src/dashboard/assets/dashboard.js",
+    "crates/trainer/src/page/assets/charts.js",
+    "crates/trainer/src/page/assets/style.css",
+    "crates/trainer/src/page/assets/tables.js",
+];
 
 /// The packages in the binary of `target`, with the features that it has unless told otherwise, by name and
 /// version. What runs at build time only, such as macros, is not among them.
@@ -169,6 +191,7 @@ fn checksums() -> Result<BTreeMap<String, String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::output_of;
 
     #[test]
     fn the_lines_of_cargo_tree() {
@@ -200,17 +223,14 @@ mod tests {
 
     #[test]
     fn every_file_that_the_program_carries_is_named() {
-        let known = ASSETS.iter().flat_map(|asset| [asset.file, asset.license_file]);
-        let known: BTreeSet<PathBuf> = known.map(|file| root().join(file)).collect();
-        for file in &known {
-            assert!(file.is_file(), "{file:?} is not there");
-        }
-        for entry in fs::read_dir(root().join("crates/trainer/assets")).unwrap() {
-            let path = entry.unwrap().path();
-            assert!(
-                known.contains(&path),
-                "{path:?}: if others have made it, name it and its licence in ASSETS (release/shipped.rs)"
-            );
-        }
+        let others = ASSETS.iter().flat_map(|asset| [asset.files, &[asset.license_file]].concat());
+        let known: BTreeSet<&str> = others.chain(OWN_ASSETS).collect();
+        let listed = output_of("git", &["ls-files", "crates"]).unwrap();
+        let found: BTreeSet<&str> =
+            listed.lines().filter(|path| path.contains("/assets/")).collect();
+        assert_eq!(
+            found, known,
+            "name what others have made, and its licence, in ASSETS, and our own in OWN_ASSETS"
+        );
     }
 }
