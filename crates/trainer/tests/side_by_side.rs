@@ -263,7 +263,9 @@ fn a_flip_is_the_mean_of_an_image_and_its_mirror_image() {
     let mean: Vec<f64> = plain[0].iter().zip(&plain[1]).map(|(a, b)| (a + b) / 2.0).collect();
     for dir in ["pictures/val", "mirrored"] {
         let found = probabilities(dir, &["--flip"]);
-        assert!(apart(&found, &mean) < 1e-6, "{dir}: {found:?}, expected {mean:?}");
+        // Batches of another size are summed in another order: logits differ by the rounding of f32, and so
+        // do probabilities, by 1.2e-6 with AVX2.
+        assert!(apart(&found, &mean) < 1e-5, "{dir}: {found:?}, expected {mean:?}");
         let seen = columns(&place, "out/predictions.csv", &["crops"]);
         assert!(seen.iter().all(|row| row[0] == "image and mirror"), "{seen:?}");
     }

@@ -1,5 +1,7 @@
 //! Commands to go on.
 
+use std::path::Path;
+
 use maud::{Markup, html};
 
 use super::Spot;
@@ -39,6 +41,10 @@ fn commands(of: &ReportedRun) -> Vec<(&'static str, String)> {
             ("Hand the network on:", format!("bninception export {checkpoint} --onnx FILE.onnx")),
         ]);
     }
+    let parent = folder.path().parent().filter(|parent| !parent.as_os_str().is_empty());
+    let runs = quoted(parent.unwrap_or(Path::new(".")));
+    commands
+        .push(("Watch runs live, this one among them:", format!("bninception dashboard {runs}")));
     commands.push(("Make this page anew:", format!("bninception report {run}")));
     commands
 }
