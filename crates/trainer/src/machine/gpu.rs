@@ -19,7 +19,7 @@ pub fn open(number: usize) -> Result<Box<dyn Device>, DeviceError> {
 /// The GPU for the process number `place` of those that share this machine, and its number: they take turns.
 ///
 /// # Errors
-/// There is none, or as [`open`].
+/// There is none, or as [`open()`].
 pub fn open_in_turn(place: usize) -> Result<(usize, Box<dyn Device>), DeviceError> {
     libraries::driver()?;
     let libraries = libraries::find();
