@@ -51,7 +51,7 @@ pub(crate) struct Asset {
     pub(crate) license_file: &'static str,
 }
 
-/// All of them. A test refuses a file in a folder `assets` that is neither here nor in [`OWN_ASSETS`].
+/// All of them. A test refuses a file in a folder `assets` that is neither here nor in `OWN_ASSETS`.
 pub(crate) const ASSETS: &[Asset] = &[
     Asset {
         name: "DejaVu Sans (subset)",
