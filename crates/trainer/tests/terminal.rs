@@ -18,7 +18,8 @@ use serde_json::Value;
 const ESCAPE: &str = "\u{1b}[";
 
 /// Variables that choose colour, which the machine of the tests may have set.
-const VARIABLES: [&str; 4] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"];
+const VARIABLES: [&str; 5] =
+    ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI", "OMPI_COMM_WORLD_SIZE"];
 
 fn command(place: &Place, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = place.command(arguments);
@@ -65,7 +66,7 @@ fn colour_is_for_terminals_and_for_who_asks() {
     let place = Place::new();
     // (arguments, variables, colour in a pipe, colour on a terminal)
     type Row<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], bool, bool);
-    let table: [Row<'_>; 9] = [
+    let table: [Row<'_>; 12] = [
         (&[], &[], false, true),
         (&[], &[("NO_COLOR", "1")], false, false),
         (&[], &[("TERM", "dumb")], false, false),
@@ -75,6 +76,10 @@ fn colour_is_for_terminals_and_for_who_asks() {
         (&["--color", "always"], &[("NO_COLOR", "1")], true, true),
         (&["--color=never"], &[("CLICOLOR_FORCE", "1")], false, false),
         (&["--color", "auto"], &[], false, true),
+        // Open MPI's launcher gives its processes a terminal, and writes on to a pipe.
+        (&[], &[("OMPI_COMM_WORLD_SIZE", "1")], false, false),
+        (&[], &[("OMPI_COMM_WORLD_SIZE", "1"), ("CLICOLOR_FORCE", "1")], true, true),
+        (&["--color", "always"], &[("OMPI_COMM_WORLD_SIZE", "1")], true, true),
     ];
     for (options, variables, in_pipe, at_terminal) in table {
         for arguments in [&["presets", "list"][..], &["eval", "--help"], &["help", "train"]] {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::AutoStream;
 use anstream::stream::RawStream;
+use bninception_collective::{Family, Launcher};
 use clap::ColorChoice;
 use console::Style;
 
@@ -13,9 +14,12 @@ static ON_STDOUT: AtomicBool = AtomicBool::new(false);
 static ON_STDERR: AtomicBool = AtomicBool::new(false);
 
 /// Decides for the whole process. `auto` is colour on a terminal, by the rules that clap follows for its own output:
-/// not with NO_COLOR, CLICOLOR=0 or TERM=dumb, and elsewhere too with CLICOLOR_FORCE.
+/// not with NO_COLOR, CLICOLOR=0 or TERM=dumb, and elsewhere too with CLICOLOR_FORCE. Under Open MPI's
+/// launcher nothing is taken for a terminal: it gives its processes one of its own, whatever it writes their words to.
 pub fn choose(asked: ColorChoice) {
     let asked = match asked {
+        // Bytes in memory are no terminal.
+        ColorChoice::Auto if is_under_open_mpi() => AutoStream::choice(&Vec::<u8>::new()),
         ColorChoice::Auto => anstream::ColorChoice::Auto,
         ColorChoice::Always => anstream::ColorChoice::Always,
         ColorChoice::Never => anstream::ColorChoice::Never,
@@ -28,6 +32,10 @@ pub fn choose(asked: ColorChoice) {
     // For progress bars, which stand on stderr; indicatif asks for the colours of stdout.
     console::set_colors_enabled(stderr);
     console::set_colors_enabled_stderr(stderr);
+}
+
+fn is_under_open_mpi() -> bool {
+    Launcher::of_process().is_some_and(|launcher| launcher.family == Family::OpenMpi)
 }
 
 fn has_color<S: RawStream>(stream: &S) -> bool {
