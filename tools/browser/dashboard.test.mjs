@@ -8,7 +8,7 @@ import * as pages from "./pages.mjs";
 
 const { URL: url, FOLDER: folder, RUN: run, MANY: many } = process.env;
 const record = path.join(folder, run, "metrics.jsonl");
-// Two looks of the page at its server, and time for a busy machine.
+// Some looks of the page at its server, and time for a busy machine.
 const SOON = { timeout: 15_000 };
 let browser;
 before(async () => { browser = await pages.browser(); });
@@ -89,6 +89,43 @@ test("the list is sorted and filtered, and the address keeps what was chosen", a
   assert.ok((await shown.count()) < all);
   assert.ok(await row(page, run).getByRole("checkbox").isChecked());
   await page.locator('#list-charts [data-chart="loss"]').waitFor(SOON);
+  assert.deepEqual(complaints, []);
+  await page.close();
+});
+
+test("a tick that is taken away and set again draws the curves again", async () => {
+  const { page, complaints } = await opened();
+  const box = row(page, run).getByRole("checkbox");
+  const chart = page.locator('#list-charts [data-chart="loss"]');
+  for (let i = 0; i < 2; i += 1) {
+    await box.check();
+    await chart.waitFor(SOON);
+    await box.uncheck();
+    await chart.waitFor({ state: "detached", ...SOON });
+  }
+  assert.deepEqual(complaints, []);
+  await page.close();
+});
+
+test("what does not change is left alone: rows in their order, settings that are read", async () => {
+  const { page, complaints } = await opened();
+  // Two looks of the page at its server.
+  const moved = await page.evaluate(() => new Promise((done) => {
+    let moved = 0;
+    new MutationObserver((changes) => { moved += changes.length; })
+      .observe(document.querySelector("#runs tbody"), { childList: true });
+    setTimeout(() => done(moved), 4500);
+  }));
+  assert.equal(moved, 0, "rows are moved");
+
+  await row(page, run).getByRole("link").click();
+  const summary = page.locator("#run-settings summary");
+  await summary.click();
+  await summary.focus();
+  const last = pages.metrics(record).filter((one) => one.kind === "train").at(-1);
+  fs.appendFileSync(record, `${JSON.stringify({ ...last, step: last.step + 3, loss: 0.654321 })}\n`);
+  await page.locator('#run-charts [data-chart="loss"] canvas[aria-label*="0.6543"]').waitFor(SOON);
+  assert.equal(await page.evaluate(() => document.activeElement.tagName), "SUMMARY", "the focus is lost");
   assert.deepEqual(complaints, []);
   await page.close();
 });

@@ -43,6 +43,17 @@ test("the curves are the rows of metrics.jsonl", async () => {
   await page.close();
 });
 
+test("whole numbers are written to their last digit, others to four", async () => {
+  const { page } = await pages.open(browser, one);
+  const written = (value, format) => page.evaluate(([v, f]) => bn.number(v, f), [value, format]);
+  for (const [value, text] of [[118365, "118,365"], [12345678, "12,345,678"], [0, "0"], [-1234, "-1,234"],
+    [0.123456, "0.1235"], [212.44, "212.4"], [0.0000123, "1.23e-5"], [2.5e9 + 0.5, "2.50e+9"], [null, "–"]]) {
+    assert.equal(await written(value), text);
+  }
+  assert.equal(await written(0.98765, "percent"), "98.77 %");
+  await page.close();
+});
+
 test("the result stands first and is that of eval", async () => {
   const { page } = await pages.open(browser, one);
   const first = page.locator("main section").first();

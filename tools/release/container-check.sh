@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries what the Containerfile does, without a container engine: the builder's commands on exactly the files that
-# .containerignore lets through, and the program in a fresh Debian of the same release, as the user of the image.
+# .dockerignore lets through, and the program in a fresh Debian of the same release, as the user of the image.
 # As root, with debootstrap (its folder of scripts in DEBOOTSTRAP_DIR where it is not installed), rust and gcc.
 #
 #     tools/release/container-check.sh FOLDER      # 400 MB; the Debian in it is used again
@@ -16,11 +16,11 @@ suite="$(sed -n 's/^ARG RUNTIME=.*debian:\([a-z]*\)-slim$/\1/p' Containerfile)"
 uid="$(sed -n 's/^USER \([0-9]*\):.*/\1/p' Containerfile)"
 [ -n "$suite" ] && [ -n "$uid" ] || { echo "the Containerfile names no Debian or no user" >&2; exit 1; }
 
-say "the files that .containerignore lets through"
+say "the files that .dockerignore lets through"
 rm -rf "$work/source"
 mkdir -p "$work/source"
 # A line with ! lets a path through again; all the rest is left out by the line with the star.
-grep '^!' .containerignore | cut -c2- | while read -r path; do
+grep '^!' .dockerignore | cut -c2- | while read -r path; do
     git ls-files -z -- "$path" | xargs -0 cp --parents -t "$work/source"
 done
 (cd "$work/source" && find . -type f | wc -l)

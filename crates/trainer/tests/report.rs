@@ -190,7 +190,7 @@ fn a_page_shows_what_the_run_recorded_and_what_its_best_checkpoint_does() {
             "<tr><th scope=\"row\">training</th><td>40 images</td></tr>",
             "<tr><th scope=\"row\">validation</th><td>20 images</td></tr>",
             "fast engine, f32 on the CPU",
-            "bninception predict run/best.safetensors IMAGE...",
+            "bninception predict run IMAGE...",
         ],
     );
     // What was made of the same settings is the same, but for times.

@@ -374,7 +374,7 @@ pub struct PredictArgs {
 /// `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// Folders of runs, or folders that hold such folders.
+    /// Folders of runs, or folders that hold such folders, up to three levels down.
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Also give the paper's figure 3: the steps to the best accuracy of this run, a path or a name. By

@@ -9,7 +9,7 @@ use super::UseArgs;
 /// `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Folders of runs, or folders that hold such folders.
+    /// Folders of runs, or folders that hold such folders, up to three levels down.
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// What to write: one page for a browser that needs no network, or report.md with curves.svg and

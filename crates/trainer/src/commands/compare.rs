@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::cli::CompareArgs;
 use crate::commands::print;
-use crate::comparison::recorded_run::{RecordedRun, find_all_runs};
+use crate::comparison::recorded_run::RecordedRun;
+use crate::comparison::run_search::find_all_runs;
 use crate::comparison::run_table::{DIVERGED, RunTable};
 use crate::comparison::{Comparison, files, tables};
 use crate::config::ConfigError;
@@ -80,7 +81,7 @@ fn marked(run_table: &RunTable<'_>) -> (Vec<String>, Vec<Vec<String>>) {
 fn figure3(runs: &[RecordedRun], baseline: Option<&str>) -> Result<Option<Comparison>, Error> {
     let has_paper_run = || -> Result<bool, ConfigError> {
         for run in runs {
-            if run.best().is_some() && run.preset()?.0 == PAPER_PRESET {
+            if run.most_right().is_some() && run.preset()?.0 == PAPER_PRESET {
                 return Ok(true);
             }
         }

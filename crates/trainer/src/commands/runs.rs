@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::cli::{RunsArgs, RunsCommand, RunsPruneArgs};
 use crate::commands::print;
-use crate::comparison::inventory::{RunEntry, RunStatus, all_runs_in};
+use crate::comparison::inventory::{RunEntry, RunStatus};
 use crate::comparison::pruning::{Pruning, file_name};
+use crate::comparison::run_search::find_runs;
 use crate::config::{Sources, resolve};
 use crate::error::Error;
 use crate::terminal::color::{Accent, mark_commands};
@@ -31,7 +32,7 @@ fn folder(named: Option<&PathBuf>) -> Result<PathBuf, Error> {
 }
 
 fn entries(dir: &Path) -> Result<Vec<RunEntry>, Error> {
-    Ok(all_runs_in(dir)?.iter().map(|path| RunEntry::of(path)).collect())
+    Ok(find_runs(dir)?.iter().map(|path| RunEntry::of(path)).collect())
 }
 
 fn list(args: &RunsArgs) -> Result<(), Error> {

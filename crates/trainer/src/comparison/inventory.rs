@@ -2,19 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata as FileMetadata};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
-use crate::comparison::recorded_run::{folders_in, holds_run};
-use crate::error::Error;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::lock;
 use crate::run::metadata::Metadata;
 use crate::training::course::Course;
-
-/// Folders between the one that is named and a run, at the most.
-pub const MOST_LEVELS: usize = 3;
 
 /// How a run stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,42 +113,6 @@ fn is_finished(metadata: &Metadata) -> bool {
     is_at_end || course.is_stopped_early(&metadata.progress)
 }
 
-/// The folders of all runs in `path` and in its folders, in the order of their names. Of a run nothing
-/// below is looked at.
-///
-/// # Errors
-/// There is no such folder, no run in it, or a folder cannot be read.
-pub fn all_runs_in(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !path.is_dir() {
-        let path = path.display();
-        return Err(Error::Usage(format!(
-            "{path} is no folder; name one that holds the folders of runs"
-        )));
-    }
-    let mut runs = Vec::new();
-    let mut level = vec![path.to_owned()];
-    for depth in 0..=MOST_LEVELS {
-        let mut below = Vec::new();
-        for folder in level {
-            match holds_run(&folder) {
-                true => runs.push(folder),
-                false if depth < MOST_LEVELS => below.extend(folders_in(&folder)?),
-                false => {}
-            }
-        }
-        level = below;
-    }
-    if runs.is_empty() {
-        return Err(Error::Unusable(format!(
-            "there is no run in {} or in the folders {MOST_LEVELS} levels down; `bninception train` makes \
-             one in `checkpoints`, or in the folder that --run-dir names",
-            path.display()
-        )));
-    }
-    runs.sort();
-    Ok(runs)
-}
-
 /// Bytes of the files in `folder` and below, without those in `seen`.
 fn bytes_in(folder: &Path, seen: &mut BTreeSet<(u64, u64)>) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
@@ -185,31 +144,6 @@ pub(super) fn identity(_file: &FileMetadata) -> Option<((u64, u64), u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn runs_are_found_on_every_level_and_not_in_each_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let make = |name: &str| {
-            let path = dir.path().join(name);
-            fs::create_dir_all(&path).unwrap();
-            fs::write(path.join("metrics.jsonl"), "").unwrap();
-        };
-        for name in ["b", "a", "paper/c-seed-1", "paper/search/lr-1", "b/inner", "1/2/3/4"] {
-            make(name);
-        }
-        fs::create_dir_all(dir.path().join("demo-pictures/train/circle")).unwrap();
-        let found = all_runs_in(dir.path()).unwrap();
-        let names: Vec<String> = found
-            .iter()
-            .map(|run| run.strip_prefix(dir.path()).unwrap().display().to_string())
-            .collect();
-        assert_eq!(names, ["a", "b", "paper/c-seed-1", "paper/search/lr-1"]);
-        assert_eq!(all_runs_in(&dir.path().join("b")).unwrap().len(), 1);
-        let error = all_runs_in(&dir.path().join("demo-pictures")).unwrap_err().to_string();
-        assert!(error.contains("there is no run in"), "{error}");
-        let error = all_runs_in(&dir.path().join("nowhere")).unwrap_err().to_string();
-        assert!(error.contains("nowhere is no folder"), "{error}");
-    }
 
     #[test]
     fn a_run_without_its_checkpoint_is_damaged() {

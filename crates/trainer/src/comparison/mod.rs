@@ -15,6 +15,7 @@ pub mod files;
 pub mod inventory;
 pub mod pruning;
 pub mod recorded_run;
+pub mod run_search;
 pub mod run_table;
 pub mod tables;
 pub mod watch_figure;
@@ -98,7 +99,7 @@ impl ComparedModel {
     }
 
     fn bests(&self) -> impl Iterator<Item = &EvalRow> {
-        self.runs.iter().filter_map(RecordedRun::best)
+        self.runs.iter().filter_map(RecordedRun::most_right)
     }
 
     /// The most steps between two evaluations of a seed.
@@ -179,7 +180,7 @@ impl Comparison {
     /// baseline, the step of its best.
     pub fn steps_of_seeds(&self, model: usize) -> Vec<Option<u64>> {
         let steps = |run: &RecordedRun| match model == self.baseline {
-            true => run.best().map(|row| row.step),
+            true => run.most_right().map(|row| row.step),
             false => run.first_step_at(self.target),
         };
         self.models[model].runs.iter().map(steps).collect()
@@ -224,8 +225,8 @@ impl Comparison {
             let runs = model.runs.iter().zip(&steps).map(|(run, steps)| {
                 let about = json!({
                     "seed": run.config.train.seed,
-                    "best_top1": run.best().map(|row| row.top1),
-                    "best_step": run.best().map(|row| row.step),
+                    "best_top1": run.most_right().map(|row| row.top1),
+                    "best_step": run.most_right().map(|row| row.step),
                     "steps_to_target": steps,
                     "last_step": run.evaluations.last().map(|row| row.step),
                     "diverged": run.diverged,

@@ -2,14 +2,13 @@
 //!
 //! Nothing here changes a folder, so a run that is still going on can be read at any time.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::comparison::epoch_rows::{self, EpochRow};
 use crate::config::{
-    Change, Config, ConfigError, ConfigFile, Recipe, Sources, changes_maths, diff, preset_names,
-    resolve,
+    BestBy, Change, Config, ConfigError, ConfigFile, Recipe, Sources, changes_maths, diff,
+    preset_names, resolve,
 };
 use crate::error::Error;
 use crate::file_error::FileError;
@@ -120,12 +119,28 @@ impl RecordedRun {
         self.training.is_empty() && self.evaluations.is_empty() && self.epochs.is_empty()
     }
 
-    /// The evaluation with the most images right, the earlier one of equals. As in training, one
-    /// without a finite loss is never the best.
+    /// The best evaluation as training calls it (`checkpoint.best_by`), the earlier one of equals; the one with the
+    /// most images right where the record does not hold that measure. One without a finite loss is never the best.
     pub fn best(&self) -> Option<&EvalRow> {
-        let finite = self.evaluations.iter().filter(|row| row.loss.is_finite());
+        let measured = match self.config.checkpoint.best_by {
+            BestBy::Top1 => None,
+            BestBy::Balanced => self.greatest(|row| row.balanced),
+            BestBy::Loss => self.greatest(|row| -row.loss),
+        };
+        measured.or_else(|| self.most_right())
+    }
+
+    /// The evaluation with the most images right, the earlier one of equals, whatever the run calls its best. This is
+    /// the mark of the paper's figure 3.
+    pub fn most_right(&self) -> Option<&EvalRow> {
+        self.greatest(|row| row.top1)
+    }
+
+    fn greatest(&self, measure: impl Fn(&EvalRow) -> f64) -> Option<&EvalRow> {
+        let is_one = |row: &&EvalRow| row.loss.is_finite() && measure(row).is_finite();
         // `max_by` gives the last of equals, hence from the back.
-        finite.rev().max_by(|a, b| a.top1.total_cmp(&b.top1))
+        let rows = self.evaluations.iter().filter(is_one).rev();
+        rows.max_by(|a, b| measure(a).total_cmp(&measure(b)))
     }
 
     /// The first evaluated step at which top-1 is `target` or more. Nothing is read between two
@@ -180,72 +195,6 @@ pub fn is_recipe(key: &str) -> bool {
     // The length counts: a longer run has more chances of a good evaluation.
     let is_length = matches!(key, "train.epochs" | "train.steps" | "train.patience");
     key != "train.seed" && (is_length || changes_maths(key, false))
-}
-
-/// The folders of runs that an argument names: itself, or those in it, or those in its folders.
-///
-/// # Errors
-/// There is no run, or a folder cannot be read.
-pub fn find_runs(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !path.is_dir() {
-        let path = path.display();
-        return Err(Error::Usage(format!(
-            "{path} is no folder; give the folder of a run, or a folder of such folders"
-        )));
-    }
-    let mut level = vec![path.to_owned()];
-    for _ in 0..3 {
-        let runs: Vec<PathBuf> = level.iter().filter(|path| holds_run(path)).cloned().collect();
-        if !runs.is_empty() {
-            return Ok(runs);
-        }
-        let mut below = Vec::new();
-        for folder in &level {
-            below.extend(folders_in(folder)?);
-        }
-        level = below;
-    }
-    Err(Error::Unusable(format!(
-        "there is no run in {} or in the folders two levels down: expected a folder with config.toml \
-         and metrics.jsonl, as `bninception train --run-dir DIR` makes it",
-        path.display()
-    )))
-}
-
-/// [`find_runs`] of several arguments: each run once, by the first path that leads to it.
-///
-/// # Errors
-/// As there.
-pub fn find_all_runs(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
-    let mut seen = BTreeSet::new();
-    let mut runs = Vec::new();
-    for argument in arguments {
-        for path in find_runs(argument)? {
-            if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                runs.push(path);
-            }
-        }
-    }
-    Ok(runs)
-}
-
-/// Whether `path` is the folder of a run.
-pub fn holds_run(path: &Path) -> bool {
-    let folder = RunFolder::at(path);
-    // A file of settings alone may be anyone's.
-    folder.metrics().is_file() || folder.last().is_file() || folder.diverged().is_file()
-}
-
-pub(super) fn folders_in(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(path).map_err(FileError::of("list", path))? {
-        let path = entry.map_err(FileError::of("list", path))?.path();
-        if path.is_dir() {
-            folders.push(path);
-        }
-    }
-    folders.sort();
-    Ok(folders)
 }
 
 /// The settings of the run in `folder`, and where they come from.
@@ -403,6 +352,26 @@ mod tests {
     }
 
     #[test]
+    fn the_best_is_what_training_calls_so() {
+        let row = |step: u64, top1: f64, balanced: f64, loss: f64| {
+            format!(
+                "{{\"kind\":\"eval\",\"step\":{step},\"loss\":{loss},\"top1\":{top1},\"balanced\":{balanced}}}\n"
+            )
+        };
+        let mut run =
+            run(&(row(1, 0.5, 0.4, 0.9) + &row(2, 0.4, 0.5, 1.0) + &row(3, 0.3, 0.3, 0.8)));
+        for (by, step) in [(BestBy::Top1, 1), (BestBy::Balanced, 2), (BestBy::Loss, 3)] {
+            run.config.checkpoint.best_by = by;
+            assert_eq!(run.best().map(|row| row.step), Some(step), "{by:?}");
+            assert_eq!(run.most_right().map(|row| row.step), Some(1));
+        }
+        // A record of a program that did not know the measure.
+        run.config.checkpoint.best_by = BestBy::Balanced;
+        run.evaluations.iter_mut().for_each(|row| row.balanced = f64::NAN);
+        assert_eq!(run.best().map(|row| row.step), Some(1));
+    }
+
+    #[test]
     fn what_the_record_lost_is_in_the_summary() {
         let epoch = |epoch: u64, val_top1| EpochRow {
             epoch,
@@ -472,32 +441,5 @@ mod tests {
             run.recipe.preset = "modern".to_owned();
             assert_eq!(run.preset().unwrap().0, "modern");
         }
-    }
-
-    #[test]
-    fn runs_are_looked_for_two_levels_down() {
-        let dir = tempfile::tempdir().unwrap();
-        let make = |name: &str| {
-            let path = dir.path().join(name);
-            fs::create_dir_all(&path).unwrap();
-            fs::write(path.join("metrics.jsonl"), "").unwrap();
-        };
-        let found = |name: &str| -> Vec<String> {
-            let root = dir.path().join(name);
-            let runs = find_runs(&root).unwrap();
-            let names = runs.iter().map(|run| run.strip_prefix(&root).unwrap().display());
-            names.map(|name| name.to_string()).collect()
-        };
-        make("out/b-seed-1");
-        make("out/a-seed-2");
-        make("out/search/lr-1");
-        assert_eq!(found("out/b-seed-1"), [""]);
-        assert_eq!(found("out"), ["a-seed-2", "b-seed-1"]);
-        assert_eq!(found(""), ["out/a-seed-2", "out/b-seed-1"]);
-        make("deep/1/2/3");
-        let error = find_runs(&dir.path().join("deep")).unwrap_err().to_string();
-        assert!(error.contains("there is no run in") && error.contains("metrics.jsonl"), "{error}");
-        let error = find_runs(&dir.path().join("nowhere")).unwrap_err().to_string();
-        assert!(error.contains("nowhere is no folder"), "{error}");
     }
 }

@@ -131,8 +131,8 @@ impl<'a> RunTable<'a> {
 
     /// What the numbers are, and what they do not tell.
     pub fn notes(&self) -> String {
-        let mut text = "Last and best: validation top-1 of the last evaluation and of the best one, with \
-                        Wilson's 95 % interval for so many images; the best of many is flattered by \
+        let mut text = "Last and best: validation top-1 of the last evaluation and of the best one (by \
+                        `checkpoint.best_by`), with Wilson's 95 % interval for so many images; the best of many is flattered by \
                         chance. Loss: of the last evaluation."
             .to_owned();
         if self.has_other_steps() {

@@ -107,7 +107,7 @@ pub fn csv(comparison: &Comparison, table: &mut csv::Writer<File>) -> csv::Resul
     ])?;
     for (index, model) in comparison.models.iter().enumerate() {
         for (run, steps) in model.runs.iter().zip(comparison.steps_of_seeds(index)) {
-            let best = run.best();
+            let best = run.most_right();
             let cell = |value: Option<String>| value.unwrap_or_default();
             table.write_record([
                 model.name.clone(),

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use crate::comparison::inventory::MOST_LEVELS;
-use crate::comparison::recorded_run::holds_run;
+use crate::comparison::run_search::{MOST_LEVELS, holds_run};
 use crate::dashboard::look::Look;
 use crate::dashboard::row::Row;
 use crate::dashboard::run_files::Stamp;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::comparison::recorded_run::RecordedRun;
 use crate::dashboard::catalogue::pause_behind;
 use crate::dashboard::run_files::{RunFiles, Stamp};
-use crate::page::charts::{Chart, NamedRun, Role, charts};
+use crate::page::charts::{Chart, Role, charts};
 use crate::run::folder::RunFolder;
 
 /// Runs that can be drawn side by side: there are as many colours.
@@ -83,7 +83,7 @@ fn has_grown(drawn: &Drawn, files: [Option<Stamp>; 4]) -> bool {
 
 fn draw(folder: &Path) -> RunCharts {
     let run = RecordedRun::read(folder).map_err(|error| error.to_string())?;
-    Ok(Arc::new(charts(&[NamedRun { name: "", run: &run }], MOST_POINTS)))
+    Ok(Arc::new(charts(&[&run], MOST_POINTS)))
 }
 
 /// The charts of several runs as those of one page: the curves of a run have its place in `runs`, and bands about

@@ -4,17 +4,16 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::comparison::inventory::RunStatus;
 use crate::comparison::recorded_run::{preset_of, read_config};
 use crate::dashboard::catalogue::CataloguedRun;
 use crate::dashboard::row::Row;
 use crate::dashboard::tail::read_from;
 use crate::error::Error;
 use crate::evaluation::interval::Interval;
+use crate::page::commands::commands;
 use crate::run::checkpoint;
 use crate::run::folder::RunFolder;
 use crate::run::state::EvaluationResult;
-use crate::terminal::text::quoted;
 
 /// Bytes of the reason of a divergence.
 const MOST_REASON: u64 = 4 << 10;
@@ -35,7 +34,7 @@ pub struct Details {
     /// Why there are no settings.
     pub settings_error: Option<String>,
     /// Commands for it, with what each does.
-    pub commands: Vec<[String; 2]>,
+    pub commands: Vec<(&'static str, String)>,
 }
 
 /// What a checkpoint tells of its run.
@@ -66,8 +65,6 @@ pub struct Evaluated {
     pub interval: Option<[f64; 2]>,
     /// Fraction of the images whose label was among the first five.
     pub top5: f64,
-    /// Mean recall of the classes.
-    pub balanced: Option<f64>,
     /// Mean loss.
     pub loss: Option<f64>,
 }
@@ -86,10 +83,9 @@ pub struct Settings {
 }
 
 impl Details {
-    /// Those of the run `id` of the folder `dir`.
-    pub fn of(dir: &Path, id: &str, run: &CataloguedRun) -> Details {
-        let path = if id == "." { dir.to_owned() } else { dir.join(id) };
-        let folder = path.display().to_string();
+    /// Those of the run `id`.
+    pub fn of(id: &str, run: &CataloguedRun) -> Details {
+        let folder = run.folder.path().display().to_string();
         let look = match &run.look {
             Ok(look) => look,
             Err(reason) => {
@@ -119,7 +115,7 @@ impl Details {
             checkpoint: look.files.last.and_then(|_| CheckpointDetails::of(&run.folder.last())),
             settings,
             settings_error,
-            commands: commands(&path, &look.entry.status),
+            commands: commands(&run.folder, &look.entry.status),
         }
     }
 }
@@ -139,9 +135,9 @@ impl CheckpointDetails {
 
 impl Evaluated {
     fn of(result: EvaluationResult) -> Evaluated {
-        let EvaluationResult { step, epoch, images, top1, top5, balanced, loss, .. } = result;
+        let EvaluationResult { step, epoch, images, top1, top5, loss, .. } = result;
         let interval = Interval::of_rate(top1, images).map(|found| [found.low, found.high]);
-        Evaluated { step, epoch, images, top1, interval, top5, balanced, loss }
+        Evaluated { step, epoch, images, top1, interval, top5, loss }
     }
 }
 
@@ -158,23 +154,5 @@ impl Settings {
             changes: changes.iter().map(row).collect(),
             toml: config.to_toml()?,
         })
-    }
-}
-
-/// What can be done with a run that stands so.
-fn commands(path: &Path, status: &RunStatus) -> Vec<[String; 2]> {
-    let run = quoted(path);
-    let command = |what: &str, command: String| [what.to_owned(), format!("bninception {command}")];
-    let resume = || command("go on", format!("resume {run}"));
-    let evaluate = || command("evaluate the best checkpoint", format!("eval {run}"));
-    let predict = || command("name pictures", format!("predict {run} IMAGE..."));
-    let report = || command("write its page", format!("report {run}"));
-    match status {
-        RunStatus::Training => vec![report()],
-        RunStatus::Stopped | RunStatus::Diverged => {
-            vec![resume(), evaluate(), predict(), report()]
-        }
-        RunStatus::Finished => vec![evaluate(), predict(), report()],
-        RunStatus::Damaged(_) => vec![resume()],
     }
 }

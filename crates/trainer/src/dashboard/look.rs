@@ -58,8 +58,6 @@ pub struct LastLine {
     pub epoch: f64,
     /// Mean loss since the line before.
     pub loss: f64,
-    /// Fraction of the images right since the line before.
-    pub top1: f64,
     /// Speed since the line before; NaN for a line of `summary.csv`.
     pub images_per_second: f64,
 }
@@ -133,7 +131,6 @@ impl Lately {
                         step: row.step,
                         epoch: row.epoch as f64,
                         loss: row.train_loss,
-                        top1: row.train_top1,
                         images_per_second: f64::NAN,
                     });
                     lately.line = lately.line.or(of_epoch);
@@ -152,9 +149,9 @@ impl Lately {
                 serde_json::from_str::<Record>(line).ok() // any other reason is counted alike
             });
             match record {
-                Some(Record::Train { step, epoch, loss, top1, images_per_second, .. }) => {
+                Some(Record::Train { step, epoch, loss, images_per_second, .. }) => {
                     self.speeds.push((step, images_per_second));
-                    let line = LastLine { step, epoch, loss, top1, images_per_second };
+                    let line = LastLine { step, epoch, loss, images_per_second };
                     self.line = self.line.or(Some(line));
                 }
                 Some(Record::Eval { seconds, .. }) => {

@@ -83,8 +83,10 @@ impl Row {
                     step_seconds: step_seconds.unwrap_or(f64::NAN),
                     evaluation_seconds: evaluation_seconds(lately),
                 };
-                // From the moment of the last line on.
-                seconds_left(&pace).map(|left| unix_seconds(metrics.written) + left.round() as u64)
+                // From the last line on, or from the moment when a stopped run was taken up again.
+                let taken_up = files.lock.map_or(SystemTime::UNIX_EPOCH, |lock| lock.written);
+                let since = unix_seconds(metrics.written.max(taken_up));
+                seconds_left(&pace).map(|left| since.saturating_add(left.round() as u64))
             }
             _ => None,
         };
@@ -156,7 +158,6 @@ mod tests {
             step,
             epoch: step as f64 / 10.0,
             loss: 0.5,
-            top1: 0.5,
             images_per_second: 64.0,
         });
         Look {
@@ -206,6 +207,18 @@ mod tests {
             );
             assert_eq!((row.epochs, row.steps), (Some(10.0), Some(100)));
         }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_ends_later_than_one_that_never_stopped() {
+        let mut look = look(RunStatus::Training, 30, Some(35));
+        let mut lock = look.files.metrics.unwrap();
+        lock.written = SystemTime::UNIX_EPOCH + Duration::from_secs(90_000);
+        look.files.lock = Some(lock);
+        assert_eq!(Row::of("a", &look).ends_at, Some(90_000 + 33 + 35));
+        // A speed that would take longer than time can be told.
+        look.lately.speeds = vec![(35, 1e-300)];
+        assert_eq!(Row::of("a", &look).ends_at, Some(u64::MAX));
     }
 
     #[test]

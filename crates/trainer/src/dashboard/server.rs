@@ -146,7 +146,7 @@ fn router(dashboard: Arc<Dashboard>) -> Router {
     let run = |State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, query: Parameters| {
         answer(headers, move || {
             let id = the_run(&query)?;
-            Ok(Details::of(&dashboard.dir, id, &dashboard.run(id)?))
+            Ok(Details::of(id, &dashboard.run(id)?))
         })
     };
     let log = |State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, query: Parameters| {

@@ -10,15 +10,6 @@ use crate::page::thin::thin;
 /// Watched layers of a run that are drawn: as many as stand in a row of a figure.
 const MOST_LAYERS: usize = 3;
 
-/// A run under the name that a page has for it.
-#[derive(Clone, Copy, Debug)]
-pub struct NamedRun<'a> {
-    /// Stands in legends.
-    pub name: &'a str,
-    /// The run.
-    pub run: &'a RecordedRun,
-}
-
 /// One quantity of all runs against steps.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Chart {
@@ -81,11 +72,11 @@ pub struct Curve {
 
 /// All charts of `runs`, with at most `most_points` points a curve; a chart without a number is left out.
 /// Points are rows of `metrics.jsonl` and `summary.csv` as they are.
-pub fn charts(runs: &[NamedRun<'_>], most_points: usize) -> Vec<Chart> {
+pub fn charts(runs: &[&RecordedRun], most_points: usize) -> Vec<Chart> {
     let curves = Curves { runs, most_points };
     let losses = runs.iter().flat_map(|of| {
-        let validation = of.run.evaluations.iter().map(|row| row.loss);
-        validation.chain(of.run.training.iter().map(|row| row.loss))
+        let validation = of.evaluations.iter().map(|row| row.loss);
+        validation.chain(of.training.iter().map(|row| row.loss))
     });
     let is_log = loss_axis("", losses).scale == Scale::Log;
     let chart = |id: &str, title: &str, label, format, curves| Chart {
@@ -148,10 +139,10 @@ pub fn charts(runs: &[NamedRun<'_>], most_points: usize) -> Vec<Chart> {
 }
 
 /// The layers that are drawn, in the order of the runs.
-fn watched_layers(runs: &[NamedRun<'_>]) -> Vec<String> {
+fn watched_layers(runs: &[&RecordedRun]) -> Vec<String> {
     let mut layers: Vec<String> = Vec::new();
     for of in runs {
-        for layer in of.run.config.log.watch.iter().take(MOST_LAYERS) {
+        for layer in of.config.log.watch.iter().take(MOST_LAYERS) {
             if !layers.contains(layer) {
                 layers.push(layer.clone());
             }
@@ -164,7 +155,7 @@ fn watched_layers(runs: &[NamedRun<'_>]) -> Vec<String> {
 type Point = (u64, f64, f64);
 
 struct Curves<'a> {
-    runs: &'a [NamedRun<'a>],
+    runs: &'a [&'a RecordedRun],
     most_points: usize,
 }
 
@@ -194,7 +185,7 @@ impl Curves<'_> {
         of_validation: fn(&EvalRow) -> f64,
     ) -> Vec<Curve> {
         let mut curves = Vec::new();
-        for (place, NamedRun { run, .. }) in self.runs.iter().enumerate() {
+        for (place, run) in self.runs.iter().enumerate() {
             let training: Vec<Point> =
                 run.training.iter().map(|row| (row.step, row.epoch, of_training(row))).collect();
             let epochs: Vec<Point> =
@@ -221,8 +212,8 @@ impl Curves<'_> {
 
     /// A number of each line of the log.
     fn of_log(&self, value: fn(&TrainingRow) -> f64) -> Vec<Curve> {
-        let of_run = |(place, of): (usize, &NamedRun<'_>)| {
-            let rows = of.run.training.iter();
+        let of_run = |(place, of): (usize, &&RecordedRun)| {
+            let rows = of.training.iter();
             let points: Vec<Point> = rows.map(|row| (row.step, row.epoch, value(row))).collect();
             self.curve(place, Role::Value, "value", &points)
         };
@@ -232,10 +223,12 @@ impl Curves<'_> {
     /// The median of what enters a layer's nonlinearity, and of a single run the band about it.
     fn watched(&self, layer: &str) -> Vec<Curve> {
         let mut curves = Vec::new();
-        for (place, NamedRun { run, .. }) in self.runs.iter().enumerate() {
+        for (place, run) in self.runs.iter().enumerate() {
             let rows: Vec<&Watched> = run.watched.iter().filter(|row| row.layer == layer).collect();
             let points = |percentile: usize| -> Vec<Point> {
-                let point = |row: &&Watched| (row.step, f64::NAN, row.percentiles[percentile]);
+                let point = |row: &&Watched| {
+                    (row.step, epoch_at(run, row.step), row.percentiles[percentile])
+                };
                 rows.iter().map(point).collect()
             };
             curves.extend(self.curve(place, Role::Value, "median", &points(1)));
@@ -246,6 +239,15 @@ impl Curves<'_> {
         }
         curves
     }
+}
+
+/// The passes over the training images behind an update, by the line of the log there or the next one; NaN without
+/// any.
+fn epoch_at(run: &RecordedRun, step: u64) -> f64 {
+    let next = run.training.partition_point(|row| row.step < step);
+    let near = run.training.get(next).or(run.training.last()).filter(|row| row.step > 0);
+    // An epoch has at least five lines; between two of them it goes on as until there.
+    near.map_or(f64::NAN, |row| row.epoch * step as f64 / row.step as f64)
 }
 
 #[cfg(test)]
@@ -285,7 +287,7 @@ mod tests {
     #[test]
     fn points_are_the_rows_and_a_number_that_is_none_is_a_gap() {
         let run = run(vec![row(1, 2.0), row(2, f64::NAN), row(3, 1.0)]);
-        let charts = charts(&[NamedRun { name: "a", run: &run }], 100);
+        let charts = charts(&[&run], 100);
         let ids: Vec<&str> = charts.iter().map(|chart| chart.id.as_str()).collect();
         // No row has a gradient norm.
         assert_eq!(ids, ["loss", "top1", "lr", "images_per_second", "data_wait"]);
@@ -299,16 +301,27 @@ mod tests {
     #[test]
     fn curves_name_their_run_and_losses_far_apart_are_logarithmic() {
         let (first, second) = (run(vec![row(1, 2.0)]), run(vec![row(1, 90.0)]));
-        let runs = [NamedRun { name: "a", run: &first }, NamedRun { name: "b", run: &second }];
-        let charts = charts(&runs, 100);
+        let charts = charts(&[&first, &second], 100);
         let of: Vec<usize> = charts[0].curves.iter().map(|curve| curve.run).collect();
         assert_eq!((of, charts[0].log), (vec![0, 1], true));
     }
 
     #[test]
+    fn what_is_watched_has_epochs_by_the_log() {
+        let mut run = run(vec![row(10, 2.0), row(20, 1.0)]);
+        run.config.log.watch = vec!["stem".to_owned()];
+        let watched =
+            |step| Watched { step, layer: "stem".to_owned(), percentiles: [0.1, 0.2, 0.3] };
+        run.watched = [5, 10, 15, 30].map(watched).to_vec();
+        let charts = charts(&[&run], 100);
+        let curve = &charts.last().unwrap().curves[0];
+        assert_eq!(curve.epoch, [Some(0.5), Some(1.0), Some(1.5), Some(3.0)]);
+    }
+
+    #[test]
     fn nothing_recorded_gives_no_chart() {
         let run = run(Vec::new());
-        assert_eq!(charts(&[NamedRun { name: "a", run: &run }], 100), []);
+        assert_eq!(charts(&[&run], 100), []);
         assert_eq!(charts(&[], 100), []);
     }
 }

@@ -2,6 +2,7 @@
 //! network. `report` writes such a page, and `dashboard` serves one.
 
 pub mod charts;
+pub mod commands;
 pub mod thin;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};

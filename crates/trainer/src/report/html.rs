@@ -10,7 +10,7 @@ use crate::comparison::recorded_run::RecordedRun;
 use crate::comparison::run_table::RunTable;
 use crate::error::Error;
 use crate::file_error::FileError;
-use crate::page::charts::{NamedRun, charts};
+use crate::page::charts::charts;
 use crate::page::{CHARTS_JS, Document, TABLES_JS};
 use crate::report::reported_run::ReportedRun;
 use crate::report::sections::{self, Spot, scrolled};
@@ -44,10 +44,9 @@ pub fn write(runs: &[ReportedRun], path: &Path) -> Result<(), Error> {
 /// # Errors
 /// None for settings that came from runs.
 pub fn to_html(runs: &[ReportedRun]) -> Result<String, Error> {
-    let named: Vec<NamedRun<'_>> =
-        runs.iter().map(|of| NamedRun { name: &of.name, run: &of.run }).collect();
+    let recorded: Vec<&RecordedRun> = runs.iter().map(|of| &of.run).collect();
     let names: Vec<&str> = runs.iter().map(|of| of.name.as_str()).collect();
-    let charts = charts(&named, MOST_POINTS);
+    let charts = charts(&recorded, MOST_POINTS);
     let curves = match charts.is_empty() {
         true => None,
         false => Some(json!({ "runs": names, "charts": charts })),

@@ -59,8 +59,7 @@ impl ReportedRun {
         })
     }
 
-    /// Its best evaluation: that of its best checkpoint, which need not have the most images right
-    /// (`checkpoint.best_by`), or else that with the most.
+    /// Its best evaluation: that of its best checkpoint, or else the best of its record.
     pub fn best(&self) -> Option<&EvalRow> {
         let stored = self.metadata.as_ref().and_then(|metadata| metadata.progress.best);
         let of_step = |step: u64| self.run.evaluations.iter().find(|row| row.step == step);

@@ -165,10 +165,16 @@
   // ---- Curves
 
   const drawings = new Map();
+  // Nothing is drawn any more, and the next answer is drawn whatever it is.
+  const clear = (host, slot) => {
+    drawings.get(host.id)?.destroy();
+    drawings.delete(host.id);
+    tags.delete(slot);
+  };
   const draw = (host, data) => {
     if (data.charts.length === 0) {
+      drawings.get(host.id)?.destroy();
       drawings.delete(host.id);
-      host.replaceChildren();
     } else if (drawings.has(host.id)) {
       drawings.get(host.id).update(data);
     } else {
@@ -179,7 +185,7 @@
   const ask_list_charts = async () => {
     const places = ticked.flatMap((run, place) => (run ? [place] : []));
     $("curves").hidden = places.length === 0;
-    if (places.length === 0) return draw($("list-charts"), { runs: [], charts: [] });
+    if (places.length === 0) return clear($("list-charts"), "list");
     const found = await ask("api/charts", places.map((place) => ["run", ticked[place]]), "list");
     if (!found) return;
     $("reasons").replaceChildren(...found.reasons.flatMap((reason, i) => (reason ? [notice(`${found.runs[i]}: ${reason}`)] : [])));
@@ -232,15 +238,19 @@
     $("run-settings").replaceChildren(...parts);
   };
 
-  const show_details = (details) => {
-    const { row, diverged, commands } = details;
-    set_text($("run-name"), details.folder);
+  let settings_shown = null;
+  const show_details = (found) => {
+    const { row, diverged, commands } = found;
+    set_text($("run-name"), found.folder);
     const notes = [];
     if (row.reason) notes.push(notice(row.reason, row.state === "damaged" ? "alarm" : ""));
     if (diverged) notes.push(notice(diverged, "alarm"));
     $("run-notes").replaceChildren(...notes);
-    show_numbers(details);
-    show_settings(details);
+    show_numbers(found);
+    // What is read or selected there stays as long as it says the same.
+    const settings = JSON.stringify([found.settings, found.settings_error]);
+    if (settings !== settings_shown) show_settings(found);
+    settings_shown = settings;
     set_text($("run-commands"), commands.map(([what, command]) => `# ${what}\n${command}`).join("\n"));
   };
 
@@ -274,6 +284,8 @@
       await ask_log(run);
     } catch (error) {
       if (error.status !== 404) throw error;
+      // A run that comes back is news, also where it is as it was.
+      tags.delete("api/run");
       $("run-notes").replaceChildren(notice(error.message, "alarm"));
     }
   };
@@ -324,12 +336,12 @@
     $("run-view").hidden = !is_run;
     document.title = is_run ? `${shown.run}: run` : `${about.dir}: runs`;
     $("back").href = address_of({ ...shown, ticked, run: null });
-    if (!is_run) return;
-    log = details = null;
-    for (const slot of ["api/run", "run", "api/log"]) tags.delete(slot);
-    for (const id of ["run-numbers", "run-notes", "run-charts", "run-settings", "run-commands", "log"]) $(id).replaceChildren();
-    drawings.delete("run-charts");
+    log = details = settings_shown = null;
+    clear($("run-charts"), "run");
+    for (const slot of ["api/run", "api/log"]) tags.delete(slot);
+    for (const id of ["run-numbers", "run-notes", "run-settings", "run-commands", "log"]) $(id).replaceChildren();
     $("no-curves").hidden = true;
+    if (!is_run) return;
     set_text($("run-name"), shown.run);
     scrollTo(0, 0);
     $("run-name").focus({ preventScroll: true });

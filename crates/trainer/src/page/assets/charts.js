@@ -23,12 +23,14 @@ bn.data = (id) => {
 bn.number = (value, format = "number") => {
   if (value == null || !Number.isFinite(value)) return "–";
   if (format === "percent") return (100 * value).toFixed(2) + " %";
+  // A step or a number of images, to its last digit.
+  if (Number.isSafeInteger(value)) return value.toLocaleString("en-US");
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
   return Number(value.toPrecision(4)).toLocaleString("en-US", { maximumFractionDigits: 6 });
 };
 
-// Draws `data` ({ runs: names, charts }) into `host`. Gives { update(data) }.
+// Draws `data` ({ runs: names, charts }) into `host`. Gives { update(data), destroy() }.
 bn.charts = (host, data) => {
   const COLOURS = 8;
   const state = { x: "step", smoothing: 0, log: new Map(), range: null, plots: [] };
@@ -274,12 +276,14 @@ bn.charts = (host, data) => {
   build();
 
   let width = grid.clientWidth;
-  new ResizeObserver(() => {
+  const observer = new ResizeObserver(() => {
     if (grid.clientWidth === width) return;
     width = grid.clientWidth;
     for (const { plot, place } of state.plots) plot.setSize({ width: place.clientWidth, height: 260 });
-  }).observe(grid);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", build);
+  });
+  observer.observe(grid);
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", build);
 
   // The same curves with more points keep zoom, hidden curves and focus; other ones are drawn anew.
   const shape = (of) => JSON.stringify([of.runs, of.charts.map((chart) => [chart.id, chart.curves.map((c) => [c.run, c.role])])]);
@@ -299,5 +303,13 @@ bn.charts = (host, data) => {
     });
     state.is_building = false;
   };
-  return { update };
+  // uPlot keeps each chart in lists of its own until it is told that it is gone.
+  const destroy = () => {
+    observer.disconnect();
+    scheme.removeEventListener("change", build);
+    for (const { plot } of state.plots) plot.destroy();
+    state.plots = [];
+    host.replaceChildren();
+  };
+  return { update, destroy };
 };

@@ -7,7 +7,8 @@ bn.sort = (table) => {
   if (column == null) return;
   const key = (row) => {
     const cell = row.cells[column];
-    const text = cell?.dataset.value ?? cell?.textContent.trim() ?? "";
+    const written = cell?.dataset.value ?? cell?.textContent.trim() ?? "";
+    const text = ["-", "–"].includes(written) ? "" : written;
     const number = text === "" ? NaN : Number(text.replace(/[, %]/g, ""));
     return Number.isNaN(number) ? text : number;
   };
@@ -21,7 +22,8 @@ bn.sort = (table) => {
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => [key(row), row]);
   rows.sort(([a], [b]) => compare(a, b));
-  body.append(...rows.map(([, row]) => row));
+  // A row that is moved loses the focus, what is selected in it, and a click that has begun.
+  if (rows.some(([, row], place) => row !== body.rows[place])) body.append(...rows.map(([, row]) => row));
 };
 
 bn.filter = (table) => {

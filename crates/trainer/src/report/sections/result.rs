@@ -57,8 +57,17 @@ pub fn section(of: &ReportedRun, spot: &Spot) -> Markup {
 
 /// How the run stands, in words.
 fn status(of: &ReportedRun) -> Markup {
-    let step = of.steps.map_or(String::new(), |(step, all)| {
-        format!(" It is at step {} of {}.", grouped(step), grouped(all))
+    let step = of.steps.map_or(String::new(), |(saved, all)| {
+        let all = grouped(all);
+        // Behind its checkpoint, a run that does not train any more has done nothing that lasts.
+        match of.run.training.last().filter(|_| of.status == RunStatus::Training) {
+            Some(row) if row.step > saved => format!(
+                " It is at step {} of {all}, and saved at step {}.",
+                grouped(row.step),
+                grouped(saved)
+            ),
+            _ => format!(" It is at step {} of {all}.", grouped(saved)),
+        }
     });
     let (text, alarm) = match &of.status {
         RunStatus::Training => {
