@@ -136,12 +136,13 @@ pub fn options(config: &Config) -> GpuOptions {
     }
 }
 
-/// Says once why no GPU is used. A driver without the rest is a mishap; a machine without a driver is none.
+/// Says once why no GPU is used. A driver without the rest is a mishap, and so is a card without a driver; a machine
+/// without either has nothing to say.
 fn say_why_not(error: &DeviceError) {
     static SAID: Once = Once::new();
-    SAID.call_once(|| match gpu::has_driver() {
+    SAID.call_once(|| match gpu::has_driver() || gpu::has_card() {
         true => tracing::warn!("no GPU: {error}; `bninception doctor` tells more"),
-        false => tracing::info!("no GPU: {error}"),
+        false => tracing::debug!("no GPU: {error}"),
     });
 }
 

@@ -95,10 +95,18 @@ fn a_checkpoint_answers_alike_on_a_device() {
     let loss = |result: &Value| result["loss"].as_f64().unwrap();
     assert!((loss(&found) - loss(&expected)).abs() < 1e-3, "{found} {expected}");
     assert_eq!(found["images"], expected["images"]);
-    // Without a word it is used where that is possible, not where it was trained.
-    let output = place.run(&["eval", "run", "--json"]);
-    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(talk.contains("no GPU: ") && talk.contains("on the CPU"), "{talk}");
+    // Without a word it is used where that is possible, not where it was trained. Who has no GPU is not told so.
+    let talk = |variables: &[(&str, &str)]| {
+        let mut command = place.command(&["eval", "run", "--json"]);
+        let output = command.env_remove("BNINCEPTION_LOG").envs(variables.iter().copied()).output();
+        String::from_utf8_lossy(&output.unwrap().stderr).into_owned()
+    };
+    let plain = talk(&[]);
+    let has_card = bninception::machine::gpu::has_card();
+    assert_eq!(plain.contains("no GPU: "), has_card, "{plain}");
+    assert!(plain.contains("on the CPU"), "{plain}");
+    let debug = talk(&[("BNINCEPTION_LOG", "debug")]);
+    assert!(debug.contains("no GPU: "), "{debug}");
 }
 
 #[test]

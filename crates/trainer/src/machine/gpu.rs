@@ -1,6 +1,7 @@
 //! The GPUs of this machine, and the libraries through which they compute.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use bninception_engine::HostConvolutions;
 use bninception_engine::cuda::compile::Cache;
@@ -39,6 +40,22 @@ pub fn host(threads: usize) -> Box<dyn Device> {
 /// Whether the driver of a GPU can be loaded, which is looked up without the libraries beside it.
 pub fn has_driver() -> bool {
     libraries::driver().is_ok()
+}
+
+/// Whether there is a card of NVIDIA's, whatever its driver does; false where the system does not tell.
+pub fn has_card() -> bool {
+    has_card_in(Path::new("/sys/bus/pci/devices"))
+}
+
+fn has_card_in(devices: &Path) -> bool {
+    let says = |device: &Path, file: &str, start: &str| {
+        fs::read_to_string(device.join(file)).is_ok_and(|text| text.starts_with(start))
+    };
+    // PCI's number of the vendor, and its class of displays and what computes like one.
+    let is_card =
+        |device: PathBuf| says(&device, "vendor", "0x10de") && says(&device, "class", "0x03");
+    let Ok(entries) = fs::read_dir(devices) else { return false };
+    entries.flatten().any(|entry| is_card(entry.path()))
 }
 
 /// What there is for GPUs.
@@ -119,5 +136,31 @@ impl GpuDevice {
             multiprocessors: properties.multiprocessors,
             architecture: properties.architecture,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_is_known_by_its_vendor_and_class() {
+        let dir = tempfile::tempdir().unwrap();
+        let add = |name: &str, vendor: &str, class: &str| {
+            let device = dir.path().join(name);
+            fs::create_dir(&device).unwrap();
+            fs::write(device.join("vendor"), vendor).unwrap();
+            fs::write(device.join("class"), class).unwrap();
+        };
+        assert!(!has_card_in(&dir.path().join("nowhere")));
+        // Another vendor's display; NVIDIA's sound; a network card.
+        add("0", "0x8086\n", "0x030000\n");
+        add("1", "0x10de\n", "0x040300\n");
+        add("2", "0x15b3\n", "0x020000\n");
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        assert!(!has_card_in(dir.path()));
+        // A card for computing alone.
+        add("3", "0x10de\n", "0x030200\n");
+        assert!(has_card_in(dir.path()));
     }
 }
