@@ -44,8 +44,9 @@ fn main() -> ExitCode {
     code
 }
 
-/// How long another rank than the first keeps an error to itself.
-const TURN_OF_THE_FIRST: Duration = Duration::from_secs(1);
+/// How long another rank than the first keeps an error to itself. The first takes half a second to end all others
+/// (`LAST_WORDS` in `collective/src/mpi`).
+const TURN_OF_THE_FIRST: Duration = Duration::from_millis(1500);
 
 /// Prints help, the version, or what is wrong with the command line.
 fn say(message: &clap::Error, format: LogFormat) -> ExitCode {

@@ -301,6 +301,17 @@ fn several_runs_stand_side_by_side() {
         place.succeed(&["report", "runs", "--format", "md"]),
         "runs/a/report.md\nruns/b/report.md\n"
     );
+
+    // The pages of a run that is replaced go with it.
+    let names = || -> BTreeSet<String> {
+        let entries = fs::read_dir(place.path("runs/a")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    place.succeed(&["report", "runs/a", "--no-eval"]);
+    let before = names();
+    train(&place, "runs/a", &["--overwrite"]);
+    let gone: Vec<String> = before.difference(&names()).cloned().collect();
+    assert_eq!(gone, ["curves.png", "curves.svg", "report.html", "report.md"]);
 }
 
 /// The folder of a run that nothing trained: its settings and its record.

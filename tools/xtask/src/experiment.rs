@@ -19,7 +19,7 @@ usage: cargo xtask experiment paper --data-dir DIR [--out DIR] [--seeds 1,2,3] [
 Trains each model with each seed into OUT/MODEL-seed-SEED (OUT is checkpoints/paper unless given), and
 compares them in OUT/compare. Given again, it goes on where it stopped. The rates are 1, 5 and 30 times
 the base rate: that of --base-lr, or the best of --search, which trains `inception` for N epochs at each
-rate, or the paper's 0.0015. --set changes a setting of all runs.";
+rate, in OUT-search, or the paper's 0.0015. --set changes a setting of all runs.";
 
 /// The learning rate of the paper's Inception (section 4.2.2).
 const PAPER_RATE: f64 = 0.0015;
@@ -202,10 +202,15 @@ fn plan(options: &Options, presets: &[String], base: f64) -> Result<Vec<Run>, St
     Ok(runs)
 }
 
-/// The short runs that look for the base rate.
+/// The short runs that look for the base rate. They lie beside the runs of the experiment, which are compared by their
+/// folder.
 fn search_plan(options: &Options) -> Vec<Run> {
+    // Without a slash at its end.
+    let mut beside = options.out.components().collect::<PathBuf>().into_os_string();
+    beside.push("-search");
+    let beside = PathBuf::from(beside);
     let run = |&lr: &f64| Run {
-        folder: options.out.join("search").join(format!("lr-{lr}")),
+        folder: beside.join(format!("lr-{lr}")),
         preset: "inception",
         lr,
         seed: options.seeds[0],

@@ -48,10 +48,13 @@ impl<'a> RunTable<'a> {
     ///
     /// # Errors
     /// None for settings that came from runs.
-    pub fn new(runs: &'a [RecordedRun]) -> Result<RunTable<'a>, ConfigError> {
+    pub fn new(
+        runs: impl IntoIterator<Item = &'a RecordedRun>,
+    ) -> Result<RunTable<'a>, ConfigError> {
+        let runs: Vec<&RecordedRun> = runs.into_iter().collect();
         let paths: Vec<&Path> = runs.iter().map(|run| run.folder.path()).collect();
         let mut rows = Vec::new();
-        for (run, name) in runs.iter().zip(names(&paths, str::to_owned)) {
+        for (&run, name) in runs.iter().zip(names(&paths, str::to_owned)) {
             rows.push(RunRow { name, preset: run.preset()?.0, run });
         }
         let configs: Vec<&Config> = runs.iter().map(|run| &run.config).collect();

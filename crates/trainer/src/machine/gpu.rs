@@ -67,6 +67,8 @@ pub struct Gpus {
     pub devices: Result<Vec<GpuDevice>, String>,
     /// Why the first of them cannot be used, if it is so.
     pub unusable: Option<String>,
+    /// Whether there is a card, whatever its driver does.
+    pub has_card: bool,
 }
 
 /// A library, or where it was looked for.
@@ -103,6 +105,7 @@ impl Gpus {
         let opened = has_one.then(|| Cuda::open(0, &libraries, &Cache::of_user()));
         Gpus {
             unusable: opened.and_then(Result::err).map(|error| error.to_string()),
+            has_card: has_card(),
             libraries: GpuLibrary::all(&libraries),
             devices,
         }

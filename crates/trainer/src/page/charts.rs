@@ -241,13 +241,16 @@ impl Curves<'_> {
     }
 }
 
-/// The passes over the training images behind an update, by the line of the log there or the next one; NaN without
-/// any.
+/// The passes over the training images behind an update: between two lines of the log it goes evenly. NaN without any.
 fn epoch_at(run: &RecordedRun, step: u64) -> f64 {
+    let place = |row: &TrainingRow| (row.step as f64, row.epoch);
     let next = run.training.partition_point(|row| row.step < step);
-    let near = run.training.get(next).or(run.training.last()).filter(|row| row.step > 0);
-    // An epoch has at least five lines; between two of them it goes on as until there.
-    near.map_or(f64::NAN, |row| row.epoch * step as f64 / row.step as f64)
+    // Behind the last line it goes on as before it.
+    let next = next.min(run.training.len().saturating_sub(1));
+    let Some((to, end)) = run.training.get(next).map(place) else { return f64::NAN };
+    let before = next.checked_sub(1).and_then(|before| run.training.get(before));
+    let (from, start) = before.map_or((0.0, 0.0), place);
+    start + (end - start) * (step as f64 - from) / (to - from)
 }
 
 #[cfg(test)]

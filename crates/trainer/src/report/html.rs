@@ -138,8 +138,7 @@ fn of_one(run: &ReportedRun, has_curves: bool) -> Result<Markup, Error> {
 
 fn of_several(runs: &[ReportedRun], title: &str, has_curves: bool) -> Result<Markup, Error> {
     let spot = Spot { rank: 2, prefix: String::new() };
-    let recorded: Vec<RecordedRun> = runs.iter().map(|of| of.run.clone()).collect();
-    let table = RunTable::new(&recorded)?;
+    let table = RunTable::new(runs.iter().map(|of| &of.run))?;
     let id = |place: usize| format!("run-{}", place + 1);
     Ok(html! {
         header.page {

@@ -18,6 +18,10 @@ use crate::terminal::text::quoted;
 /// How the file of a batch begins on which a run diverged.
 const DIVERGED_PREFIX: &str = "diverged-step-";
 
+/// What `report` writes into the folder of a run. It tells of that run alone.
+const PAGES: [&str; 6] =
+    ["report.html", "report.md", "curves.svg", "curves.png", "watch.svg", "watch.png"];
+
 /// A name that a checkpoint gets besides that of the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
@@ -312,10 +316,11 @@ impl RunFolder {
         self.last().exists() || self.config().exists()
     }
 
-    /// Removes what a run leaves, and nothing else.
+    /// Removes what a run leaves, its pages too, and nothing else.
     fn clear(&self) -> Result<(), RunError> {
         let mut files = vec![self.last(), self.best(), self.config(), self.classes()];
         files.extend([self.metrics(), self.summary(), self.log(), self.diverged()]);
+        files.extend(PAGES.map(|name| self.path.join(name)));
         files.extend(self.epochs()?.into_iter().map(|epoch| self.epoch(epoch)));
         files.extend(
             self.names()?

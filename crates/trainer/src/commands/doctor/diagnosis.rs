@@ -44,10 +44,14 @@ fn of_instruction_set(wanted: &str, chosen: Isa) -> Option<Problem> {
     })
 }
 
-/// A machine has a GPU's driver, but its GPU cannot be used.
+/// A machine has a GPU or its driver, but the GPU cannot be used.
 fn of_gpus(gpus: &Gpus) -> Option<Problem> {
     if !gpus.has_driver() {
-        return None;
+        return gpus.has_card.then(|| Problem {
+            what: "there is a card of NVIDIA, but no driver (libcuda.so.1) is found".to_owned(),
+            remedy: "install the driver, or start the container with GPUs; or choose --device cpu"
+                .to_owned(),
+        });
     }
     let missing = gpus.libraries.iter().find(|library| library.is_needed && library.found.is_err());
     if let Some(GpuLibrary { title, found: Err(reason), .. }) = missing {
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_cannot_be_used_is_a_problem_where_there_is_a_driver() {
+    fn a_gpu_that_cannot_be_used_is_a_problem_where_there_is_a_card_or_a_driver() {
         let library = |title, is_there| GpuLibrary {
             title,
             is_needed: title != "NCCL",
@@ -141,7 +145,7 @@ mod tests {
         let no_gpu = || Err("no GPU".to_owned());
         // (driver, cuDNN, NCCL, devices, why the first cannot be used, part of what is said)
         for (libraries, devices, unusable, part) in [
-            ([false, true, true], no_gpu(), None, None),
+            ([false, true, true], no_gpu(), None, Some("no driver")),
             ([true, true, false], Ok(vec![]), None, None),
             ([true, false, true], no_gpu(), None, Some("no cuDNN: cuDNN is not found")),
             ([true, true, true], no_gpu(), None, Some("no GPU can be used: no GPU")),
@@ -153,7 +157,11 @@ mod tests {
                 libraries: libraries.map(|(title, is_there)| library(title, is_there)).collect(),
                 devices,
                 unusable: unusable.map(str::to_owned),
+                has_card: true,
             };
+            // Without either there is nothing amiss.
+            let nothing = Gpus { has_card: false, ..gpus.clone() };
+            assert!(nothing.has_driver() || of_gpus(&nothing).is_none());
             let problem = of_gpus(&gpus).map(|problem| problem.what);
             match (&problem, part) {
                 (None, None) => {}

@@ -95,6 +95,7 @@ mod tests {
             libraries: vec![driver(Err("not there".to_owned()))],
             devices: Err("not there".to_owned()),
             unusable: None,
+            has_card: false,
         };
         let lines = to_lines(&none);
         assert_eq!(lines.len(), 2, "{lines:?}");
@@ -110,8 +111,12 @@ mod tests {
         };
         let library = driver(Ok((PathBuf::from("/lib/libcuda.so.1"), Some("13.0".to_owned()))));
         let nccl = GpuLibrary { title: "NCCL", is_needed: false, found: Err("away".to_owned()) };
-        let one =
-            Gpus { libraries: vec![library, nccl], devices: Ok(vec![device]), unusable: None };
+        let one = Gpus {
+            libraries: vec![library, nccl],
+            devices: Ok(vec![device]),
+            unusable: None,
+            has_card: true,
+        };
         let found = to_lines(&one).into_iter().map(|(name, found)| format!("{name}: {found}"));
         assert_eq!(
             found.collect::<Vec<_>>(),

@@ -123,8 +123,11 @@ bn.charts = (host, data) => {
     const ink = colour("--quiet"), grid = { stroke: colour("--line"), width: 1 };
     const font = "12px system-ui, sans-serif";
     const is_log = state.log.get(chart.id);
-    const write = (value) => chart.format === "percent"
-      ? `${Number((100 * value).toPrecision(4))} %` : bn.number(value);
+    const write = (value) => {
+      if (chart.format === "percent") return `${Number((100 * value).toPrecision(4))} %`;
+      // What fits beside the axis.
+      return Math.abs(value) >= 1e7 ? value.toExponential() : bn.number(value);
+    };
     return {
       width, height: 260,
       cursor: {
