@@ -56,7 +56,10 @@ fn seeds_are_outermost_and_models_can_be_chosen() {
 fn rates_are_searched_with_inception() {
     let asked = options("--search 0.0015,0.005 --search-epochs 3 --seeds 4,5").unwrap();
     let runs = search_plan(&asked);
-    assert_eq!(names(&runs), ["out/search/lr-0.0015", "out/search/lr-0.005"]);
+    // Beside the runs that are compared, also where the folder is named with a slash.
+    assert_eq!(names(&runs), ["out-search/lr-0.0015", "out-search/lr-0.005"]);
+    let slashed = options("--search 0.0015 --search-epochs 3 --out out/").unwrap();
+    assert_eq!(names(&search_plan(&slashed)), ["out-search/lr-0.0015"]);
     assert!(runs.iter().all(|run| run.preset == "inception" && run.epochs == Some(3)));
     assert_eq!((runs[1].lr, runs[1].seed), (0.005, 4));
 }
