@@ -165,16 +165,18 @@
   // ---- Curves
 
   const drawings = new Map();
-  // Nothing is drawn any more, and the next answer is drawn whatever it is.
-  const clear = (host, slot) => {
+  const erase = (host) => {
     drawings.get(host.id)?.destroy();
     drawings.delete(host.id);
+  };
+  // Nothing is drawn any more, and the next answer is drawn whatever it is.
+  const clear = (host, slot) => {
+    erase(host);
     tags.delete(slot);
   };
   const draw = (host, data) => {
     if (data.charts.length === 0) {
-      drawings.get(host.id)?.destroy();
-      drawings.delete(host.id);
+      erase(host);
     } else if (drawings.has(host.id)) {
       drawings.get(host.id).update(data);
     } else {
